@@ -1,0 +1,411 @@
+"""What a row is scored against: class ids or distributions, ignored, masked, smoothed."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import checkify
+from jaxtyping import Bool, Float, Int, Num
+
+from . import _checks
+from ._checks import ArrayLike, Axis, AxisName
+from ._reduction import combine
+from ._statistics import NO_CLASS, along_classes, rows_to_classes
+
+
+class Target(NamedTuple):
+    """The rows' targets q, after every option that is about labels.
+
+    A class id y stands for q = (1 − ε) w_y onehot(y) + (ε/K) w, a distribution t for
+    q = w ((1 − ε) t + ε/K): class weights w, smoothing ε over the K allowed classes.
+    """
+
+    labels: Int[Array, "..."] | None
+    distribution: Float[Array, "..."] | None  # q itself
+    keep: Bool[Array, "..."] | None  # False: the row counts for nothing
+    mask: Bool[Array, "..."] | None  # logits' rank; False: an impossible class
+    class_weights: Float[Array, " classes"] | None
+    smoothing: Float[Array, ""] | None  # ε
+    spread: Float[Array, "..."] | None  # ε/K, broadcast against rows
+    total_class_weight: Float[Array, "..."] | None  # Σ w over the allowed classes
+    mass: Float[Array, "..."] | None  # Σ_c w_c t_c, before smoothing
+
+
+class Wanted(NamedTuple):
+    """The arrays of a loss's label options, shaped by `_checks`."""
+
+    labels: Num[Array, "..."] | None = None
+    row_where: Bool[Array, "..."] | None = None
+    class_where: Bool[Array, "..."] | None = None
+    class_mask: Bool[Array, " classes"] | None = None
+    class_weights: Float[Array, " classes"] | None = None
+    ignore_index: Int[Array, ""] | None = None
+    label_smoothing: Float[Array, ""] | None = None
+
+
+def _over_classes(x: Array, axis: int, names: tuple[str, ...]) -> Array:
+    total = jnp.sum(x, axis)
+    return lax.psum(total, names) if names else total
+
+
+def target(
+    wanted: Wanted,
+    logits: Float[Array, "..."],
+    axis: int,
+    *,
+    ids: bool,
+    class_axis_name: tuple[str, ...],
+) -> Target:
+    """Resolves masks, ignored and out-of-range labels, class weights and smoothing."""
+    shape, ndim = logits.shape, logits.ndim
+    rows, classes = _checks.row_shape(shape, axis), shape[axis]
+    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    keep = mask = None
+    if wanted.row_where is not None:
+        keep = jnp.broadcast_to(wanted.row_where, rows)
+    if wanted.class_mask is not None:
+        mask = along_classes(wanted.class_mask, axis, ndim)
+    if wanted.class_where is not None:
+        mask = wanted.class_where if mask is None else mask & wanted.class_where
+    if mask is not None:
+        allowed = _over_classes(mask.astype(jnp.int32), axis, class_axis_name)
+        some = jnp.broadcast_to(allowed > 0, rows)
+        keep = some if keep is None else keep & some
+
+    labels = distribution = None
+    if ids and wanted.labels is not None:
+        labels = wanted.labels
+        if wanted.ignore_index is not None:
+            counted = labels != wanted.ignore_index
+            keep = counted if keep is None else keep & counted
+        labels = class_ids(labels, keep, classes, class_axis_name)
+    elif wanted.labels is not None:
+        distribution = wanted.labels.astype(dtype)
+
+    class_weights, smoothing = wanted.class_weights, wanted.label_smoothing
+    weights = None
+    if class_weights is not None:
+        weights = along_classes(class_weights.astype(dtype), axis, ndim)
+    spread = total_class_weight = mass = None
+    if smoothing is not None:
+        everywhere = jnp.ones((1,) * axis + (classes,) + (1,) * (ndim - axis - 1), dtype)
+        real = everywhere if mask is None else jnp.where(mask, everywhere, 0)
+        count = _over_classes(real, axis, class_axis_name)
+        spread = smoothing / jnp.where(count == 0, jnp.ones_like(count), count)
+        if weights is not None:
+            real = jnp.where(real == 0, jnp.zeros_like(weights), weights)
+        total_class_weight = _over_classes(real, axis, class_axis_name)
+    if distribution is not None:
+        if keep is not None:  # whatever a dropped row holds
+            usable = rows_to_classes(keep, axis) | jnp.isfinite(distribution)
+            distribution = jnp.where(usable, distribution, jnp.zeros_like(distribution))
+        if mask is not None:
+            distribution = jnp.where(mask, distribution, jnp.zeros_like(distribution))
+        mass_at = distribution if weights is None else weights * distribution
+        mass = _over_classes(mass_at, axis, class_axis_name)
+        if smoothing is not None and spread is not None:
+            even = rows_to_classes(spread, axis)
+            if mask is not None:
+                even = jnp.where(mask, even, jnp.zeros_like(even))
+            distribution = (1 - smoothing) * distribution + even
+        if weights is not None:
+            distribution = weights * distribution
+    return Target(
+        labels,
+        distribution,
+        keep,
+        mask,
+        class_weights,
+        smoothing,
+        spread,
+        total_class_weight,
+        mass,
+    )
+
+
+def class_ids(
+    labels: Int[Array, "..."],
+    keep: Bool[Array, "..."] | None,
+    classes: int,
+    class_axis_name: tuple[str, ...],
+) -> Int[Array, "..."]:
+    """int32 ids: 0 in a dropped row, NO_CLASS where the id is out of range."""
+    if labels.dtype.itemsize < 4:  # the class count may not fit into 8 or 16 bits
+        labels = labels.astype(jnp.int32)
+    if class_axis_name:
+        classes = classes * lax.axis_size(class_axis_name)
+    valid = (labels >= 0) & (labels < classes)
+    ids = jnp.where(valid, labels, jnp.zeros_like(labels)).astype(jnp.int32)
+    ids = jnp.where(valid, ids, jnp.full_like(ids, NO_CLASS))
+    return ids if keep is None else jnp.where(keep, ids, jnp.zeros_like(ids))
+
+
+def report_bad_labels(
+    labels: Int[Array, "..."], bad: Bool[Array, "..."], classes: int
+) -> None:
+    """An error under `jax.experimental.checkify` that names a bad label; else free."""
+    shown = jnp.max(jnp.where(bad, labels, jnp.iinfo(labels.dtype).min), initial=0)
+    worst = jnp.min(jnp.where(bad, labels, jnp.iinfo(labels.dtype).max), initial=0)
+    checkify.debug_check(
+        ~jnp.any(bad),
+        "expected labels in [0, {classes}) and on a class that is not masked, got "
+        "label {label}. Mark rows to skip with ignore_index or where.",
+        classes=jnp.asarray(classes),
+        label=jnp.where(worst < 0, worst, shown),
+    )
+
+
+def smooth_labels(
+    labels: ArrayLike,
+    alpha: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> Float[Array, "..."]:
+    """Moves a share of the label mass evenly to all classes.
+
+        smoothed = (1 − α) labels + α/K
+
+    Args:
+      labels: one-hot labels or distributions, any floating dtype, any shape.
+      alpha: the share to move, between 0 and 1.
+      axis: the class axis, several, or None for all.
+      where: boolean, of the labels' shape (axes of size 1 allowed): the real classes.
+        The mass is spread over these alone, and the others get 0.
+
+    Returns:
+      The smoothed labels, of the labels' shape and dtype.
+
+    Numerics:
+      Where every class of a row is masked, the row is 0.
+
+    Raises:
+      TypeError: the labels are not floating. ValueError: alpha, a Python number, lies
+      outside [0, 1], or the where does not fit.
+
+    Example:
+      >>> print(jxent.smooth_labels(jax.nn.one_hot(1, 4), 0.1))
+      [0.025 0.925 0.025 0.025]
+
+    Source:
+      Szegedy et al. (2016), "Rethinking the Inception Architecture for Computer
+      Vision", https://arxiv.org/abs/1512.00567. Optax's function of this name lets
+      masked classes keep α/K; here they get none.
+
+    See also:
+      `softmax_cross_entropy`, whose `label_smoothing` needs no one-hot labels.
+    """
+    name = "smooth_labels"
+    q = _checks.floating(name, "labels", labels)
+    axes = _checks.class_axis(name, "labels", q, axis)
+    share = _checks.number(name, "alpha", alpha, low=0, high=1)
+    share = _checks.array(share).astype(q.dtype)
+    real = jnp.ones_like(q)
+    if where is not None:
+        mask = _checks.boolean(name, "where", where)
+        mask = _checks.per_row(name, "where", mask, q.shape)
+        real = jnp.where(mask, real, jnp.zeros_like(real))
+        q = jnp.where(mask, q, jnp.zeros_like(q))
+    count = jnp.sum(real, axes, keepdims=True)
+    even = real / jnp.where(count == 0, jnp.ones_like(count), count)
+    return (1 - share) * q + share * even
+
+
+def next_token_labels(
+    tokens: ArrayLike,
+    *,
+    segment_ids: ArrayLike | None = None,
+    ignore_index: int = -100,
+) -> Int[Array, "*batch time"]:
+    """The labels of a causal language model: every position's next token.
+
+        labels[..., t] = tokens[..., t + 1]
+
+    The losses here never shift, so that nothing is shifted twice. The last position has
+    no next token and gets `ignore_index`; so does the last of each packed document.
+
+    Args:
+      tokens: integer token ids, shape (..., time).
+      segment_ids: integers of the tokens' shape that tell packed documents apart. A
+        label never crosses from one to the next.
+      ignore_index: the id for "no label"; give the loss the same.
+
+    Returns:
+      int32 labels of the tokens' shape (int64 for int64 tokens).
+
+    Raises:
+      TypeError: tokens or segment_ids are not integers. ValueError: their shapes
+      differ, or tokens are a scalar.
+
+    Example:
+      >>> tokens, documents = jnp.array([5, 6, 7, 8]), jnp.array([0, 0, 1, 1])
+      >>> print(jxent.next_token_labels(tokens, segment_ids=documents))
+      [   6 -100    8 -100]
+
+    Source:
+      The shift that transformers' causal models apply inside the model.
+
+    See also:
+      `softmax_cross_entropy`, whose `ignore_index` drops these positions.
+    """
+    name = "next_token_labels"
+    ids = _integers(name, "tokens", tokens)
+    if ids.ndim == 0:
+        _checks.fail(name, "expected tokens of shape (..., time), got a scalar.")
+    if ids.dtype.itemsize < 4 or jnp.issubdtype(ids.dtype, jnp.unsignedinteger):
+        ids = ids.astype(jnp.int32)
+    nothing = jnp.full_like(ids[..., :1], ignore_index)
+    labels = jnp.concatenate([ids[..., 1:], nothing], axis=-1)
+    if segment_ids is None:
+        return labels
+    segments = _integers(name, "segment_ids", segment_ids)
+    if segments.shape != ids.shape:
+        _checks.fail(
+            name,
+            f"expected segment_ids of the tokens' shape {ids.shape}, "
+            f"got {segments.shape}.",
+        )
+    same = segments[..., 1:] == segments[..., :-1]
+    same = jnp.concatenate([same, jnp.zeros_like(same, shape=nothing.shape)], axis=-1)
+    return jnp.where(same, labels, jnp.full_like(labels, ignore_index))
+
+
+def _integers(function: str, name: str, x: ArrayLike) -> Array:
+    x = _checks.array(x)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"{function}: expected integer {name}, got dtype {x.dtype}.")
+    return x
+
+
+def total_weight(
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, ""]:
+    """What reduction="mean" divides by: Σ r over all rows.
+
+        r = where · weights · w_y        Σ_c w_c q_c in place of w_y for a distribution q
+
+    Take it once over the whole batch, and give it to each micro-batch or device as its
+    `normalizer`: the sum of their losses is then the mean over the whole batch, where a
+    mean of means is not.
+
+    Args:
+      labels: integer class ids of any shape, or floating distributions.
+      axis: the class axis of distributions, and of a where that masks classes.
+      where, weights, class_weights, ignore_index, batch_axis_name: as the loss gets
+        them; see `softmax_cross_entropy`.
+
+    Returns:
+      A scalar; float32, or float64 for float64 weights or distributions.
+
+    Numerics:
+      Summed in float32 or better. Rows that the loss drops count 0.
+
+    Raises:
+      TypeError: labels are boolean, or where is floating. ValueError: shapes do not fit.
+
+    Example:
+      >>> labels = jnp.array([[3, 1, -100], [2, -100, -100]])
+      >>> print(jxent.total_weight(labels, ignore_index=-100))
+      3.0
+
+    Source:
+      torchtitan's and transformers' fixes of their means over accumulated gradients.
+
+    See also:
+      `reduce`, `softmax_cross_entropy`.
+    """
+    name = "total_weight"
+    y = _checks.array(labels)
+    if y.dtype == jnp.bool_:
+        raise TypeError(
+            f"{name}: expected class ids or distributions, got boolean labels. For "
+            "losses of yes/no labels the total is that of where and weights: "
+            "jxent.reduce(jnp.ones(labels.shape), reduction='sum', where=…)."
+        )
+    ids = bool(jnp.issubdtype(y.dtype, jnp.integer))
+    given = [_checks.array(x) for x in (weights, class_weights) if x is not None]
+    dtype = _checks.compute_dtype(*given, *([] if ids else [y]))
+    ndim = y.ndim + 1 if ids else y.ndim
+    if not -ndim <= axis < ndim:
+        _checks.fail(name, f"axis {axis} is out of range for labels of {y.shape}.")
+    axis = axis % ndim
+    rows = y.shape if ids else _checks.row_shape(y.shape, axis)
+    row_where = class_where = None
+    if where is not None:
+        mask = _checks.boolean(name, "where", where)
+        if mask.ndim == ndim:
+            class_where = mask
+        else:
+            row_where = _checks.per_row(name, "where", mask, rows)
+    if class_weights is not None:
+        class_weights = _checks.array(class_weights).astype(dtype)
+        if class_weights.ndim != 1:
+            _checks.fail(
+                name,
+                "expected class_weights of shape (classes,), "
+                f"got {class_weights.shape}.",
+            )
+        if not ids:
+            classes = y.shape[axis : axis + 1]
+            _checks.per_class(name, "class_weights", class_weights, classes)
+    if weights is not None:
+        weights = _checks.array(weights).astype(dtype)
+        weights = _checks.per_row(name, "weights", weights, rows)
+    wanted = Wanted(
+        y,
+        row_where,
+        class_where,
+        class_weights=class_weights,
+        ignore_index=_checks.ignorable(name, ignore_index, y, ids=ids),
+    )
+    names = _checks.bound_axis_names(name, "batch_axis_name", batch_axis_name, y)
+    return _total_weight(wanted, weights, axis, ids, names, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _total_weight(
+    wanted: Wanted,
+    weights: Array | None,
+    axis: int,
+    ids: bool,
+    batch_axis_name: tuple[str, ...],
+    dtype: jnp.dtype,
+) -> Array:
+    y, keep, w = wanted.labels, wanted.row_where, wanted.class_weights
+    assert y is not None
+    if wanted.class_where is not None:
+        keep = jnp.any(wanted.class_where, axis)
+    if wanted.ignore_index is not None:
+        counted = y != wanted.ignore_index
+        keep = counted if keep is None else keep & counted
+    if ids:
+        factor = jnp.ones(y.shape, dtype)
+        if w is not None:
+            kept = None if keep is None else jnp.broadcast_to(keep, y.shape)
+            at = class_ids(y, kept, w.shape[0], ())
+            label_weight = jnp.take(w, jnp.maximum(at, 0), mode="clip")
+            factor = jnp.where(at == NO_CLASS, factor, label_weight)
+    else:
+        q = y.astype(dtype)
+        if wanted.class_where is not None:
+            q = jnp.where(wanted.class_where, q, jnp.zeros_like(q))
+        if w is not None:
+            q = along_classes(w, axis, y.ndim) * q
+        factor = jnp.sum(q, axis)
+    return combine(
+        factor,
+        keep=keep,
+        weights=weights,
+        reduction="sum",
+        normalizer=None,
+        batch_axis_name=batch_axis_name,
+    )

@@ -1,0 +1,163 @@
+"""From one loss a row to one number: where, weights, the mean's denominator."""
+
+import functools
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float
+
+from . import _checks
+from ._checks import ArrayLike, Axis, AxisName
+
+
+Reduction: TypeAlias = Literal["none", "mean", "sum"]
+
+
+@jax.custom_jvp
+def times(
+    factor: Float[Array, "..."], x: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """factor · x, where 0 times anything is 0: infinities and NaN too.
+
+    What has no mass, or no weight, counts for nothing. The slope in `factor` stays x
+    even at factor = 0; an infinite x gives the largest finite slope there, so that a
+    direction that leaves this factor alone adds 0, not 0 · ∞.
+    """
+    return jnp.where(factor == 0, jnp.zeros_like(x), factor * x)
+
+
+@times.defjvp
+def _times_jvp(primals: Any, tangents: Any) -> Any:
+    (factor, x), (dfactor, dx) = primals, tangents
+    largest = jnp.finfo(x.dtype).max
+    slope = jnp.clip(x, -largest, largest)
+    slope = jnp.where((factor == 0) & jnp.isnan(x), jnp.zeros_like(x), slope)
+    moved = jnp.where(factor == 0, jnp.zeros_like(x), factor * dx)
+    return times(factor, x), dfactor * slope + moved
+
+
+def combine(
+    losses: Float[Array, "*rows"],
+    *,
+    keep: Bool[Array, "..."] | None,
+    weights: Float[Array, "..."] | None,
+    class_factor: Float[Array, "..."] | None = None,
+    reduction: str,
+    normalizer: Array | None,
+    batch_axis_name: tuple[str, ...] = (),
+    axis: Axis = None,
+) -> Float[Array, "..."]:
+    """Masks, weights and reduces losses in which `class_factor` is already a factor.
+
+        mean = Σ r · loss / Σ r,   r = keep · weights · class_factor
+
+    With `batch_axis_name` both sums run over these mesh axes too: the global mean, not
+    a mean of means. Nothing left to average gives 0, with gradient 0.
+    """
+    if keep is not None:
+        losses = jnp.where(keep, losses, jnp.zeros_like(losses))
+    if weights is not None:
+        if keep is not None:
+            weights = jnp.where(keep, weights, jnp.zeros_like(weights))
+        losses = times(jnp.broadcast_to(weights, losses.shape), losses)
+    if reduction == "none":
+        return losses
+    total = jnp.sum(losses, axis)
+    if batch_axis_name:
+        total = lax.psum(total, batch_axis_name)
+    if reduction == "sum":
+        return total
+    if normalizer is None:
+        ratio = jnp.ones_like(losses) if weights is None else weights
+        if class_factor is not None:
+            ratio = ratio * class_factor
+        if keep is not None:
+            ratio = jnp.where(keep, ratio, jnp.zeros_like(ratio))
+        normalizer = jnp.sum(jnp.broadcast_to(ratio, losses.shape), axis)
+        if batch_axis_name:
+            normalizer = lax.psum(normalizer, batch_axis_name)
+    empty = normalizer == 0
+    mean = total / jnp.where(empty, jnp.ones_like(normalizer), normalizer)
+    return jnp.where(empty, jnp.zeros_like(mean), mean)
+
+
+@functools.partial(jax.jit, static_argnames=("reduction", "batch_axis_name", "axis"))
+def _reduce(losses: Array, **options: Any) -> Array:
+    return combine(losses, **options)
+
+
+def reduce(
+    losses: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    axis: Axis = None,
+    reduction: Reduction = "mean",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Masks, weights and reduces losses of any shape, as every loss here does.
+
+        mean = Σ r · loss / Σ r        sum = Σ r · loss        r = where · weights
+
+    Args:
+      losses: floating, any shape, in nats.
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
+        drops an element, whatever it holds.
+      weights: floating, shaped like `where`. A weight of exactly 0 drops as well.
+      axis: the axes to reduce over; None for all.
+      reduction: "none" keeps every element (weighted, 0 where dropped), "sum" or "mean".
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      batch_axis_name: mesh axes that the losses are split over, inside `jax.shard_map`:
+        both sums of the mean run over them.
+
+    Returns:
+      The reduced losses: float32, or float64 for float64 losses.
+
+    Numerics:
+      Sums are in float32 or better. A dropped element is exactly 0, NaN and infinities
+      too, and so is its gradient. Nothing left to average gives 0 with gradient 0.
+      Note that a NaN *inside* the computation of a dropped loss can still poison
+      gradients there: give the loss function itself the same `where`.
+
+    Raises:
+      TypeError: losses are not floating, or where is floating.
+      ValueError: a shape, the reduction or an axis name does not fit.
+
+    Example:
+      >>> losses = jnp.array([[1.0, 3.0], [5.0, jnp.nan]])
+      >>> print(jxent.reduce(losses, where=jnp.array([[True, True], [True, False]])))
+      3.0
+      >>> print(jxent.reduce(losses, where=losses < 4, axis=-1))
+      [2. 0.]
+
+    See also:
+      `total_weight`, the denominator alone.
+    """
+    name = "reduce"
+    x = _checks.floating(name, "losses", losses)
+    _checks.reduction(name, reduction, normalizer)
+    dtype = _checks.compute_dtype(x)
+    axes = _checks.class_axis(name, "losses", x, axis) if x.ndim else None
+    keep = None
+    if where is not None:
+        keep = _checks.boolean(name, "where", where)
+        keep = _checks.per_row(name, "where", keep, x.shape)
+    if weights is not None:
+        weights = _checks.array(weights).astype(dtype)
+        weights = _checks.per_row(name, "weights", weights, x.shape)
+    if normalizer is not None:
+        normalizer = _checks.array(normalizer).astype(dtype)
+    return _reduce(
+        x.astype(dtype),
+        keep=keep,
+        weights=weights,
+        reduction=reduction,
+        normalizer=normalizer,
+        batch_axis_name=_checks.bound_axis_names(
+            name, "batch_axis_name", batch_axis_name, x
+        ),
+        axis=axes,
+    )

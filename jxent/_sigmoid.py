@@ -1,0 +1,364 @@
+"""Binary and multi-label losses: formulas in log σ(z) and log σ(−z)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from . import _checks
+from ._checks import ArrayLike, AxisName
+from ._reduction import Reduction, combine, times
+
+
+# The formulas -------------------------------------------------------------------------
+
+
+def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Array:
+    """−(w⁺ y log p + (1 − y) log q), q = 1 − p"""
+    positive = y if pos_weight is None else pos_weight * y
+    return times(positive, -log_p) + times(1 - y, -log_q)
+
+
+def focal(
+    z: Array, log_p: Array, log_q: Array, y: Array, gamma: Array, alpha: Array | None
+) -> Array:
+    """α_t (1 − p_t)^γ · binary, with p_t = y p + (1 − y) q and α_t = y α + (1 − y)(1 − α)"""
+    loss = binary(log_p, log_q, y, None)
+    weight = jnp.exp(times(jnp.broadcast_to(gamma, loss.shape), _log_miss(z, y)))
+    loss = times(weight, loss)
+    if alpha is None:
+        return loss
+    return (alpha * y + (1 - alpha) * (1 - y)) * loss
+
+
+# log(1 − p_t) = log(y σ(−z) + (1 − y) σ(z)). With A and B the shares of the two terms,
+# A + B = 1, its slopes are
+#
+#     d/dz = −A σ(z) + B σ(−z)        d/dy = (σ(−z) − σ(z)) / (1 − p_t)
+#
+# all formed from logarithms: 1 − p_t itself underflows for a confident z.
+@jax.custom_jvp
+def _log_miss(z: Array, y: Array) -> Array:
+    return jnp.logaddexp(jnp.log(y) - jax.nn.softplus(z), _log_hit_of_0(z, y))
+
+
+def _log_hit_of_0(z: Array, y: Array) -> Array:
+    return jnp.log1p(-y) - jax.nn.softplus(-z)
+
+
+@_log_miss.defjvp
+def _log_miss_jvp(primals: Any, tangents: Any) -> Any:
+    (z, y), (dz, dy) = primals, tangents
+    value = _log_miss(z, y)
+    # At a hard label the shares are 0 and 1, also where z = ±∞ leaves no ratio of them.
+    hard = (y == 0) | (y == 1)
+    soft_y = jnp.where(hard, jnp.full_like(y, 0.5), y)
+    soft = jnp.log(soft_y) - jax.nn.softplus(z) - _log_miss(z, soft_y)
+    share = jnp.where(hard, y, jnp.exp(soft))
+    slope_z = -share * jax.nn.sigmoid(z) + (1 - share) * jax.nn.sigmoid(-z)
+    largest = jnp.finfo(z.dtype).max
+    up = jnp.exp(-jax.nn.softplus(z) - value)
+    down = jnp.exp(-jax.nn.softplus(-z) - value)
+    slope_y = jnp.clip(jnp.nan_to_num(up - down), -largest, largest)
+    return value, slope_z * dz + slope_y * dy
+
+
+# The public functions -----------------------------------------------------------------
+
+
+class _Arrays(NamedTuple):
+    x: Array  # logits, or probabilities
+    labels: Array
+    label_smoothing: Array | None
+    class_weights: Array | None
+    pos_weight: Array | None
+    where: Array | None
+    weights: Array | None
+    normalizer: Array | None
+    parameters: tuple[Array | None, ...] = ()
+
+
+class _Plan(NamedTuple):
+    formula: Callable[..., Array]
+    reduction: str
+    batch_axis_name: tuple[str, ...]
+
+
+def check(
+    function: str,
+    name: str,
+    x: ArrayLike,
+    labels: ArrayLike,
+    *,
+    formula: Callable[..., Array],
+    pos_weight: ArrayLike | None = None,
+    class_weights: ArrayLike | None,
+    label_smoothing: Any,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: str,
+    normalizer: ArrayLike | None,
+    batch_axis_name: AxisName,
+) -> tuple[_Plan, _Arrays]:
+    """Every argument of the binary family, checked and shaped."""
+    x = _checks.floating(function, name, x)
+    y = _checks.array(labels)
+    _checks.same_shape(function, name, x, y)
+    dtype = _checks.compute_dtype(x)
+
+    def floats(value: ArrayLike) -> Array:
+        return _checks.array(value).astype(dtype)
+
+    if where is not None:
+        where = _checks.boolean(function, "where", where)
+        where = _checks.per_row(function, "where", where, x.shape)
+    if weights is not None:
+        weights = _checks.per_row(function, "weights", floats(weights), x.shape)
+    if class_weights is not None:
+        class_weights = floats(class_weights)
+        _checks.per_class(function, "class_weights", class_weights, x.shape[-1:])
+    if pos_weight is not None:
+        pos_weight = _from_the_right(function, "pos_weight", floats(pos_weight), x)
+    _checks.number(function, "label_smoothing", label_smoothing, low=0, high=1)
+    _checks.reduction(function, reduction, normalizer)
+    smoothing = _checks.off_or_scalar(label_smoothing, dtype)
+    if smoothing is not None:
+        _checks.scalar(function, "label_smoothing", smoothing)
+    names = _checks.bound_axis_names(
+        function, "batch_axis_name", batch_axis_name, x, y
+    )
+    arrays = _Arrays(
+        x,
+        y,
+        smoothing,
+        class_weights,
+        pos_weight,
+        where,
+        weights,
+        None if normalizer is None else floats(normalizer),
+    )
+    return _Plan(formula, reduction, names), arrays
+
+
+def _from_the_right(function: str, name: str, value: Array, x: Array) -> Array:
+    """One for each class of the last axis, one number, or of the logits' rank."""
+    fits = value.ndim <= x.ndim and all(
+        a in (1, b)
+        for a, b in zip(value.shape, x.shape[x.ndim - value.ndim :], strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{function}: expected {name} that broadcasts from the class axis, the "
+            f"last of {x.shape}, got {value.shape}."
+        )
+    return value.reshape((1,) * (x.ndim - value.ndim) + value.shape)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss(plan: _Plan, a: _Arrays) -> Array:
+    dtype = _checks.compute_dtype(a.x)
+    x, y = a.x.astype(dtype), a.labels.astype(dtype)
+    keep = a.where
+    if keep is not None:
+        keep = jnp.broadcast_to(keep, x.shape)
+    # A dropped element is computed where it can be: under a weight of 0 its loss is the
+    # derivative in that weight.
+    counted = keep
+    if a.weights is not None:
+        weighty = jnp.broadcast_to(a.weights != 0, x.shape)
+        counted = weighty if counted is None else counted & weighty
+    if counted is not None:
+        x = jnp.where(counted | ~jnp.isnan(x), x, jnp.full_like(x, 0.5))
+        y = jnp.where(counted | jnp.isfinite(y), y, jnp.zeros_like(y))
+    if a.label_smoothing is not None:
+        y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
+    losses = plan.formula(x, y, a.pos_weight, *a.parameters)
+    factor = None
+    if a.class_weights is not None:
+        factor = jax.lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))
+        losses = times(jnp.broadcast_to(factor, x.shape), losses)
+    return combine(
+        losses,
+        keep=keep,
+        weights=a.weights,
+        class_factor=factor,
+        reduction=plan.reduction,
+        normalizer=a.normalizer,
+        batch_axis_name=plan.batch_axis_name,
+    )
+
+
+def _binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
+    return binary(-jax.nn.softplus(-z), -jax.nn.softplus(z), y, pos_weight)
+
+
+def _focal_of_logits(
+    z: Array,
+    y: Array,
+    pos_weight: Array | None,
+    gamma: Array,
+    alpha: Array | None,
+) -> Array:
+    del pos_weight  # α takes its place
+    return focal(z, -jax.nn.softplus(-z), -jax.nn.softplus(z), y, gamma, alpha)
+
+
+def sigmoid_binary_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    pos_weight: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Binary cross-entropy of logits with yes/no labels, element by element.
+
+        loss = −(w⁺ y log p + (1 − y) log(1 − p)),   p = σ(z) = 1/(1 + exp(−z))
+
+    One logit for each yes/no question: (batch,) for one, (batch, classes) for several
+    labels that may all hold at once.
+
+    Args:
+      logits: floating, any shape.
+      labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
+        or a probability. Labels never broadcast.
+      pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
+        axis (any shape that broadcasts from the right). n_no / n_yes balances.
+      class_weights: factors of the losses, one for each class of the last axis.
+      label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2.
+      where: boolean, a scalar or of the logits' rank (axes of size 1 allowed). False
+        drops an element.
+      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements,
+        r = where · weights · class_weights.
+      normalizer: what the mean divides by in place of Σ r.
+      batch_axis_name: the mesh axes that the elements are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too.
+
+    Returns:
+      The losses in nats, of the logits' shape, or a scalar; float32, or float64 for
+      float64 logits.
+
+    Numerics:
+      bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
+      Exact at every logit, ±inf included: 0 or +inf, with a finite gradient. No epsilon,
+      no clip. A dropped element is exactly 0 with gradient 0, whatever it holds.
+
+    Raises:
+      TypeError: logits are not floating, or where is floating.
+      ValueError: shapes differ, or a Python number is out of range.
+
+    Example:
+      >>> logits = jnp.array([2.0, -1.0, jnp.inf])
+      >>> print(jxent.sigmoid_binary_cross_entropy(logits, jnp.array([1, 0, 1])))
+      [0.12693 0.31326 0.     ]
+
+    Source:
+      Optax's function of this name; PyTorch's `BCEWithLogitsLoss` for pos_weight;
+      Keras's `BinaryCrossentropy(from_logits=True)` for label_smoothing.
+
+    See also:
+      `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`.
+    """
+    plan, arrays = check(
+        "sigmoid_binary_cross_entropy",
+        "logits",
+        logits,
+        labels,
+        formula=_binary_of_logits,
+        pos_weight=pos_weight,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        normalizer=normalizer,
+        batch_axis_name=batch_axis_name,
+    )
+    return loss(plan, arrays)
+
+
+def sigmoid_focal_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    gamma: ArrayLike = 2.0,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Sigmoid focal loss: binary cross-entropy that cares less for what is right.
+
+        loss = α_t (1 − p_t)^γ · −(y log p + (1 − y) log(1 − p)),   p = σ(z)
+        p_t = y p + (1 − y)(1 − p),   α_t = y α + (1 − y)(1 − α)
+
+    Args:
+      logits, labels: as in `sigmoid_binary_cross_entropy`.
+      alpha: α between 0 and 1, the weight of label 1; None for no weighting.
+      gamma: γ, at least 0. At 0 this is binary cross-entropy.
+      class_weights, label_smoothing, where, weights, reduction, normalizer,
+        batch_axis_name: as in `sigmoid_binary_cross_entropy`. The paper divides the sum
+        by the number of positives: reduction="mean" with that as normalizer.
+
+    Returns:
+      The losses in nats, of the logits' shape, or a scalar; float32, or float64 for
+      float64 logits.
+
+    Numerics:
+      As in `sigmoid_binary_cross_entropy`. (1 − p_t)^γ is formed in log space: every
+      derivative is finite for every γ.
+
+    Raises:
+      As `sigmoid_binary_cross_entropy`; ValueError also for gamma or alpha, as Python
+      numbers, out of range.
+
+    Example:
+      >>> logits = jnp.array([2.0, -1.0, 0.0])
+      >>> print(jxent.sigmoid_focal_loss(logits, jnp.array([1, 0, 1]), alpha=0.25))
+      [0.00045 0.01699 0.04332]
+
+    Source:
+      Lin et al. (2017), "Focal Loss for Dense Object Detection",
+      https://arxiv.org/abs/1708.02002; Optax's function of this name.
+
+    See also:
+      `softmax_focal_loss`, `sigmoid_binary_cross_entropy`.
+    """
+    name = "sigmoid_focal_loss"
+    plan, arrays = check(
+        name,
+        "logits",
+        logits,
+        labels,
+        formula=_focal_of_logits,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        normalizer=normalizer,
+        batch_axis_name=batch_axis_name,
+    )
+    dtype = _checks.compute_dtype(arrays.x)
+    gamma = _checks.array(_checks.number(name, "gamma", gamma, low=0)).astype(dtype)
+    _checks.scalar(name, "gamma", gamma)
+    if alpha is not None:
+        _checks.number(name, "alpha", alpha, low=0, high=1)
+        alpha = _from_the_right(
+            name, "alpha", _checks.array(alpha).astype(dtype), arrays.x
+        )
+    return loss(plan, arrays._replace(parameters=(gamma, alpha)))
