@@ -5,12 +5,13 @@ names, never at the values of an array. Each message says what was expected, wha
 came, and what to do.
 """
 
-import numbers
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 
@@ -26,6 +27,7 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 AxisName: TypeAlias = str | tuple[str, ...] | None
 
 REDUCTIONS = ("none", "mean", "sum")
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 def array(x: ArrayLike) -> Array:
@@ -52,9 +54,9 @@ def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
     if x.shape == labels.shape:
         return
     hint = "Labels never broadcast; give every element its own label."
-    if labels.ndim == x.ndim + 1 and labels.shape[-1:] == (1,):
+    if labels.shape == (*x.shape, 1):
         hint = "Drop the last axis, labels.squeeze(-1)."
-    elif x.ndim == labels.ndim + 1 and x.shape[-1:] == (1,):
+    elif x.shape == (*labels.shape, 1):
         hint = f"Drop the last axis, {name}.squeeze(-1)."
     raise ValueError(
         f"{function}: expected labels of the {name}' shape {x.shape}, "
@@ -83,8 +85,9 @@ def class_axis(function: str, name: str, x: Array, axis: Axis) -> int | tuple[in
             )
     front = tuple(a % x.ndim for a in wanted)
     if len(set(front)) < len(front) or not front:
+        wanted = "different axes" if front else "at least one axis"
         raise ValueError(
-            f"{function}: expected different axes, got axis={axis!r} "
+            f"{function}: expected {wanted}, got axis={axis!r} "
             f"for {name} of shape {x.shape}."
         )
     return front if isinstance(axis, tuple) else front[0]
@@ -101,56 +104,68 @@ def row_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
 
 
-def several_classes(function: str, name: str, x: Array, axis: int) -> None:
-    if x.shape[axis] == 1:
+def several_classes(
+    function: str, name: str, x: Array, axis: int | tuple[int, ...]
+) -> None:
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    classes = math.prod(x.shape[a] for a in axes)
+    if classes < 2:
+        binary = {
+            "logits": "sigmoid_binary_cross_entropy",
+            "probs": "binary_cross_entropy",
+        }
+        hint = (
+            "Such a loss is always 0. For one number per yes/no label call "
+            f"{binary[name]}."
+            if classes
+            else "Is this the class axis?"
+        )
         raise ValueError(
             f"{function}: expected at least two classes, got {name} of shape {x.shape} "
-            f"with one class along axis {axis}: such a loss is always 0. For one "
-            "number per binary label call sigmoid_binary_cross_entropy."
+            f"with {classes} along axis {axis}. {hint}"
         )
 
 
 def are_class_ids(
-    function: str, name: str, x: Array, labels: Array, axis: int, *, ids_only: bool
+    function: str,
+    name: str,
+    x: Array,
+    labels: Array,
+    axis: int | tuple[int, ...],
+    *,
+    ids_only: bool,
 ) -> bool:
     """Whether `labels` are class ids (the rows' shape) or distributions (x's shape)."""
-    rows = row_shape(x.shape, axis)
-    if labels.ndim == x.ndim and not ids_only:
-        if labels.shape == x.shape:
-            return False
-        hint = "Labels never broadcast; give every row its own distribution."
-        if labels.shape == rows[:axis] + (1,) + rows[axis:]:
-            hint = f"If these are class ids, drop that axis: labels.squeeze({axis})."
-        raise ValueError(
-            f"{function}: expected labels of the {name}' shape {x.shape} "
-            f"(distributions) or of shape {rows} (class ids), got {labels.shape}. "
-            f"{hint}"
-        )
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    rows = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    if labels.shape == x.shape and not ids_only:
+        return False
     if labels.shape != rows:
+        wanted = f"class ids of shape {rows}, the {name}' shape {x.shape} without axis "
+        wanted += f"{axis}"
+        if not ids_only:
+            wanted += f", or distributions of shape {x.shape}"
+        hint = "Labels never broadcast; every row has its own."
         fits = [a for a in range(x.ndim) if row_shape(x.shape, a) == labels.shape]
-        hint = "Labels never broadcast; give every row its own class id."
+        ones = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
         if fits:
-            hint = f"These labels fit with axis={fits[0]}."
-        elif labels.shape == rows[:axis] + (1,) + rows[axis:]:
-            hint = f"Drop the axis of size 1: labels.squeeze({axis})."
+            hint = f"Class ids of this shape fit with axis={fits[0]}."
+        elif labels.shape == ones:
+            hint = f"If these are class ids, drop that axis: labels.squeeze({axis})."
         elif labels.shape == x.shape:
             hint = "For distributions call softmax_cross_entropy."
-        raise ValueError(
-            f"{function}: expected class ids of shape {rows}, the {name}' shape "
-            f"{x.shape} without axis {axis}, got {labels.shape}. {hint}"
+        raise ValueError(f"{function}: expected {wanted}, got {labels.shape}. {hint}")
+    if labels.dtype == jnp.bool_:
+        raise TypeError(
+            f"{function}: expected integer class ids, got boolean labels of shape "
+            f"{labels.shape}. For yes/no labels call sigmoid_binary_cross_entropy, or "
+            "cast them, labels.astype(jnp.int32)."
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        kind = "boolean" if labels.dtype == jnp.bool_ else "floating"
-        hint = (
-            "For yes/no labels call sigmoid_binary_cross_entropy, or cast them, "
-            "labels.astype(jnp.int32)."
-            if labels.dtype == jnp.bool_
-            else "Cast ids with labels.astype(jnp.int32); distributions need the "
-            f"{name}' shape {x.shape}."
-        )
+        soft = "" if ids_only else f" Distributions need the {name}' shape {x.shape}."
         raise TypeError(
-            f"{function}: expected integer class ids, got {kind} labels "
-            f"({labels.dtype}) of shape {labels.shape}. {hint}"
+            f"{function}: expected integer class ids, got {labels.dtype} labels of "
+            f"shape {labels.shape}. Cast ids with labels.astype(jnp.int32).{soft}"
         )
     return True
 
@@ -165,7 +180,9 @@ def ignorable(
             f"{function}: ignore_index={ignore_index!r} needs integer class ids, got "
             f"distributions of shape {labels.shape}. Drop rows with where instead."
         )
-    if isinstance(ignore_index, int):
+    if isinstance(ignore_index, int | np.integer) and not isinstance(
+        ignore_index, bool
+    ):
         info = jnp.iinfo(labels.dtype)
         if not info.min <= ignore_index <= info.max:
             raise ValueError(
@@ -174,7 +191,13 @@ def ignorable(
                 "the id that marks ignored labels there, 255 in many uint8 masks."
             )
         return jnp.asarray(ignore_index, labels.dtype)
-    return array(ignore_index)
+    index = array(ignore_index)
+    if index.ndim or not jnp.issubdtype(index.dtype, jnp.integer):
+        raise TypeError(
+            f"{function}: expected ignore_index to be one integer, got {index.dtype} "
+            f"of shape {index.shape}."
+        )
+    return index
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
@@ -195,18 +218,28 @@ def boolean(function: str, name: str, x: ArrayLike) -> Array:
     )
 
 
-def per_row(function: str, name: str, x: Array, rows: tuple[int, ...]) -> Array:
+def per_row(
+    function: str,
+    name: str,
+    x: Array,
+    rows: tuple[int, ...],
+    of: str = "the losses' shape",
+) -> Array:
     """A scalar, or the loss's rank with axes of size 1 allowed."""
     if x.ndim and not _broadcasts(x.shape, rows):
-        hint = "Axes of size 1 are stretched, missing ones are not."
-        if x.ndim < len(rows) and x.shape == rows[: x.ndim]:
-            grown = ", ".join([":"] * x.ndim + ["None"] * (len(rows) - x.ndim))
-            hint = f"Add the missing axes, {name}[{grown}]."
         raise ValueError(
-            f"{function}: expected {name} to be a scalar or of the losses' shape "
-            f"{rows}, got {x.shape}. {hint}"
+            f"{function}: expected {name} to be a scalar or of {of} {rows}, "
+            f"got {x.shape}. {_missing_axes(name, x.shape, rows)}"
         )
     return x.reshape((1,) * len(rows)) if x.ndim == 0 else x
+
+
+def _missing_axes(name: str, shape: tuple[int, ...], rows: tuple[int, ...]) -> str:
+    missing = len(rows) - len(shape)
+    if missing > 0 and shape == rows[: len(shape)]:
+        grown = ", ".join([":"] * len(shape) + ["None"] * missing)
+        return f"Add the missing axes, {name}[{grown}]."
+    return "Axes of size 1 are stretched, missing ones are not."
 
 
 def row_or_class_mask(
@@ -217,17 +250,12 @@ def row_or_class_mask(
         return None, None
     mask = boolean(function, "where", where)
     rows = row_shape(shape, axis)
-    if mask.ndim == len(shape):
-        if not _broadcasts(mask.shape, shape):
-            raise ValueError(
-                f"{function}: expected a where of shape {rows} (rows) or {shape} "
-                f"(classes), axes of size 1 allowed, got {mask.shape}."
-            )
+    if _broadcasts(mask.shape, shape):
         return None, mask
     if mask.ndim and not _broadcasts(mask.shape, rows):
         raise ValueError(
             f"{function}: expected a where of shape {rows} (rows) or {shape} "
-            f"(classes), axes of size 1 allowed, got {mask.shape}."
+            f"(classes), got {mask.shape}. {_missing_axes('where', mask.shape, rows)}"
         )
     return per_row(function, "where", mask, rows), None
 
@@ -246,12 +274,12 @@ def number(
     name: str,
     value: Any,
     *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
+    low: int | float | None = None,
+    high: int | float | None = None,
+    above: int | float | None = None,
 ) -> Any:
     """`value`, its range checked where it is a Python number (it may be traced)."""
-    if isinstance(value, numbers.Real):
+    if isinstance(value, _NUMBERS):
         wanted = None
         if low is not None and high is not None and not low <= value <= high:
             wanted = f"between {low:g} and {high:g}"
@@ -264,17 +292,37 @@ def number(
     return value
 
 
-def off_or_scalar(value: Any, dtype: jnp.dtype) -> Array | None:
+def off_or_scalar(
+    function: str, name: str, value: Any, dtype: jnp.dtype
+) -> Array | None:
     """None for a Python 0, which switches an option off at trace time."""
-    if isinstance(value, numbers.Real) and value == 0:
+    if isinstance(value, _NUMBERS) and value == 0:
         return None
-    return array(value).astype(dtype)
+    return scalar(function, name, array(value).astype(dtype))
 
 
 def scalar(function: str, name: str, x: Array) -> Array:
     if x.ndim:
         raise ValueError(
             f"{function}: expected {name} to be a number, got shape {x.shape}."
+        )
+    return x
+
+
+def normalizer(
+    function: str,
+    value: ArrayLike | None,
+    dtype: jnp.dtype,
+    result: tuple[int, ...] = (),
+) -> Array | None:
+    if value is None:
+        return None
+    x = array(value).astype(dtype)
+    if x.ndim and x.shape != result:
+        also = f" or of the result's shape {result}" if result else ""
+        raise ValueError(
+            f"{function}: expected normalizer to be a number{also}, "
+            f"got shape {x.shape}."
         )
     return x
 

@@ -1,4 +1,4 @@
-"""What a row is scored against: class ids or distributions, ignored, masked, smoothed."""
+"""What a row is scored against: ids or distributions, ignored, masked, smoothed."""
 
 import functools
 from typing import NamedTuple
@@ -78,7 +78,7 @@ def target(
     if ids and wanted.labels is not None:
         labels = wanted.labels
         if wanted.ignore_index is not None:
-            counted = labels != wanted.ignore_index
+            counted = ~_equal(labels, wanted.ignore_index)
             keep = counted if keep is None else keep & counted
         labels = class_ids(labels, keep, classes, class_axis_name)
     elif wanted.labels is not None:
@@ -90,7 +90,9 @@ def target(
         weights = along_classes(class_weights.astype(dtype), axis, ndim)
     spread = total_class_weight = mass = None
     if smoothing is not None:
-        everywhere = jnp.ones((1,) * axis + (classes,) + (1,) * (ndim - axis - 1), dtype)
+        everywhere = jnp.ones(
+            (1,) * axis + (classes,) + (1,) * (ndim - axis - 1), dtype
+        )
         real = everywhere if mask is None else jnp.where(mask, everywhere, 0)
         count = _over_classes(real, axis, class_axis_name)
         spread = smoothing / jnp.where(count == 0, jnp.ones_like(count), count)
@@ -123,6 +125,13 @@ def target(
         total_class_weight,
         mass,
     )
+
+
+def _equal(labels: Int[Array, "..."], index: Int[Array, ""]) -> Bool[Array, "..."]:
+    """labels == index, in the labels' own integers: no cast can make them equal."""
+    same = index.astype(labels.dtype)
+    fits = (same.astype(index.dtype) == index) & ((same < 0) == (index < 0))
+    return (labels == same) & fits
 
 
 def class_ids(
@@ -205,7 +214,7 @@ def smooth_labels(
     real = jnp.ones_like(q)
     if where is not None:
         mask = _checks.boolean(name, "where", where)
-        mask = _checks.per_row(name, "where", mask, q.shape)
+        mask = _checks.per_row(name, "where", mask, q.shape, "the labels' shape")
         real = jnp.where(mask, real, jnp.zeros_like(real))
         q = jnp.where(mask, q, jnp.zeros_like(q))
     count = jnp.sum(real, axes, keepdims=True)
@@ -291,7 +300,7 @@ def total_weight(
 ) -> Float[Array, ""]:
     """What reduction="mean" divides by: Σ r over all rows.
 
-        r = where · weights · w_y        Σ_c w_c q_c in place of w_y for a distribution q
+        r = where · weights · w_y,   Σ_c w_c q_c in place of w_y for a distribution q
 
     Take it once over the whole batch, and give it to each micro-batch or device as its
     `normalizer`: the sum of their losses is then the mean over the whole batch, where a
@@ -310,7 +319,8 @@ def total_weight(
       Summed in float32 or better. Rows that the loss drops count 0.
 
     Raises:
-      TypeError: labels are boolean, or where is floating. ValueError: shapes do not fit.
+      TypeError: labels are boolean, or where is floating.
+      ValueError: shapes do not fit.
 
     Example:
       >>> labels = jnp.array([[3, 1, -100], [2, -100, -100]])
@@ -336,14 +346,19 @@ def total_weight(
     dtype = _checks.compute_dtype(*given, *([] if ids else [y]))
     ndim = y.ndim + 1 if ids else y.ndim
     if not -ndim <= axis < ndim:
-        _checks.fail(name, f"axis {axis} is out of range for labels of {y.shape}.")
+        _checks.fail(
+            name, f"axis {axis} is out of range for labels of shape {y.shape}."
+        )
     axis = axis % ndim
     rows = y.shape if ids else _checks.row_shape(y.shape, axis)
     row_where = class_where = None
     if where is not None:
         mask = _checks.boolean(name, "where", where)
         if mask.ndim == ndim:
-            class_where = mask
+            # class ids do not tell how many classes there are
+            given = mask.shape[axis] if ids else y.shape[axis]
+            full = (*rows[:axis], given, *rows[axis:])
+            _, class_where = _checks.row_or_class_mask(name, mask, full, axis)
         else:
             row_where = _checks.per_row(name, "where", mask, rows)
     if class_weights is not None:
@@ -385,7 +400,7 @@ def _total_weight(
     if wanted.class_where is not None:
         keep = jnp.any(wanted.class_where, axis)
     if wanted.ignore_index is not None:
-        counted = y != wanted.ignore_index
+        counted = ~_equal(y, wanted.ignore_index)
         keep = counted if keep is None else keep & counted
     if ids:
         factor = jnp.ones(y.shape, dtype)

@@ -16,9 +16,7 @@ Reduction: TypeAlias = Literal["none", "mean", "sum"]
 
 
 @jax.custom_jvp
-def times(
-    factor: Float[Array, "..."], x: Float[Array, "..."]
-) -> Float[Array, "..."]:
+def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """factor · x, where 0 times anything is 0: infinities and NaN too.
 
     What has no mass, or no weight, counts for nothing. The slope in `factor` stays x
@@ -69,18 +67,21 @@ def combine(
         total = lax.psum(total, batch_axis_name)
     if reduction == "sum":
         return total
-    if normalizer is None:
-        ratio = jnp.ones_like(losses) if weights is None else weights
+    denominator = normalizer
+    if denominator is None:
+        ratio = jnp.ones((1,) * losses.ndim, losses.dtype)
+        if weights is not None:
+            ratio = weights
         if class_factor is not None:
             ratio = ratio * class_factor
         if keep is not None:
             ratio = jnp.where(keep, ratio, jnp.zeros_like(ratio))
-        normalizer = jnp.sum(jnp.broadcast_to(ratio, losses.shape), axis)
+        denominator = jnp.sum(jnp.broadcast_to(ratio, losses.shape), axis)
         if batch_axis_name:
-            normalizer = lax.psum(normalizer, batch_axis_name)
-    empty = normalizer == 0
-    mean = total / jnp.where(empty, jnp.ones_like(normalizer), normalizer)
-    return jnp.where(empty, jnp.zeros_like(mean), mean)
+            denominator = lax.psum(denominator, batch_axis_name)
+    nothing = jnp.equal(denominator, 0)
+    mean = total / jnp.where(nothing, 1, denominator)
+    return jnp.where(nothing, jnp.zeros_like(mean), mean)
 
 
 @functools.partial(jax.jit, static_argnames=("reduction", "batch_axis_name", "axis"))
@@ -108,7 +109,8 @@ def reduce(
         drops an element, whatever it holds.
       weights: floating, shaped like `where`. A weight of exactly 0 drops as well.
       axis: the axes to reduce over; None for all.
-      reduction: "none" keeps every element (weighted, 0 where dropped), "sum" or "mean".
+      reduction: "none" keeps every element (weighted, 0 where dropped), "mean" or
+        "sum".
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       batch_axis_name: mesh axes that the losses are split over, inside `jax.shard_map`:
         both sums of the mean run over them.
@@ -140,7 +142,10 @@ def reduce(
     x = _checks.floating(name, "losses", losses)
     _checks.reduction(name, reduction, normalizer)
     dtype = _checks.compute_dtype(x)
-    axes = _checks.class_axis(name, "losses", x, axis) if x.ndim else None
+    axes = None
+    if axis is not None:
+        axes = _checks.class_axis(name, "losses", x, axis)
+        axes = axes if isinstance(axes, tuple) else (axes,)
     keep = None
     if where is not None:
         keep = _checks.boolean(name, "where", where)
@@ -148,14 +153,13 @@ def reduce(
     if weights is not None:
         weights = _checks.array(weights).astype(dtype)
         weights = _checks.per_row(name, "weights", weights, x.shape)
-    if normalizer is not None:
-        normalizer = _checks.array(normalizer).astype(dtype)
+    left = tuple(n for a, n in enumerate(x.shape) if axes is not None and a not in axes)
     return _reduce(
         x.astype(dtype),
         keep=keep,
         weights=weights,
         reduction=reduction,
-        normalizer=normalizer,
+        normalizer=_checks.normalizer(name, normalizer, dtype, left),
         batch_axis_name=_checks.bound_axis_names(
             name, "batch_axis_name", batch_axis_name, x
         ),

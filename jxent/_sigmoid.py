@@ -26,7 +26,7 @@ def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Ar
 def focal(
     z: Array, log_p: Array, log_q: Array, y: Array, gamma: Array, alpha: Array | None
 ) -> Array:
-    """α_t (1 − p_t)^γ · binary, with p_t = y p + (1 − y) q and α_t = y α + (1 − y)(1 − α)"""
+    """α_t (1 − p_t)^γ · binary, p_t = y p + (1 − y) q, α_t = y α + (1 − y)(1 − α)"""
     loss = binary(log_p, log_q, y, None)
     weight = jnp.exp(times(jnp.broadcast_to(gamma, loss.shape), _log_miss(z, y)))
     loss = times(weight, loss)
@@ -125,21 +125,16 @@ def check(
         pos_weight = _from_the_right(function, "pos_weight", floats(pos_weight), x)
     _checks.number(function, "label_smoothing", label_smoothing, low=0, high=1)
     _checks.reduction(function, reduction, normalizer)
-    smoothing = _checks.off_or_scalar(label_smoothing, dtype)
-    if smoothing is not None:
-        _checks.scalar(function, "label_smoothing", smoothing)
-    names = _checks.bound_axis_names(
-        function, "batch_axis_name", batch_axis_name, x, y
-    )
+    names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
     arrays = _Arrays(
         x,
         y,
-        smoothing,
+        _checks.off_or_scalar(function, "label_smoothing", label_smoothing, dtype),
         class_weights,
         pos_weight,
         where,
         weights,
-        None if normalizer is None else floats(normalizer),
+        _checks.normalizer(function, normalizer, dtype),
     )
     return _Plan(formula, reduction, names), arrays
 
@@ -250,8 +245,9 @@ def sigmoid_binary_cross_entropy(
 
     Numerics:
       bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
-      Exact at every logit, ±inf included: 0 or +inf, with a finite gradient. No epsilon,
-      no clip. A dropped element is exactly 0 with gradient 0, whatever it holds.
+      Exact at every logit, ±inf included: 0 or +inf, with a finite gradient. No
+      epsilon, no clip. A dropped element is exactly 0 with gradient 0, whatever it
+      holds.
 
     Raises:
       TypeError: logits are not floating, or where is floating.

@@ -1,0 +1,256 @@
+"""Entropy and Kullback–Leibler divergences of probabilities."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike, Axis
+from .._reduction import times
+from .._statistics import rows_to_classes
+from .x_log_y import minus_x_log_y
+
+
+def _entropy(p: Array) -> Array:
+    return minus_x_log_y(p, p)
+
+
+def _kl(log_q: Array, t: Array) -> Array:
+    return times(t, -log_q) - minus_x_log_y(t, t)
+
+
+def _kl_log(log_q: Array, log_t: Array) -> Array:
+    return times(jnp.exp(log_t), log_t - log_q)
+
+
+def _generalized_kl(log_q: Array, t: Array) -> Array:
+    return _kl(log_q, t) + jnp.exp(log_q) - t
+
+
+class _Sum(NamedTuple):
+    term: Callable[..., Array]
+    axes: tuple[int, ...]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sum_of_terms(plan: _Sum, arrays: tuple[Array, ...], where: Array | None) -> Array:
+    """Σ of the terms where `where` allows, in float32 or better."""
+    dtype = _checks.compute_dtype(*arrays)
+    values = [x.astype(dtype) for x in arrays]
+    if where is None:
+        return jnp.sum(plan.term(*values), plan.axes)
+    # Twice: the terms left out must not poison the gradient either.
+    safe = [jnp.where(where, x, jnp.full_like(x, 0.5)) for x in values]
+    terms = plan.term(*safe)
+    return jnp.sum(jnp.where(where, terms, jnp.zeros_like(terms)), plan.axes)
+
+
+def _divergence(
+    function: str,
+    term: Callable[..., Array],
+    axis: Axis,
+    where: ArrayLike | None,
+    **named: ArrayLike,
+) -> Array:
+    (name, first), *rest = named.items()
+    x = _checks.floating(function, name, first)
+    arrays = (x, *(_checks.floating(function, n, other) for n, other in rest))
+    for other_name, other in zip(named, arrays, strict=True):
+        if other.shape != x.shape:
+            _checks.fail(
+                function,
+                f"expected {other_name} of the shape of {name}, {x.shape}, "
+                f"got {other.shape}. Neither broadcasts.",
+            )
+    front = _checks.class_axis(function, name, x, axis)
+    axes = front if isinstance(front, tuple) else (front,)
+    mask = None
+    if where is not None:
+        if len(axes) == 1:
+            rows, classes = _checks.row_or_class_mask(function, where, x.shape, axes[0])
+            mask = classes if rows is None else rows_to_classes(rows, axes[0])
+        else:
+            mask = _checks.boolean(function, "where", where)
+            mask = _checks.per_row(
+                function, "where", mask, x.shape, f"the {name}' shape"
+            )
+    return _sum_of_terms(_Sum(term, axes), arrays, mask)
+
+
+def entropy(
+    probs: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
+) -> Float[Array, "..."]:
+    """The entropy of probabilities, in nats.
+
+        H = −Σ_c p_c log p_c
+
+    Args:
+      probs: floating probabilities, shape (..., classes, ...); taken as they are.
+      axis: the class axis, several, or None for all.
+      where: boolean. Of the probabilities' rank: False leaves a class out. Of the rows'
+        rank or a scalar: False makes the row 0.
+
+    Returns:
+      Entropies, of the probabilities' shape without `axis`; float32, or float64 for
+      float64 probabilities. Divide by log 2 for bits.
+
+    Numerics:
+      0 log 0 = 0. The slope at p = 0 is +inf; the largest finite number stands for it,
+      so that directions which leave p alone add 0. A negative probability gives NaN.
+
+    Raises:
+      TypeError: probs are not floating, or where is. ValueError: a shape does not fit.
+
+    Example:
+      >>> coin_and_certainty = jnp.array([[0.5, 0.5], [1.0, 0.0]])
+      >>> print(jxent.entropy(coin_and_certainty))
+      [0.69315 0.     ]
+
+    Source:
+      Shannon (1948), "A Mathematical Theory of Communication".
+
+    See also:
+      `softmax_entropy` for logits, `kl_divergence`.
+    """
+    return _divergence("entropy", _entropy, axis, where, probs=probs)
+
+
+def kl_divergence(
+    log_predictions: ArrayLike,
+    targets: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> Float[Array, "..."]:
+    """The Kullback–Leibler divergence of predictions from targets, in nats.
+
+        KL = Σ_c t_c (log t_c − log q_c)
+
+    Args:
+      log_predictions: log q, floating, shape (..., classes, ...).
+      targets: t, probabilities of the same shape.
+      axis, where: as in `entropy`.
+
+    Returns:
+      Divergences, of that shape without `axis`; float32, or float64 for float64 inputs.
+
+    Numerics:
+      0 log 0 = 0, and a log q of −inf where t = 0 counts 0; where t > 0 it gives +inf.
+      Gradients there are finite, or as large as a finite number can be.
+
+    Raises:
+      TypeError: an input is not floating. ValueError: shapes differ.
+
+    Example:
+      >>> log_q = jnp.log(jnp.array([0.5, 0.5]))
+      >>> print(jxent.kl_divergence(log_q, jnp.array([1.0, 0.0])))
+      0.69315
+
+    Source:
+      Optax's function of this name.
+
+    See also:
+      `kl_divergence_with_log_targets`, `generalized_kl_divergence`, `entropy`.
+    """
+    return _divergence(
+        "kl_divergence",
+        _kl,
+        axis,
+        where,
+        log_predictions=log_predictions,
+        targets=targets,
+    )
+
+
+def kl_divergence_with_log_targets(
+    log_predictions: ArrayLike,
+    log_targets: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> Float[Array, "..."]:
+    """The Kullback–Leibler divergence where the targets are logarithms too, in nats.
+
+        KL = Σ_c exp(log t_c) (log t_c − log q_c)
+
+    Args:
+      log_predictions: log q, floating, shape (..., classes, ...).
+      log_targets: log t, of the same shape.
+      axis, where: as in `entropy`.
+
+    Returns:
+      Divergences, of that shape without `axis`; float32, or float64 for float64 inputs.
+
+    Numerics:
+      A log t of −inf counts 0, whatever log q is there.
+
+    Raises:
+      TypeError: an input is not floating. ValueError: shapes differ.
+
+    Example:
+      >>> log_q, log_t = jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, -jnp.inf])
+      >>> print(jxent.kl_divergence_with_log_targets(log_q, log_t))
+      0.69315
+
+    Source:
+      Optax's function of this name.
+
+    See also:
+      `kl_divergence`.
+    """
+    return _divergence(
+        "kl_divergence_with_log_targets",
+        _kl_log,
+        axis,
+        where,
+        log_predictions=log_predictions,
+        log_targets=log_targets,
+    )
+
+
+def generalized_kl_divergence(
+    log_predictions: ArrayLike,
+    targets: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> Float[Array, "..."]:
+    """The Kullback–Leibler divergence of masses that need not sum to 1, in nats.
+
+        KL = Σ_c t_c (log t_c − log q_c) + q_c − t_c
+
+    Args:
+      log_predictions: log q, floating, shape (..., classes, ...).
+      targets: t ≥ 0, of the same shape.
+      axis, where: as in `entropy`.
+
+    Returns:
+      Divergences, of that shape without `axis`; float32, or float64 for float64 inputs.
+
+    Numerics:
+      As in `kl_divergence`.
+
+    Raises:
+      TypeError: an input is not floating. ValueError: shapes differ.
+
+    Example:
+      >>> log_q = jnp.log(jnp.array([0.5, 0.5]))
+      >>> print(jxent.generalized_kl_divergence(log_q, jnp.array([1.0, 0.5])))
+      0.19315
+
+    Source:
+      Optax's function of this name; Csiszár (1975).
+
+    See also:
+      `kl_divergence`.
+    """
+    return _divergence(
+        "generalized_kl_divergence",
+        _generalized_kl,
+        axis,
+        where,
+        log_predictions=log_predictions,
+        targets=targets,
+    )

@@ -1,0 +1,14 @@
+"""Softmax losses: formulas in the log-probability, on the statistics of a layout."""
+
+from .losses import (
+    poly_loss_cross_entropy as poly_loss_cross_entropy,
+    safe_softmax_cross_entropy as safe_softmax_cross_entropy,
+    softmax_cross_entropy as softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
+    softmax_focal_loss as softmax_focal_loss,
+)
+from .measures import (
+    softmax_entropy as softmax_entropy,
+    softmax_log_prob as softmax_log_prob,
+    softmax_statistics as softmax_statistics,
+)

@@ -1,0 +1,239 @@
+"""The softmax losses."""
+
+from typing import Any
+
+from .. import _checks
+from .._checks import ArrayLike, Axis, AxisName
+from .._reduction import Reduction
+from .formulas import cross_entropy, focal, poly
+from .problem import loss_of
+
+
+# Each function hands all its arguments, locals(), to the one place that knows them.
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    z_loss: ArrayLike = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    return_statistics: bool = False,
+) -> Any:
+    """Softmax cross-entropy of logits with class ids or distributions.
+
+        loss = −Σ_c q_c log p_c,   p = softmax(z),   log p_c = z_c − log Σ_k exp(z_k)
+
+    where q is onehot(y) for a class id y. With class weights w and label smoothing ε
+    over K classes, q_c = w_c ((1 − ε) onehot(y)_c + ε/K).
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: the rank decides. One less than the logits': integer class ids, of the
+        logits' shape without `axis`. The same: distributions of the logits' shape and
+        any dtype; they need not sum to 1. Labels never broadcast.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row.
+      class_weights: (classes,), w above.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1, spread over all classes, the label's
+        included, that exist and are not masked.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+      logit_soft_cap: c replaces z by c · tanh(z/c), before anything else.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight
+        (Σ_c q_c w_c for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Per-class arguments are split alike.
+      batch_axis_name: the mesh axes that the rows are split over: the mean and the sum
+        run over them too.
+      return_statistics: also return the row statistics, entropy and argmax included.
+
+    Returns:
+      The losses in nats, of the logits' shape without `axis`, or a scalar; float32, or
+      float64 for float64 logits. With return_statistics a pair (loss,
+      `SoftmaxStatistics`).
+
+    Numerics:
+      bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
+      Nothing is clipped and no epsilon is added. 0 · ∞ counts as 0: a logit of −inf is
+      an impossible class. As the label's own class it makes the loss +inf, with a
+      finite gradient. A row of −inf alone, or a logit of +inf, gives NaN. A dropped row
+      is exactly 0 and so is its gradient, whatever it holds. So is a row with every
+      class masked. An id outside [0, classes) that is not ignore_index, or on a masked
+      class, makes loss and gradient of its row NaN; under `jax.experimental.checkify`
+      it is an error with a message. Nothing left to average gives 0 with gradient 0.
+      Target mass on masked classes is dropped. Every derivative exists, forward and
+      reverse, to any order. `jax.grad` inside `shard_map(check_vma=False)` is wrong by
+      JAX itself: leave check_vma on.
+
+    Raises:
+      TypeError: logits are not floating, ids not integers, or a mask is floating.
+      ValueError: shapes do not fit, a Python number is out of range, or an axis name is
+      unknown.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.softmax_cross_entropy(logits, jnp.array([0, 2])))
+      [0.23954 0.09492]
+      >>> labels = jnp.array([0, -100])
+      >>> print(jxent.softmax_cross_entropy(
+      ...     logits, labels, ignore_index=-100, reduction="mean"))
+      0.23954
+
+    Source:
+      Optax's `softmax_cross_entropy`, `softmax_cross_entropy_with_integer_labels` and
+      `safe_softmax_cross_entropy`, whose calls work here unchanged under each name.
+      Label smoothing as in Szegedy et al., https://arxiv.org/abs/1512.00567; z-loss as
+      in Chowdhery et al. (PaLM), https://arxiv.org/abs/2204.02311.
+
+    See also:
+      `categorical_cross_entropy` for probabilities, `sigmoid_binary_cross_entropy` for
+      yes/no labels, `next_token_labels` for language models.
+    """
+    return loss_of("softmax_cross_entropy", cross_entropy, {}, locals())
+
+
+# Optax splits these by the kind of labels and by what −inf does; here both are told
+# from the labels, and −inf is safe.
+softmax_cross_entropy_with_integer_labels = softmax_cross_entropy
+safe_softmax_cross_entropy = softmax_cross_entropy
+
+
+def softmax_focal_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    gamma: ArrayLike = 2.0,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    z_loss: ArrayLike = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    return_statistics: bool = False,
+) -> Any:
+    """Softmax focal loss: cross-entropy that cares less for what is already right.
+
+        loss = −Σ_c q_c (1 − p_c)^γ log p_c,   p = softmax(logits)
+
+    Args:
+      logits, labels, axis, where: as in `softmax_cross_entropy`.
+      gamma: γ, at least 0. At 0 this is cross-entropy.
+      weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
+        logit_soft_cap, temperature, reduction, normalizer, class_axis_name,
+        batch_axis_name, return_statistics: as in `softmax_cross_entropy`. The paper's α
+        per class is `class_weights`.
+
+    Returns:
+      The losses in nats, of the logits' shape without `axis`, or a scalar, as
+      `softmax_cross_entropy` returns them.
+
+    Numerics:
+      As in `softmax_cross_entropy`. (1 − p)^γ is formed in log space, so that every
+      derivative is finite for every γ; where p rounds to 1 the loss and its gradient
+      are 0 for γ > 0.
+
+    Raises:
+      As `softmax_cross_entropy`; ValueError also for a negative Python number as gamma.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.softmax_focal_loss(logits, jnp.array([0, 2]), gamma=2.0))
+      [0.01087 0.00078]
+
+    Source:
+      Lin et al. (2017), "Focal Loss for Dense Object Detection",
+      https://arxiv.org/abs/1708.02002, with a softmax; on distributions as Keras's
+      `CategoricalFocalCrossentropy`.
+
+    See also:
+      `sigmoid_focal_loss`, `softmax_cross_entropy`.
+    """
+    _checks.number("softmax_focal_loss", "gamma", gamma, low=0)
+    return loss_of("softmax_focal_loss", focal, {"gamma": gamma}, locals())
+
+
+def poly_loss_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = 2.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+    z_loss: ArrayLike = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    return_statistics: bool = False,
+) -> Any:
+    """Poly-1 loss: cross-entropy with another first term of its series in 1 − p.
+
+        loss = Σ_c q_c (−log p_c + ε (1 − p_c)),   p = softmax(logits)
+
+    Args:
+      logits, labels: as in `softmax_cross_entropy`, class ids included.
+      epsilon: ε, 2 for ImageNet in the paper; at 0 this is cross-entropy.
+      axis, where, weights, class_weights, class_mask, ignore_index, label_smoothing,
+        z_loss, logit_soft_cap, temperature, reduction, normalizer, class_axis_name,
+        batch_axis_name, return_statistics: as in `softmax_cross_entropy`.
+
+    Returns:
+      The losses in nats, of the logits' shape without `axis`, or a scalar, as
+      `softmax_cross_entropy` returns them.
+
+    Numerics:
+      As in `softmax_cross_entropy`.
+
+    Raises:
+      As `softmax_cross_entropy`.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.poly_loss_cross_entropy(logits, jnp.array([0, 2]), epsilon=2.0))
+      [0.66557 0.27604]
+
+    Source:
+      Leng et al. (2022), "PolyLoss", https://arxiv.org/abs/2204.12511; Optax's function
+      of this name, which takes distributions only.
+
+    See also:
+      `softmax_focal_loss`, `softmax_cross_entropy`.
+    """
+    return loss_of("poly_loss_cross_entropy", poly, {"epsilon": epsilon}, locals())

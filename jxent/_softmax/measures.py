@@ -1,0 +1,158 @@
+"""The row statistics themselves: log-probability, entropy, and all of them."""
+
+from jax import Array
+from jaxtyping import Float
+
+from .._checks import ArrayLike, Axis, AxisName
+from .._statistics import SoftmaxStatistics
+from .problem import statistics_of
+
+
+def softmax_log_prob(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """The log-probability of each row's class id: log p_y, p = softmax(logits).
+
+        log p_y = z_y − log Σ_c exp(z_c)
+
+    Args:
+      logits: floating, shape (..., classes, ...).
+      labels: integer class ids (actions, tokens), of the logits' shape without `axis`.
+      axis, where, class_mask, ignore_index, logit_soft_cap, temperature,
+        class_axis_name: as in `softmax_cross_entropy`.
+
+    Returns:
+      Log-probabilities in nats, of the logits' shape without `axis`; float32, or
+      float64 for float64 logits. Reduce them with `reduce`.
+
+    Numerics:
+      As in `softmax_cross_entropy`; never above 0. A dropped row gives 0.
+
+    Raises:
+      As `softmax_cross_entropy`.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.softmax_log_prob(logits, jnp.array([0, 2])))
+      [-0.23954 -0.09492]
+
+    Source:
+      The per-token log-probability of policy gradients, TRL's `selective_log_softmax`.
+
+    See also:
+      `softmax_entropy`, `reduce`, `softmax_cross_entropy`.
+    """
+    return statistics_of("softmax_log_prob", locals(), ids_only=True).log_prob
+
+
+def softmax_entropy(
+    logits: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_mask: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """The entropy of each row's softmax.
+
+        H = −Σ_c p_c log p_c,   p = softmax(logits)
+
+    Args:
+      logits: floating, shape (..., classes, ...).
+      axis, where, class_mask, logit_soft_cap, temperature, class_axis_name: as in
+        `softmax_cross_entropy`.
+
+    Returns:
+      Entropies in nats, from 0 to log(classes), of the logits' shape without `axis`;
+      float32, or float64 for float64 logits. Reduce them with `reduce`.
+
+    Numerics:
+      Formed relative to the row maximum, H = log Σ exp(z − max) − E_p[z − max], which
+      loses nothing where logits are large. A class of −inf adds 0. A dropped row, or
+      one with every class masked, gives 0; a row of −inf alone or with +inf, NaN.
+
+    Raises:
+      As `softmax_cross_entropy`.
+
+    Example:
+      >>> print(jxent.softmax_entropy(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])))
+      [0.69315 0.     ]
+
+    Source:
+      Shannon (1948); the entropy bonus of policy gradients.
+
+    See also:
+      `entropy` for probabilities, `softmax_log_prob`, `reduce`.
+    """
+    options = {**locals(), "labels": None, "entropy": True}
+    return statistics_of("softmax_entropy", options, labels_optional=True).entropy
+
+
+def softmax_statistics(
+    logits: ArrayLike,
+    labels: ArrayLike | None = None,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    entropy: bool = False,
+    argmax: bool = False,
+) -> SoftmaxStatistics:
+    """The row statistics that every softmax loss is a formula on, for losses of yours.
+
+        shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
+
+    Args:
+      logits: floating, shape (..., classes, ...).
+      labels: class ids or distributions as in `softmax_cross_entropy`, or None.
+      axis, where, class_mask, ignore_index, logit_soft_cap, temperature,
+        class_axis_name: as in `softmax_cross_entropy`.
+      class_weights: (classes,), for `weighted_logit` = Σ_c w_c (z_c − shift); with a
+        distribution t they make its q_c = w_c t_c instead.
+      entropy: also take `expected_logit`, which the property `entropy` needs.
+      argmax: also take the class of the largest logit.
+
+    Returns:
+      `SoftmaxStatistics`, a NamedTuple whose fields have the logits' shape without
+      `axis`, with the properties lse, log_prob and entropy, in nats; float32, or
+      float64 for float64 logits.
+
+    Numerics:
+      As in `softmax_cross_entropy`. Fields are relative to the row maximum; prefer them
+      to differences of lse. All are differentiable, shift as a constant. A dropped row
+      is 0 in every field.
+
+    Raises:
+      As `softmax_cross_entropy`.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> s = jxent.softmax_statistics(
+      ...     logits, jnp.array([0, 1]), entropy=True, argmax=True)
+      >>> print(s.log_prob, s.entropy, s.argmax == jnp.array([0, 1]))
+      [-0.23954 -3.09492] [0.66557 0.36659] [ True False]
+
+    Source:
+      Milakov and Gimelshein (2018), "Online normalizer calculation for softmax",
+      https://arxiv.org/abs/1805.02867, for statistics that merge.
+
+    See also:
+      `softmax_cross_entropy` with return_statistics=True: loss and statistics at once.
+    """
+    return statistics_of("softmax_statistics", locals(), labels_optional=True)

@@ -1,0 +1,102 @@
+"""What row statistics are functions of: logits, labels, weights and masks."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float, Int
+
+
+# An id that names no class. It matches none on any shard, and its label statistic and
+# the derivatives of that are NaN.
+NO_CLASS = -(2**31)
+
+
+class Form(NamedTuple):
+    """Which statistics are wanted, and along which axis: static under jit."""
+
+    axis: int
+    class_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the classes
+    weighted: bool = False
+    expected: bool = False
+    argmax: bool = False
+
+
+class Inputs(NamedTuple):
+    """The arrays that row statistics are functions of."""
+
+    logits: Float[Array, "..."]
+    labels: Int[Array, "..."] | None = None  # int32 global class ids, or NO_CLASS
+    class_weights: Float[Array, " classes"] | None = None
+    distribution: Float[Array, "..."] | None = None  # in place of both
+    mask: Bool[Array, "..."] | None = None  # logits' rank; False: impossible class
+    keep: Bool[Array, "..."] | None = None  # False: the row counts for nothing
+    logit_soft_cap: Float[Array, ""] | None = None
+    temperature: Float[Array, "..."] | None = None  # the rows' rank
+
+
+def rows_to_classes(x: Array, axis: int) -> Array:
+    """Rows with an axis of size 1 in the classes' place."""
+    return lax.expand_dims(x, (axis,))
+
+
+def along_classes(x: Array, axis: int, ndim: int) -> Array:
+    """A vector over classes, shaped to meet logits of rank `ndim`."""
+    return lax.expand_dims(x, tuple(a for a in range(ndim) if a != axis))
+
+
+def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
+    """The logits after cast, soft cap, temperature and mask, in this order."""
+    z = inputs.logits
+    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    if inputs.logit_soft_cap is not None:
+        z = inputs.logit_soft_cap * jnp.tanh(z / inputs.logit_soft_cap)
+    if inputs.temperature is not None:
+        # An infinite logit stays what it is, whatever the temperature: its own slope
+        # in the temperature would be infinite and turn 0 · ∞ into NaN.
+        temperature = rows_to_classes(inputs.temperature, form.axis)
+        finite = jnp.isfinite(z)
+        z = jnp.where(
+            finite,
+            jnp.where(finite, z, jnp.zeros_like(z)) / temperature,
+            z / lax.stop_gradient(temperature),
+        )
+    if inputs.mask is not None:
+        z = jnp.where(inputs.mask, z, jnp.full_like(z, -jnp.inf))
+    return z
+
+
+def mass_weights(form: Form, inputs: Inputs) -> Array:
+    """What `weighted` is taken with, broadcast against the logits; 0 where masked."""
+    ndim = inputs.logits.ndim
+    dtype = jnp.promote_types(inputs.logits.dtype, jnp.float32)
+    if inputs.distribution is not None:
+        w = inputs.distribution.astype(dtype)
+    elif inputs.class_weights is not None:
+        w = along_classes(inputs.class_weights.astype(dtype), form.axis, ndim)
+    else:
+        w = jnp.ones((1,) * ndim, dtype)
+    if inputs.mask is not None:
+        w = jnp.where(inputs.mask, w, jnp.zeros_like(w))
+    return w
+
+
+def origin(maximum: Array) -> Array:
+    return jnp.where(jnp.isfinite(maximum), maximum, jnp.zeros_like(maximum))
+
+
+def local_labels(form: Form, labels: Array, classes: int) -> Array:
+    """Class ids as this shard counts them; out of range where another holds them."""
+    if not form.class_axis_name:
+        return labels
+    offset = lax.axis_index(form.class_axis_name) * classes
+    return jnp.where(labels == NO_CLASS, labels, labels - offset)
+
+
+def is_label(form: Form, labels: Array, shape: tuple[int, ...]) -> Array:
+    """Compares every class with the row's label: a one-hot that is never stored."""
+    local = local_labels(form, labels, shape[form.axis])
+    classes = along_classes(
+        lax.iota(jnp.int32, shape[form.axis]), form.axis, len(shape)
+    )
+    return classes == rows_to_classes(local, form.axis)
