@@ -25,6 +25,7 @@ class Target(NamedTuple):
     labels: Int[Array, "..."] | None
     distribution: Float[Array, "..."] | None  # q itself
     keep: Bool[Array, "..."] | None  # False: the row counts for nothing
+    counted: Bool[Array, "..."] | None  # keep, and the row's weight is not 0
     mask: Bool[Array, "..."] | None  # logits' rank; False: an impossible class
     class_weights: Float[Array, " classes"] | None
     smoothing: Float[Array, ""] | None  # ε
@@ -40,6 +41,7 @@ class Wanted(NamedTuple):
     row_where: Bool[Array, "..."] | None = None
     class_where: Bool[Array, "..."] | None = None
     class_mask: Bool[Array, " classes"] | None = None
+    weights: Float[Array, "..."] | None = None
     class_weights: Float[Array, " classes"] | None = None
     ignore_index: Int[Array, ""] | None = None
     label_smoothing: Float[Array, ""] | None = None
@@ -61,7 +63,7 @@ def target(
     """Resolves masks, ignored and out-of-range labels, class weights and smoothing."""
     shape, ndim = logits.shape, logits.ndim
     rows, classes = _checks.row_shape(shape, axis), shape[axis]
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    dtype = _checks.compute_dtype(logits)
     keep = mask = None
     if wanted.row_where is not None:
         keep = jnp.broadcast_to(wanted.row_where, rows)
@@ -74,13 +76,19 @@ def target(
         some = jnp.broadcast_to(allowed > 0, rows)
         keep = some if keep is None else keep & some
 
+    if wanted.labels is not None and wanted.ignore_index is not None:
+        told = ~_equal(wanted.labels, wanted.ignore_index)
+        keep = told if keep is None else keep & told
+    # A row whose weight is 0 is dropped like any other, but its loss is still computed
+    # where it can be: it is the derivative in that weight.
+    counted = keep
+    if wanted.weights is not None:
+        weighty = jnp.broadcast_to(wanted.weights != 0, rows)
+        counted = weighty if keep is None else keep & weighty
+
     labels = distribution = None
     if ids and wanted.labels is not None:
-        labels = wanted.labels
-        if wanted.ignore_index is not None:
-            counted = ~_equal(labels, wanted.ignore_index)
-            keep = counted if keep is None else keep & counted
-        labels = class_ids(labels, keep, classes, class_axis_name)
+        labels = class_ids(wanted.labels, counted, classes, class_axis_name)
     elif wanted.labels is not None:
         distribution = wanted.labels.astype(dtype)
 
@@ -100,8 +108,8 @@ def target(
             real = jnp.where(real == 0, jnp.zeros_like(weights), weights)
         total_class_weight = _over_classes(real, axis, class_axis_name)
     if distribution is not None:
-        if keep is not None:  # whatever a dropped row holds
-            usable = rows_to_classes(keep, axis) | jnp.isfinite(distribution)
+        if counted is not None:  # whatever a dropped row holds
+            usable = rows_to_classes(counted, axis) | jnp.isfinite(distribution)
             distribution = jnp.where(usable, distribution, jnp.zeros_like(distribution))
         if mask is not None:
             distribution = jnp.where(mask, distribution, jnp.zeros_like(distribution))
@@ -118,6 +126,7 @@ def target(
         labels,
         distribution,
         keep,
+        counted,
         mask,
         class_weights,
         smoothing,
@@ -379,17 +388,17 @@ def total_weight(
         y,
         row_where,
         class_where,
+        weights=weights,
         class_weights=class_weights,
         ignore_index=_checks.ignorable(name, ignore_index, y, ids=ids),
     )
     names = _checks.bound_axis_names(name, "batch_axis_name", batch_axis_name, y)
-    return _total_weight(wanted, weights, axis, ids, names, dtype)
+    return _total_weight(wanted, axis, ids, names, dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _total_weight(
     wanted: Wanted,
-    weights: Array | None,
     axis: int,
     ids: bool,
     batch_axis_name: tuple[str, ...],
@@ -419,7 +428,7 @@ def _total_weight(
     return combine(
         factor,
         keep=keep,
-        weights=weights,
+        weights=wanted.weights,
         reduction="sum",
         normalizer=None,
         batch_axis_name=batch_axis_name,

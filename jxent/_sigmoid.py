@@ -84,6 +84,7 @@ class _Arrays(NamedTuple):
 
 class _Plan(NamedTuple):
     formula: Callable[..., Array]
+    of_probabilities: bool
     reduction: str
     batch_axis_name: tuple[str, ...]
 
@@ -136,7 +137,7 @@ def check(
         weights,
         _checks.normalizer(function, normalizer, dtype),
     )
-    return _Plan(formula, reduction, names), arrays
+    return _Plan(formula, name == "probs", reduction, names), arrays
 
 
 def _from_the_right(function: str, name: str, value: Array, x: Array) -> Array:
@@ -160,15 +161,18 @@ def loss(plan: _Plan, a: _Arrays) -> Array:
     keep = a.where
     if keep is not None:
         keep = jnp.broadcast_to(keep, x.shape)
-    # A dropped element is computed where it can be: under a weight of 0 its loss is the
-    # derivative in that weight.
-    counted = keep
+    usable = keep
     if a.weights is not None:
-        weighty = jnp.broadcast_to(a.weights != 0, x.shape)
-        counted = weighty if counted is None else counted & weighty
-    if counted is not None:
-        x = jnp.where(counted | ~jnp.isnan(x), x, jnp.full_like(x, 0.5))
-        y = jnp.where(counted | jnp.isfinite(y), y, jnp.zeros_like(y))
+        # Dropped too, but computed where it can be: under a weight of 0 the loss is the
+        # derivative in that weight.
+        possible = (y >= 0) & (y <= 1) & ~jnp.isnan(x)
+        if plan.of_probabilities:
+            possible &= (x > 0) & (x < 1)
+        possible |= a.weights != 0
+        usable = possible if keep is None else keep & possible
+    if usable is not None:
+        x = jnp.where(usable, x, jnp.full_like(x, 0.5))
+        y = jnp.where(usable, y, jnp.full_like(y, 0.5))
     if a.label_smoothing is not None:
         y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
     losses = plan.formula(x, y, a.pos_weight, *a.parameters)

@@ -97,10 +97,7 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
         a.wanted, a.logits, axis, ids=plan.ids, class_axis_name=names
     )
     p = a.logits.astype(_checks.compute_dtype(a.logits))
-    counted = target.keep
-    if a.weights is not None:
-        weighty = jnp.broadcast_to(a.weights != 0, _checks.row_shape(p.shape, axis))
-        counted = weighty if counted is None else counted & weighty
+    counted = target.counted
     if counted is not None:  # whatever a dropped row holds
         usable = rows_to_classes(counted, axis) | (jnp.isfinite(p) & (p > 0))
         p = jnp.where(usable, p, jnp.ones_like(p))
@@ -147,7 +144,7 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
     return combine(
         losses,
         keep=target.keep,
-        weights=a.weights,
+        weights=a.wanted.weights,
         class_factor=factor,
         reduction=plan.reduction,
         normalizer=a.normalizer,

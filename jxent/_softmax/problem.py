@@ -35,7 +35,6 @@ class Arrays(NamedTuple):
 
     logits: Array
     wanted: _labels.Wanted
-    weights: Array | None = None
     parameters: tuple[Array, ...] = ()  # of the formula
     z_loss: Array | None = None
     logit_soft_cap: Array | None = None
@@ -132,11 +131,11 @@ def check(
             row_where,
             class_where,
             class_mask,
+            weights,
             class_weights,
             ignore,
             _checks.off_or_scalar(function, "label_smoothing", label_smoothing, dtype),
         ),
-        weights=weights,
         z_loss=_checks.off_or_scalar(function, "z_loss", z_loss, dtype),
         logit_soft_cap=logit_soft_cap,
         temperature=temperature,
@@ -162,13 +161,6 @@ def _inputs(plan: Plan, a: Arrays) -> tuple[_labels.Target, Form, Inputs]:
         ids=plan.ids,
         class_axis_name=plan.class_axis_name,
     )
-    rows = _checks.row_shape(a.logits.shape, plan.axis)
-    # A row whose weight is 0 is dropped like any other, but its loss is still computed
-    # where it can be: it is the derivative in that weight.
-    keep = target.keep
-    if a.weights is not None:
-        weighty = jnp.broadcast_to(a.weights != 0, rows)
-        keep = weighty if keep is None else keep & weighty
     smoothed_ids = plan.ids and target.smoothing is not None
     form = Form(
         plan.axis,
@@ -180,6 +172,7 @@ def _inputs(plan: Plan, a: Arrays) -> tuple[_labels.Target, Form, Inputs]:
     )
     temperature = a.temperature
     if temperature is not None:
+        rows = _checks.row_shape(a.logits.shape, plan.axis)
         temperature = jnp.broadcast_to(temperature, rows)
     inputs = Inputs(
         a.logits,
@@ -187,7 +180,7 @@ def _inputs(plan: Plan, a: Arrays) -> tuple[_labels.Target, Form, Inputs]:
         class_weights=target.class_weights if plan.ids else None,
         distribution=target.distribution,
         mask=target.mask,
-        keep=keep,
+        keep=target.counted,
         logit_soft_cap=a.logit_soft_cap,
         temperature=temperature,
     )
@@ -238,7 +231,7 @@ def _loss(plan: Plan, a: Arrays) -> Any:
     loss = combine(
         losses,
         keep=target.keep,
-        weights=a.weights,
+        weights=a.wanted.weights,
         class_factor=class_factor,
         reduction=plan.reduction,
         normalizer=a.normalizer,

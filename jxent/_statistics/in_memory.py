@@ -116,7 +116,7 @@ def _weighted_sums(
     weight = jnp.broadcast_to(jnp.sum(jnp.broadcast_to(w, z.shape), axis), start.shape)
 
     def one_by_one() -> Array:
-        # The barrier keeps XLA from storing z − start to share it with the exponentials,
+        # The barrier keeps XLA from storing z − start to share it with the exponents,
         # and the second operand of the reduction from storing the terms.
         rel = z - rows_to_classes(lax.optimization_barrier(start), axis)
         impossible = z == -jnp.inf

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
+from .._checks import compute_dtype
+
 
 # An id that names no class. It matches none on any shard, and its label statistic and
 # the derivatives of that are NaN.
@@ -47,8 +49,7 @@ def along_classes(x: Array, axis: int, ndim: int) -> Array:
 
 def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
     """The logits after cast, soft cap, temperature and mask, in this order."""
-    z = inputs.logits
-    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    z = inputs.logits.astype(compute_dtype(inputs.logits))
     if inputs.logit_soft_cap is not None:
         z = inputs.logit_soft_cap * jnp.tanh(z / inputs.logit_soft_cap)
     if inputs.temperature is not None:
@@ -69,7 +70,7 @@ def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
 def mass_weights(form: Form, inputs: Inputs) -> Array:
     """What `weighted` is taken with, broadcast against the logits; 0 where masked."""
     ndim = inputs.logits.ndim
-    dtype = jnp.promote_types(inputs.logits.dtype, jnp.float32)
+    dtype = compute_dtype(inputs.logits)
     if inputs.distribution is not None:
         w = inputs.distribution.astype(dtype)
     elif inputs.class_weights is not None:
