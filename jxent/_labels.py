@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import checkify
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Integer, Num
 
 from . import _checks
 from ._checks import ArrayLike, Axis, AxisName
@@ -22,7 +22,7 @@ class Target(NamedTuple):
     q = w ((1 − ε) t + ε/K): class weights w, smoothing ε over the K allowed classes.
     """
 
-    labels: Int[Array, "..."] | None
+    labels: Integer[Array, "..."] | None
     distribution: Float[Array, "..."] | None  # q itself
     keep: Bool[Array, "..."] | None  # False: the row counts for nothing
     counted: Bool[Array, "..."] | None  # keep, and the row's weight is not 0
@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
     class_mask: Bool[Array, " classes"] | None = None
     weights: Float[Array, "..."] | None = None
     class_weights: Float[Array, " classes"] | None = None
-    ignore_index: Int[Array, ""] | None = None
+    ignore_index: Integer[Array, ""] | None = None
     label_smoothing: Float[Array, ""] | None = None
 
 
@@ -108,8 +108,12 @@ def target(
             real = jnp.where(real == 0, jnp.zeros_like(weights), weights)
         total_class_weight = _over_classes(real, axis, class_axis_name)
     if distribution is not None:
-        if counted is not None:  # whatever a dropped row holds
-            usable = rows_to_classes(counted, axis) | jnp.isfinite(distribution)
+        if keep is not None:  # whatever a dropped row holds
+            kept = rows_to_classes(keep, axis)
+            distribution = jnp.where(kept, distribution, jnp.zeros_like(distribution))
+        if counted is not None:  # its mass must not overflow
+            usable = rows_to_classes(counted, axis)
+            usable |= jnp.isfinite(jnp.square(distribution))
             distribution = jnp.where(usable, distribution, jnp.zeros_like(distribution))
         if mask is not None:
             distribution = jnp.where(mask, distribution, jnp.zeros_like(distribution))
@@ -136,7 +140,9 @@ def target(
     )
 
 
-def _equal(labels: Int[Array, "..."], index: Int[Array, ""]) -> Bool[Array, "..."]:
+def _equal(
+    labels: Integer[Array, "..."], index: Integer[Array, ""]
+) -> Bool[Array, "..."]:
     """labels == index, in the labels' own integers: no cast can make them equal."""
     same = index.astype(labels.dtype)
     fits = (same.astype(index.dtype) == index) & ((same < 0) == (index < 0))
@@ -144,11 +150,11 @@ def _equal(labels: Int[Array, "..."], index: Int[Array, ""]) -> Bool[Array, "...
 
 
 def class_ids(
-    labels: Int[Array, "..."],
+    labels: Integer[Array, "..."],
     keep: Bool[Array, "..."] | None,
     classes: int,
     class_axis_name: tuple[str, ...],
-) -> Int[Array, "..."]:
+) -> Integer[Array, "..."]:
     """int32 ids: 0 in a dropped row, NO_CLASS where the id is out of range."""
     if labels.dtype.itemsize < 4:  # the class count may not fit into 8 or 16 bits
         labels = labels.astype(jnp.int32)
@@ -161,7 +167,7 @@ def class_ids(
 
 
 def report_bad_labels(
-    labels: Int[Array, "..."], bad: Bool[Array, "..."], classes: int
+    labels: Integer[Array, "..."], bad: Bool[Array, "..."], classes: int
 ) -> None:
     """An error under `jax.experimental.checkify` that names a bad label; else free."""
     shown = jnp.max(jnp.where(bad, labels, jnp.iinfo(labels.dtype).min), initial=0)
@@ -236,7 +242,7 @@ def next_token_labels(
     *,
     segment_ids: ArrayLike | None = None,
     ignore_index: int = -100,
-) -> Int[Array, "*batch time"]:
+) -> Integer[Array, "*batch time"]:
     """The labels of a causal language model: every position's next token.
 
         labels[..., t] = tokens[..., t + 1]

@@ -15,13 +15,22 @@ from ._checks import ArrayLike, Axis, AxisName
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 
 
+def finite_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x, with a huge number for ±∞: 1.8e19 in float32, the root of the largest.
+
+    For slopes that are truly infinite. A direction that does not move that way then
+    adds 0, not the NaN of 0 · ∞, and the chain rule has room to multiply.
+    """
+    huge = jnp.sqrt(jnp.asarray(jnp.finfo(x.dtype).max, x.dtype))
+    return jnp.where(jnp.isinf(x), jnp.sign(x) * huge, x)
+
+
 @jax.custom_jvp
 def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """factor · x, where 0 times anything is 0: infinities and NaN too.
 
     What has no mass, or no weight, counts for nothing. The slope in `factor` stays x
-    even at factor = 0; an infinite x gives the largest finite slope there, so that a
-    direction that leaves this factor alone adds 0, not 0 · ∞.
+    even at factor = 0.
     """
     return jnp.where(factor == 0, jnp.zeros_like(x), factor * x)
 
@@ -29,8 +38,7 @@ def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "
 @times.defjvp
 def _times_jvp(primals: Any, tangents: Any) -> Any:
     (factor, x), (dfactor, dx) = primals, tangents
-    largest = jnp.finfo(x.dtype).max
-    slope = jnp.clip(x, -largest, largest)
+    slope = finite_slope(x)
     slope = jnp.where((factor == 0) & jnp.isnan(x), jnp.zeros_like(x), slope)
     moved = jnp.where(factor == 0, jnp.zeros_like(x), factor * dx)
     return times(factor, x), dfactor * slope + moved

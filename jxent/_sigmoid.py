@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from . import _checks
 from ._checks import ArrayLike, AxisName
-from ._reduction import Reduction, combine, times
+from ._reduction import Reduction, combine, finite_slope, times
 
 
 # The formulas -------------------------------------------------------------------------
@@ -60,10 +60,10 @@ def _log_miss_jvp(primals: Any, tangents: Any) -> Any:
     soft = jnp.log(soft_y) - jax.nn.softplus(z) - _log_miss(z, soft_y)
     share = jnp.where(hard, y, jnp.exp(soft))
     slope_z = -share * jax.nn.sigmoid(z) + (1 - share) * jax.nn.sigmoid(-z)
-    largest = jnp.finfo(z.dtype).max
     up = jnp.exp(-jax.nn.softplus(z) - value)
     down = jnp.exp(-jax.nn.softplus(-z) - value)
-    slope_y = jnp.clip(jnp.nan_to_num(up - down), -largest, largest)
+    slope_y = finite_slope(up) - finite_slope(down)
+    slope_y = jnp.where(jnp.isnan(slope_y), jnp.zeros_like(slope_y), slope_y)
     return value, slope_z * dz + slope_y * dy
 
 

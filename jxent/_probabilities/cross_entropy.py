@@ -97,6 +97,8 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
         a.wanted, a.logits, axis, ids=plan.ids, class_axis_name=names
     )
     p = a.logits.astype(_checks.compute_dtype(a.logits))
+    if target.mask is not None:
+        p = jnp.where(target.mask, p, jnp.ones_like(p))
     counted = target.counted
     if counted is not None:  # whatever a dropped row holds
         usable = rows_to_classes(counted, axis) | (jnp.isfinite(p) & (p > 0))
@@ -121,11 +123,12 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
         fine = over_classes(fine.astype(jnp.int32)) > 0
         if counted is not None:
             fine |= ~counted
-        _labels.report_bad_labels(
-            a.wanted.labels,
-            ~fine,
-            p.shape[axis] * (lax.axis_size(names) if names else 1),
-        )
+        if plan.traced:
+            _labels.report_bad_labels(
+                a.wanted.labels,
+                ~fine,
+                p.shape[axis] * (lax.axis_size(names) if names else 1),
+            )
         # NaN in a bad label's row, and in all of its gradient
         pick = jnp.where(rows_to_classes(fine, axis), picked.astype(p.dtype), jnp.nan)
         losses = -jnp.log(over_classes(pick * p))

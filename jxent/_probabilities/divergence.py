@@ -100,8 +100,9 @@ def entropy(
       float64 probabilities. Divide by log 2 for bits.
 
     Numerics:
-      0 log 0 = 0. The slope at p = 0 is +inf; the largest finite number stands for it,
-      so that directions which leave p alone add 0. A negative probability gives NaN.
+      0 log 0 = 0. The slope at p = 0 is +inf; a huge number (1.8e19 in float32) stands
+      for it, so that directions which leave p alone add 0. A negative probability gives
+      NaN.
 
     Raises:
       TypeError: probs are not floating, or where is. ValueError: a shape does not fit.
@@ -140,7 +141,8 @@ def kl_divergence(
 
     Numerics:
       0 log 0 = 0, and a log q of −inf where t = 0 counts 0; where t > 0 it gives +inf.
-      Gradients there are finite, or as large as a finite number can be.
+      Every slope is finite; a huge number (1.8e19 in float32) stands for an infinite
+      one.
 
     Raises:
       TypeError: an input is not floating. ValueError: shapes differ.

@@ -24,10 +24,10 @@ def focal(log_p: Array, gamma: Array) -> Array:
     """f = −(1 − p)^γ log p"""
     # In log space: (1 − p)^γ itself has no finite slope at p = 1 where γ < 1. Where p
     # rounds to 1, the weight is the constant 0^γ.
-    below_one = log_p < 0
-    safe = jnp.where(below_one, log_p, jnp.full_like(log_p, -1))
+    certain = log_p >= 0
+    safe = jnp.where(certain, jnp.full_like(log_p, -1), log_p)
     log_miss = jnp.log(-jnp.expm1(safe))
-    log_miss = jnp.where(below_one, log_miss, jnp.full_like(log_p, -jnp.inf))
+    log_miss = jnp.where(certain, jnp.full_like(log_p, -jnp.inf), log_miss)
     weight = jnp.exp(times(jnp.broadcast_to(gamma, log_p.shape), log_miss))
     return times(weight, -log_p)
 

@@ -28,6 +28,7 @@ class Plan(NamedTuple):
     return_statistics: bool = False
     entropy: bool = False
     argmax: bool = False
+    traced: bool = False  # then a checkify may be around us
 
 
 class Arrays(NamedTuple):
@@ -148,6 +149,7 @@ def check(
         class_names,
         reduction=reduction,
         batch_axis_name=batch_names,
+        traced=isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer),
         **plan,
     )
     return settled, arrays
@@ -191,7 +193,12 @@ def _report(
     plan: Plan, a: Arrays, inputs: Inputs, statistics: SoftmaxStatistics
 ) -> None:
     label = statistics.label_logit
-    if inputs.labels is None or a.wanted.labels is None or label is None:
+    if (
+        not plan.traced
+        or inputs.labels is None
+        or a.wanted.labels is None
+        or label is None
+    ):
         return
     bad = jnp.isnan(label) & jnp.isfinite(statistics.shift)
     classes = a.logits.shape[plan.axis]
@@ -224,7 +231,11 @@ def _loss(plan: Plan, a: Arrays) -> Any:
     )
     class_factor = label_weight if plan.ids else target.mass
     if a.z_loss is not None:
-        penalty = jnp.square(statistics.lse)
+        penalty = statistics.lse
+        if target.counted is not None:  # a dropped row's square may overflow
+            usable = target.counted | jnp.isfinite(jnp.square(penalty))
+            penalty = jnp.where(usable, penalty, jnp.zeros_like(penalty))
+        penalty = jnp.square(penalty)
         if class_factor is not None:
             penalty = times(class_factor, penalty)
         losses = losses + a.z_loss * penalty

@@ -1,5 +1,7 @@
 """Layout 1: the statistics of logits in memory, in the form that suits a platform."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -40,7 +42,7 @@ def two_pass(form: Form, inputs: Inputs) -> Totals:
         classes = along_classes(lax.iota(jnp.int32, z.shape[axis]), axis, z.ndim)
         largest = z == rows_to_classes(maximum, axis)
         argmax = jnp.min(jnp.where(largest, classes, z.shape[axis] - 1), axis)
-    return Totals(
+    t = Totals(
         maximum,
         jnp.sum(e, axis),
         label,
@@ -50,6 +52,12 @@ def two_pass(form: Form, inputs: Inputs) -> Totals:
         expected,
         argmax,
     )
+    return like_rows(maximum, t)
+
+
+def like_rows(rows: Array, tree: Any) -> Any:
+    """The same numbers, varying over the mesh as `rows` do inside `shard_map`."""
+    return jax.tree.map(lambda x: x + jnp.zeros_like(rows, dtype=x.dtype), tree)
 
 
 def _is_explicitly_split(x: Array) -> bool:
@@ -190,7 +198,8 @@ def _single_classes(form: Form, inputs: Inputs) -> tuple[Totals, Totals]:
     if form.expected:
         expected = zero
     if form.argmax:
-        argmax = lax.broadcasted_iota(jnp.int32, z.shape, form.axis)
+        argmax = jnp.zeros_like(z, dtype=jnp.int32)
+        argmax += lax.broadcasted_iota(jnp.int32, z.shape, form.axis)
     operands = Totals(
         z, zero + 1, label, label_weight, weighted, weight, expected, argmax
     )

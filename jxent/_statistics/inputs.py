@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from .._checks import compute_dtype
 
@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
     """The arrays that row statistics are functions of."""
 
     logits: Float[Array, "..."]
-    labels: Int[Array, "..."] | None = None  # int32 global class ids, or NO_CLASS
+    labels: Integer[Array, "..."] | None = None  # int32 global class ids, or NO_CLASS
     class_weights: Float[Array, " classes"] | None = None
     distribution: Float[Array, "..."] | None = None  # in place of both
     mask: Bool[Array, "..."] | None = None  # logits' rank; False: impossible class

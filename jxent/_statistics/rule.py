@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
-from .in_memory import one_pass, one_pass_gpu, two_pass
+from .._reduction import finite_slope
+from .in_memory import like_rows, one_pass, one_pass_gpu, two_pass
 from .inputs import (
     NO_CLASS,
     Form,
@@ -111,6 +112,7 @@ def _totals_jvp(form: Form, primals: Any, tangents: Any) -> Any:
     tangent = jax.checkpoint(functools.partial(_tangent, form), prevent_cse=False)
     sums = tangent(inputs, moved, totals.maximum, totals.label)
     zeros = Totals._make(None if x is None else _zero_tangent(x) for x in totals)
+    sums = {n: like_rows(getattr(zeros, n), x) for n, x in sums.items()}
     return totals, zeros._replace(**sums)
 
 
@@ -182,7 +184,7 @@ def _tangent(
                 class_weights=moved.get("class_weights"),
             ),
         )
-        slope = at_live_rows(jnp.maximum(rel, jnp.finfo(rel.dtype).min))
+        slope = at_live_rows(finite_slope(rel))
         step = jnp.sum(dw * slope, axis)
         sums["weighted"] = sums["weighted"] + step if "weighted" in sums else step
     if inputs.labels is not None and "class_weights" in moved:

@@ -1,0 +1,1 @@
+"""Measurements of jxent beside its peers: `python -m benchmarks --help`."""
