@@ -187,6 +187,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--target", action="append", choices=TARGETS, help="all where not given"
     )
     args = parser.parse_args(argv)
+    if args.run is run_compile:  # a plugin that finds no device of its own steps back
+        jax.config.update("jax_platforms", "cpu")
     device = jax.devices()[0]
     print(
         f"jxent {jxent.__version__}, jax {jax.__version__}, "

@@ -10,9 +10,10 @@ from jax.experimental import checkify
 from jaxtyping import Bool, Float, Integer, Num
 
 from . import _checks
+from ._arrays import along_classes, masked, rows_to_classes, spread, spread_rows
 from ._checks import ArrayLike, Axis, AxisName
 from ._reduction import combine
-from ._statistics import NO_CLASS, along_classes, rows_to_classes
+from ._statistics import NO_CLASS
 
 
 class Target(NamedTuple):
@@ -29,7 +30,7 @@ class Target(NamedTuple):
     mask: Bool[Array, "..."] | None  # logits' rank; False: an impossible class
     class_weights: Float[Array, " classes"] | None
     smoothing: Float[Array, ""] | None  # ε
-    spread: Float[Array, "..."] | None  # ε/K, broadcast against rows
+    share: Float[Array, "..."] | None  # ε/K, broadcast against rows
     total_class_weight: Float[Array, "..."] | None  # Σ w over the allowed classes
     mass: Float[Array, "..."] | None  # Σ_c w_c t_c, before smoothing
 
@@ -66,63 +67,68 @@ def target(
     dtype = _checks.compute_dtype(logits)
     keep = mask = None
     if wanted.row_where is not None:
-        keep = jnp.broadcast_to(wanted.row_where, rows)
+        keep = spread_rows(jnp.broadcast_to(wanted.row_where, rows), logits, axis)
     if wanted.class_mask is not None:
         mask = along_classes(wanted.class_mask, axis, ndim)
     if wanted.class_where is not None:
         mask = wanted.class_where if mask is None else mask & wanted.class_where
     if mask is not None:
+        mask = spread(mask, logits)
         allowed = _over_classes(mask.astype(jnp.int32), axis, class_axis_name)
         some = jnp.broadcast_to(allowed > 0, rows)
         keep = some if keep is None else keep & some
 
     if wanted.labels is not None and wanted.ignore_index is not None:
         told = ~_equal(wanted.labels, wanted.ignore_index)
+        told = spread_rows(told, logits, axis)
         keep = told if keep is None else keep & told
     # A row whose weight is 0 is dropped like any other, but its loss is still computed
     # where it can be: it is the derivative in that weight.
     counted = keep
     if wanted.weights is not None:
         weighty = jnp.broadcast_to(wanted.weights != 0, rows)
+        weighty = spread_rows(weighty, logits, axis)
         counted = weighty if keep is None else keep & weighty
 
     labels = distribution = None
     if ids and wanted.labels is not None:
-        labels = class_ids(wanted.labels, counted, classes, class_axis_name)
+        given = spread_rows(wanted.labels, logits, axis)
+        labels = class_ids(given, counted, classes, class_axis_name)
     elif wanted.labels is not None:
-        distribution = wanted.labels.astype(dtype)
+        distribution = spread(wanted.labels.astype(dtype), logits)
 
     class_weights, smoothing = wanted.class_weights, wanted.label_smoothing
     weights = None
     if class_weights is not None:
         weights = along_classes(class_weights.astype(dtype), axis, ndim)
-    spread = total_class_weight = mass = None
+        weights = spread(weights, logits)
+    share = total_class_weight = mass = None
     if smoothing is not None:
         everywhere = jnp.ones(
             (1,) * axis + (classes,) + (1,) * (ndim - axis - 1), dtype
         )
         real = everywhere if mask is None else jnp.where(mask, everywhere, 0)
         count = _over_classes(real, axis, class_axis_name)
-        spread = smoothing / jnp.where(count == 0, jnp.ones_like(count), count)
+        share = smoothing / masked(count, count != 0, 1)
         if weights is not None:
-            real = jnp.where(real == 0, jnp.zeros_like(weights), weights)
+            real = masked(weights, real != 0)
         total_class_weight = _over_classes(real, axis, class_axis_name)
     if distribution is not None:
         if keep is not None:  # whatever a dropped row holds
             kept = rows_to_classes(keep, axis)
-            distribution = jnp.where(kept, distribution, jnp.zeros_like(distribution))
+            distribution = masked(distribution, kept)
         if counted is not None:  # its mass must not overflow
             usable = rows_to_classes(counted, axis)
             usable |= jnp.isfinite(jnp.square(distribution))
-            distribution = jnp.where(usable, distribution, jnp.zeros_like(distribution))
+            distribution = masked(distribution, usable)
         if mask is not None:
-            distribution = jnp.where(mask, distribution, jnp.zeros_like(distribution))
+            distribution = masked(distribution, mask)
         mass_at = distribution if weights is None else weights * distribution
         mass = _over_classes(mass_at, axis, class_axis_name)
-        if smoothing is not None and spread is not None:
-            even = rows_to_classes(spread, axis)
+        if smoothing is not None and share is not None:
+            even = spread(rows_to_classes(share, axis), logits)
             if mask is not None:
-                even = jnp.where(mask, even, jnp.zeros_like(even))
+                even = masked(even, mask)
             distribution = (1 - smoothing) * distribution + even
         if weights is not None:
             distribution = weights * distribution
@@ -134,7 +140,7 @@ def target(
         mask,
         class_weights,
         smoothing,
-        spread,
+        share,
         total_class_weight,
         mass,
     )
@@ -161,9 +167,9 @@ def class_ids(
     if class_axis_name:
         classes = classes * lax.axis_size(class_axis_name)
     valid = (labels >= 0) & (labels < classes)
-    ids = jnp.where(valid, labels, jnp.zeros_like(labels)).astype(jnp.int32)
-    ids = jnp.where(valid, ids, jnp.full_like(ids, NO_CLASS))
-    return ids if keep is None else jnp.where(keep, ids, jnp.zeros_like(ids))
+    ids = masked(labels, valid).astype(jnp.int32)
+    ids = masked(ids, valid, NO_CLASS)
+    return ids if keep is None else masked(ids, keep)
 
 
 def report_bad_labels(
@@ -230,10 +236,10 @@ def smooth_labels(
     if where is not None:
         mask = _checks.boolean(name, "where", where)
         mask = _checks.per_row(name, "where", mask, q.shape, "the labels' shape")
-        real = jnp.where(mask, real, jnp.zeros_like(real))
-        q = jnp.where(mask, q, jnp.zeros_like(q))
+        real = masked(real, mask)
+        q = masked(q, mask)
     count = jnp.sum(real, axes, keepdims=True)
-    even = real / jnp.where(count == 0, jnp.ones_like(count), count)
+    even = real / masked(count, count != 0, 1)
     return (1 - share) * q + share * even
 
 
@@ -293,7 +299,7 @@ def next_token_labels(
         )
     same = segments[..., 1:] == segments[..., :-1]
     same = jnp.concatenate([same, jnp.zeros_like(same, shape=nothing.shape)], axis=-1)
-    return jnp.where(same, labels, jnp.full_like(labels, ignore_index))
+    return masked(labels, same, ignore_index)
 
 
 def _integers(function: str, name: str, x: ArrayLike) -> Array:
@@ -427,7 +433,7 @@ def _total_weight(
     else:
         q = y.astype(dtype)
         if wanted.class_where is not None:
-            q = jnp.where(wanted.class_where, q, jnp.zeros_like(q))
+            q = masked(q, wanted.class_where)
         if w is not None:
             q = along_classes(w, axis, y.ndim) * q
         factor = jnp.sum(q, axis)

@@ -9,6 +9,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from . import _checks
+from ._arrays import masked, spread
 from ._checks import ArrayLike, Axis, AxisName
 
 
@@ -32,15 +33,15 @@ def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "
     What has no mass, or no weight, counts for nothing. The slope in `factor` stays x
     even at factor = 0.
     """
-    return jnp.where(factor == 0, jnp.zeros_like(x), factor * x)
+    return masked(factor * x, factor != 0)
 
 
 @times.defjvp
 def _times_jvp(primals: Any, tangents: Any) -> Any:
     (factor, x), (dfactor, dx) = primals, tangents
     slope = finite_slope(x)
-    slope = jnp.where((factor == 0) & jnp.isnan(x), jnp.zeros_like(x), slope)
-    moved = jnp.where(factor == 0, jnp.zeros_like(x), factor * dx)
+    slope = masked(slope, ~((factor == 0) & jnp.isnan(x)))
+    moved = masked(factor * dx, factor != 0)
     return times(factor, x), dfactor * slope + moved
 
 
@@ -63,11 +64,12 @@ def combine(
     a mean of means. Nothing left to average gives 0, with gradient 0.
     """
     if keep is not None:
-        losses = jnp.where(keep, losses, jnp.zeros_like(losses))
+        losses = masked(losses, keep)
     if weights is not None:
+        weights = spread(weights, losses)
         if keep is not None:
-            weights = jnp.where(keep, weights, jnp.zeros_like(weights))
-        losses = times(jnp.broadcast_to(weights, losses.shape), losses)
+            weights = masked(weights, keep)
+        losses = times(weights, losses)
     if reduction == "none":
         return losses
     total = jnp.sum(losses, axis)
@@ -82,14 +84,15 @@ def combine(
             ratio = weights
         if class_factor is not None:
             ratio = ratio * class_factor
+        ratio = spread(ratio, losses)
         if keep is not None:
-            ratio = jnp.where(keep, ratio, jnp.zeros_like(ratio))
+            ratio = masked(ratio, keep)
         denominator = jnp.sum(jnp.broadcast_to(ratio, losses.shape), axis)
         if batch_axis_name:
             denominator = lax.psum(denominator, batch_axis_name)
     nothing = jnp.equal(denominator, 0)
     mean = total / jnp.where(nothing, 1, denominator)
-    return jnp.where(nothing, jnp.zeros_like(mean), mean)
+    return masked(mean, ~nothing)
 
 
 @functools.partial(jax.jit, static_argnames=("reduction", "batch_axis_name", "axis"))

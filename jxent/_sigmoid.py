@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from . import _checks
+from ._arrays import masked, spread
 from ._checks import ArrayLike, AxisName
 from ._reduction import Reduction, combine, finite_slope, times
 
@@ -28,7 +29,7 @@ def focal(
 ) -> Array:
     """α_t (1 − p_t)^γ · binary, p_t = y p + (1 − y) q, α_t = y α + (1 − y)(1 − α)"""
     loss = binary(log_p, log_q, y, None)
-    weight = jnp.exp(times(jnp.broadcast_to(gamma, loss.shape), _log_miss(z, y)))
+    weight = jnp.exp(times(gamma, _log_miss(z, y)))
     loss = times(weight, loss)
     if alpha is None:
         return loss
@@ -56,14 +57,14 @@ def _log_miss_jvp(primals: Any, tangents: Any) -> Any:
     value = _log_miss(z, y)
     # At a hard label the shares are 0 and 1, also where z = ±∞ leaves no ratio of them.
     hard = (y == 0) | (y == 1)
-    soft_y = jnp.where(hard, jnp.full_like(y, 0.5), y)
+    soft_y = masked(y, ~hard, 0.5)
     soft = jnp.log(soft_y) - jax.nn.softplus(z) - _log_miss(z, soft_y)
     share = jnp.where(hard, y, jnp.exp(soft))
     slope_z = -share * jax.nn.sigmoid(z) + (1 - share) * jax.nn.sigmoid(-z)
     up = jnp.exp(-jax.nn.softplus(z) - value)
     down = jnp.exp(-jax.nn.softplus(-z) - value)
     slope_y = finite_slope(up) - finite_slope(down)
-    slope_y = jnp.where(jnp.isnan(slope_y), jnp.zeros_like(slope_y), slope_y)
+    slope_y = masked(slope_y, ~jnp.isnan(slope_y))
     return value, slope_z * dz + slope_y * dy
 
 
@@ -158,10 +159,8 @@ def _from_the_right(function: str, name: str, value: Array, x: Array) -> Array:
 def loss(plan: _Plan, a: _Arrays) -> Array:
     dtype = _checks.compute_dtype(a.x)
     x, y = a.x.astype(dtype), a.labels.astype(dtype)
-    keep = a.where
-    if keep is not None:
-        keep = jnp.broadcast_to(keep, x.shape)
-    usable = keep
+    y = spread(y, x)
+    keep = usable = a.where
     if a.weights is not None:
         # Dropped too, but computed where it can be: under a weight of 0 the loss is the
         # derivative in that weight.
@@ -171,15 +170,15 @@ def loss(plan: _Plan, a: _Arrays) -> Array:
         possible |= a.weights != 0
         usable = possible if keep is None else keep & possible
     if usable is not None:
-        x = jnp.where(usable, x, jnp.full_like(x, 0.5))
-        y = jnp.where(usable, y, jnp.full_like(y, 0.5))
+        x = masked(x, usable, 0.5)
+        y = masked(y, usable, 0.5)
     if a.label_smoothing is not None:
         y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
     losses = plan.formula(x, y, a.pos_weight, *a.parameters)
     factor = None
     if a.class_weights is not None:
         factor = jax.lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))
-        losses = times(jnp.broadcast_to(factor, x.shape), losses)
+        losses = times(factor, losses)
     return combine(
         losses,
         keep=keep,

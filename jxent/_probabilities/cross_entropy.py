@@ -8,10 +8,11 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks, _labels, _sigmoid
+from .._arrays import along_classes, masked, rows_to_classes, spread
 from .._checks import ArrayLike, Axis, AxisName
 from .._reduction import Reduction, combine, times
 from .._softmax import problem
-from .._statistics import Form, along_classes, is_label, rows_to_classes
+from .._statistics import Form, is_label
 from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 
@@ -98,11 +99,11 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
     )
     p = a.logits.astype(_checks.compute_dtype(a.logits))
     if target.mask is not None:
-        p = jnp.where(target.mask, p, jnp.ones_like(p))
+        p = masked(p, target.mask, 1)
     counted = target.counted
     if counted is not None:  # whatever a dropped row holds
         usable = rows_to_classes(counted, axis) | (jnp.isfinite(p) & (p > 0))
-        p = jnp.where(usable, p, jnp.ones_like(p))
+        p = masked(p, usable, 1)
 
     def over_classes(x: Array) -> Array:
         total = jnp.sum(x, axis)
@@ -111,6 +112,7 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
     w = jnp.ones((1,) * ndim, p.dtype)
     if target.class_weights is not None:
         w = along_classes(target.class_weights.astype(p.dtype), axis, ndim)
+    w = spread(w, p)
     if target.distribution is not None:
         losses = over_classes(minus_x_log_y(target.distribution, p))
         factor = target.mass
@@ -118,7 +120,7 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
         assert target.labels is not None
         assert a.wanted.labels is not None
         form = Form(axis, names)
-        picked = is_label(form, target.labels, p.shape)
+        picked = is_label(form, target.labels, p)
         fine = picked if target.mask is None else picked & target.mask
         fine = over_classes(fine.astype(jnp.int32)) > 0
         if counted is not None:
@@ -134,16 +136,14 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
         losses = -jnp.log(over_classes(pick * p))
         factor = None
         if target.class_weights is not None:
-            factor = over_classes(jnp.where(picked, w, jnp.zeros_like(p)))
-            factor = jnp.where(fine, factor, jnp.ones_like(factor))
+            factor = over_classes(masked(w, picked))
+            factor = masked(factor, fine, 1)
             losses = times(factor, losses)
-        if target.smoothing is not None and target.spread is not None:
+        if target.smoothing is not None and target.share is not None:
             if target.mask is not None:
-                w = jnp.where(target.mask, w, jnp.zeros_like(w))
+                w = masked(w, target.mask)
             even = over_classes(minus_x_log_y(jnp.broadcast_to(w, p.shape), p))
-            rest = jnp.broadcast_to(1 - target.smoothing, losses.shape)
-            spread = jnp.broadcast_to(target.spread, losses.shape)
-            losses = times(rest, losses) + times(spread, even)
+            losses = times(1 - target.smoothing, losses) + times(target.share, even)
     return combine(
         losses,
         keep=target.keep,

@@ -10,9 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
+from .._arrays import masked, rows_to_classes
 from .._checks import ArrayLike, Axis
 from .._reduction import times
-from .._statistics import rows_to_classes
 from .x_log_y import minus_x_log_y
 
 
@@ -45,9 +45,9 @@ def _sum_of_terms(plan: _Sum, arrays: tuple[Array, ...], where: Array | None) ->
     if where is None:
         return jnp.sum(plan.term(*values), plan.axes)
     # Twice: the terms left out must not poison the gradient either.
-    safe = [jnp.where(where, x, jnp.full_like(x, 0.5)) for x in values]
+    safe = [masked(x, where, 0.5) for x in values]
     terms = plan.term(*safe)
-    return jnp.sum(jnp.where(where, terms, jnp.zeros_like(terms)), plan.axes)
+    return jnp.sum(masked(terms, where), plan.axes)
 
 
 def _divergence(

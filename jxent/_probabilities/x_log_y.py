@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._arrays import masked
 from .._reduction import finite_slope, times
 
 
@@ -20,7 +21,7 @@ def minus_x_log_y(x: Array, y: Array) -> Array:
 def _minus_x_log_y_jvp(primals: Any, tangents: Any) -> Any:
     (x, y), (dx, dy) = primals, tangents
     nothing = (x == 0) & (y == 0)
-    slope = jnp.where(nothing, jnp.zeros_like(x), x / jnp.where(nothing, x + 1, y))
+    slope = masked(x / jnp.where(nothing, x + 1, y), ~nothing)
     return minus_x_log_y(x, y), finite_slope(-jnp.log(y)) * dx - slope * dy
 
 
@@ -34,6 +35,6 @@ def minus_x_log_1_minus(x: Array, p: Array) -> Array:
 def _minus_x_log_1_minus_jvp(primals: Any, tangents: Any) -> Any:
     (x, p), (dx, dp) = primals, tangents
     nothing = (x == 0) & (p == 1)
-    slope = jnp.where(nothing, jnp.zeros_like(x), x / jnp.where(nothing, p, 1 - p))
+    slope = masked(x / jnp.where(nothing, p, 1 - p), ~nothing)
     value = minus_x_log_1_minus(x, p)
     return value, finite_slope(-jnp.log1p(-p)) * dx + slope * dp

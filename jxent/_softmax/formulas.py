@@ -11,8 +11,9 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _labels
+from .._arrays import along_classes, masked, spread
 from .._reduction import times
-from .._statistics import SoftmaxStatistics, along_classes
+from .._statistics import SoftmaxStatistics
 
 
 def cross_entropy(log_p: Array) -> Array:
@@ -25,10 +26,10 @@ def focal(log_p: Array, gamma: Array) -> Array:
     # In log space: (1 − p)^γ itself has no finite slope at p = 1 where γ < 1. Where p
     # rounds to 1, the weight is the constant 0^γ.
     certain = log_p >= 0
-    safe = jnp.where(certain, jnp.full_like(log_p, -1), log_p)
+    safe = masked(log_p, ~certain, -1)
     log_miss = jnp.log(-jnp.expm1(safe))
-    log_miss = jnp.where(certain, jnp.full_like(log_p, -jnp.inf), log_miss)
-    weight = jnp.exp(times(jnp.broadcast_to(gamma, log_p.shape), log_miss))
+    log_miss = masked(log_miss, ~certain, -jnp.inf)
+    weight = jnp.exp(times(gamma, log_miss))
     return times(weight, -log_p)
 
 
@@ -51,7 +52,7 @@ def row_losses(
 
     def over_classes(factors: Array) -> Array:
         values = formula(log_probabilities(), *parameters)
-        total = jnp.sum(times(jnp.broadcast_to(factors, values.shape), values), axis)
+        total = jnp.sum(times(spread(factors, values), values), axis)
         return lax.psum(total, class_axis_name) if class_axis_name else total
 
     if target.distribution is not None:
@@ -61,13 +62,13 @@ def row_losses(
     loss = formula(statistics.log_prob, *parameters)
     if label_weight is not None:
         loss = times(label_weight, loss)
-    if target.smoothing is None or target.spread is None:
+    if target.smoothing is None or target.share is None:
         return loss
     if formula is cross_entropy:
         assert target.total_class_weight is not None
         assert statistics.weighted_logit is not None
-        total = jnp.broadcast_to(target.total_class_weight, loss.shape)
-        even = times(total, statistics.log_sum) - statistics.weighted_logit
+        even = times(target.total_class_weight, statistics.log_sum)
+        even = even - statistics.weighted_logit
     else:
         ndim = loss.ndim + 1
         if target.class_weights is None:
@@ -76,8 +77,6 @@ def row_losses(
             weights = target.class_weights.astype(loss.dtype)
             weights = along_classes(weights, axis, ndim)
         if target.mask is not None:
-            weights = jnp.where(target.mask, weights, jnp.zeros_like(weights))
+            weights = jnp.where(target.mask, weights, 0)
         even = over_classes(weights)
-    spread = jnp.broadcast_to(target.spread, loss.shape)
-    rest = jnp.broadcast_to(1 - target.smoothing, loss.shape)
-    return times(rest, loss) + times(spread, even)
+    return times(1 - target.smoothing, loss) + times(target.share, even)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.core import Tracer
 
 from .. import _checks, _labels, _statistics
+from .._arrays import masked, spread_rows
 from .._checks import ArrayLike, Axis, AxisName
 from .._reduction import combine, times
 from .._statistics import Form, Inputs, SoftmaxStatistics
@@ -149,7 +151,7 @@ def check(
         class_names,
         reduction=reduction,
         batch_axis_name=batch_names,
-        traced=isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer),
+        traced=isinstance(x, Tracer) or isinstance(y, Tracer),
         **plan,
     )
     return settled, arrays
@@ -176,6 +178,7 @@ def _inputs(plan: Plan, a: Arrays) -> tuple[_labels.Target, Form, Inputs]:
     if temperature is not None:
         rows = _checks.row_shape(a.logits.shape, plan.axis)
         temperature = jnp.broadcast_to(temperature, rows)
+        temperature = spread_rows(temperature, a.logits, plan.axis)
     inputs = Inputs(
         a.logits,
         labels=target.labels,
@@ -211,7 +214,7 @@ def _kept(statistics: SoftmaxStatistics, keep: Array | None) -> SoftmaxStatistic
     """Statistics in which a dropped row is 0."""
     if keep is None:
         return statistics
-    return jax.tree.map(lambda x: jnp.where(keep, x, jnp.zeros_like(x)), statistics)
+    return jax.tree.map(lambda x: masked(x, keep), statistics)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -234,7 +237,7 @@ def _loss(plan: Plan, a: Arrays) -> Any:
         penalty = statistics.lse
         if target.counted is not None:  # a dropped row's square may overflow
             usable = target.counted | jnp.isfinite(jnp.square(penalty))
-            penalty = jnp.where(usable, penalty, jnp.zeros_like(penalty))
+            penalty = masked(penalty, usable)
         penalty = jnp.square(penalty)
         if class_factor is not None:
             penalty = times(class_factor, penalty)

@@ -4,9 +4,7 @@ from .inputs import (
     NO_CLASS as NO_CLASS,
     Form as Form,
     Inputs as Inputs,
-    along_classes as along_classes,
     is_label as is_label,
-    rows_to_classes as rows_to_classes,
 )
 from .monoid import SoftmaxStatistics as SoftmaxStatistics
 from .rule import (

@@ -6,16 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .._arrays import along_classes, is_split, masked, rows_to_classes, spread
 from .inputs import (
     Form,
     Inputs,
-    along_classes,
     effective_logits,
     is_label,
     local_labels,
     mass_weights,
     origin,
-    rows_to_classes,
 )
 from .monoid import Totals, merge
 
@@ -37,11 +36,12 @@ def two_pass(form: Form, inputs: Inputs) -> Totals:
     if form.weighted:
         weighted, weight = _weighted_sums(form, inputs, z, origin(maximum))
     if form.expected:
-        expected = jnp.sum(jnp.where(e == 0, jnp.zeros_like(e), e * rel), axis)
+        expected = jnp.sum(masked(e * rel, e != 0), axis)
     if form.argmax:
         classes = along_classes(lax.iota(jnp.int32, z.shape[axis]), axis, z.ndim)
         largest = z == rows_to_classes(maximum, axis)
-        argmax = jnp.min(jnp.where(largest, classes, z.shape[axis] - 1), axis)
+        classes = jnp.where(largest, spread(classes, z), z.shape[axis] - 1)
+        argmax = jnp.min(classes, axis)
     t = Totals(
         maximum,
         jnp.sum(e, axis),
@@ -60,19 +60,15 @@ def like_rows(rows: Array, tree: Any) -> Any:
     return jax.tree.map(lambda x: x + jnp.zeros_like(rows, dtype=x.dtype), tree)
 
 
-def _is_explicitly_split(x: Array) -> bool:
-    return any(names is not None for names in jax.typeof(x).sharding.spec)
-
-
 def _pick(form: Form, inputs: Inputs, z: Array) -> tuple[Array, Array | None]:
     """The label's logit, NaN where its class is masked, and its class weight."""
     assert inputs.labels is not None
     axis, classes = form.axis, z.shape[form.axis]
-    if _is_explicitly_split(z):
+    if is_split(z):
         return _pick_by_comparison(form, inputs, z)
     local = local_labels(form, inputs.labels, classes)
     here = (local >= 0) & (local < classes)
-    index = jnp.where(here, local, jnp.zeros_like(local))
+    index = masked(local, here)
 
     def take(x: Array) -> Array:
         at = rows_to_classes(index, axis)
@@ -81,32 +77,32 @@ def _pick(form: Form, inputs: Inputs, z: Array) -> tuple[Array, Array | None]:
     label = take(z)
     if inputs.mask is not None:
         allowed = take(jnp.broadcast_to(inputs.mask, z.shape))
-        label = jnp.where(allowed, label, jnp.full_like(label, jnp.nan))
-    label = jnp.where(here, label, jnp.full_like(label, -jnp.inf))
+        label = masked(label, allowed, jnp.nan)
+    label = masked(label, here)
     if inputs.class_weights is None:
         return label, None
     w = jnp.take(inputs.class_weights.astype(z.dtype), index, mode="clip")
-    return label, jnp.where(here, w, jnp.zeros_like(w))
+    return label, masked(w, here)
 
 
 def _label_operands(form: Form, inputs: Inputs, z: Array) -> tuple[Array, Array | None]:
     assert inputs.labels is not None
-    picked = is_label(form, inputs.labels, z.shape)
+    picked = is_label(form, inputs.labels, z)
     label = z
     if inputs.mask is not None:
-        label = jnp.where(inputs.mask, z, jnp.full_like(z, jnp.nan))
-    label = jnp.where(picked, label, jnp.full_like(z, -jnp.inf))
+        label = masked(z, inputs.mask, jnp.nan)
+    label = masked(label, picked)
     if inputs.class_weights is None:
         return label, None
     w = along_classes(inputs.class_weights.astype(z.dtype), form.axis, z.ndim)
-    return label, jnp.where(picked, w, jnp.zeros_like(z))
+    return label, masked(spread(w, z), picked)
 
 
 def _pick_by_comparison(
     form: Form, inputs: Inputs, z: Array
 ) -> tuple[Array, Array | None]:
     label, weight = _label_operands(form, inputs, z)
-    picked = jnp.max(label, form.axis)
+    picked = jnp.sum(label, form.axis)
     return picked, None if weight is None else jnp.sum(weight, form.axis)
 
 
@@ -128,8 +124,8 @@ def _weighted_sums(
         # and the second operand of the reduction from storing the terms.
         rel = z - rows_to_classes(lax.optimization_barrier(start), axis)
         impossible = z == -jnp.inf
-        terms = jnp.where(impossible, jnp.zeros_like(z), rel * w)
-        lost = jnp.where(impossible & (w != 0), jnp.ones_like(z), _zeros(z))
+        terms = masked(rel * w, ~impossible)
+        lost = masked(_zeros(z), ~(impossible & (w != 0)), 1)
         zero = jnp.zeros((), z.dtype)
         total, impossible_mass = lax.reduce(
             (terms, lost),
@@ -137,10 +133,10 @@ def _weighted_sums(
             lambda a, b: (a[0] + b[0], a[1] + b[1]),
             (axis,),
         )
-        return jnp.where(impossible_mass > 0, jnp.full_like(total, -jnp.inf), total)
+        return masked(total, ~(impossible_mass > 0), -jnp.inf)
 
     per_row = inputs.distribution is not None or inputs.mask is not None
-    if per_row or _is_explicitly_split(z):
+    if per_row or is_split(z):
         return one_by_one(), weight
     vector = jnp.broadcast_to(w.reshape(-1), (z.shape[axis],))
     offset = start * jnp.sum(vector)
@@ -203,7 +199,7 @@ def _single_classes(form: Form, inputs: Inputs) -> tuple[Totals, Totals]:
     operands = Totals(
         z, zero + 1, label, label_weight, weighted, weight, expected, argmax
     )
-    neutral = (-jnp.inf, 0, -jnp.inf, 0, 0, 0, 0, 2**31 - 1)
+    neutral = (-jnp.inf, 0, 0, 0, 0, 0, 0, 2**31 - 1, None)
     identity = Totals._make(
         None if x is None else jnp.asarray(n, x.dtype)
         for x, n in zip(operands, neutral, strict=True)

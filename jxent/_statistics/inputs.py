@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
+from .._arrays import along_classes, masked, rows_to_classes, spread
 from .._checks import compute_dtype
 
 
@@ -37,16 +38,6 @@ class Inputs(NamedTuple):
     temperature: Float[Array, "..."] | None = None  # the rows' rank
 
 
-def rows_to_classes(x: Array, axis: int) -> Array:
-    """Rows with an axis of size 1 in the classes' place."""
-    return lax.expand_dims(x, (axis,))
-
-
-def along_classes(x: Array, axis: int, ndim: int) -> Array:
-    """A vector over classes, shaped to meet logits of rank `ndim`."""
-    return lax.expand_dims(x, tuple(a for a in range(ndim) if a != axis))
-
-
 def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
     """The logits after cast, soft cap, temperature and mask, in this order."""
     z = inputs.logits.astype(compute_dtype(inputs.logits))
@@ -58,12 +49,10 @@ def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
         temperature = rows_to_classes(inputs.temperature, form.axis)
         finite = jnp.isfinite(z)
         z = jnp.where(
-            finite,
-            jnp.where(finite, z, jnp.zeros_like(z)) / temperature,
-            z / lax.stop_gradient(temperature),
+            finite, masked(z, finite) / temperature, z / lax.stop_gradient(temperature)
         )
     if inputs.mask is not None:
-        z = jnp.where(inputs.mask, z, jnp.full_like(z, -jnp.inf))
+        z = masked(z, inputs.mask, -jnp.inf)
     return z
 
 
@@ -77,13 +66,14 @@ def mass_weights(form: Form, inputs: Inputs) -> Array:
         w = along_classes(inputs.class_weights.astype(dtype), form.axis, ndim)
     else:
         w = jnp.ones((1,) * ndim, dtype)
+    w = spread(w, inputs.logits)
     if inputs.mask is not None:
-        w = jnp.where(inputs.mask, w, jnp.zeros_like(w))
+        w = masked(w, inputs.mask)
     return w
 
 
 def origin(maximum: Array) -> Array:
-    return jnp.where(jnp.isfinite(maximum), maximum, jnp.zeros_like(maximum))
+    return masked(maximum, jnp.isfinite(maximum))
 
 
 def local_labels(form: Form, labels: Array, classes: int) -> Array:
@@ -94,10 +84,9 @@ def local_labels(form: Form, labels: Array, classes: int) -> Array:
     return jnp.where(labels == NO_CLASS, labels, labels - offset)
 
 
-def is_label(form: Form, labels: Array, shape: tuple[int, ...]) -> Array:
+def is_label(form: Form, labels: Array, z: Array) -> Array:
     """Compares every class with the row's label: a one-hot that is never stored."""
-    local = local_labels(form, labels, shape[form.axis])
-    classes = along_classes(
-        lax.iota(jnp.int32, shape[form.axis]), form.axis, len(shape)
-    )
-    return classes == rows_to_classes(local, form.axis)
+    classes = z.shape[form.axis]
+    local = rows_to_classes(local_labels(form, labels, classes), form.axis)
+    ids = along_classes(lax.iota(jnp.int32, classes), form.axis, z.ndim)
+    return spread(ids == local, z)

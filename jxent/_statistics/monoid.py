@@ -20,14 +20,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .._arrays import masked
 from .._reduction import times
 
 
 class Totals(NamedTuple):
     """Statistics of one or more blocks of classes; None where not asked for.
 
-    Before `_finish`, `label` is z_y itself (−inf where y lies in another block), and
-    `weight` is the Σ_c w_c that `weighted` needs when its shift moves.
+    While blocks are merged, `label` is z_y itself, 0 where y lies in another block, and
+    `weight` is the Σ_c w_c that `weighted` needs when its shift moves. `finite` comes
+    last: whether the row has a finite maximum and no NaN.
     """
 
     maximum: Array
@@ -38,6 +40,7 @@ class Totals(NamedTuple):
     weight: Array | None = None
     expected: Array | None = None
     argmax: Array | None = None
+    finite: Array | None = None
 
 
 class SoftmaxStatistics(NamedTuple):
@@ -89,15 +92,15 @@ class SoftmaxStatistics(NamedTuple):
 def _rescale(t: Totals, maximum: Array) -> Totals:
     """The same statistics relative to a maximum that is no smaller."""
     gap = t.maximum - maximum
-    gap = jnp.where(t.maximum == maximum, jnp.zeros_like(gap), gap)  # −inf − −inf = 0
+    gap = masked(gap, t.maximum != maximum)  # −inf − −inf = 0
     factor = jnp.exp(gap)
     moved = t._replace(maximum=maximum, sum=t.sum * factor)
     if t.weighted is not None and t.weight is not None:
-        step = jnp.where(t.weight == 0, jnp.zeros_like(gap), t.weight * gap)
+        step = masked(t.weight * gap, t.weight != 0)
         moved = moved._replace(weighted=t.weighted + step)
     if t.expected is not None:
         nothing = factor == 0
-        step = jnp.where(nothing, jnp.zeros_like(gap), t.sum * gap)
+        step = masked(t.sum * gap, ~nothing)
         moved = moved._replace(expected=(t.expected + step) * factor)
     return moved
 
@@ -109,19 +112,17 @@ def _add(a: Array | None, b: Array | None) -> Array | None:
 def merge(a: Totals, b: Totals) -> Totals:
     """The statistics of two blocks of classes together."""
     maximum = lax.max(a.maximum, b.maximum)
-    argmax = label = None
+    argmax = None
     if a.argmax is not None and b.argmax is not None:
         first = (a.maximum > b.maximum) | (
             (a.maximum == b.maximum) & (a.argmax < b.argmax)
         )
         argmax = jnp.where(first, a.argmax, b.argmax)
-    if a.label is not None and b.label is not None:
-        label = lax.max(a.label, b.label)
     a, b = _rescale(a, maximum), _rescale(b, maximum)
     return Totals(
         maximum=maximum,
         sum=a.sum + b.sum,
-        label=label,
+        label=_add(a.label, b.label),
         label_weight=_add(a.label_weight, b.label_weight),
         weighted=_add(a.weighted, b.weighted),
         weight=_add(a.weight, b.weight),
@@ -130,21 +131,15 @@ def merge(a: Totals, b: Totals) -> Totals:
     )
 
 
-def merge_devices(
-    t: Totals, labels: Array | None, classes: int, names: tuple[str, ...]
-) -> Totals:
+def merge_devices(t: Totals, classes: int, names: tuple[str, ...]) -> Totals:
     """`merge` over the mesh axes that split the classes: one pmax, one psum."""
     maximum = lax.pmax(t.maximum, names)
     argmax = None
-    offset = lax.axis_index(names) * classes
     if t.argmax is not None:
-        here = jnp.where(t.maximum == maximum, t.argmax + offset, 2**31 - 1)
+        here = t.argmax + lax.axis_index(names) * classes
+        here = jnp.where(t.maximum == maximum, here, 2**31 - 1)
         argmax = lax.pmin(here, names)
     t = _rescale(t, maximum)
-    label = t.label
-    if label is not None and labels is not None:
-        mine = (labels >= offset) & (labels < offset + classes)
-        label = jnp.where(mine, label, jnp.zeros_like(label))
-    summed = lax.psum((t.sum, label, t.label_weight, t.weighted, t.expected), names)
+    summed = lax.psum((t.sum, t.label, t.label_weight, t.weighted, t.expected), names)
     total, label, label_weight, weighted, expected = summed
     return Totals(maximum, total, label, label_weight, weighted, None, expected, argmax)

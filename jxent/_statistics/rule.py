@@ -9,33 +9,26 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
+from .._arrays import along_classes, masked, rows_to_classes
 from .._reduction import finite_slope
 from .in_memory import like_rows, one_pass, one_pass_gpu, two_pass
 from .inputs import (
     NO_CLASS,
     Form,
     Inputs,
-    along_classes,
     effective_logits,
     is_label,
     mass_weights,
     origin,
-    rows_to_classes,
 )
 from .monoid import SoftmaxStatistics, Totals, merge_devices
 
 
-def _live(maximum: Array, keep: Array | None) -> Array | None:
-    """False where a row is dropped and cannot be computed; None if all are live."""
-    return None if keep is None else keep | jnp.isfinite(maximum)
-
-
 def _finish(inputs: Inputs, t: Totals) -> Totals:
-    """Labels relative, and what a row without a finite maximum gets: NaN, or 0.
-
-    `maximum` stays as it is: the derivative needs to know such rows.
-    """
-    finite = jnp.isfinite(t.maximum)
+    """Labels relative, and what a row that is not finite gets: NaN, or 0 if dropped."""
+    # A NaN reaches the sum on every platform, the maximum not where it is merged over
+    # devices.
+    finite = jnp.isfinite(t.maximum) & ~jnp.isnan(t.sum)
     nan = jnp.full_like(t.maximum, jnp.nan)
     zero = jnp.zeros_like(t.maximum)
     fill = nan
@@ -62,6 +55,7 @@ def _finish(inputs: Inputs, t: Totals) -> Totals:
         weighted=where_finite(t.weighted),
         weight=None,
         expected=where_finite(t.expected),
+        finite=finite,
     )
 
 
@@ -90,7 +84,7 @@ def _totals(form: Form, inputs: Inputs) -> Totals:
     )
     if form.class_axis_name:
         classes = inputs.logits.shape[form.axis]
-        t = merge_devices(t, inputs.labels, classes, form.class_axis_name)
+        t = merge_devices(t, classes, form.class_axis_name)
     return _finish(inputs, t)
 
 
@@ -110,7 +104,7 @@ def _totals_jvp(form: Form, primals: Any, tangents: Any) -> Any:
     # would keep float32 arrays of the logits' shape from forward to backward.
     # prevent_cse=False lets XLA still share the exponentials of value and gradient.
     tangent = jax.checkpoint(functools.partial(_tangent, form), prevent_cse=False)
-    sums = tangent(inputs, moved, totals.maximum, totals.label)
+    sums = tangent(inputs, moved, totals)
     zeros = Totals._make(None if x is None else _zero_tangent(x) for x in totals)
     sums = {n: like_rows(getattr(zeros, n), x) for n, x in sums.items()}
     return totals, zeros._replace(**sums)
@@ -126,16 +120,22 @@ def _tangent(
     form: Form,
     inputs: Inputs,
     moved: dict[str, Array],
-    maximum: Array,
-    label: Array | None,
+    totals: Totals,
 ) -> dict[str, Array]:
-    axis = form.axis
-    live = _live(maximum, inputs.keep)
+    axis, maximum, finite, label = (
+        form.axis,
+        totals.maximum,
+        totals.finite,
+        totals.label,
+    )
+    assert finite is not None
+    # Rows that are dropped and cannot be computed have no tangent at all.
+    live = None if inputs.keep is None else inputs.keep | finite
 
     def at_live_rows(x: Array) -> Array:
         if live is None:
             return x
-        return jnp.where(rows_to_classes(live, axis), x, jnp.zeros_like(x))
+        return masked(x, rows_to_classes(live, axis))
 
     if inputs.logit_soft_cap is not None or inputs.temperature is not None:
         # These have slopes of their own, which must not meet what a dropped row holds.
@@ -160,21 +160,19 @@ def _tangent(
     if dz is not None:
         e = at_live_rows(jnp.exp(rel))
         # NaN in the whole row where its statistics are: e times it is NaN everywhere.
-        good = jnp.isfinite(maximum) if live is None else jnp.isfinite(maximum) | ~live
+        good = finite if live is None else finite | ~live
         if label is not None:
             good &= ~jnp.isnan(label)
-        poison = jnp.where(
-            good, jnp.ones_like(maximum), jnp.full_like(maximum, jnp.nan)
-        )
+        poison = masked(jnp.ones_like(maximum), good, jnp.nan)
         sums["sum"] = poison * jnp.sum(e * dz, axis)
         if label is not None:
             assert inputs.labels is not None
-            picked = is_label(form, inputs.labels, z.shape)
-            sums["label"] = jnp.sum(jnp.where(picked, dz, jnp.zeros_like(dz)), axis)
+            picked = is_label(form, inputs.labels, z)
+            sums["label"] = jnp.sum(masked(dz, picked), axis)
         if form.weighted:
             sums["weighted"] = jnp.sum(mass_weights(form, inputs) * dz, axis)
         if form.expected:
-            slope = jnp.where(e == 0, jnp.zeros_like(e), e * (1 + rel))
+            slope = masked(e * (1 + rel), e != 0)
             sums["expected"] = poison * jnp.sum(slope * dz, axis)
     if form.weighted and ("distribution" in moved or "class_weights" in moved):
         dw = mass_weights(
@@ -189,7 +187,7 @@ def _tangent(
         sums["weighted"] = sums["weighted"] + step if "weighted" in sums else step
     if inputs.labels is not None and "class_weights" in moved:
         dw = along_classes(moved["class_weights"].astype(z.dtype), axis, z.ndim)
-        pick = is_label(form, inputs.labels, z.shape).astype(z.dtype)
+        pick = is_label(form, inputs.labels, z).astype(z.dtype)
         sums["label_weight"] = jnp.sum(pick * dw, axis)
     if form.class_axis_name:
         sums = lax.psum(sums, form.class_axis_name)
@@ -206,7 +204,7 @@ def in_memory(form: Form, inputs: Inputs) -> tuple[SoftmaxStatistics, Array | No
         if form.class_axis_name:
             mass = lax.psum(mass, form.class_axis_name)
     statistics = SoftmaxStatistics(
-        shift=shift(inputs, t.maximum),
+        shift=_shift(inputs, t),
         log_sum=jnp.log(t.sum),
         label_logit=label,
         label_mass=mass,
@@ -217,12 +215,13 @@ def in_memory(form: Form, inputs: Inputs) -> tuple[SoftmaxStatistics, Array | No
     return statistics, t.label_weight
 
 
-def shift(inputs: Inputs, maximum: Array) -> Array:
-    """The maximum; where it is not finite NaN, or 0 in a row that is dropped."""
-    fill = jnp.full_like(maximum, jnp.nan)
+def _shift(inputs: Inputs, t: Totals) -> Array:
+    """The maximum; where the row is not finite NaN, or 0 if it is dropped."""
+    assert t.finite is not None
+    fill = jnp.full_like(t.maximum, jnp.nan)
     if inputs.keep is not None:
-        fill = jnp.where(inputs.keep, fill, jnp.zeros_like(fill))
-    return lax.stop_gradient(jnp.where(jnp.isfinite(maximum), maximum, fill))
+        fill = masked(fill, inputs.keep)
+    return lax.stop_gradient(jnp.where(t.finite, t.maximum, fill))
 
 
 def log_probabilities(
@@ -231,7 +230,7 @@ def log_probabilities(
     """log p of every class, for formulas that are not functions of the statistics."""
     if inputs.keep is not None:
         usable = rows_to_classes(inputs.keep, form.axis) | jnp.isfinite(inputs.logits)
-        logits = jnp.where(usable, inputs.logits, jnp.zeros_like(inputs.logits))
+        logits = masked(inputs.logits, usable)
         inputs = inputs._replace(logits=logits)
     z = effective_logits(form, inputs)
     rel = z - rows_to_classes(statistics.shift, form.axis)

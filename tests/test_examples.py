@@ -1,0 +1,77 @@
+"""Every example runs to its end, prints its figures and draws its picture."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The example in a process of its own: without a display, warnings are errors."""
+    hidden = {"DISPLAY", "XLA_FLAGS"}
+    environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    environment["JAX_PLATFORMS"] = "cpu"
+    return subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def number(text: str, pattern: str) -> float:
+    """The one number in a text that a pattern's group finds."""
+    (found,) = re.findall(pattern, text)
+    return float(found)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A short run of digits.py, and the folder that it ran in."""
+    folder = tmp_path_factory.mktemp("digits")
+    done = run("digits.py", "--smoke", "--batch-size=32", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done, folder
+
+
+class TestDigits:
+    def test_prints_what_was_learnt(self, smoke):
+        out = smoke[0].stdout
+        assert number(out, r"held-out accuracy +([\d.]+)%") > 90
+        assert 0 < number(out, r"held-out cross-entropy +([\d.]+) nats") < 0.5
+        assert 0 < number(out, r"expected calibration error +([\d.]+)\n") < 0.3
+
+    def test_loss_falls_as_the_bar_tells(self, smoke):
+        losses = [float(x) for x in re.findall(r"loss ([\d.]+) nats", smoke[0].stderr)]
+        assert losses[0] > 2
+        assert losses[-1] < losses[0] / 2
+
+    def test_draws_a_picture(self, smoke):
+        pixels = imread(smoke[1] / "digits.png")
+        height, width, _ = pixels.shape
+        assert height > 600
+        assert 2 < width / height < 4
+        ink = np.any(pixels[..., :3] < 0.95, axis=-1)
+        panels = np.array_split(ink, 3, axis=1)
+        assert all(0.02 < panel.mean() < 0.6 for panel in panels)
+
+    def test_help(self, tmp_path):
+        done = run("digits.py", "--help", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "--label-smoothing" in done.stdout
+        assert "(default: 0.05)" in done.stdout
+
+    def test_says_what_is_wrong_with_an_option(self, tmp_path):
+        done = run("digits.py", "--epochs=0", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "argument --epochs: expected 1 or more, got 0" in done.stderr
