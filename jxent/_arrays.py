@@ -37,7 +37,7 @@ def spread_rows(x: Array, like: Array, axis: int) -> Array:
     return jax.sharding.reshard(full, NamedSharding(sharding.mesh, rows))
 
 
-def masked(x: Array, where: Array, fill: float = 0.0) -> Array:
+def masked(x: Array, where: Array, fill: int | float = 0) -> Array:
     """`x` where `where` holds, else `fill`, with gradient 0 there."""
     return jnp.where(spread(where, x), x, jnp.full_like(x, fill))
 
