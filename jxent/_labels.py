@@ -157,19 +157,18 @@ def _equal(
 
 def class_ids(
     labels: Integer[Array, "..."],
-    keep: Bool[Array, "..."] | None,
+    counted: Bool[Array, "..."] | None,
     classes: int,
     class_axis_name: tuple[str, ...],
 ) -> Integer[Array, "..."]:
-    """int32 ids: 0 in a dropped row, NO_CLASS where the id is out of range."""
+    """int32 ids; one out of range is NO_CLASS, or 0 in a row that does not count."""
     if labels.dtype.itemsize < 4:  # the class count may not fit into 8 or 16 bits
         labels = labels.astype(jnp.int32)
     if class_axis_name:
         classes = classes * lax.axis_size(class_axis_name)
     valid = (labels >= 0) & (labels < classes)
     ids = masked(labels, valid).astype(jnp.int32)
-    ids = masked(ids, valid, NO_CLASS)
-    return ids if keep is None else masked(ids, keep)
+    return masked(ids, valid if counted is None else valid | ~counted, NO_CLASS)
 
 
 def report_bad_labels(

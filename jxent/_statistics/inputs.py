@@ -41,6 +41,8 @@ class Inputs(NamedTuple):
 def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
     """The logits after cast, soft cap, temperature and mask, in this order."""
     z = inputs.logits.astype(compute_dtype(inputs.logits))
+    if inputs.mask is not None:  # here for the slopes of what follows
+        z = masked(z, inputs.mask)
     if inputs.logit_soft_cap is not None:
         z = inputs.logit_soft_cap * jnp.tanh(z / inputs.logit_soft_cap)
     if inputs.temperature is not None:

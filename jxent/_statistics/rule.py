@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
@@ -105,15 +104,9 @@ def _totals_jvp(form: Form, primals: Any, tangents: Any) -> Any:
     # prevent_cse=False lets XLA still share the exponentials of value and gradient.
     tangent = jax.checkpoint(functools.partial(_tangent, form), prevent_cse=False)
     sums = tangent(inputs, moved, totals)
-    zeros = Totals._make(None if x is None else _zero_tangent(x) for x in totals)
+    zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, totals)
     sums = {n: like_rows(getattr(zeros, n), x) for n, x in sums.items()}
     return totals, zeros._replace(**sums)
-
-
-def _zero_tangent(x: Array) -> Any:
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return jnp.zeros_like(x)
-    return np.zeros(x.shape, jax.dtypes.float0)
 
 
 def _tangent(
