@@ -68,7 +68,7 @@ def class_axis(function: str, name: str, x: Array, axis: Axis) -> int | tuple[in
     """`axis` counted from the front; a tuple where several axes make up the classes."""
     if x.ndim == 0:
         raise ValueError(
-            f"{function}: expected {name} with a class axis, got a scalar."
+            f"{function}: expected {name} with at least one axis, got a scalar."
         )
     if axis is None:
         return tuple(range(x.ndim))

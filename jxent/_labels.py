@@ -230,7 +230,7 @@ def smooth_labels(
     q = _checks.floating(name, "labels", labels)
     axes = _checks.class_axis(name, "labels", q, axis)
     share = _checks.number(name, "alpha", alpha, low=0, high=1)
-    share = _checks.array(share).astype(q.dtype)
+    share = _checks.scalar(name, "alpha", _checks.array(share).astype(q.dtype))
     real = jnp.ones_like(q)
     if where is not None:
         mask = _checks.boolean(name, "where", where)

@@ -143,7 +143,9 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
             if target.mask is not None:
                 w = masked(w, target.mask)
             even = over_classes(minus_x_log_y(jnp.broadcast_to(w, p.shape), p))
+            bad = masked(losses, jnp.isnan(losses))  # which a factor of 0 would hide
             losses = times(1 - target.smoothing, losses) + times(target.share, even)
+            losses = losses + bad
     return combine(
         losses,
         keep=target.keep,

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from .. import _labels
 from .._arrays import along_classes, masked, spread
-from .._reduction import times
+from .._reduction import finite_slope, times
 from .._statistics import SoftmaxStatistics
 
 
@@ -51,8 +51,10 @@ def row_losses(
     """Σ_c q_c f(log p_c), from the statistics where they tell it."""
 
     def over_classes(factors: Array) -> Array:
-        values = formula(log_probabilities(), *parameters)
-        total = jnp.sum(times(spread(factors, values), values), axis)
+        log_p = log_probabilities()
+        factors = spread(factors, log_p)
+        log_p = jnp.where(factors == 0, finite_slope(log_p), log_p)
+        total = jnp.sum(times(factors, formula(log_p, *parameters)), axis)
         return lax.psum(total, class_axis_name) if class_axis_name else total
 
     if target.distribution is not None:
@@ -79,4 +81,5 @@ def row_losses(
         if target.mask is not None:
             weights = jnp.where(target.mask, weights, 0)
         even = over_classes(weights)
-    return times(1 - target.smoothing, loss) + times(target.share, even)
+    bad = masked(loss, jnp.isnan(loss))  # NaN, which a factor of 0 would hide
+    return times(1 - target.smoothing, loss) + times(target.share, even) + bad

@@ -36,7 +36,7 @@ def two_pass(form: Form, inputs: Inputs) -> Totals:
     if form.weighted:
         weighted, weight = _weighted_sums(form, inputs, z, origin(maximum))
     if form.expected:
-        expected = jnp.sum(masked(e * rel, e != 0), axis)
+        expected = jnp.sum(e * masked(rel, e != 0), axis)
     if form.argmax:
         classes = along_classes(lax.iota(jnp.int32, z.shape[axis]), axis, z.ndim)
         largest = z == rows_to_classes(maximum, axis)
@@ -124,7 +124,7 @@ def _weighted_sums(
         # and the second operand of the reduction from storing the terms.
         rel = z - rows_to_classes(lax.optimization_barrier(start), axis)
         impossible = z == -jnp.inf
-        terms = masked(rel * w, ~impossible)
+        terms = masked(rel, ~impossible) * w
         lost = masked(_zeros(z), ~(impossible & (w != 0)), 1)
         zero = jnp.zeros((), z.dtype)
         total, impossible_mass = lax.reduce(
@@ -159,11 +159,15 @@ def _zeros(z: Array) -> Array:
 def one_pass(form: Form, inputs: Inputs) -> Totals:
     """One variadic reduction that reads the logits once: what suits a TPU."""
     operands, identity = _single_classes(form, inputs)
-    return Totals(*_reduce(operands, identity, (form.axis,)))
+    return _integral(_reduce(operands, identity, form.axis))
 
 
-def _reduce(operands: Totals, identity: Totals, axes: tuple[int, ...]) -> Totals:
-    return lax.reduce(operands, identity, merge, axes)
+def _reduce(operands: Totals, identity: Totals, axis: int) -> Totals:
+    return Totals(*lax.reduce(operands, identity, merge, (axis,)))
+
+
+def _integral(t: Totals) -> Totals:
+    return t._replace(argmax=None if t.argmax is None else t.argmax.astype(jnp.int32))
 
 
 def one_pass_gpu(form: Form, inputs: Inputs) -> Totals:
@@ -178,8 +182,8 @@ def one_pass_gpu(form: Form, inputs: Inputs) -> Totals:
     if classes % 8 == 0:
         cut = (8, classes // 8)
         operands = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *cut), operands)
-        operands = _reduce(operands, identity, (ndim,))
-    return _reduce(operands, identity, (ndim - 1,))
+        operands = _reduce(operands, identity, ndim)
+    return _integral(_reduce(operands, identity, ndim - 1))
 
 
 def _single_classes(form: Form, inputs: Inputs) -> tuple[Totals, Totals]:
@@ -189,17 +193,20 @@ def _single_classes(form: Form, inputs: Inputs) -> tuple[Totals, Totals]:
     label = label_weight = weighted = weight = expected = argmax = None
     if inputs.labels is not None:
         label, label_weight = _label_operands(form, inputs, z)
+        label_weight = None if label_weight is None else label_weight + zero
     if form.weighted:
         weighted, weight = zero, zero + mass_weights(form, inputs)
     if form.expected:
         expected = zero
     if form.argmax:
-        argmax = jnp.zeros_like(z, dtype=jnp.int32)
-        argmax += lax.broadcasted_iota(jnp.int32, z.shape, form.axis)
+        # As a number, for the tangent's sake: exact up to 2^24 classes.
+        dtype = z.dtype if z.shape[form.axis] <= 2**24 else jnp.int32
+        argmax = lax.broadcasted_iota(jnp.int32, z.shape, form.axis).astype(dtype)
+        argmax = argmax + zero.astype(dtype)
     operands = Totals(
         z, zero + 1, label, label_weight, weighted, weight, expected, argmax
     )
-    neutral = (-jnp.inf, 0, 0, 0, 0, 0, 0, 2**31 - 1, None)
+    neutral = (-jnp.inf, 0, 0, 0, 0, 0, 0, 2**31 - 1, None)  # argmax: above all
     identity = Totals._make(
         None if x is None else jnp.asarray(n, x.dtype)
         for x, n in zip(operands, neutral, strict=True)

@@ -95,13 +95,13 @@ def _rescale(t: Totals, maximum: Array) -> Totals:
     gap = masked(gap, t.maximum != maximum)  # −inf − −inf = 0
     factor = jnp.exp(gap)
     moved = t._replace(maximum=maximum, sum=t.sum * factor)
+    step = masked(gap, gap != -jnp.inf)  # 0 · −inf = 0, in slopes too
     if t.weighted is not None and t.weight is not None:
-        step = masked(t.weight * gap, t.weight != 0)
-        moved = moved._replace(weighted=t.weighted + step)
+        weighted = t.weighted + t.weight * step
+        lost = (gap == -jnp.inf) & (t.weight != 0)
+        moved = moved._replace(weighted=masked(weighted, ~lost, -jnp.inf))
     if t.expected is not None:
-        nothing = factor == 0
-        step = masked(t.sum * gap, ~nothing)
-        moved = moved._replace(expected=(t.expected + step) * factor)
+        moved = moved._replace(expected=(t.expected + t.sum * step) * factor)
     return moved
 
 

@@ -45,8 +45,8 @@ def _finish(inputs: Inputs, t: Totals) -> Totals:
         label = jnp.where(finite, label, fill)
         if inputs.keep is not None:
             label = jnp.where(~inputs.keep & jnp.isnan(label), zero, label)
-        if label_weight is not None:  # 1: a weight of 0 would hide the NaN
-            label_weight = jnp.where(nowhere, zero + 1, label_weight)
+        if label_weight is not None:  # a weight of 0 would hide the NaN
+            label_weight = masked(label_weight, ~jnp.isnan(label), 1)
     return t._replace(
         sum=jnp.where(finite, t.sum, fill if inputs.keep is None else fill + 1),
         label=label,
@@ -165,7 +165,7 @@ def _tangent(
         if form.weighted:
             sums["weighted"] = jnp.sum(mass_weights(form, inputs) * dz, axis)
         if form.expected:
-            slope = masked(e * (1 + rel), e != 0)
+            slope = e * (1 + masked(rel, e != 0))
             sums["expected"] = poison * jnp.sum(slope * dz, axis)
     if form.weighted and ("distribution" in moved or "class_weights" in moved):
         dw = mass_weights(
@@ -214,7 +214,7 @@ def _shift(inputs: Inputs, t: Totals) -> Array:
     fill = jnp.full_like(t.maximum, jnp.nan)
     if inputs.keep is not None:
         fill = masked(fill, inputs.keep)
-    return lax.stop_gradient(jnp.where(t.finite, t.maximum, fill))
+    return jnp.where(t.finite, t.maximum, fill)
 
 
 def log_probabilities(
