@@ -1,0 +1,264 @@
+"""The names, their documentation, and how the package is put together."""
+
+import ast
+import importlib.metadata
+import importlib.resources
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jxent
+
+
+PACKAGE = Path(inspect.getfile(jxent)).parent
+REPOSITORY = Path(__file__).parent.parent
+
+# Each imports only from those before it.
+LAYERS = [
+    "_checks",
+    "_arrays",
+    "_reduction",
+    "_statistics",
+    "_labels",
+    "_tiles",
+    "_linear",
+    "_softmax",
+    "_sigmoid",
+    "_probabilities",
+    "metrics",
+    "torch",
+    "keras",
+]
+PUBLIC_MODULES = {"metrics", "torch", "keras"}
+
+
+def public_names():
+    return {
+        name
+        for name, value in vars(jxent).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+
+
+def test_all_is_sorted_and_complete():
+    """`__all__` lists exactly the public names."""
+    assert list(jxent.__all__) == sorted(jxent.__all__)
+    assert len(set(jxent.__all__)) == len(jxent.__all__)
+    assert set(jxent.__all__) - PUBLIC_MODULES == public_names()
+
+
+def test_no_module_is_public_by_accident():
+    """Only underscored modules, and the faces that are meant to be imported."""
+    for name, value in vars(jxent).items():
+        if inspect.ismodule(value) and value.__name__.startswith("jxent."):
+            assert name.startswith("_") or name in PUBLIC_MODULES
+
+
+def test_version():
+    """`__version__` is the installed distribution's."""
+    assert jxent.__version__ == importlib.metadata.version("jxent")
+
+
+def test_types_are_shipped():
+    """py.typed lies in the package, so that type checkers read the annotations."""
+    assert importlib.resources.files("jxent").joinpath("py.typed").is_file()
+
+
+# Documentation ------------------------------------------------------------------------
+
+FUNCTIONS = [n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))]
+SECTIONS = ("Args", "Returns", "Numerics", "Raises", "Example", "Source", "See also")
+# Named after nothing in the literature, or without a number to speak of.
+WITHOUT = {"reduce": {"Source"}, "next_token_labels": {"Numerics"}}
+
+
+def sections_of(name):
+    text = inspect.getdoc(getattr(jxent, name)) or ""
+    found = re.findall(r"^([A-Z][A-Za-z ]*):$", text, re.MULTILINE)
+    return text, found
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_docstring_has_its_sections(name):
+    """One line first, then the sections in one order."""
+    text, found = sections_of(name)
+    first, _, rest = text.partition("\n")
+    assert first.endswith(".")
+    assert not rest or rest.startswith("\n")
+    expected = [s for s in SECTIONS if s not in WITHOUT.get(name, ())]
+    assert found == expected
+
+
+def test_the_statistics_are_documented():
+    """Each field has its line under Attributes, each property its docstring."""
+    text, found = sections_of("SoftmaxStatistics")
+    assert found == ["Attributes"]
+    fields = re.findall(r"^  (\w+): ", text, re.MULTILINE)
+    assert tuple(fields) == jxent.SoftmaxStatistics._fields
+    for name in ("lse", "log_prob", "entropy"):
+        assert inspect.getdoc(getattr(jxent.SoftmaxStatistics, name))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_parameter_is_documented_and_annotated(name):
+    """Each parameter has a type, and a place in Args; the result has a type."""
+    signature = inspect.signature(getattr(jxent, name))
+    assert signature.return_annotation is not inspect.Signature.empty
+    text, _ = sections_of(name)
+    listed = text.partition("Args:\n")[2].partition("\nReturns:")[0]
+    entries = re.findall(r"^  (\w[\w,\s]*?):\s", listed, re.MULTILINE)
+    documented = {n.strip() for entry in entries for n in entry.split(",")}
+    assert documented == set(signature.parameters)
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty
+
+
+def test_one_option_has_one_default():
+    """The same option means the same in every function that has it."""
+    defaults = {}
+    for name in FUNCTIONS:
+        for parameter in inspect.signature(getattr(jxent, name)).parameters.values():
+            defaults.setdefault(parameter.name, {})[name] = parameter.default
+    allowed = {
+        "axis": {"reduce"},  # all axes
+        "reduction": {"reduce"},  # the mean
+        "entropy": set(),
+        "ignore_index": {"next_token_labels"},  # the id it writes
+    }
+    for option, by_function in defaults.items():
+        values = {
+            repr(value)
+            for name, value in by_function.items()
+            if name not in allowed.get(option, ())
+            and value is not inspect.Parameter.empty
+        }
+        assert len(values) <= 1, (option, by_function)
+
+
+# Modules ------------------------------------------------------------------------------
+
+
+def modules():
+    """Dotted names below the package, and their syntax trees."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        yield parts, path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(parts, path, tree):
+    """What a module imports from the package, as dotted names below it."""
+    here = parts if path.name == "__init__.py" else parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = here[: len(here) - node.level + 1]
+            elif (node.module or "").split(".")[0] == "jxent":
+                base = ()
+            else:
+                continue
+            inside = tuple((node.module or "").removeprefix("jxent").split("."))
+            base += tuple(part for part in inside if part)
+            for name in node.names:
+                yield base + (name.name,)
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                first, *rest = name.name.split(".")
+                if first == "jxent":
+                    yield tuple(rest)
+
+
+def graph():
+    """Edges between modules: who imports whom."""
+    found = list(modules())
+    known = {parts for parts, *_ in found}
+    edges = {}
+    for parts, path, tree in found:
+        targets = set()
+        for target in imports_of(parts, path, tree):
+            while target not in known:  # a name in a module, not a module
+                target = target[:-1]
+            targets.add(target)
+        edges[parts] = targets
+    return edges
+
+
+def test_every_module_has_a_layer():
+    """A new part says where it stands."""
+    assert {parts[0] for parts, *_ in modules() if parts} <= set(LAYERS)
+
+
+def test_imports_go_one_way():
+    """A part imports only from the parts before it."""
+    for parts, targets in graph().items():
+        if not parts:
+            continue
+        for target in targets:
+            if not target:
+                pytest.fail(f"{'.'.join(parts)} imports the package's own face")
+            if target[0] != parts[0]:
+                assert LAYERS.index(target[0]) < LAYERS.index(parts[0]), (parts, target)
+
+
+def test_imports_have_no_cycle():
+    """Module by module, inside packages too."""
+    edges = graph()
+    done, path = set(), []
+
+    def visit(node):
+        assert node not in path, path[path.index(node) :]
+        if node in done:
+            return
+        path.append(node)
+        for target in edges[node]:
+            visit(target)
+        done.add(path.pop())
+
+    for node in edges:
+        visit(node)
+    assert done == set(edges)
+
+
+def test_import_brings_in_nothing_but_jax():
+    """`import jxent` loads no framework, and no package that JAX does not load."""
+    loaded = "{m.split('.')[0] for m in sys.modules if m.split('.')[0] not in known}"
+    code = (
+        "import sys; import jax, jax.numpy, jax.experimental.checkify; "
+        "known = {m.split('.')[0] for m in sys.modules} | sys.stdlib_module_names; "
+        f"import jxent; print(*sorted({loaded}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert set(result.stdout.split()) <= {"jxent", "jaxtyping", "wadler_lindig"}
+
+
+def sources():
+    for folder in ("jxent", "tests", "examples", "benchmarks"):
+        yield from sorted((REPOSITORY / folder).rglob("*.py"))
+
+
+def test_no_private_module_of_jax_is_imported():
+    """Anywhere: what JAX keeps to itself may go with any release."""
+    found = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Attribute):
+                names = [ast.unparse(node)]
+            found += [
+                (path.name, name)
+                for name in names
+                if re.match(r"(jax|jaxlib)\b.*\._(?!_)", name)
+            ]
+    assert len(list(sources())) > 10
+    assert found == []

@@ -1,0 +1,705 @@
+"""What every loss promises, over every row of the table in `cases`."""
+
+import functools
+import itertools
+
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.test_util import check_grads
+
+import jxent
+from tests import oracles
+from tests.cases import (
+    BARE,
+    CASES,
+    CLASSES,
+    MASKED,
+    REAL,
+    RICHEST,
+    SMOOTHEST,
+    WEIGHTS,
+    ids,
+    shares,
+    yes_no,
+)
+
+
+every = pytest.mark.parametrize("case", CASES, ids=str)
+every_loss = pytest.mark.parametrize("case", RICHEST, ids=str)
+
+
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
+
+def those_that_take(*options, cases=CASES):
+    chosen = [c for c in cases if all(c.takes(o) for o in options)]
+    return pytest.mark.parametrize("case", chosen, ids=str)
+
+
+with_ids = pytest.mark.parametrize(
+    "case", [c for c in BARE if c.labels is ids], ids=str
+)
+
+
+def close(got, wanted, tolerance=1e-12):
+    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def same_bits(a, b):
+    assert jax.tree.map(lambda x: (x.dtype, x.shape), a) == jax.tree.map(
+        lambda x: (x.dtype, x.shape), b
+    )
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def floats(inputs):
+    """The inputs that a loss has derivatives in, and a function of these alone."""
+    moving = [i for i, x in enumerate(inputs) if x.dtype.kind == "f"]
+
+    def all_of(*values):
+        whole = list(inputs)
+        for i, value in zip(moving, values, strict=True):
+            whole[i] = value
+        return whole
+
+    return tuple(jnp.asarray(inputs[i]) for i in moving), all_of
+
+
+def weighed(losses):
+    """One number in which every row counts differently."""
+    factors = jnp.cos(jnp.arange(losses.size, dtype=losses.dtype))
+    return jnp.sum(losses * factors.reshape(losses.shape))
+
+
+def test_the_table_has_every_public_loss():
+    """A new public function is a row of the table, or is named here."""
+    no_losses = {
+        "SoftmaxStatistics",
+        "next_token_labels",
+        "reduce",
+        "smooth_labels",
+        "softmax_statistics",
+        "total_weight",
+    }
+    functions = {case.loss.function for case in CASES}
+    missing = {
+        name
+        for name in jxent.__all__
+        if name not in no_losses and getattr(jxent, name) not in functions
+    }
+    assert not missing
+
+
+# Values -------------------------------------------------------------------------------
+
+
+@every
+def test_equals_its_oracle_under_every_transformation(case, x64, rng):
+    """Eager, jit and vmap give the formula's float64 value."""
+    inputs = case.inputs(rng, rows=(2, 3))
+    wanted = case.oracle(*inputs)
+    got = case(*inputs)
+    assert got.dtype == jnp.float64
+    assert got.shape == wanted.shape
+    close(got, wanted)
+    close(jax.jit(case)(*inputs), wanted)
+    close(jax.vmap(case)(*map(jnp.asarray, inputs)), wanted)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+@those_that_take("axis", cases=RICHEST)
+def test_any_rank_and_any_axis(case, rank, x64, rng):
+    """The classes may lie along any axis of any rank, counted from either end."""
+    for axis in range(rank):
+        inputs = case.inputs(rng, rows=(2, 3, 2)[: rank - 1], axis=axis)
+        wanted = case.oracle(*inputs, axis=axis)
+        close(case(*inputs, axis=axis), wanted)
+        close(case(*inputs, axis=axis - rank), wanted)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+@those_that_take("elementwise", cases=RICHEST)
+def test_any_rank(case, rank, x64, rng):
+    inputs = case.inputs(rng, rows=(2, 3, 2)[: rank - 1])
+    close(case(*inputs), case.oracle(*inputs))
+
+
+@those_that_take("axis", cases=BARE)
+def test_several_axes_make_up_the_classes(case, x64, rng):
+    """A tuple of axes counts through the classes in the tuple's order; None is all."""
+    inputs = case.inputs(rng, rows=(4,))
+    x = inputs[0].reshape(4, 5, 1)
+    flat = case(*inputs)
+    labels = [y if y.ndim == 1 else y.reshape(x.shape) for y in inputs[1:]]
+    close(case(x, *labels, axis=(1, 2)), flat)
+    close(case(x, *labels, axis=(-1, 1)), flat)
+    one = [y[2] for y in (x, *labels)]
+    close(case(*one, axis=None), flat[2])
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@those_that_take("rows", cases=RICHEST)
+def test_reductions(case, reduction, x64, rng):
+    """Σ r loss / Σ r, with where and weights of every allowed shape."""
+    inputs = case.inputs(rng, rows=(2, 3))
+    rows = case.rows(inputs)
+    weights = rng.uniform(0.5, 2, rows)
+    where = rng.random(rows) < 0.7
+    thin = np.array([True, False])[(...,) + (None,) * (len(rows) - 1)]
+    for options in [
+        {"where": where, "weights": weights},
+        {"where": thin, "weights": np.float64(0.5)},
+        {"where": np.bool_(True), "weights": weights[:, :1]},
+    ]:
+        got = case(*inputs, reduction=reduction, **options)
+        close(got, case.oracle(*inputs, reduction=reduction, **options))
+    if reduction == "mean":
+        got = case(*inputs, weights=weights, reduction="mean", normalizer=7.0)
+        close(got, (weights * case.oracle(*inputs)).sum() / 7)
+
+
+# Derivatives --------------------------------------------------------------------------
+
+
+@every
+def test_gradient_equals_central_differences_of_the_oracle(case, x64, rng):
+    inputs = case.inputs(rng)
+    values, all_of = floats(inputs)
+
+    def total(*values):
+        return weighed(case(*all_of(*values)))
+
+    gradients = jax.jit(jax.grad(total, tuple(range(len(values)))))(*values)
+    factors = np.cos(np.arange(np.prod(case.rows(inputs))))
+    for i, gradient in enumerate(gradients):
+
+        def truth(value, i=i):
+            varied = values[:i] + (value,) + values[i + 1 :]
+            return (factors * case.oracle(*all_of(*varied)).ravel()).sum()
+
+        close(gradient, oracles.central_differences(truth, values[i]), 1e-8)
+
+
+@pytest.mark.parametrize("case", SMOOTHEST, ids=str)
+def test_first_and_second_order_in_both_modes(case, x64, rng):
+    """Forward, reverse, and each over the other, against numerical derivatives."""
+    values, all_of = floats(case.inputs(rng, rows=(2,)))
+    f = jax.jit(lambda *values: case(*all_of(*values)))
+    check_grads(f, values, 2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5, eps=1e-5)
+
+
+@every_loss
+def test_forward_equals_reverse_and_hessian_is_right(case, x64, rng):
+    x, *rest = map(jnp.asarray, case.inputs(rng, rows=(2,)))
+    f = lambda x: case(x, *rest)
+    close(jax.jit(jax.jacfwd(f))(x), jax.jit(jax.jacrev(f))(x))
+    gradient = jax.jit(jax.grad(lambda x: weighed(f(x))))
+    hessian = jax.jit(jax.hessian(lambda x: weighed(f(x))))(x)
+    wanted = oracles.central_differences(gradient, x)
+    close(hessian, wanted, 1e-8)
+    twice = jax.jit(jax.grad(lambda x: weighed(gradient(x))))(x)
+    factors = np.cos(np.arange(x.size)).reshape(x.shape)
+    close(twice, np.tensordot(factors, wanted, x.ndim), 1e-8)
+
+
+@every_loss
+def test_per_example_gradients(case, x64, rng):
+    """vmap of grad gives each row the gradient it has alone."""
+    inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(4,))))
+    gradient = jax.grad(lambda *row: weighed(case(*row)))
+    got = jax.jit(jax.vmap(gradient))(*inputs)
+    alone = jax.jit(gradient)
+    for i in range(4):
+        close(got[i], alone(*(x[i] for x in inputs)))
+
+
+@every_loss
+def test_scan_equals_the_unrolled_loop(case, x64, rng):
+    """Value, gradient and both hessian-vector products, with and without checkpoint."""
+    inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(2, 2))))
+    scale = jnp.asarray(rng.uniform(0.8, 1, inputs[0].shape[1:]))
+    direction = jnp.asarray(rng.normal(size=scale.shape))
+
+    def step(total, row, scale):
+        return total + weighed(case(scale * row[0], *row[1:])) * (1 + total)
+
+    def scan_of(step):
+        def scanned(scale):
+            start = jnp.zeros_like(scale, shape=())
+            body = lambda total, row: (step(total, row, scale), None)
+            return lax.scan(body, start, inputs)[0]
+
+        return scanned
+
+    def unrolled(scale):
+        total = jnp.zeros_like(scale, shape=())
+        for i in range(2):
+            total = step(total, tuple(x[i] for x in inputs), scale)
+        return total
+
+    def forward(f):
+        value, tangent = jax.jvp(f, (scale,), (direction,))
+        return value, tangent, *jax.jvp(jax.grad(f), (scale,), (direction,))
+
+    def reverse(f):
+        return jax.grad(lambda s: jnp.vdot(jax.grad(f)(s), direction))(scale)
+
+    def quickly(order, f):
+        return jax.jit(functools.partial(order, f), compiler_options=QUICK)()
+
+    wanted = quickly(forward, unrolled)
+    for scanned in (scan_of(step), scan_of(jax.checkpoint(step))):
+        for a, b in zip(quickly(forward, scanned), wanted, strict=True):
+            close(a, b, 1e-11)
+    close(quickly(reverse, scan_of(step)), wanted[-1], 1e-11)
+
+
+# Rows that count for nothing ----------------------------------------------------------
+
+GARBAGE = (np.nan, np.inf, -np.inf, 1e38)
+
+
+def spoiled(inputs, dropped, garbage):
+    """The same inputs, the dropped rows filled with what no loss is defined on."""
+    made = []
+    for x in inputs:
+        x = x.copy()
+        if x.dtype.kind == "f":
+            x[dropped] = garbage
+        elif x.dtype.kind == "i":
+            x[dropped] = 10**6
+        made.append(x)
+    return tuple(made)
+
+
+def dropping(case, dropped, how):
+    """The options by which a loss drops rows."""
+    if how == "where":
+        return {"where": ~dropped}
+    return {"weights": np.where(dropped, 0.0, 1.0)}
+
+
+def ways_to_drop(case):
+    return ["where", "weights"] if case.takes("rows") else ["where"]
+
+
+DROPS = [(case, how) for case in RICHEST for how in ways_to_drop(case)]
+
+
+@pytest.mark.parametrize(
+    ("case", "how"), DROPS, ids=lambda x: x if isinstance(x, str) else str(x)
+)
+def test_dropped_rows_are_exactly_zero(case, how, x64, rng):
+    """Whatever a dropped row holds: loss, gradient and jvp are 0, the rest right."""
+    inputs = case.inputs(rng, rows=(4,))
+    dropped = np.zeros(case.rows(inputs), bool)
+    dropped[[0, 2]] = True
+    rows = dropped.reshape(4, -1)[:, 0]
+    options = dropping(case, dropped, how)
+    values, _ = floats(inputs)
+    tangents = tuple(jnp.ones_like(v) for v in values)
+
+    @jax.jit
+    def all_of_it(*inputs):
+        values, all_of = floats_of(inputs)
+        f = lambda *values: case(*all_of(*values), **options)
+        losses, moved = jax.jvp(f, values, tangents)
+        _, pull = jax.vjp(f, *values)
+        return losses, moved, pull(jnp.ones_like(losses))
+
+    clean = all_of_it(*inputs)
+    for garbage in GARBAGE:
+        losses, moved, gradients = all_of_it(*spoiled(inputs, dropped, garbage))
+        assert not np.any(losses[rows])
+        assert not np.any(moved[rows])
+        close(losses, clean[0])
+        close(moved, clean[1])
+        for gradient, wanted in zip(gradients, clean[2], strict=True):
+            assert not np.any(gradient[rows])
+            close(gradient, wanted)
+
+
+def floats_of(inputs):
+    """`floats`, under a trace."""
+    moving = [i for i, x in enumerate(inputs) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    def all_of(*values):
+        whole = list(inputs)
+        for i, value in zip(moving, values, strict=True):
+            whole[i] = value
+        return whole
+
+    return tuple(inputs[i] for i in moving), all_of
+
+
+@those_that_take("rows", cases=RICHEST)
+def test_dropped_rows_under_a_reduction(case, x64, rng):
+    """Sum, mean and their gradients are those of the other rows alone."""
+    inputs = case.inputs(rng, rows=(4,))
+    dropped = np.zeros(case.rows(inputs), bool)
+    dropped[[1, 3]] = True
+    kept = np.array([0, 2])
+
+    def both(*inputs, **options):
+        def f(x):
+            losses = functools.partial(case, x, *inputs[1:], **options)
+            return losses(reduction="sum"), losses(reduction="mean")
+
+        values, pull = jax.vjp(f, inputs[0])
+        one, zero = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
+        return values, pull((one, zero))[0], pull((zero, one))[0]
+
+    values, *gradients = jax.jit(both)(*(x[kept] for x in inputs))
+    for how in ("where", "weights"):
+        options = dropping(case, dropped, how)
+        f = jax.jit(functools.partial(both, **options))
+        for garbage in GARBAGE:
+            got, *slopes = f(*spoiled(inputs, dropped, garbage))
+            close(got, values)
+            for slope, gradient in zip(slopes, gradients, strict=True):
+                close(slope[kept], gradient)
+                assert not np.any(slope[np.array([1, 3])])
+
+
+@those_that_take("ignore_index", cases=BARE)
+def test_only_ids_can_be_ignored(case, rng):
+    """ignore_index with distributions is an error that says what to do instead."""
+    inputs = case.inputs(rng)
+    if case.labels is ids:
+        assert case(*inputs, ignore_index=-100).shape == (3,)
+        return
+    with pytest.raises(ValueError, match="needs integer class ids"):
+        case(*inputs, ignore_index=-100)
+
+
+@with_ids
+def test_ignored_ids_are_dropped(case, x64, rng):
+    """Rows whose id is ignore_index count for nothing, whatever their logits hold."""
+    x, y = case.inputs(rng, rows=(4,))
+    y[[0, 2]] = -100
+    f = jax.jit(lambda x: jax.vjp(lambda x: case(x, y, ignore_index=-100), x)[0])
+    pull = jax.jit(jax.grad(lambda x: jnp.sum(case(x, y, ignore_index=-100))))
+    wanted = case.oracle(x[1::2], y[1::2])
+    gradient = jax.grad(lambda x: jnp.sum(case(x, y[1::2])))(jnp.asarray(x[1::2]))
+    for garbage in (1.0, *GARBAGE):
+        bad = x.copy()
+        bad[[0, 2]] = garbage
+        assert not np.any(f(bad)[::2])
+        close(f(bad)[1::2], wanted)
+        assert not np.any(pull(bad)[::2])
+        close(pull(bad)[1::2], gradient)
+
+
+@those_that_take("rows", cases=RICHEST)
+def test_nothing_left_is_zero(case, x64, rng):
+    """Every row dropped: 0 with gradient 0 for every reduction, with NaN everywhere."""
+    inputs = case.inputs(rng)
+    everything = np.ones(case.rows(inputs), bool)
+    for how in ("where", "weights"):
+        options = dropping(case, everything, how)
+
+        def f(x, *labels, options=options):
+            return [
+                jnp.sum(case(x, *labels, reduction=reduction, **options))
+                for reduction in ("none", "sum", "mean")
+            ]
+
+        f = jax.jit(lambda *a, f=f: (f(*a), jax.jacrev(f)(*a)))
+        for garbage in (0.5, *GARBAGE):
+            values, gradients = f(*spoiled(inputs, everything, garbage))
+            assert not np.any(values)
+            assert not np.any(gradients)
+
+
+@those_that_take("mask", cases=RICHEST)
+def test_every_class_masked_is_zero(case, x64, rng):
+    """A row whose classes are all impossible: 0 with gradient 0, for ids too."""
+    inputs = case.inputs(rng, rows=(3,))
+    where = np.ones((3, CLASSES), bool)
+    where[1] = False
+    f = jax.jit(lambda x: case(x, *inputs[1:], where=where))
+    x = inputs[0].copy()
+    close(f(x), case.oracle(*inputs, where=where))
+    jacobian = jax.jit(jax.jacrev(f))
+    assert np.all(np.isfinite(jacobian(x)))
+    for garbage in GARBAGE:
+        x[1] = garbage
+        close(f(x), case.oracle(*inputs, where=where))
+        assert f(x)[1] == 0
+        assert not np.any(jacobian(x)[:, 1])
+
+
+@every_loss
+@pytest.mark.parametrize("rows", [(0,), (2, 0)])
+def test_no_rows(case, rows, rng):
+    """N = 0: empty losses, and 0 with an empty gradient for every reduction."""
+    inputs = case.inputs(rng, rows=rows)
+    losses, pull = jax.vjp(lambda x: case(x, *inputs[1:]), jnp.asarray(inputs[0]))
+    assert losses.shape == case.rows(inputs)
+    assert pull(losses)[0].shape == inputs[0].shape
+    if case.takes("rows"):
+        assert case(*inputs, reduction="sum") == 0
+        assert case(*inputs, reduction="mean") == 0
+
+
+# Bad labels ---------------------------------------------------------------------------
+
+
+@with_ids
+def test_bad_ids_are_nan_and_never_wrap(case, x64, rng):
+    """An id out of range or on a masked class: NaN loss and gradient, that row only."""
+    x, good = case.inputs(rng, rows=(3,))
+    others = np.array([0, 2])
+    kinds = [{}, {"label_smoothing": 1.0}, {"class_weights": np.where(REAL, 1.0, 0.0)}]
+    for options in kinds if case.takes("class_weights") else [{}]:
+        f = lambda x, y, o=options: case(x, y, class_mask=REAL, **o)
+        slope = jax.grad(lambda x, y, f=f: jnp.sum(f(x, y)))
+        both = jax.jit(lambda x, y, f=f, slope=slope: (f(x, y), slope(x, y)))
+        wanted = both(x, good)
+        for bad in (-1, -CLASSES, -CLASSES - 1, -100, CLASSES, 255, 2**31 - 1, MASKED):
+            y = good.copy()
+            y[1] = bad
+            losses, slopes = both(x, y)
+            assert np.isnan(losses[1])
+            assert np.all(np.isnan(slopes[1][REAL]))
+            close(losses[others], wanted[0][others])
+            close(slopes[others], wanted[1][others])
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.int8, np.uint8, np.int16, np.uint16, np.uint32, np.int64, np.uint64]
+)
+@with_ids
+def test_ids_of_any_integer_dtype(case, dtype, x64, rng):
+    """Also where the class count does not fit into the labels' dtype."""
+    shape = (4, 300)
+    x = case.loss.x(rng, shape, 1)
+    info = np.iinfo(dtype)
+    y = np.array([0, 1, 100, min(info.max, 299)], dtype)
+    close(case(x, y), case.oracle(x, y.astype(np.int64)))
+    y[0] = info.max
+    assert np.isnan(case(x, y)[0]) == (int(info.max) >= 300)
+
+
+# Extreme logits -----------------------------------------------------------------------
+
+EXTREMES = [
+    row
+    for row in itertools.product([-1e4, -100.0, 0.0, 1.0, 1e4], repeat=3)
+    if len(set(row)) > 1
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@those_that_take("logits", cases=BARE)
+def test_extreme_logits_keep_every_derivative_finite(case, dtype, x64, rng):
+    """±1e4: the value is right, gradient and hessian are finite."""
+    x = np.array(EXTREMES, dtype)
+    rows = len(x)
+    labels = () if case.labels is None else (case.labels(rng, x.shape, 1),)
+    labels = tuple(y % 3 if y.dtype.kind == "i" else y for y in labels)
+
+    def one(x, *labels):
+        return jnp.sum(case(x, *labels))
+
+    value = jax.jit(case)(x, *labels)
+    tolerance = 1e-12 if dtype == np.float64 else 2e-6
+    close(value, case.oracle(x, *labels), tolerance)
+    labels = tuple(map(jnp.asarray, labels))
+    gradient = jax.jit(jax.vmap(jax.grad(one)))(jnp.asarray(x), *labels)
+    hessian = jax.jit(jax.vmap(jax.hessian(one)))(jnp.asarray(x), *labels)
+    assert gradient.shape == (rows, 3)
+    assert np.all(np.isfinite(gradient))
+    assert np.all(np.isfinite(hessian))
+
+
+@pytest.mark.parametrize(
+    "focal",
+    [
+        (jxent.softmax_focal_loss, oracles.softmax_focal_loss, np.array([[0], [1]])),
+        (jxent.sigmoid_focal_loss, oracles.sigmoid_focal_loss, np.array([[0.0], [1]])),
+    ],
+    ids=["softmax", "sigmoid"],
+)
+def test_focal_derivatives_are_finite_for_every_gamma(focal, x64):
+    """(1 − p)^γ itself has no slope at p = 1 for γ < 1, nor a second one for γ < 2."""
+    loss, oracle, labels = focal
+    z = np.array([-1e4, -800, -40, -1, 0, 1, 40, 800, 1e4])
+    softmax = loss is jxent.softmax_focal_loss
+    x = np.stack([np.zeros_like(z), z], -1) if softmax else z
+    y = np.broadcast_to(labels, (2, len(z)))
+    one = lambda x, y, gamma: loss(x, y, gamma=gamma)
+    over = lambda f: jax.jit(jax.vmap(jax.vmap(f, (0, 0, None)), (None, 0, None)))
+    value, gradient, hessian = over(one), over(jax.grad(one)), over(jax.hessian(one))
+    for gamma in (0.0, 0.5, 1.0, 1.5, 2.0, 5.0):
+        g = jnp.float64(gamma)
+        wanted = np.stack([oracle(x, row, gamma=gamma) for row in y])
+        close(value(x, y, g), wanted, 1e-11)
+        assert np.all(np.isfinite(gradient(x, y, g)))
+        assert np.all(np.isfinite(hessian(x, y, g)))
+
+
+def softmax_options(case):
+    """Options that leave a loss the same when all logits move together."""
+    if not case.takes("class_weights"):
+        return [{}]
+    return [
+        {},
+        {"label_smoothing": 0.1},
+        {"label_smoothing": 0.1} | dict(class_weights=WEIGHTS),
+    ]
+
+
+SHIFTED = [
+    (case, options)
+    for case in BARE
+    if case.takes("logits") and case.takes("axis")
+    for options in softmax_options(case)
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    SHIFTED,
+    ids=lambda x: "+".join(x) if isinstance(x, dict) else str(x),
+)
+def test_an_offset_of_all_logits_costs_no_precision(case, options, rng):
+    """Logits around ±1e4 in float32, exact there, are as accurate as around 0."""
+    eps = float(np.finfo(np.float32).eps)
+    x, *labels = case.inputs(rng, rows=(40,))
+    x = np.round(x * 64) / 64
+    labels = [y.astype(np.float32) if y.dtype == np.float64 else y for y in labels]
+    truth = case.oracle(x, *labels, **options)
+    f = jax.jit(jax.value_and_grad(lambda x: weighed(case(x, *labels, **options))))
+    losses = jax.jit(lambda x: case(x, *labels, **options))
+    near, near_slope = losses(np.float32(x)), f(np.float32(x))[1]
+    error = np.max(np.abs(near - truth) / np.maximum(1, np.abs(truth)))
+    for offset in (1e4, -1e4):
+        far = np.float32(x + offset)
+        assert np.all(far.astype(np.float64) == x + offset)
+        got, slope = losses(far), f(far)[1]
+        worst = np.max(np.abs(got - truth) / np.maximum(1, np.abs(truth)))
+        assert worst <= error + 4 * eps
+        np.testing.assert_allclose(slope, near_slope, rtol=8 * eps, atol=8 * eps)
+
+
+@those_that_take("logits", "axis", cases=BARE)
+def test_impossible_classes(case, x64, rng):
+    """A logit of −inf takes no part, and 0 · (−inf) is 0; the gradient is finite."""
+    x, *labels = case.inputs(rng)
+    x[:, 3] = -np.inf
+    if case.labels is shares:
+        labels[0][:, 3] = 0
+    few = [y if y.dtype.kind == "i" else np.delete(y, 3, 1) for y in labels]
+    if case.labels is ids:
+        few = [np.where(y > 3, y - 1, y) for y in few]
+    close(case(x, *labels), case.oracle(np.delete(x, 3, 1), *few))
+    slopes = jax.jit(jax.jacrev(case))(x, *labels)
+    assert np.all(np.isfinite(slopes))
+    assert np.all(
+        np.isfinite(jax.jit(jax.hessian(lambda x: jnp.sum(case(x, *labels))))(x))
+    )
+    assert not np.any(slopes[:, :, 3])
+
+
+@those_that_take("logits", "axis", "rows", cases=BARE)
+def test_an_impossible_label_costs_infinity(case, x64, rng):
+    """−inf at the label's own class: +inf, with a finite gradient."""
+    x, y = case.inputs(rng)
+    x[:, 1] = -np.inf
+    if case.labels is ids:
+        y[1] = 1
+        y[[0, 2]] = 0
+    else:
+        y[[0, 2], 1] = 0
+    losses, gradient = jax.jit(
+        lambda x: (case(x, y), jax.grad(lambda x: jnp.sum(case(x, y)))(x))
+    )(x)
+    assert losses[1] == np.inf
+    assert np.all(np.isfinite(losses[np.array([0, 2])]))
+    assert np.all(np.isfinite(gradient))
+
+
+@those_that_take("logits", "axis", cases=BARE)
+def test_rows_of_infinities_are_nan(case, rng):
+    """A row of −inf only and a logit of +inf: NaN, in that row alone."""
+    x, *labels = case.inputs(rng, rows=(3,))
+    x[0] = -np.inf
+    x[1, 2] = np.inf
+    losses = case(x, *labels)
+    np.testing.assert_array_equal(np.isnan(losses), [True, True, False])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        c
+        for c in BARE
+        if c.takes("elementwise") and c.labels is yes_no and c.takes("logits")
+    ],
+    ids=str,
+)
+def test_infinite_logits_of_a_yes_no_label(case, x64):
+    """±inf: 0 or +inf, as the limit of the formula has it, with a finite gradient."""
+    x, y = np.array([np.inf, np.inf, -np.inf, -np.inf]), np.array([1, 0, 1, 0])
+    losses, gradient = jax.jit(
+        lambda x: (case(x, y), jax.grad(lambda x: jnp.sum(case(x, y)))(x))
+    )(x)
+    np.testing.assert_array_equal(losses, [0, np.inf, np.inf, 0])
+    assert np.all(np.isfinite(gradient))
+
+
+# Dtypes, bits, arrays -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@every_loss
+def test_half_precision_in_float32_out(case, dtype, rng):
+    """Computed and returned in float32; each gradient has its own input's dtype."""
+    inputs = case.inputs(rng)
+    cast = [jnp.asarray(x, dtype if x.dtype.kind == "f" else x.dtype) for x in inputs]
+    values, all_of = floats_of(cast)
+    losses, pull = jax.vjp(lambda *values: case(*all_of(*values)), *values)
+    assert losses.dtype == jnp.float32
+    assert all(g.dtype == dtype for g in pull(losses))
+    rounded = [np.asarray(x, np.float64) if x.dtype == dtype else x for x in cast]
+    close(losses, case.oracle(*rounded), 2e-6)
+
+
+@every_loss
+def test_float32_stays_float32_where_float64_is_on(case, x64, rng):
+    """The logits alone decide; float64 inputs stay float64."""
+    inputs = case.inputs(rng)
+    cast = [np.float32(x) if x.dtype.kind == "f" else x for x in inputs]
+    assert case(*cast).dtype == jnp.float32
+    assert case(*inputs).dtype == jnp.float64
+
+
+@every_loss
+def test_two_calls_give_identical_bits(case, rng):
+    inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(7, 9))))
+    f = jax.jit(jax.value_and_grad(lambda *inputs: jnp.sum(case(*inputs))))
+    same_bits(f(*inputs), f(*inputs))
+    same_bits(case(*inputs), case(*inputs))
+
+
+@every_loss
+def test_accepts_what_looks_like_an_array(case, rng):
+    """numpy arrays, lists and `nnx.Param` give what jax arrays give."""
+    inputs = case.inputs(rng)
+    wanted = case(*map(jnp.asarray, inputs))
+    same_bits(case(*inputs), wanted)
+    same_bits(case(*(x.tolist() for x in inputs)), wanted)
+    same_bits(case(*(nnx.Param(jnp.asarray(x)) for x in inputs)), wanted)
+    for name, option in case.options.items():
+        if isinstance(option, np.ndarray):
+            same_bits(case(*inputs, **{name: nnx.Param(jnp.asarray(option))}), wanted)
+            same_bits(case(*inputs, **{name: option.tolist()}), wanted)

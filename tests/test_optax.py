@@ -1,0 +1,368 @@
+"""Calls written for Optax: the same values and gradients, or a stated difference."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.losses
+import pytest
+
+import jxent
+
+
+INF, NAN = jnp.inf, jnp.nan
+NAMES = [
+    "generalized_kl_divergence",
+    "kl_divergence",
+    "kl_divergence_with_log_targets",
+    "poly_loss_cross_entropy",
+    "safe_softmax_cross_entropy",
+    "sigmoid_binary_cross_entropy",
+    "sigmoid_focal_loss",
+    "smooth_labels",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+]
+
+
+def of_optax(name):
+    """Optax's function, called under JAX's default promotion, which it relies on."""
+    function = getattr(optax.losses, name)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return function(*args, **kwargs)
+
+    return call
+
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(4, 3, 5)), jnp.float32)
+Q = jax.nn.softmax(jnp.asarray(RNG.normal(size=(4, 3, 5)), jnp.float32))
+IDS = jnp.asarray(RNG.integers(0, 5, (4, 3)), jnp.int32)
+ONE_HOT = jax.nn.one_hot(IDS, 5)
+LOG_P = jax.nn.log_softmax(X)
+ROWS = jnp.asarray(RNG.random((4, 3)) > 0.4)
+SOME = jnp.asarray(RNG.random((4, 3, 5)) > 0.4).at[0, 0].set(False)
+ALLOWED = SOME | (ONE_HOT > 0)  # never the label's own class
+
+
+def ids(axes, shape):
+    """Flat ids over `axes` of X, and a mask of its shape that spares them."""
+    classes = int(np.prod([X.shape[a] for a in axes]))
+    labels = jnp.asarray(RNG.integers(0, classes, shape), jnp.int32)
+    one_hot = jax.nn.one_hot(labels, classes).reshape(
+        *shape, *(X.shape[a] for a in axes)
+    )
+    rest = [a for a in range(3) if a % 3 not in {a % 3 for a in axes}]
+    order = np.argsort([a % 3 for a in (*rest, *axes)])
+    return labels, SOME | (one_hot.transpose(*order) > 0)
+
+
+BY_IDS, BY_IDS_MASK = ids((1, 2), (4,))
+PERMUTED, PERMUTED_MASK = ids((-1, 0), (3,))
+FIRST = jnp.asarray(RNG.integers(0, 4, (3, 5)), jnp.int32)
+EVERYTHING = jnp.int32(7)
+
+# (name, what is special, arguments after the first); the first is X or LOG_P.
+CALLS = [
+    ("softmax_cross_entropy", "", (Q,), {}),
+    ("softmax_cross_entropy", "axis", (Q, 1), {}),
+    ("softmax_cross_entropy", "rows", (Q, -1, ROWS), {}),
+    ("softmax_cross_entropy", "classes", (Q, -1, SOME), {}),
+    ("softmax_cross_entropy", "axis, classes", (Q, 0, SOME), {}),
+    ("softmax_cross_entropy", "kept axis", (Q,), {"where": ROWS[..., None]}),
+    ("softmax_cross_entropy", "axes", (Q, (1, 2)), {}),
+    ("softmax_cross_entropy", "axes permuted", (Q, (-1, 0)), {"where": SOME}),
+    ("softmax_cross_entropy", "axes, rows", (Q, (0, 1)), {"where": SOME[0, 1]}),
+    ("softmax_cross_entropy", "all axes", (Q, None), {"where": SOME}),
+    ("softmax_cross_entropy", "int one-hot", (ONE_HOT.astype(jnp.int32),), {}),
+    ("softmax_cross_entropy", "bool one-hot", (ONE_HOT > 0,), {"where": SOME}),
+    ("softmax_cross_entropy", "mass", (3 * Q,), {}),
+    ("softmax_cross_entropy_with_integer_labels", "", (IDS,), {}),
+    ("softmax_cross_entropy_with_integer_labels", "axis", (FIRST, 0), {}),
+    ("softmax_cross_entropy_with_integer_labels", "rows", (IDS, -1, ROWS), {}),
+    ("softmax_cross_entropy_with_integer_labels", "classes", (IDS, 2, ALLOWED), {}),
+    ("softmax_cross_entropy_with_integer_labels", "axes", (BY_IDS, (1, 2)), {}),
+    (
+        "softmax_cross_entropy_with_integer_labels",
+        "axes, classes",
+        (BY_IDS, (-2, -1), BY_IDS_MASK),
+        {},
+    ),
+    (
+        "softmax_cross_entropy_with_integer_labels",
+        "axes permuted",
+        (PERMUTED, (-1, 0), PERMUTED_MASK),
+        {},
+    ),
+    ("softmax_cross_entropy_with_integer_labels", "all", (EVERYTHING, (0, 1, 2)), {}),
+    (
+        "softmax_cross_entropy_with_integer_labels",
+        "uint8",
+        (IDS.astype(jnp.uint8),),
+        {},
+    ),
+    ("safe_softmax_cross_entropy", "", (Q,), {}),
+    ("poly_loss_cross_entropy", "", (Q,), {}),
+    ("poly_loss_cross_entropy", "axis", (Q,), {"axis": 1, "epsilon": -0.5}),
+    ("poly_loss_cross_entropy", "rows", (Q,), {"where": ROWS[..., None]}),
+    ("poly_loss_cross_entropy", "classes", (Q,), {"where": SOME}),
+    ("poly_loss_cross_entropy", "axes", (Q,), {"axis": (0, -1), "where": SOME}),
+    ("poly_loss_cross_entropy", "all axes", (Q,), {"axis": None}),
+    ("sigmoid_binary_cross_entropy", "", (Q,), {}),
+    ("sigmoid_binary_cross_entropy", "int", (ONE_HOT.astype(jnp.int32),), {}),
+    ("sigmoid_binary_cross_entropy", "bool", (ONE_HOT > 0,), {}),
+    ("sigmoid_focal_loss", "", (Q,), {}),
+    ("sigmoid_focal_loss", "bool", (ONE_HOT > 0,), {}),
+    ("sigmoid_focal_loss", "alpha", (Q,), {"alpha": 0.3, "gamma": 1.5}),
+    ("sigmoid_focal_loss", "gamma 0", (Q,), {"gamma": 0.0}),
+    ("sigmoid_focal_loss", "gamma < 1", (Q,), {"gamma": jnp.float32(0.5)}),
+    ("sigmoid_focal_loss", "alphas", (Q,), {"alpha": jnp.linspace(0, 1, 5)}),
+    ("smooth_labels", "", (0.1,), {}),
+    ("smooth_labels", "axis", (0.3,), {"axis": 0}),
+    ("smooth_labels", "axes", (jnp.float32(0.3),), {"axis": (0, -1)}),
+    ("smooth_labels", "all axes", (0.0,), {"axis": None}),
+    ("kl_divergence", "", (Q,), {}),
+    ("kl_divergence", "axis, where", (Q, 1, SOME), {}),
+    ("kl_divergence", "axes", (Q, (-1, 0)), {"where": SOME}),
+    ("kl_divergence", "all axes", (Q, None), {}),
+    ("kl_divergence_with_log_targets", "", (jnp.log(Q),), {}),
+    ("kl_divergence_with_log_targets", "axis, where", (jnp.log(Q), 0, SOME), {}),
+    ("kl_divergence_with_log_targets", "all axes", (jnp.log(Q), None, SOME), {}),
+    ("generalized_kl_divergence", "", (2 * Q,), {}),
+    ("generalized_kl_divergence", "axis, where", (Q, -2, SOME), {}),
+    ("generalized_kl_divergence", "axes", (Q, (0, 1)), {}),
+]
+
+
+def same(a, b, rtol=1e-5, atol=2e-6):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
+
+
+def test_every_shared_name_is_called():
+    """Each function that both libraries have stands in the table."""
+    shared = {n for n in jxent.__all__ if hasattr(optax.losses, n)}
+    assert shared == set(NAMES) == {name for name, *_ in CALLS}
+
+
+def is_float(a):
+    return isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jnp.floating)
+
+
+def value_and_grads(function, args, options):
+    """The losses, and the gradients of a weighted sum in the first two arguments."""
+    moved = [i for i in (0, 1) if is_float(args[i])]
+
+    def total(*arrays):
+        full = list(args)
+        for i, array in zip(moved, arrays, strict=True):
+            full[i] = array
+        losses = function(*full, **options)
+        weights = jnp.cos(jnp.arange(losses.size, dtype=jnp.float32))
+        return jnp.sum(losses * weights.reshape(losses.shape)), losses
+
+    both = jax.value_and_grad(total, tuple(range(len(moved))), has_aux=True)
+    (_, losses), grads = jax.jit(both)(*(args[i] for i in moved))
+    return losses, grads
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "options"),
+    [(name, args, options) for name, _, args, options in CALLS],
+    ids=[f"{name}-{special}" for name, special, *_ in CALLS],
+)
+def test_the_same_call(name, args, options):
+    """The same values and gradients, arguments by position where Optax has them so."""
+    first = {"kl": LOG_P, "smooth_labels": Q}.get(
+        "kl" if "kl_divergence" in name else name, X
+    )
+    args = (first, *args)
+    losses, grads = value_and_grads(getattr(jxent, name), args, options)
+    expected, expected_grads = value_and_grads(of_optax(name), args, options)
+    assert losses.shape == expected.shape
+    assert losses.dtype == expected.dtype
+    same(losses, expected)
+    assert len(grads) == len(expected_grads) > 0
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        known = ~np.isnan(expected_grad)  # Optax has NaN for labels of masked classes
+        assert not np.isnan(grad).any()
+        assert known.any()
+        same(np.where(known, grad, 0), np.where(known, expected_grad, 0))
+
+
+def test_every_derivative_of_the_hessian():
+    """Second order too, where both have it."""
+    x, q = X[0, 0], Q[0, 0]
+    for name in ("softmax_cross_entropy", "sigmoid_binary_cross_entropy"):
+        ours, theirs = (
+            jax.jit(jax.hessian(lambda x, f=f: jnp.sum(f(x, q))))(x)
+            for f in (getattr(jxent, name), of_optax(name))
+        )
+        same(ours, theirs)
+
+
+# Where the two differ -----------------------------------------------------------------
+
+
+def both(name):
+    return getattr(jxent, name), of_optax(name)
+
+
+def losses_and_grad(function, x):
+    losses, pull = jax.vjp(function, x)
+    return np.asarray(losses), np.asarray(pull(jnp.ones_like(losses))[0])
+
+
+def test_half_precision():
+    """Optax computes in bfloat16; here it is float32, in and out."""
+    x = (8 * X).astype(jnp.bfloat16)
+    ours, theirs = both("softmax_cross_entropy_with_integer_labels")
+    truth = ours(x.astype(jnp.float32), IDS)
+    assert theirs(x, IDS).dtype == jnp.bfloat16
+    assert ours(x, IDS).dtype == jnp.float32
+    same(ours(x, IDS), truth, rtol=1e-6)
+    assert np.max(np.abs(np.asarray(theirs(x, IDS), np.float32) - truth)) > 0.01
+
+
+@pytest.mark.parametrize("label", [-1, -5, 5, 100])
+def test_a_label_out_of_range(label):
+    """Optax wraps −1 to the last class, and has a finite gradient where it has NaN."""
+    x, labels = X[0], jnp.array([0, label, 2])
+    ours, theirs = both("softmax_cross_entropy_with_integer_labels")
+    losses, grad = losses_and_grad(lambda x: ours(x, labels), x)
+    assert np.isnan(losses).tolist() == [False, True, False]
+    assert np.isnan(grad[1]).all()
+    losses, grad = losses_and_grad(lambda x: theirs(x, labels), x)
+    assert np.isfinite(grad).all()
+    if label < 0:
+        same(losses, theirs(x, labels % 5))
+
+
+def test_the_label_on_a_masked_class():
+    """Optax's loss turns negative; here it is NaN."""
+    x, where = jnp.array([[0.0, 0.0, 3.0]]), jnp.array([[True, True, False]])
+    ours, theirs = both("softmax_cross_entropy_with_integer_labels")
+    assert theirs(x, jnp.array([2]), where=where) < 0
+    assert jnp.isnan(ours(x, jnp.array([2]), where=where))
+
+
+@pytest.mark.parametrize("name", ["softmax_cross_entropy", "poly_loss_cross_entropy"])
+def test_a_logit_of_minus_inf(name):
+    """0 · (−inf) is NaN in Optax's plain losses; here it is 0."""
+    x, q = jnp.array([[-INF, 0.0, 0.0]]), jnp.array([[0.0, 1.0, 0.0]])
+    ours, theirs = both(name)
+    assert np.isnan(theirs(x, q)).all()
+    losses, grad = losses_and_grad(lambda x: ours(x, q), x)
+    assert np.isfinite(losses).all()
+    assert np.isfinite(grad).all()
+
+
+def test_the_safe_loss_in_forward_mode():
+    """Optax's Jacobian at −inf is NaN; here it is that of reverse mode."""
+    x, q = jnp.array([-INF, 0.0, 0.0]), jnp.array([0.0, 1.0, 0.0])
+    ours, theirs = both("safe_softmax_cross_entropy")
+    same(ours(x, q), theirs(x, q))
+    assert np.isnan(jax.jacfwd(theirs)(x, q)).any()
+    same(jax.jacfwd(ours)(x, q), [0.0, -0.5, 0.5])
+
+
+def test_the_focal_loss_at_a_hard_label():
+    """Its slope in a label of 0 or 1 is off in Optax; here it is the formula's."""
+
+    def textbook(z, y):
+        p = jax.nn.sigmoid(z)
+        miss = 1 - (y * p + (1 - y) * (1 - p))
+        return -jnp.square(miss) * (y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
+
+    ours, theirs = (jax.grad(f, 1) for f in both("sigmoid_focal_loss"))
+    for y in (0.0, 1.0):
+        z, y = jnp.float32(0.7), jnp.float32(y)
+        expected = jax.grad(textbook, 1)(z, y)
+        same(ours(z, y), expected)
+        assert abs(theirs(z, y) - expected) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "labels", "shape"),
+    [
+        ("sigmoid_binary_cross_entropy", (4, 1), (4,), (4, 4)),
+        ("sigmoid_focal_loss", (4,), (4, 1), (4, 4)),
+        ("softmax_cross_entropy", (4, 3), (3,), (4,)),
+        ("poly_loss_cross_entropy", (4, 3), (1, 3), (4,)),
+        ("kl_divergence", (4, 3), (3,), (4,)),
+    ],
+)
+def test_labels_of_another_shape(name, x, labels, shape):
+    """Optax broadcasts them, here it is an error."""
+    ours, theirs = both(name)
+    assert theirs(jnp.zeros(x), jnp.ones(labels)).shape == shape
+    with pytest.raises(ValueError, match="expected"):
+        ours(jnp.zeros(x), jnp.ones(labels))
+
+
+def test_one_class():
+    """Optax returns 0; here it is an error."""
+    ours, theirs = both("softmax_cross_entropy")
+    assert np.all(np.asarray(theirs(jnp.ones((4, 1)), jnp.ones((4, 1)))) == 0)
+    with pytest.raises(ValueError, match="at least two classes"):
+        ours(jnp.ones((4, 1)), jnp.ones((4, 1)))
+
+
+def test_an_infinite_logit_of_a_sigmoid():
+    """NaN in Optax; here the mathematical value."""
+    x, labels = jnp.array([INF, -INF]), jnp.array([1.0, 0.0])
+    ours, theirs = both("sigmoid_binary_cross_entropy")
+    assert np.isnan(theirs(x, labels)).all()
+    same(ours(x, labels), [0.0, 0.0])
+
+
+def test_smoothing_with_masked_classes():
+    """Optax leaves them a share of the mass; here they get none."""
+    labels, where = jnp.array([[1.0, 0.0, 0.0]]), jnp.array([[True, True, False]])
+    ours, theirs = both("smooth_labels")
+    same(theirs(labels, 0.2, where=where), [[0.9, 0.1, 0.1]])
+    same(ours(labels, 0.2, where=where), [[0.9, 0.1, 0.0]])
+
+
+@pytest.mark.parametrize("name", ["kl_divergence", "generalized_kl_divergence"])
+def test_a_target_of_0(name):
+    """Optax's gradient in the target is NaN, and so is its value at log q = −inf."""
+    log_q, t = jnp.log(jnp.array([0.5, 0.5])), jnp.array([1.0, 0.0])
+    ours, theirs = both(name)
+    same(ours(log_q, t), theirs(log_q, t))
+    assert np.isnan(jax.grad(theirs, 1)(log_q, t)).any()
+    assert np.isfinite(jax.grad(ours, 1)(log_q, t)).all()
+    log_q = jnp.array([0.0, -INF])
+    assert np.isnan(theirs(log_q, t)).all()
+    same(ours(log_q, t), 0.0)
+
+
+def test_log_targets_of_minus_inf():
+    """NaN in Optax; here they count nothing."""
+    log_q, log_t = jnp.array([0.0, -INF]), jnp.array([0.0, -INF])
+    ours, theirs = both("kl_divergence_with_log_targets")
+    assert np.isnan(theirs(log_q, log_t)).all()
+    same(ours(log_q, log_t), 0.0)
+
+
+def test_where_of_the_rows_rank_in_a_divergence():
+    """Optax broadcasts it against the classes; here it means rows, as in every loss."""
+    log_q, t = LOG_P[:3, 0, :3], Q[:3, 0, :3]
+    where = jnp.array([True, False, False])
+    ours, theirs = both("kl_divergence")
+    full = theirs(log_q, t)
+    same(ours(log_q, t, where=where), jnp.where(where, full, 0.0))
+    classes = jnp.broadcast_to(where, (3, 3))
+    same(theirs(log_q, t, where=where), ours(log_q, t, where=classes))
+
+
+def test_probabilities_in_half_precision():
+    """Divergences too are summed in float32 here, in the inputs' dtype in Optax."""
+    log_q, t = LOG_P.astype(jnp.bfloat16), Q.astype(jnp.bfloat16)
+    ours, theirs = both("kl_divergence")
+    assert theirs(log_q, t).dtype == jnp.bfloat16
+    assert ours(log_q, t).dtype == jnp.float32

@@ -1,0 +1,521 @@
+"""Every option of the softmax losses, alone and together."""
+
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jxent
+from tests import oracles
+from tests.cases import CLASSES, MASKED, REAL, WEIGHTS
+
+
+ROWS = 6
+
+
+def close(got, wanted, tolerance=1e-12):
+    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def one_hot(y):
+    return (np.arange(CLASSES) == y[..., None]).astype(np.float64)
+
+
+@pytest.fixture
+def batch(x64, rng):
+    """Logits, ids that avoid the masked class, and distributions of any mass."""
+    x = 3 * rng.normal(size=(ROWS, CLASSES))
+    y = rng.choice(np.flatnonzero(REAL), ROWS)
+    return x, y, rng.uniform(0, 1, (ROWS, CLASSES))
+
+
+# The grid -----------------------------------------------------------------------------
+
+SOME_ROWS = np.array([True, True, False, True, True, False])
+SOME_CLASSES = np.ones((ROWS, CLASSES), bool)
+SOME_CLASSES[0, MASKED] = SOME_CLASSES[1, MASKED] = False
+SOME_CLASSES[2] = False
+ROW_TEMPERATURE = np.array([0.5, 1.0, 1.5, 2.0, 0.75, 1.25])
+
+GRID = {
+    "class_weights": (None, WEIGHTS, np.array([0.5, 0.0, 1.0, 2.0, 0.0])),
+    "label_smoothing": (0.0, 0.1, 1.0),
+    "z_loss": (0.0, 1e-2),
+    "logit_soft_cap": (None, 5.0),
+    "temperature": (None, 1.5, ROW_TEMPERATURE),
+    "class_mask": (None, REAL),
+    "where": (None, SOME_ROWS, SOME_CLASSES),
+    "ignore_index": (None, -100),
+    "weights": (None, np.array([1.0, 0.0, 2.0, 0.5, 1.0, 3.0])),
+    "reduction": ("none", "sum", "mean"),
+    "axis": (-1, 0),
+}
+
+
+def pairs(setting):
+    """Every two options of a setting with the places of their values."""
+    return set(itertools.combinations(sorted(setting.items()), 2))
+
+
+def covering(grid):
+    """Few settings, among which any values of any two options meet."""
+    wanted = {
+        ((a, i), (b, j))
+        for a, b in itertools.combinations(sorted(grid), 2)
+        for i in range(len(grid[a]))
+        for j in range(len(grid[b]))
+    }
+    settings = []
+    while wanted:
+        chosen = dict(min(wanted))
+        for name in grid:
+            if name not in chosen:
+                trials = [chosen | {name: i} for i in range(len(grid[name]))]
+                gains = [len(pairs(trial) & wanted) for trial in trials]
+                chosen = trials[int(np.argmax(gains))]
+        wanted -= pairs(chosen)
+        settings.append(chosen)
+    return settings
+
+
+SETTINGS = covering(GRID)
+
+
+def arranged(x, y, setting):
+    """The batch and the options of a setting, the classes at its axis."""
+    options = {name: GRID[name][i] for name, i in setting.items()}
+    if options["ignore_index"] is not None:
+        y = np.where(np.arange(ROWS) == 4, -100, y)
+    if options["axis"] == 0:
+        x = x.T
+        if np.ndim(options["where"]) == 2:
+            options["where"] = options["where"].T
+    return x, y, options
+
+
+@pytest.mark.parametrize(
+    "setting", SETTINGS, ids=lambda s: "".join(map(str, (s[name] for name in GRID)))
+)
+def test_any_two_options_together(setting, batch):
+    """Class ids: value and gradient equal the oracle's, and those of one-hot labels."""
+    x, y, q = batch
+    x, y, options = arranged(x, y, setting)
+    factors = np.cos(np.arange(ROWS))
+
+    def total(loss, x, labels):
+        values = loss(x, labels, **options)
+        return (values * factors).sum() if values.ndim else values
+
+    f = jax.jit(
+        jax.value_and_grad(functools.partial(total, jxent.softmax_cross_entropy))
+    )
+    truth = functools.partial(total, oracles.softmax_cross_entropy)
+    value, gradient = f(x, y)
+    close(value, truth(x, y))
+    close(gradient, oracles.central_differences(lambda x: truth(x, y), x), 1e-9)
+
+    if options["ignore_index"] is not None:
+        options["ignore_index"] = None
+        keep = y != -100
+        options["weights"] = keep * (
+            1 if options["weights"] is None else options["weights"]
+        )
+    hot, q = one_hot(y), np.where(np.arange(ROWS)[:, None] == 4, np.nan, q)
+    if options["weights"] is None or options["weights"][4] != 0:
+        q = np.nan_to_num(q, nan=0.25)
+    if options["axis"] == 0:
+        hot, q = hot.T, q.T
+    same, slope = f(x, hot)
+    close(same, value)
+    close(slope, gradient)
+    value, gradient = f(x, q)
+    close(value, truth(x, q))
+    close(gradient, oracles.central_differences(lambda x: truth(x, q), x), 1e-9)
+
+
+@pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_traced_options_equal_python_numbers(reduction, hot, batch):
+    """One compiled program for every value of every option, 0 included."""
+    x, y, q = batch
+    labels = q if hot else np.where(np.arange(ROWS) == 4, -100, y)
+    axes = {
+        "class_weights": (np.ones(CLASSES), GRID["class_weights"][2]),
+        "label_smoothing": (0.0, 0.1, 1.0),
+        "z_loss": (0.0, 1e-2),
+        "logit_soft_cap": (5.0, 1e6),
+        "temperature": (np.float64(1.5), np.float64(0.5)),
+        "class_mask": (np.ones(CLASSES, bool), REAL),
+        "where": (np.ones(ROWS, bool), SOME_ROWS),
+        "weights": (np.ones(ROWS), GRID["weights"][1]),
+    } | ({} if hot else {"ignore_index": (-100, -101)})
+    loss = functools.partial(jxent.softmax_cross_entropy, reduction=reduction)
+    traced = jax.jit(lambda x, labels, options: loss(x, labels, **options))
+    for chosen in itertools.product(*axes.values()):
+        options = dict(zip(axes, chosen, strict=True))
+        got = traced(x, labels, options)
+        wanted = oracles.softmax_cross_entropy(
+            x, labels, reduction=reduction, **options
+        )
+        close(got, wanted)
+
+
+# Derivatives in the options -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
+@pytest.mark.parametrize(
+    ("loss", "oracle"),
+    [
+        (jxent.softmax_cross_entropy, oracles.softmax_cross_entropy),
+        (jxent.softmax_focal_loss, oracles.softmax_focal_loss),
+        (jxent.poly_loss_cross_entropy, oracles.poly_loss_cross_entropy),
+    ],
+    ids=["cross_entropy", "focal", "poly"],
+)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_derivatives_in_the_options(loss, oracle, reduction, hot, batch):
+    """Forward and reverse mode in every option that has a derivative."""
+    x, y, q = batch
+    options = {
+        "class_weights": WEIGHTS,
+        "weights": np.array([1.0, 0.5, 2.0, 0.5, 1.0, 3.0]),
+        "temperature": ROW_TEMPERATURE,
+        "logit_soft_cap": np.float64(5),
+        "z_loss": np.float64(0.01),
+        "label_smoothing": np.float64(0.1),
+    }
+    if loss is jxent.softmax_focal_loss:
+        options["gamma"] = np.float64(1.5)
+    if loss is jxent.poly_loss_cross_entropy:
+        options["epsilon"] = np.float64(0.75)
+    if hot:
+        options["labels"] = q
+
+    def total(loss, options):
+        labels = options.get("labels", y)
+        rest = {k: v for k, v in options.items() if k != "labels"}
+        rest |= {"reduction": reduction, "where": SOME_ROWS, "class_mask": REAL}
+        return loss(x, labels, **rest)
+
+    f = functools.partial(total, loss)
+    reverse = jax.jit(jax.grad(f))(options)
+    forward = jax.jit(jax.jacfwd(f))(options)
+    for name, value in options.items():
+        truth = lambda v, name=name: total(oracle, options | {name: v})
+        wanted = oracles.central_differences(truth, value)
+        close(reverse[name], wanted, 1e-8)
+        close(forward[name], wanted, 1e-8)
+
+
+def test_a_weight_of_zero_keeps_its_slope(batch):
+    """The derivative in a weight is the row's loss, also where the weight is 0."""
+    x, y, _ = batch
+    losses = jxent.softmax_cross_entropy(x, y)
+    slope = jax.grad(
+        lambda w: jxent.softmax_cross_entropy(x, y, weights=w, reduction="sum")
+    )(jnp.array([0.0, 1.0, 0.0, 2.0, 0.0, 0.0]))
+    close(slope, losses)
+
+
+def test_a_distribution_has_a_slope_where_it_is_zero(batch):
+    """−log p_c is the derivative in q_c, also where q_c = 0."""
+    x, _, _ = batch
+    slope = jax.grad(lambda q: jnp.sum(jxent.softmax_cross_entropy(x, q)))(
+        jnp.zeros((ROWS, CLASSES))
+    )
+    close(slope, -oracles.log_softmax(x))
+
+
+def test_the_gradient_of_any_mass(batch):
+    """Distributions need not sum to 1: the gradient is mass · p − q."""
+    x, _, q = batch
+    gradient = jax.grad(lambda x: jnp.sum(jxent.softmax_cross_entropy(x, q)))(
+        jnp.asarray(x)
+    )
+    p = np.exp(oracles.log_softmax(x))
+    close(gradient, q.sum(-1, keepdims=True) * p - q)
+
+
+# Padding and the mean -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("garbage", [0.0, np.nan, np.inf, -np.inf, 1e38])
+@pytest.mark.parametrize(
+    ("hot", "drop"),
+    [
+        (False, "where"),
+        (False, "weights"),
+        (False, "ignore_index"),
+        (True, "where"),
+        (True, "weights"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else ("ids", "distributions")[x],
+)
+def test_padded_equals_unpadded(hot, drop, garbage, reduction, batch):
+    """N rows and M dropped rows of garbage give what the N rows give alone."""
+    x, y, q = batch
+    labels = q if hot else y
+    weights = np.array([1.0, 0.5, 2.0, 0.5, 1.0, 3.0])
+    padding = np.full((3, CLASSES), garbage)
+    wide_x = np.concatenate([x, padding])
+    wide_labels = np.concatenate([q, padding] if hot else [y, [-100, 99, 2**31 - 1]])
+    wide_weights = np.concatenate([weights, [2, np.nan, np.inf]])
+    extra = {}
+    if drop == "where":
+        extra["where"] = np.arange(ROWS + 3) < ROWS
+    elif drop == "weights":
+        wide_weights[ROWS:] = 0
+    else:
+        wide_labels[ROWS:] = -100
+        wide_weights[ROWS:] = 2
+        extra["ignore_index"] = -100
+    options = {"class_weights": WEIGHTS, "label_smoothing": 0.1, "z_loss": 0.01}
+
+    @jax.jit
+    def run(x, labels, weights, **extra):
+        def f(x):
+            return jxent.softmax_cross_entropy(
+                x, labels, weights=weights, reduction=reduction, **options, **extra
+            )
+
+        value, pull = jax.vjp(f, x)
+        return value, pull(jnp.cos(jnp.arange(value.size)).reshape(value.shape))[0]
+
+    value, gradient = run(x, labels, weights)
+    got, slope = run(wide_x, wide_labels, wide_weights, **extra)
+    close(got[:ROWS] if reduction == "none" else got, value)
+    close(slope[:ROWS], gradient)
+    assert not np.any(slope[ROWS:])
+    if reduction == "none":
+        assert not np.any(got[ROWS:])
+
+
+@pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
+def test_the_mean_is_the_weighted_mean(hot, batch):
+    """Σ r · loss / Σ r, its denominator `total_weight`, the sum `reduce`'s too."""
+    x, y, q = batch
+    labels = q if hot else y
+    weights = np.array([1.0, 0.0, 2.0, 0.5, 1.0, 3.0])
+    plain = oracles.softmax_cross_entropy(x, labels)
+    factor = q.sum(-1) if hot else np.ones(ROWS)
+    r = SOME_ROWS * weights
+    options: dict[str, Any] = {"where": SOME_ROWS, "weights": weights}
+    mean = jxent.softmax_cross_entropy(x, labels, reduction="mean", **options)
+    close(mean, (r * plain).sum() / (r * factor).sum())
+    close(jxent.total_weight(labels, **options), (r * factor).sum())
+    losses = jxent.softmax_cross_entropy(x, labels)
+    close(jxent.reduce(losses, reduction="sum", **options), (r * plain).sum())
+    close(jxent.reduce(losses, **options), (r * plain).sum() / r.sum())
+    close(jxent.reduce(losses, reduction="none", **options), r * plain)
+    normal = jxent.softmax_cross_entropy(
+        x, labels, reduction="mean", normalizer=7.0, **options
+    )
+    close(normal, (r * plain).sum() / 7)
+
+
+@pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jxent.softmax_cross_entropy,
+        jxent.softmax_focal_loss,
+        jxent.poly_loss_cross_entropy,
+        jxent.categorical_cross_entropy,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_total_weight_is_the_denominator(loss, hot, batch):
+    """Under every option that makes up r: sum / total_weight = mean."""
+    x, y, q = batch
+    if loss is jxent.categorical_cross_entropy:
+        x = np.exp(oracles.log_softmax(x))
+    weights = np.array([1.0, 0.0, 2.0, 0.5, 1.0, 3.0])
+    options: dict[str, Any] = {"weights": weights, "class_weights": WEIGHTS}
+    if not hot:
+        y = np.where(np.arange(ROWS) == 4, -100, y)
+        options["ignore_index"] = -100
+    labels = q if hot else y
+    for where in (SOME_ROWS, SOME_CLASSES):
+        total = loss(x, labels, reduction="sum", where=where, **options)
+        mean = loss(x, labels, reduction="mean", where=where, **options)
+        denominator = jxent.total_weight(labels, where=where, **options)
+        close(total / denominator, mean)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_micro_batches_sum_to_the_mean_of_all(parts, batch):
+    """With the whole batch's total_weight as normalizer; a mean of means is another."""
+    x, y, _ = batch
+    y = np.where(np.arange(ROWS) < 2, -100, y)
+    options = {"ignore_index": -100, "class_weights": WEIGHTS}
+    loss = jax.jit(
+        jax.value_and_grad(
+            functools.partial(
+                jxent.softmax_cross_entropy, reduction="mean", z_loss=0.01, **options
+            )
+        )
+    )
+    value, gradient = loss(x, y)
+    total = jxent.total_weight(y, **options)
+    few = np.split(x, parts), np.split(y, parts)
+    pieces = [loss(a, b, normalizer=total) for a, b in zip(*few, strict=True)]
+    close(sum(piece for piece, _ in pieces), value)
+    close(np.concatenate([slope for _, slope in pieces]), gradient)
+    means = [loss(a, b)[0] for a, b in zip(*few, strict=True)]
+    assert abs(np.mean(means) - value) > 1e-3
+
+
+@pytest.mark.parametrize("axis", [None, 0, -1, (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_reduce(reduction, axis, x64, rng):
+    """Over any axes; where and weights drop NaN and infinities, gradient included."""
+    losses = rng.normal(size=(2, 3, 4))
+    where, weights = rng.random((2, 3, 4)) < 0.6, rng.uniform(0, 2, (2, 3, 4))
+    weights[0, 0] = 0
+    where[1] = False
+    r = where * weights
+    dirty = np.where(r == 0, rng.choice([np.nan, np.inf, -np.inf], r.shape), losses)
+    f = functools.partial(
+        jxent.reduce, where=where, weights=weights, axis=axis, reduction=reduction
+    )
+    total, count = (r * losses).sum(axis), r.sum(axis)
+    wanted = {
+        "none": r * losses,
+        "sum": total,
+        "mean": np.where(count == 0, 0, total / np.where(count == 0, 1, count)),
+    }[reduction]
+    close(f(dirty), wanted)
+    slope = jax.grad(lambda x: jnp.sum(f(x)))(jnp.asarray(dirty))
+    assert not np.any(np.asarray(slope)[r == 0])
+    close(slope, jax.grad(lambda x: jnp.sum(f(x)))(jnp.asarray(losses)))
+    if axis is None:
+        scale = {"none": 1, "sum": 1, "mean": 1 / r.sum()}[reduction]
+        close(slope, r * scale)
+
+
+# Statistics ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ids", "distributions"])
+@pytest.mark.parametrize("options", [False, True], ids=["", "options"])
+def test_statistics(kind, options, batch):
+    """Every field and property equals its formula, and so does its gradient."""
+    x, y, q = batch
+    labels = y if kind == "ids" else q
+    given: dict[str, Any] = {}
+    keep, real = np.ones(ROWS, bool), np.ones(CLASSES, bool)
+    if options:
+        keep, real = SOME_ROWS, REAL
+        given = {"logit_soft_cap": 5.0, "temperature": ROW_TEMPERATURE}
+        given["class_mask"] = REAL
+
+    def statistics(x):
+        return jxent.softmax_statistics(
+            x,
+            labels,
+            class_weights=WEIGHTS,
+            entropy=True,
+            argmax=True,
+            where=keep,
+            **given,
+        )
+
+    top = np.argmax(oracles.prepared(x, **given)[0], -1)
+
+    def truth(name, x, shift_at=x):
+        z, _, _ = oracles.prepared(x, **given)
+        shift = oracles.prepared(shift_at, **given)[0].max(-1, keepdims=True)
+        rel = np.where(real, z - shift, 0)
+        log_p = np.where(real, oracles.log_softmax(z), 0)
+        p = np.where(real, np.exp(log_p), 0)
+        t = one_hot(y) if kind == "ids" else WEIGHTS * q * real
+        lse = oracles.log_sum_exp(z)
+        fields = {
+            "shift": shift[:, 0],
+            "log_sum": lse - shift[:, 0],
+            "label_logit": (t * rel).sum(-1),
+            "label_mass": t.sum(-1),
+            "weighted_logit": (WEIGHTS * rel).sum(-1),
+            "expected_logit": (p * rel).sum(-1),
+            "lse": lse,
+            "log_prob": (t * log_p).sum(-1),
+            "entropy": -(p * log_p).sum(-1),
+            "argmax": top,
+        }
+        return np.where(keep, fields[name], 0)
+
+    got = jax.jit(statistics)(x)
+    absent = "label_mass" if kind == "ids" else "weighted_logit"
+    assert getattr(got, absent) is None
+    floats = [*got._fields, "lse", "log_prob", "entropy"]
+    floats = [n for n in floats if n not in ("argmax", absent)]
+    np.testing.assert_array_equal(got.argmax, truth("argmax", x))
+
+    def total(x):
+        s = statistics(x)
+        return {n: jnp.sum(getattr(s, n) * jnp.cos(jnp.arange(ROWS))) for n in floats}
+
+    slopes = jax.jit(jax.jacrev(total))(x)
+    forward = jax.jit(jax.jacfwd(total))(x)
+    factors = np.cos(np.arange(ROWS))
+    for name in floats:
+        close(getattr(got, name), truth(name, x))
+        # the shift is a constant, which the properties make up for
+        fixed = {} if name in ("lse", "log_prob", "entropy") else {"shift_at": x}
+        f = lambda v, name=name, fixed=fixed: (factors * truth(name, v, **fixed)).sum()
+        wanted = oracles.central_differences(f, x)
+        if name == "shift":
+            assert not np.any(slopes[name])
+        elif name == "lse":
+            wanted = oracles.central_differences(
+                lambda v: (factors * truth("log_sum", v, x)).sum(), x
+            )
+        if name != "shift":
+            close(slopes[name], wanted, 1e-9)
+        close(forward[name], slopes[name])
+
+
+def test_a_loss_returns_its_statistics(batch):
+    """return_statistics adds what softmax_statistics gives; the loss stays the same."""
+    x, y, _ = batch
+    y = np.where(np.arange(ROWS) == 4, -100, y)
+    options = {"ignore_index": -100, "logit_soft_cap": 5.0, "class_mask": REAL}
+    wanted = jxent.softmax_statistics(x, y, entropy=True, argmax=True, **options)
+    for loss in (
+        jxent.softmax_cross_entropy,
+        jxent.softmax_focal_loss,
+        jxent.poly_loss_cross_entropy,
+    ):
+        f = functools.partial(loss, label_smoothing=0.1, reduction="mean", **options)
+        value, got = f(x, y, return_statistics=True)
+        close(value, f(x, y))
+        for name in ("lse", "log_prob", "entropy", "argmax"):
+            close(getattr(got, name), getattr(wanted, name))
+
+
+def test_next_token_labels_leave_out_document_ends(x64):
+    """Shifted by one; no label across documents, nor for the last token."""
+    tokens = np.array([[5, 6, 7, 8, 9], [1, 2, 3, 4, 5]])
+    documents = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 2, 2]])
+    got = jxent.next_token_labels(tokens, segment_ids=documents, ignore_index=-1)
+    np.testing.assert_array_equal(got, [[6, -1, 8, 9, -1], [-1, 3, -1, 5, -1]])
+    got = jxent.next_token_labels(tokens[0].astype(np.uint8))
+    np.testing.assert_array_equal(got, [6, 7, 8, 9, -100])
+
+
+@pytest.mark.parametrize("axis", [-1, 0, (0, 1)])
+def test_smooth_labels(axis, x64, rng):
+    """(1 − α) t + α/K over the allowed classes."""
+    t = rng.uniform(0, 1, (4, CLASSES))
+    where = rng.random((4, CLASSES)) < 0.7
+    count = where.sum(axis, keepdims=True)
+    wanted = where * (0.9 * t + 0.1 / np.maximum(count, 1))
+    close(jxent.smooth_labels(t, 0.1, axis=axis, where=where), wanted)
+    even = 0.1 / np.ones_like(t).sum(axis, keepdims=True)
+    close(jxent.smooth_labels(t, 0.1, axis=axis), 0.9 * t + even)

@@ -1,0 +1,424 @@
+"""Losses on meshes: manual, automatic and explicit axes, and what is compiled."""
+
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import (
+    AxisType,
+    NamedSharding,
+    PartitionSpec as P,
+)
+
+import jxent
+
+
+ROWS, CLASSES = 16, 24
+MESHES = [(1, 8), (2, 4), (8, 1)]
+on_every_mesh = pytest.mark.parametrize("shape", MESHES, ids=lambda s: f"{s[0]}x{s[1]}")
+
+
+def close(got, wanted, tolerance=1e-12):
+    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def compiled(f, *arguments, **options) -> str:
+    return str(jax.jit(f).lower(*arguments, **options).compile().as_text())
+
+
+def mesh_of(shape, kind=AxisType.Auto):
+    return jax.make_mesh(shape, ("data", "model"), axis_types=(kind, kind))
+
+
+def batch(rng):
+    """Arrays and where each is split: rows over data, classes over model."""
+    real = np.arange(CLASSES) < CLASSES - 2
+    ids = rng.integers(0, CLASSES - 2, ROWS)
+    ids[[1, 9, 15]] = -100
+    arrays = {
+        "logits": (3 * rng.normal(size=(ROWS, CLASSES)), P("data", "model")),
+        "ids": (ids, P("data")),
+        "distributions": (rng.uniform(0, 1, (ROWS, CLASSES)), P("data", "model")),
+        "class_weights": (rng.uniform(0.5, 2, CLASSES), P("model")),
+        "class_mask": (real, P("model")),
+        "where": (rng.random(ROWS) < 0.8, P("data")),
+        "weights": (rng.uniform(0, 2, ROWS), P("data")),
+        "temperature": (rng.uniform(0.5, 2, ROWS), P("data")),
+    }
+    return {k: v for k, (v, _) in arrays.items()}, {
+        k: s for k, (_, s) in arrays.items()
+    }
+
+
+NUMBERS = {"label_smoothing": 0.1, "logit_soft_cap": 8.0, "z_loss": 0.01}
+SOFTMAX = {
+    "cross_entropy": jxent.softmax_cross_entropy,
+    "focal": jxent.softmax_focal_loss,
+    "poly": jxent.poly_loss_cross_entropy,
+}
+
+
+def mean_loss(loss, kind, arrays, **names):
+    """A softmax loss with every option on, and a few of its statistics."""
+    labels = arrays["ids" if kind == "ids" else "distributions"]
+    rest = {"ignore_index": -100} if kind == "ids" else {}
+    options = ("class_weights", "class_mask", "where", "weights", "temperature")
+    rest |= {k: arrays[k] for k in options}
+    return loss(arrays["logits"], labels, reduction="mean", **NUMBERS, **rest, **names)
+
+
+def all_orders(f, x, direction):
+    """Value, gradient, jvp and hessian-vector product."""
+    value, gradient = jax.value_and_grad(f)(x)
+    tangent = jax.jvp(f, (x,), (direction,))[1]
+    product = jax.jvp(jax.grad(f), (x,), (direction,))[1]
+    return value, gradient, tangent, product
+
+
+@pytest.mark.parametrize("kind", ["ids", "distributions"])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *(("cross_entropy", shape) for shape in MESHES),
+        ("focal", (2, 4)),
+        ("poly", (2, 4)),
+    ],
+    ids=lambda x: x if isinstance(x, str) else f"{x[0]}x{x[1]}",
+)
+def test_inside_shard_map(name, kind, shape, x64, rng):
+    """The global mean and its derivatives equal those of the unsplit arrays."""
+    arrays, specs = batch(rng)
+    direction = rng.normal(size=(ROWS, CLASSES))
+    loss = SOFTMAX[name]
+
+    def run(arrays, direction, **names):
+        f = lambda x: mean_loss(loss, kind, arrays | {"logits": x}, **names)
+        return all_orders(f, arrays["logits"], direction)
+
+    split = jax.shard_map(
+        functools.partial(run, class_axis_name="model", batch_axis_name="data"),
+        mesh=mesh_of(shape),
+        in_specs=(specs, specs["logits"]),
+        out_specs=(P(), specs["logits"], P(), specs["logits"]),
+    )
+    wanted = jax.jit(run)(arrays, direction)
+    for a, b in zip(jax.jit(split)(arrays, direction), wanted, strict=True):
+        close(a, b)
+
+
+@on_every_mesh
+def test_differentiated_from_outside_shard_map(shape, x64, rng):
+    """grad, jvp and hessian-vector product through the shard_map itself."""
+    arrays, specs = batch(rng)
+    direction = rng.normal(size=(ROWS, CLASSES))
+    names = {"class_axis_name": "model", "batch_axis_name": "data"}
+    inside = functools.partial(mean_loss, jxent.softmax_cross_entropy, "ids", **names)
+    split = jax.shard_map(inside, mesh=mesh_of(shape), in_specs=(specs,), out_specs=P())
+    whole = functools.partial(mean_loss, jxent.softmax_cross_entropy, "ids")
+
+    def run(f, arrays, direction):
+        return all_orders(
+            lambda x: f(arrays | {"logits": x}), arrays["logits"], direction
+        )
+
+    got = jax.jit(functools.partial(run, split))(arrays, direction)
+    wanted = jax.jit(functools.partial(run, whole))(arrays, direction)
+    for a, b in zip(got, wanted, strict=True):
+        close(a, b)
+
+
+@on_every_mesh
+def test_gradients_in_the_options_inside_shard_map(shape, x64, rng):
+    """Class weights, weights, temperature and distributions: split as their arrays."""
+    arrays, specs = batch(rng)
+    moving = ("logits", "distributions", "class_weights", "weights", "temperature")
+
+    def run(arrays, **names):
+        f = lambda some: mean_loss(
+            jxent.softmax_cross_entropy, "distributions", arrays | some, **names
+        )
+        return jax.grad(f)({k: arrays[k] for k in moving})
+
+    split = jax.shard_map(
+        functools.partial(run, class_axis_name="model", batch_axis_name="data"),
+        mesh=mesh_of(shape),
+        in_specs=(specs,),
+        out_specs={k: specs[k] for k in moving},
+    )
+    got, wanted = jax.jit(split)(arrays), jax.jit(run)(arrays)
+    for k in moving:
+        close(got[k], wanted[k])
+
+
+@on_every_mesh
+@pytest.mark.parametrize("kind", ["ids", "distributions"])
+def test_statistics_inside_shard_map(kind, shape, x64, rng):
+    """Every field of every row, with −inf, bad labels and a row of NaN among them."""
+    arrays, specs = batch(rng)
+    arrays["logits"][2, :20] = -np.inf
+    arrays["logits"][3] = np.nan
+    arrays["ids"][4] = CLASSES + 3
+    arrays["ids"][5] = CLASSES - 1  # a masked class
+    arrays["logits"][6] = arrays["logits"][6, 0]  # the first of equals is the argmax
+
+    def run(arrays, **names):
+        labels = arrays["ids" if kind == "ids" else "distributions"]
+        rest = {"ignore_index": -100} if kind == "ids" else {}
+        s = jxent.softmax_statistics(
+            arrays["logits"],
+            labels,
+            class_weights=arrays["class_weights"],
+            class_mask=arrays["class_mask"],
+            entropy=True,
+            argmax=True,
+            **rest,
+            **names,
+        )
+        return (*s, s.lse, s.log_prob, s.entropy)
+
+    wanted = jax.jit(run)(arrays)
+    split = jax.shard_map(
+        functools.partial(run, class_axis_name="model"),
+        mesh=mesh_of(shape),
+        in_specs=(specs,),
+        out_specs=P("data"),
+    )
+    got = jax.jit(split)(arrays)
+    assert len(jax.tree.leaves(got)) == len(jax.tree.leaves(wanted))
+    rows = np.arange(ROWS) != 3
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        close(np.asarray(a)[rows], np.asarray(b)[rows])
+    assert np.isnan(got[0][3])
+
+
+@on_every_mesh
+@pytest.mark.parametrize("name", ["log_prob", "entropy", "categorical"])
+def test_the_rest_of_the_family_inside_shard_map(name, shape, x64, rng):
+    arrays, specs = batch(rng)
+    probs = jax.nn.softmax(arrays["logits"])
+
+    def run(arrays, probs, **names):
+        if name == "log_prob":
+            f = lambda x: jxent.softmax_log_prob(
+                x, arrays["ids"], ignore_index=-100, **names
+            )
+        elif name == "entropy":
+            f = lambda x: jxent.softmax_entropy(
+                x, class_mask=arrays["class_mask"], **names
+            )
+        else:
+            f = lambda x: jxent.categorical_cross_entropy(
+                x,
+                arrays["ids"],
+                ignore_index=-100,
+                class_weights=arrays["class_weights"],
+                label_smoothing=0.1,
+                **names,
+            )
+        x = probs if name == "categorical" else arrays["logits"]
+        losses, pull = jax.vjp(f, x)
+        return losses, pull(losses)[0]
+
+    split = jax.shard_map(
+        functools.partial(run, class_axis_name="model"),
+        mesh=mesh_of(shape),
+        in_specs=(specs, specs["logits"]),
+        out_specs=(P("data"), specs["logits"]),
+    )
+    got, wanted = jax.jit(split)(arrays, probs), jax.jit(run)(arrays, probs)
+    close(got[0], wanted[0])
+    close(got[1], wanted[1])
+
+
+@pytest.mark.parametrize("names", ["data", ("data", "model")], ids=["one", "two"])
+def test_the_mean_is_global(names, x64, rng):
+    """Sigmoid losses, reduce and total_weight: not a mean of the devices' means."""
+    x = rng.normal(size=(ROWS, 3))
+    y = rng.integers(0, 2, (ROWS, 3))
+    where = rng.random((ROWS, 3)) < np.linspace(0, 1, ROWS)[:, None]
+    ids = np.where(where[:, 0], 1, -100)
+    weights = rng.uniform(0, 2, ROWS)
+
+    def run(x, y, where, ids, weights, **axis):
+        options = {"where": where, "reduction": "mean"} | axis
+        f = lambda x: (
+            jxent.sigmoid_binary_cross_entropy(x, y, **options),
+            jxent.sigmoid_focal_loss(x, y, **options),
+            jxent.binary_cross_entropy(jax.nn.sigmoid(x), y, **options),
+            jxent.reduce(x * x, **options),
+            jxent.total_weight(ids, ignore_index=-100, weights=weights, **axis),
+        )
+        slope = jax.grad(lambda x: sum(f(x)))
+        return f(x), slope(x)
+
+    inputs = (x, y, where, ids, weights)
+    spec = P(names)
+    split = jax.shard_map(
+        functools.partial(run, batch_axis_name=names),
+        mesh=mesh_of((2, 4)),
+        in_specs=(spec,) * 5,
+        out_specs=(P(), spec),
+    )
+    got, wanted = jax.jit(split)(*inputs), jax.jit(run)(*inputs)
+    for a, b in zip(got[0], wanted[0], strict=True):
+        close(a, b)
+    close(got[1], wanted[1])
+
+
+@pytest.mark.parametrize("name", ["class_axis_name", "batch_axis_name"])
+def test_an_unknown_axis_name_is_an_error(name, rng):
+    """A name that neither a shard_map nor the mesh in use knows."""
+    x, y = rng.normal(size=(8, 8)).astype(np.float32), np.zeros(8, int)
+    wrong: dict[str, Any] = {name: "modell"}
+    with pytest.raises(ValueError, match=f"{name} 'modell' is neither bound"):
+        jxent.softmax_cross_entropy(x, y, **wrong)
+    f = functools.partial(jxent.softmax_cross_entropy, **wrong)
+    mesh = mesh_of((2, 4))
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="neither bound"):
+        jax.jit(f)(x, y)
+    with pytest.raises(ValueError, match="neither bound"):
+        jax.shard_map(f, mesh=mesh, in_specs=P("data"), out_specs=P("data"))(x, y)
+
+
+# Under jit, with arrays that are split ------------------------------------------------
+
+LAYOUTS = {
+    "classes": (None, "model"),
+    "rows": ("data", None),
+    "both": ("data", "model"),
+    "rows over both": (("data", "model"), None),
+}
+
+
+def placed(arrays, mesh, layout):
+    rows, classes = layout
+    specs = {k: P(rows) for k in arrays}
+    specs |= {k: P(rows, classes) for k in ("logits", "distributions")}
+    specs |= {k: P(classes) for k in ("class_weights", "class_mask")}
+    return {
+        k: jax.device_put(v, NamedSharding(mesh, specs[k])) for k, v in arrays.items()
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["ids", "distributions"])
+@pytest.mark.parametrize(
+    "axes", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name
+)
+def test_under_jit(axes, kind, layout, x64, rng):
+    """Automatic and explicit axes: values, gradients and hessian-vector products."""
+    arrays, _ = batch(rng)
+    mesh = mesh_of((2, 4), axes)
+    split = placed(arrays, mesh, LAYOUTS[layout])
+    direction = rng.normal(size=(ROWS, CLASSES))
+    moved = jax.device_put(direction, split["logits"].sharding)
+
+    @jax.jit
+    def run(arrays, direction):
+        f = lambda x: mean_loss(
+            jxent.softmax_cross_entropy, kind, arrays | {"logits": x}
+        )
+        return all_orders(f, arrays["logits"], direction)
+
+    wanted = run(arrays, direction)
+    with jax.set_mesh(mesh):
+        got = run(split, moved)
+    for a, b in zip(got, wanted, strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["focal", "poly", "statistics", "log_prob", "entropy"])
+@pytest.mark.parametrize(
+    "axes", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name
+)
+def test_the_family_under_jit(axes, name, layout, x64, rng):
+    """The arrays' own shardings are enough; no mesh need be set."""
+    arrays, _ = batch(rng)
+    split = placed(arrays, mesh_of((2, 4), axes), LAYOUTS[layout])
+
+    def f(x, ids):
+        if name in SOFTMAX:
+            return SOFTMAX[name](x, ids, ignore_index=-100, label_smoothing=0.1)
+        if name == "statistics":
+            s = jxent.softmax_statistics(x, ids, entropy=True, argmax=True)
+            assert s.argmax is not None
+            return s.lse + s.log_prob + s.entropy + s.argmax.astype(s.lse.dtype)
+        if name == "log_prob":
+            return jxent.softmax_log_prob(x, ids, ignore_index=-100)
+        return jxent.softmax_entropy(x)
+
+    @jax.jit
+    def run(x, ids):
+        losses, pull = jax.vjp(lambda x: f(x, ids), x)
+        return losses, pull(jnp.ones_like(losses))[0]
+
+    arrays["ids"] = np.maximum(arrays["ids"], 0)
+    split["ids"] = jax.device_put(arrays["ids"], split["ids"].sharding)
+    got = run(split["logits"], split["ids"])
+    wanted = run(arrays["logits"], arrays["ids"])
+    close(got[0], wanted[0])
+    close(got[1], wanted[1])
+
+
+@pytest.mark.parametrize("options", [False, True], ids=["", "options"])
+@pytest.mark.parametrize("kind", ["ids", "distributions"])
+def test_split_classes_are_never_gathered(kind, options, rng):
+    """Under automatic axes only rows' statistics move between devices."""
+    rows, classes = 64, 4096
+    mesh = mesh_of((1, 8))
+    put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
+    x = put(np.zeros((rows, classes), np.float32), None, "model")
+    labels = (
+        put(np.zeros(rows, np.int32))
+        if kind == "ids"
+        else put(np.zeros((rows, classes), np.float32), None, "model")
+    )
+    given = {"label_smoothing": 0.1, "z_loss": 0.01} if options else {}
+    if options:
+        given["class_weights"] = put(np.ones(classes, np.float32), "model")
+    f = jax.value_and_grad(
+        functools.partial(jxent.softmax_cross_entropy, reduction="mean")
+    )
+    text = compiled(f, x, labels, **given)
+    moved = re.findall(
+        r"= (.*?) (all-gather|all-to-all|collective-permute|all-reduce)(?:-start)?\(",
+        text,
+    )
+    assert moved
+    for shapes, operation in moved:
+        for dims in re.findall(r"\[([\d,]*)\]", shapes):
+            size = np.prod([int(d) for d in dims.split(",") if d])
+            assert size <= 8 * rows, (operation, shapes)
+
+
+# What is compiled ---------------------------------------------------------------------
+
+
+def test_the_cpu_program_is_plain(rng):
+    """No conditional and no variadic reduce: what is slow on a CPU."""
+    x, y = np.zeros((8, 128), np.float32), np.zeros(8, np.int32)
+    f = jax.value_and_grad(
+        functools.partial(jxent.softmax_cross_entropy, reduction="mean")
+    )
+    text = compiled(f, x, y)
+    assert " reduce(" in text
+    assert not re.search(r"\bconditional\(", text)
+    assert not re.search(r"= \([^=]*\) reduce\(", text)
+
+
+def test_the_tpu_program_reads_the_logits_once():
+    """One variadic reduce over the classes; no other platform's form is there."""
+    x, y = np.zeros((8, 128), np.float32), np.zeros(8, np.int32)
+    traced = jax.jit(jxent.softmax_cross_entropy).trace(x, y)
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    over_classes = [
+        line for line in text.splitlines() if "across dimensions = [1]" in line
+    ]
+    assert len(over_classes) == 1
+    assert over_classes[0].count("init:") == 3
+    assert "gather" not in text
