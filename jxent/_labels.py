@@ -104,10 +104,8 @@ def target(
         weights = spread(weights, logits)
     share = total_class_weight = mass = None
     if smoothing is not None:
-        everywhere = jnp.ones(
-            (1,) * axis + (classes,) + (1,) * (ndim - axis - 1), dtype
-        )
-        real = everywhere if mask is None else jnp.where(mask, everywhere, 0)
+        real = spread(along_classes(jnp.ones(classes, dtype), axis, ndim), logits)
+        real = real if mask is None else masked(real, mask)
         count = _over_classes(real, axis, class_axis_name)
         share = smoothing / masked(count, count != 0, 1)
         if weights is not None:

@@ -20,7 +20,6 @@ from .formulas import cross_entropy, row_losses
 class Plan(NamedTuple):
     """What is known at trace time."""
 
-    function: str
     axis: int
     ids: bool
     class_axis_name: tuple[str, ...]
@@ -145,7 +144,6 @@ def check(
         normalizer=_checks.normalizer(function, normalizer, dtype),
     )
     settled = Plan(
-        function,
         front,
         ids,
         class_names,

@@ -115,12 +115,8 @@ def _tangent(
     moved: dict[str, Array],
     totals: Totals,
 ) -> dict[str, Array]:
-    axis, maximum, finite, label = (
-        form.axis,
-        totals.maximum,
-        totals.finite,
-        totals.label,
-    )
+    """The tangents of the totals, linear in those of the inputs that are `moved`."""
+    axis, finite = form.axis, totals.finite
     assert finite is not None
     # Rows that are dropped and cannot be computed have no tangent at all.
     live = None if inputs.keep is None else inputs.keep | finite
@@ -141,24 +137,22 @@ def _tangent(
         )
 
     sums: dict[str, Array] = {}
-    rows = {n: getattr(inputs, n) for n in through}
     if through:
-        z, dz = jax.jvp(
-            effective, tuple(rows.values()), tuple(moved[n] for n in through)
-        )
+        points = tuple(getattr(inputs, n) for n in through)
+        z, dz = jax.jvp(effective, points, tuple(moved[n] for n in through))
         dz = at_live_rows(dz)
     else:
         z, dz = effective(), None
-    rel = z - rows_to_classes(origin(maximum), axis)
+    rel = z - rows_to_classes(origin(totals.maximum), axis)
     if dz is not None:
         e = at_live_rows(jnp.exp(rel))
         # NaN in the whole row where its statistics are: e times it is NaN everywhere.
         good = finite if live is None else finite | ~live
-        if label is not None:
-            good &= ~jnp.isnan(label)
-        poison = masked(jnp.ones_like(maximum), good, jnp.nan)
+        if totals.label is not None:
+            good &= ~jnp.isnan(totals.label)
+        poison = masked(jnp.ones_like(totals.sum), good, jnp.nan)
         sums["sum"] = poison * jnp.sum(e * dz, axis)
-        if label is not None:
+        if totals.label is not None:
             assert inputs.labels is not None
             picked = is_label(form, inputs.labels, z)
             sums["label"] = jnp.sum(masked(dz, picked), axis)
