@@ -32,10 +32,14 @@ every = pytest.mark.parametrize("case", CASES, ids=str)
 every_loss = pytest.mark.parametrize("case", RICHEST, ids=str)
 
 
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
+# For programs of many derivatives, which take long to compile and no time to run.
+quick_jit = functools.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
 
 
 def those_that_take(*options, cases=CASES):
@@ -200,12 +204,12 @@ def test_first_and_second_order_in_both_modes(case, x64, rng):
 def test_forward_equals_reverse_and_hessian_is_right(case, x64, rng):
     x, *rest = map(jnp.asarray, case.inputs(rng, rows=(2,)))
     f = lambda x: case(x, *rest)
-    close(jax.jit(jax.jacfwd(f))(x), jax.jit(jax.jacrev(f))(x))
-    gradient = jax.jit(jax.grad(lambda x: weighed(f(x))))
-    hessian = jax.jit(jax.hessian(lambda x: weighed(f(x))))(x)
+    close(quick_jit(jax.jacfwd(f))(x), quick_jit(jax.jacrev(f))(x))
+    gradient = quick_jit(jax.grad(lambda x: weighed(f(x))))
+    hessian = quick_jit(jax.hessian(lambda x: weighed(f(x))))(x)
     wanted = oracles.central_differences(gradient, x)
     close(hessian, wanted, 1e-8)
-    twice = jax.jit(jax.grad(lambda x: weighed(gradient(x))))(x)
+    twice = quick_jit(jax.grad(lambda x: weighed(gradient(x))))(x)
     factors = np.cos(np.arange(x.size)).reshape(x.shape)
     close(twice, np.tensordot(factors, wanted, x.ndim), 1e-8)
 
@@ -253,7 +257,7 @@ def test_scan_equals_the_unrolled_loop(case, x64, rng):
         return jax.grad(lambda s: jnp.vdot(jax.grad(f)(s), direction))(scale)
 
     def quickly(order, f):
-        return jax.jit(functools.partial(order, f), compiler_options=QUICK)()
+        return quick_jit(functools.partial(order, f))()
 
     wanted = quickly(forward, unrolled)
     for scanned in (scan_of(step), scan_of(jax.checkpoint(step))):
@@ -357,10 +361,10 @@ def test_dropped_rows_under_a_reduction(case, x64, rng):
         one, zero = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
         return values, pull((one, zero))[0], pull((zero, one))[0]
 
-    values, *gradients = jax.jit(both)(*(x[kept] for x in inputs))
+    values, *gradients = quick_jit(both)(*(x[kept] for x in inputs))
     for how in ("where", "weights"):
         options = dropping(case, dropped, how)
-        f = jax.jit(functools.partial(both, **options))
+        f = quick_jit(functools.partial(both, **options))
         for garbage in GARBAGE:
             got, *slopes = f(*spoiled(inputs, dropped, garbage))
             close(got, values)
@@ -412,7 +416,7 @@ def test_nothing_left_is_zero(case, x64, rng):
                 for reduction in ("none", "sum", "mean")
             ]
 
-        f = jax.jit(lambda *a, f=f: (f(*a), jax.jacrev(f)(*a)))
+        f = quick_jit(lambda *a, f=f: (f(*a), jax.jacrev(f)(*a)))
         for garbage in (0.5, *GARBAGE):
             values, gradients = f(*spoiled(inputs, everything, garbage))
             assert not np.any(values)

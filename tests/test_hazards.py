@@ -692,12 +692,14 @@ def test_N7_nothing_left_to_average(loss):
 def test_N7_no_element_left_to_average(loss):
     """The same for losses of yes/no labels."""
     x, zeros = spread(2, 5), jnp.zeros((2, 5), jnp.int32)
-    for options in ({"where": False}, {"weights": jnp.zeros((2, 1))}):
-        mean, grad = jax.value_and_grad(
-            lambda x, o=options: loss(x, zeros, reduction="mean", **o)
-        )(x)
+    loss = partial(loss, reduction="mean")
+    losses = [
+        lambda x: loss(x, zeros, where=False),
+        lambda x: loss(x, zeros, weights=jnp.zeros((2, 1))),
+    ]
+    for mean, grad in values_and_grads(losses, x, x):
         assert mean == 0
-        assert jnp.all(grad == 0)
+        assert np.all(grad == 0)
 
 
 @pytest.mark.parametrize(
@@ -917,12 +919,11 @@ def test_R2_the_weighted_mean_divides_by_the_weights():
 
 
 @table(OF_DISTRIBUTIONS)
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-def test_R3_padding_a_batch_changes_nothing(loss, reduction):
+def test_R3_padding_a_batch_changes_nothing(loss):
     """N rows and ignored rows give what N rows give, for every option at once."""
     keep = np.asarray(LABELS != -100)
     garbage = np.where(keep[:, None], BATCH, np.float32(NAN))
-    loss = partial(loss, reduction=reduction, ignore_index=-100)
+    loss = partial(loss, reduction="mean", ignore_index=-100)
     losses, inputs = [], []
     for weights in (None, WEIGHTS):
         few = None if weights is None else weights[keep]
@@ -931,8 +932,7 @@ def test_R3_padding_a_batch_changes_nothing(loss, reduction):
         inputs += [garbage, BATCH[keep]]
     results = values_and_grads(losses, *inputs)
     for padded, few in zip(results[::2], results[1::2], strict=True):
-        value = padded[0][keep] if reduction == "none" else padded[0]
-        same(value, few[0], rtol=1e-5)
+        same(padded[0], few[0], rtol=1e-5)
         same(padded[1][keep], few[1], rtol=1e-5, atol=1e-6)
         assert np.all(padded[1][~keep] == 0)
 
