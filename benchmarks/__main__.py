@@ -62,7 +62,7 @@ def run_dense(args: argparse.Namespace) -> None:
 
 
 def run_eager(args: argparse.Namespace) -> None:
-    """Calls outside jit on [128, 10]: what one costs."""
+    """Calls outside jit on [128, 10], 100 in a row: what one costs."""
     logits, labels, _ = dense.inputs(128, 10, "float32")
     yes = jax.nn.one_hot(labels, 10)
 
@@ -82,7 +82,7 @@ def run_eager(args: argparse.Namespace) -> None:
         "Optax sigmoid": lambda: optax.sigmoid_binary_cross_entropy(logits, yes),
         "jxent sigmoid": lambda: jxent.sigmoid_binary_cross_entropy(logits, yes),
     }
-    times = interleaved(calls, rounds=20 * args.rounds, title="eager")
+    times = interleaved(calls, rounds=2 * args.rounds, title="eager", repeat=100)
     show(
         "outside jit, float32 [128, 10]",
         ["call", "median µs", "middle half"],

@@ -18,18 +18,26 @@ class Timing(NamedTuple):
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], *, rounds: int, title: str
+    calls: Mapping[str, Callable[[], Any]], *, rounds: int, title: str, repeat: int = 1
 ) -> dict[str, Timing]:
-    """Times the calls in turn, round after round, so that drift meets all alike."""
+    """Times the calls in turn, round after round, so that drift meets all alike.
+
+    Each round starts one call later, so that no call always follows the same one. With
+    `repeat` a turn is that many calls in a row, and the last one is waited for.
+    """
     for call in calls.values():
         for _ in range(2):
             jax.block_until_ready(call())
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    turns = list(calls.items())
     for _ in tqdm(range(rounds), desc=title, leave=False):
-        for name, call in calls.items():
+        turns.append(turns.pop(0))
+        for name, call in turns:
             start = time.perf_counter()
+            for _ in range(repeat - 1):
+                call()
             jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append((time.perf_counter() - start) / repeat)
     timings = {}
     for name, values in seconds.items():
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
