@@ -62,26 +62,9 @@ def target(
     class_axis_name: tuple[str, ...],
 ) -> Target:
     """Resolves masks, ignored and out-of-range labels, class weights and smoothing."""
-    shape, ndim = logits.shape, logits.ndim
-    rows, classes = _checks.row_shape(shape, axis), shape[axis]
+    rows, classes = _checks.row_shape(logits.shape, axis), logits.shape[axis]
     dtype = _checks.compute_dtype(logits)
-    keep = mask = None
-    if wanted.row_where is not None:
-        keep = spread_rows(jnp.broadcast_to(wanted.row_where, rows), logits, axis)
-    if wanted.class_mask is not None:
-        mask = along_classes(wanted.class_mask, axis, ndim)
-    if wanted.class_where is not None:
-        mask = wanted.class_where if mask is None else mask & wanted.class_where
-    if mask is not None:
-        mask = spread(mask, logits)
-        allowed = _over_classes(mask.astype(jnp.int32), axis, class_axis_name)
-        some = jnp.broadcast_to(allowed > 0, rows)
-        keep = some if keep is None else keep & some
-
-    if wanted.labels is not None and wanted.ignore_index is not None:
-        told = ~_equal(wanted.labels, wanted.ignore_index)
-        told = spread_rows(told, logits, axis)
-        keep = told if keep is None else keep & told
+    keep, mask = _masks(wanted, logits, axis, class_axis_name)
     # A row whose weight is 0 is dropped like any other, but its loss is still computed
     # where it can be: it is the derivative in that weight.
     counted = keep
@@ -90,31 +73,30 @@ def target(
         weighty = spread_rows(weighty, logits, axis)
         counted = weighty if keep is None else keep & weighty
 
-    labels = distribution = None
-    if ids and wanted.labels is not None:
-        given = spread_rows(wanted.labels, logits, axis)
-        labels = class_ids(given, counted, classes, class_axis_name)
-    elif wanted.labels is not None:
-        distribution = spread(wanted.labels.astype(dtype), logits)
-
-    class_weights, smoothing = wanted.class_weights, wanted.label_smoothing
     weights = None
-    if class_weights is not None:
-        weights = along_classes(class_weights.astype(dtype), axis, ndim)
+    if wanted.class_weights is not None:
+        weights = along_classes(wanted.class_weights.astype(dtype), axis, logits.ndim)
         weights = spread(weights, logits)
-    share = total_class_weight = mass = None
+    smoothing = wanted.label_smoothing
+    share = total_class_weight = None
     if smoothing is not None:
-        real = spread(along_classes(jnp.ones(classes, dtype), axis, ndim), logits)
+        real = along_classes(jnp.ones(classes, dtype), axis, logits.ndim)
+        real = spread(real, logits)
         real = real if mask is None else masked(real, mask)
         count = _over_classes(real, axis, class_axis_name)
         share = smoothing / masked(count, count != 0, 1)
         if weights is not None:
             real = masked(weights, real != 0)
         total_class_weight = _over_classes(real, axis, class_axis_name)
-    if distribution is not None:
+
+    labels = distribution = mass = None
+    if wanted.labels is not None and ids:
+        given = spread_rows(wanted.labels, logits, axis)
+        labels = class_ids(given, counted, classes, class_axis_name)
+    elif wanted.labels is not None:
+        distribution = spread(wanted.labels.astype(dtype), logits)
         if keep is not None:  # whatever a dropped row holds
-            kept = rows_to_classes(keep, axis)
-            distribution = masked(distribution, kept)
+            distribution = masked(distribution, rows_to_classes(keep, axis))
         if counted is not None:  # its mass must not overflow
             usable = rows_to_classes(counted, axis)
             usable |= jnp.isfinite(jnp.square(distribution))
@@ -125,8 +107,7 @@ def target(
         mass = _over_classes(mass_at, axis, class_axis_name)
         if smoothing is not None and share is not None:
             even = spread(rows_to_classes(share, axis), logits)
-            if mask is not None:
-                even = masked(even, mask)
+            even = even if mask is None else masked(even, mask)
             distribution = (1 - smoothing) * distribution + even
         if weights is not None:
             distribution = weights * distribution
@@ -136,12 +117,39 @@ def target(
         keep,
         counted,
         mask,
-        class_weights,
+        wanted.class_weights,
         smoothing,
         share,
         total_class_weight,
         mass,
     )
+
+
+def _masks(
+    wanted: Wanted,
+    logits: Float[Array, "..."],
+    axis: int,
+    class_axis_name: tuple[str, ...],
+) -> tuple[Bool[Array, "..."] | None, Bool[Array, "..."] | None]:
+    """The rows that are kept, and the classes that are possible; None for all."""
+    rows = _checks.row_shape(logits.shape, axis)
+    keep = mask = None
+    if wanted.row_where is not None:
+        keep = spread_rows(jnp.broadcast_to(wanted.row_where, rows), logits, axis)
+    if wanted.class_mask is not None:
+        mask = along_classes(wanted.class_mask, axis, logits.ndim)
+    if wanted.class_where is not None:
+        mask = wanted.class_where if mask is None else mask & wanted.class_where
+    if mask is not None:  # a row without a possible class is dropped
+        mask = spread(mask, logits)
+        allowed = _over_classes(mask.astype(jnp.int32), axis, class_axis_name)
+        some = jnp.broadcast_to(allowed > 0, rows)
+        keep = some if keep is None else keep & some
+    if wanted.labels is not None and wanted.ignore_index is not None:
+        told = ~_equal(wanted.labels, wanted.ignore_index)
+        told = spread_rows(told, logits, axis)
+        keep = told if keep is None else keep & told
+    return keep, mask
 
 
 def _equal(
