@@ -13,11 +13,13 @@ from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 
-def is_split(x: Array) -> bool:
+def is_split(x: Array | jax.ShapeDtypeStruct) -> bool:
+    if isinstance(x, jax.ShapeDtypeStruct):  # logits that are never formed
+        return False
     return any(names is not None for names in jax.typeof(x).sharding.spec)
 
 
-def spread(x: Array, like: Array) -> Array:
+def spread(x: Array, like: Array | jax.ShapeDtypeStruct) -> Array:
     """`x`, of the rank of `like`, ready for a select beside it."""
     if not is_split(like):
         return x
@@ -25,7 +27,7 @@ def spread(x: Array, like: Array) -> Array:
     return jax.sharding.reshard(full, jax.typeof(like).sharding)
 
 
-def spread_rows(x: Array, like: Array, axis: int) -> Array:
+def spread_rows(x: Array, like: Array | jax.ShapeDtypeStruct, axis: int) -> Array:
     """`x`, of the rows of `like`, split as these are: all but `axis`."""
     if not is_split(like):
         return x
@@ -35,6 +37,28 @@ def spread_rows(x: Array, like: Array, axis: int) -> Array:
     shape = like.shape[:axis] + like.shape[axis + 1 :]
     full = jnp.broadcast_to(x, shape)
     return jax.sharding.reshard(full, NamedSharding(sharding.mesh, rows))
+
+
+def varying(x: Array) -> frozenset[str]:
+    """The mesh axes of an enclosing `shard_map` along which `x` may differ."""
+    kind: Any = jax.typeof(x)
+    manual = getattr(kind, "manual_axis_type", None)
+    return frozenset(kind.vma if manual is None else manual.varying)
+
+
+def vary_alike(tree: Any) -> Any:
+    """Every array varying over all the axes that any of them varies over.
+
+    For the arrays of a loop, so that the sums over devices that JAX puts into its
+    derivative stand outside of it.
+    """
+    names = frozenset().union(*map(varying, jax.tree.leaves(tree)))
+
+    def vary(x: Array) -> Array:
+        missing = tuple(sorted(names - varying(x)))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(vary, tree)
 
 
 def masked(x: Array, where: Array, fill: int | float = 0) -> Array:

@@ -34,7 +34,7 @@ def array(x: ArrayLike) -> Array:
     return x if isinstance(x, Array) else jnp.asarray(x)
 
 
-def compute_dtype(*arrays: Array) -> jnp.dtype:
+def compute_dtype(*arrays: Array | jax.ShapeDtypeStruct) -> jnp.dtype:
     """float32, or float64 where an input has it."""
     wide = any(x.dtype == jnp.float64 for x in arrays)
     return jnp.dtype(jnp.float64 if wide else jnp.float32)

@@ -63,13 +63,8 @@ def combine(
     With `batch_axis_name` both sums run over these mesh axes too: the global mean, not
     a mean of means. Nothing left to average gives 0, with gradient 0.
     """
-    if keep is not None:
-        losses = masked(losses, keep)
-    if weights is not None:
-        weights = spread(weights, losses)
-        if keep is not None:
-            weights = masked(weights, keep)
-        losses = times(weights, losses)
+    weights = kept_weights(losses, keep, weights)
+    losses = weigh(losses, keep, weights)
     if reduction == "none":
         return losses
     total = jnp.sum(losses, axis)
@@ -79,20 +74,47 @@ def combine(
         return total
     denominator = normalizer
     if denominator is None:
-        ratio = jnp.ones((1,) * losses.ndim, losses.dtype)
-        if weights is not None:
-            ratio = weights
-        if class_factor is not None:
-            ratio = ratio * class_factor
-        ratio = spread(ratio, losses)
-        if keep is not None:
-            ratio = masked(ratio, keep)
-        denominator = jnp.sum(jnp.broadcast_to(ratio, losses.shape), axis)
+        ratio = factors(losses, keep, weights, class_factor)
+        denominator = jnp.sum(ratio, axis)
         if batch_axis_name:
             denominator = lax.psum(denominator, batch_axis_name)
+    return quotient(total, denominator)
+
+
+def kept_weights(
+    losses: Array, keep: Array | None, weights: Array | None
+) -> Array | None:
+    """Weights ready to meet the losses, 0 where a row is dropped."""
+    if weights is None:
+        return None
+    weights = spread(weights, losses)
+    return weights if keep is None else masked(weights, keep)
+
+
+def weigh(losses: Array, keep: Array | None, weights: Array | None) -> Array:
+    """keep · weights · loss."""
+    if keep is not None:
+        losses = masked(losses, keep)
+    return losses if weights is None else times(weights, losses)
+
+
+def factors(
+    losses: Array, keep: Array | None, weights: Array | None, class_factor: Array | None
+) -> Array:
+    """r = keep · weights · class_factor, of the losses' shape."""
+    r = jnp.ones((1,) * losses.ndim, losses.dtype) if weights is None else weights
+    if class_factor is not None:
+        r = r * class_factor
+    r = spread(r, losses)
+    if keep is not None:
+        r = masked(r, keep)
+    return jnp.broadcast_to(r, losses.shape)
+
+
+def quotient(total: Array, denominator: Array) -> Array:
+    """total / denominator, and 0 with gradient 0 where there is nothing to divide."""
     nothing = jnp.equal(denominator, 0)
-    mean = total / jnp.where(nothing, 1, denominator)
-    return masked(mean, ~nothing)
+    return masked(total / jnp.where(nothing, 1, denominator), ~nothing)
 
 
 @functools.partial(jax.jit, static_argnames=("reduction", "batch_axis_name", "axis"))

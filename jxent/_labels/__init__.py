@@ -8,6 +8,10 @@ from .labels import (
 from .targets import (
     Target as Target,
     Wanted as Wanted,
+    allowed_distribution as allowed_distribution,
     report_bad_labels as report_bad_labels,
+    smoothed_distribution as smoothed_distribution,
     target as target,
+    target_in_memory as target_in_memory,
+    weigh_classes as weigh_classes,
 )

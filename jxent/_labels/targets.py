@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import checkify
@@ -51,13 +52,17 @@ def _over_classes(x: Array, axis: int, names: tuple[str, ...]) -> Array:
 
 def target(
     wanted: Wanted,
-    logits: Float[Array, "..."],
+    logits: Array | jax.ShapeDtypeStruct,
     axis: int,
     *,
     ids: bool,
     class_axis_name: tuple[str, ...],
 ) -> Target:
-    """Resolves masks, ignored and out-of-range labels, class weights and smoothing."""
+    """Resolves masks, ignored and out-of-range labels, class weights and smoothing.
+
+    Of the logits only the shape and dtype matter. A distribution is left to
+    `target_in_memory`, or to who takes it block by block.
+    """
     rows, classes = _checks.row_shape(logits.shape, axis), logits.shape[axis]
     dtype = _checks.compute_dtype(logits)
     keep, mask = _masks(wanted, logits, axis, class_axis_name)
@@ -85,31 +90,13 @@ def target(
             real = masked(weights, real != 0)
         total_class_weight = _over_classes(real, axis, class_axis_name)
 
-    labels = distribution = mass = None
+    labels = None
     if wanted.labels is not None and ids:
         given = spread_rows(wanted.labels, logits, axis)
         labels = class_ids(given, counted, classes, class_axis_name)
-    elif wanted.labels is not None:
-        distribution = spread(wanted.labels.astype(dtype), logits)
-        if keep is not None:  # whatever a dropped row holds
-            distribution = masked(distribution, rows_to_classes(keep, axis))
-        if counted is not None:  # its mass must not overflow
-            usable = rows_to_classes(counted, axis)
-            usable |= jnp.isfinite(jnp.square(distribution))
-            distribution = masked(distribution, usable)
-        if mask is not None:
-            distribution = masked(distribution, mask)
-        mass_at = distribution if weights is None else weights * distribution
-        mass = _over_classes(mass_at, axis, class_axis_name)
-        if smoothing is not None and share is not None:
-            even = spread(rows_to_classes(share, axis), logits)
-            even = even if mask is None else masked(even, mask)
-            distribution = (1 - smoothing) * distribution + even
-        if weights is not None:
-            distribution = weights * distribution
     return Target(
         labels,
-        distribution,
+        None,
         keep,
         counted,
         mask,
@@ -117,13 +104,68 @@ def target(
         smoothing,
         share,
         total_class_weight,
-        mass,
+        None,
     )
+
+
+def target_in_memory(
+    wanted: Wanted,
+    logits: Array,
+    axis: int,
+    *,
+    ids: bool,
+    class_axis_name: tuple[str, ...],
+) -> Target:
+    """`target`, its distribution and mass included."""
+    settled = target(wanted, logits, axis, ids=ids, class_axis_name=class_axis_name)
+    if ids or wanted.labels is None:
+        return settled
+    t = allowed_distribution(settled, wanted.labels, logits, axis)
+    mass = _over_classes(weigh_classes(settled, t, logits, axis), axis, class_axis_name)
+    q = smoothed_distribution(settled, t, logits, axis)
+    return settled._replace(distribution=q, mass=mass)
+
+
+# What follows is elementwise, so that it may be done block by block.
+
+
+def allowed_distribution(
+    target: Target, given: Array, logits: Array | jax.ShapeDtypeStruct, axis: int
+) -> Array:
+    """t: the given distribution on classes and in rows that count."""
+    t = spread(given.astype(_checks.compute_dtype(logits)), logits)
+    if target.keep is not None:  # whatever a dropped row holds
+        t = masked(t, rows_to_classes(target.keep, axis))
+    if target.counted is not None:  # its mass must not overflow
+        usable = rows_to_classes(target.counted, axis) | jnp.isfinite(jnp.square(t))
+        t = masked(t, usable)
+    return t if target.mask is None else masked(t, target.mask)
+
+
+def weigh_classes(
+    target: Target, t: Array, logits: Array | jax.ShapeDtypeStruct, axis: int
+) -> Array:
+    """w t"""
+    if target.class_weights is None:
+        return t
+    weights = along_classes(target.class_weights.astype(t.dtype), axis, t.ndim)
+    return spread(weights, logits) * t
+
+
+def smoothed_distribution(
+    target: Target, t: Array, logits: Array | jax.ShapeDtypeStruct, axis: int
+) -> Array:
+    """q = w ((1 − ε) t + ε/K)"""
+    if target.smoothing is not None and target.share is not None:
+        even = spread(rows_to_classes(target.share, axis), logits)
+        even = even if target.mask is None else masked(even, target.mask)
+        t = (1 - target.smoothing) * t + even
+    return weigh_classes(target, t, logits, axis)
 
 
 def _masks(
     wanted: Wanted,
-    logits: Float[Array, "..."],
+    logits: Array | jax.ShapeDtypeStruct,
     axis: int,
     class_axis_name: tuple[str, ...],
 ) -> tuple[Bool[Array, "..."] | None, Bool[Array, "..."] | None]:

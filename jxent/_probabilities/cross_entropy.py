@@ -93,8 +93,9 @@ def binary_cross_entropy(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
+    assert a.logits is not None
     axis, names, ndim = plan.axis, plan.class_axis_name, a.logits.ndim
-    target = _labels.target(
+    target = _labels.target_in_memory(
         a.wanted, a.logits, axis, ids=plan.ids, class_axis_name=names
     )
     p = a.logits.astype(_checks.compute_dtype(a.logits))

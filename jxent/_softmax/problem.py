@@ -23,7 +23,7 @@ class Plan(NamedTuple):
     axis: int
     ids: bool
     class_axis_name: tuple[str, ...]
-    formula: Callable[..., Array] = cross_entropy
+    formula: Callable[..., Array] | None = cross_entropy  # None: statistics alone
     reduction: str = "none"
     batch_axis_name: tuple[str, ...] = ()
     return_statistics: bool = False
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
 class Arrays(NamedTuple):
     """What is not."""
 
-    logits: Array
+    logits: Array | None  # None while they are not formed
     wanted: _labels.Wanted
     parameters: tuple[Array, ...] = ()  # of the formula
     z_loss: Array | None = None
@@ -66,19 +66,28 @@ def check(
     ids_only: bool = False,
     labels_optional: bool = False,
     name: str = "logits",
+    seen: tuple[Array, ...] = (),
     **plan: Any,
 ) -> tuple[Plan, Arrays]:
-    """Every argument of the softmax family, checked and shaped."""
-    x = _checks.floating(function, name, logits)
+    """Every argument of the softmax family, checked and shaped.
+
+    `logits` may be their shape and dtype alone; `seen` are the arrays whose mesh counts
+    then.
+    """
+    if isinstance(logits, jax.ShapeDtypeStruct):
+        x: Any = logits
+    else:
+        x = _checks.floating(function, name, logits)
+        seen = (x,)
     front = _checks.class_axis(function, name, x, axis)
     y = None if labels is None else _checks.array(labels)
     if y is None and not labels_optional:
         raise TypeError(f"{function}: expected labels, got None.")
     class_names = _checks.bound_axis_names(
-        function, "class_axis_name", class_axis_name, x, y
+        function, "class_axis_name", class_axis_name, *seen, y
     )
     batch_names = _checks.bound_axis_names(
-        function, "batch_axis_name", batch_axis_name, x, y
+        function, "batch_axis_name", batch_axis_name, *seen, y
     )
     if not class_names:
         _checks.several_classes(function, name, x, front)
@@ -127,7 +136,7 @@ def check(
     if y is not None:
         ignore = _checks.ignorable(function, ignore_index, y, ids=ids)
     arrays = Arrays(
-        x,
+        None if isinstance(x, jax.ShapeDtypeStruct) else x,
         _labels.Wanted(
             y,
             row_where,
@@ -149,84 +158,85 @@ def check(
         class_names,
         reduction=reduction,
         batch_axis_name=batch_names,
-        traced=isinstance(x, Tracer) or isinstance(y, Tracer),
+        traced=any(isinstance(a, Tracer) for a in (*seen, y)),
         **plan,
     )
     return settled, arrays
 
 
-def _inputs(plan: Plan, a: Arrays) -> tuple[_labels.Target, Form, Inputs]:
-    target = _labels.target(
-        a.wanted,
-        a.logits,
-        plan.axis,
-        ids=plan.ids,
-        class_axis_name=plan.class_axis_name,
-    )
-    smoothed_ids = plan.ids and target.smoothing is not None
-    form = Form(
+def form_of(plan: Plan, a: Arrays) -> Form:
+    """The statistics that the formula, or who asks for statistics, needs."""
+    soft = a.wanted.labels is not None and not plan.ids
+    smoothed = plan.formula is cross_entropy and a.wanted.label_smoothing is not None
+    bare = plan.formula is None and a.wanted.class_weights is not None
+    return Form(
         plan.axis,
         plan.class_axis_name,
-        weighted=target.distribution is not None
-        or (smoothed_ids and plan.formula is cross_entropy),
+        weighted=soft or smoothed or bare,
         expected=plan.entropy,
         argmax=plan.argmax,
     )
+
+
+def _in_memory(plan: Plan, a: Arrays) -> tuple[_labels.Target, Form, Inputs]:
+    z = a.logits
+    assert z is not None
+    target = _labels.target_in_memory(
+        a.wanted, z, plan.axis, ids=plan.ids, class_axis_name=plan.class_axis_name
+    )
     temperature = a.temperature
     if temperature is not None:
-        rows = _checks.row_shape(a.logits.shape, plan.axis)
+        rows = _checks.row_shape(z.shape, plan.axis)
         temperature = jnp.broadcast_to(temperature, rows)
-        temperature = spread_rows(temperature, a.logits, plan.axis)
+        temperature = spread_rows(temperature, z, plan.axis)
     inputs = Inputs(
-        a.logits,
+        z,
         labels=target.labels,
-        class_weights=target.class_weights if plan.ids else None,
+        class_weights=target.class_weights if target.distribution is None else None,
         distribution=target.distribution,
         mask=target.mask,
         keep=target.counted,
         logit_soft_cap=a.logit_soft_cap,
         temperature=temperature,
     )
-    return target, form, inputs
+    return target, form_of(plan, a), inputs
 
 
-def _report(
-    plan: Plan, a: Arrays, inputs: Inputs, statistics: SoftmaxStatistics
-) -> None:
+def report(plan: Plan, a: Arrays, statistics: SoftmaxStatistics, classes: int) -> None:
     label = statistics.label_logit
-    if (
-        not plan.traced
-        or inputs.labels is None
-        or a.wanted.labels is None
-        or label is None
-    ):
+    if not plan.traced or not plan.ids or label is None:
         return
+    assert a.wanted.labels is not None
     bad = jnp.isnan(label) & jnp.isfinite(statistics.shift)
-    classes = a.logits.shape[plan.axis]
     if plan.class_axis_name:
         classes = classes * lax.axis_size(plan.class_axis_name)
     _labels.report_bad_labels(a.wanted.labels, bad, classes)
 
 
-def _kept(statistics: SoftmaxStatistics, keep: Array | None) -> SoftmaxStatistics:
+def kept(statistics: SoftmaxStatistics, keep: Array | None) -> SoftmaxStatistics:
     """Statistics in which a dropped row is 0."""
     if keep is None:
         return statistics
     return jax.tree.map(lambda x: masked(x, keep), statistics)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _loss(plan: Plan, a: Arrays) -> Any:
-    target, form, inputs = _inputs(plan, a)
-    statistics, label_weight = _statistics.in_memory(form, inputs)
-    _report(plan, a, inputs, statistics)
+def losses_of(
+    plan: Plan,
+    a: Arrays,
+    target: _labels.Target,
+    statistics: SoftmaxStatistics,
+    label_weight: Array | None,
+    log_probabilities: Callable[[], Array],
+) -> tuple[Array, Array | None]:
+    """The rows' losses, class weights and z-loss included, and their class factors."""
+    assert plan.formula is not None
     losses = row_losses(
         plan.formula,
         a.parameters,
         target,
         statistics,
         label_weight,
-        lambda: _statistics.log_probabilities(form, inputs, statistics),
+        log_probabilities,
         plan.axis,
         plan.class_axis_name,
     )
@@ -240,6 +250,34 @@ def _loss(plan: Plan, a: Arrays) -> Any:
         if class_factor is not None:
             penalty = times(class_factor, penalty)
         losses = losses + a.z_loss * penalty
+    return losses, class_factor
+
+
+def losses_in_memory(
+    plan: Plan, a: Arrays
+) -> tuple[Array, Array | None, _labels.Target, SoftmaxStatistics]:
+    target, form, inputs = _in_memory(plan, a)
+    statistics, label_weight = _statistics.in_memory(form, inputs)
+    report(plan, a, statistics, inputs.logits.shape[plan.axis])
+    losses, class_factor = losses_of(
+        plan,
+        a,
+        target,
+        statistics,
+        label_weight,
+        lambda: _statistics.log_probabilities(form, inputs, statistics),
+    )
+    return losses, class_factor, target, statistics
+
+
+def reduced(
+    plan: Plan,
+    a: Arrays,
+    losses: Array,
+    class_factor: Array | None,
+    target: _labels.Target,
+    statistics: SoftmaxStatistics,
+) -> Any:
     loss = combine(
         losses,
         keep=target.keep,
@@ -250,18 +288,21 @@ def _loss(plan: Plan, a: Arrays) -> Any:
         batch_axis_name=plan.batch_axis_name,
     )
     if plan.return_statistics:
-        return loss, _kept(statistics, target.keep)
+        return loss, kept(statistics, target.keep)
     return loss
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _statistics_of(plan: Plan, a: Arrays) -> SoftmaxStatistics:
-    target, form, inputs = _inputs(plan, a)
-    if target.class_weights is not None and target.distribution is None:
-        form = form._replace(weighted=True)
+def loss_in_memory(plan: Plan, a: Arrays) -> Any:
+    return reduced(plan, a, *losses_in_memory(plan, a))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def statistics_in_memory(plan: Plan, a: Arrays) -> SoftmaxStatistics:
+    target, form, inputs = _in_memory(plan, a)
     statistics, _ = _statistics.in_memory(form, inputs)
-    _report(plan, a, inputs, statistics)
-    return _kept(statistics, target.keep)
+    report(plan, a, statistics, inputs.logits.shape[plan.axis])
+    return kept(statistics, target.keep)
 
 
 def loss_of(
@@ -276,16 +317,18 @@ def loss_of(
     plan, arrays = check(
         function, **options, formula=formula, entropy=also, argmax=also
     )
+    assert arrays.logits is not None
     dtype = _checks.compute_dtype(arrays.logits)
     values = tuple(
         _checks.scalar(function, name, _checks.array(value).astype(dtype))
         for name, value in parameters.items()
     )
-    return _loss(plan, arrays._replace(parameters=values))
+    return loss_in_memory(plan, arrays._replace(parameters=values))
 
 
 def statistics_of(
     function: str, options: dict[str, Any], **settings: Any
 ) -> SoftmaxStatistics:
     """The statistics alone."""
-    return _statistics_of(*check(function, **options, **settings))
+    plan, arrays = check(function, **options, **settings, formula=None)
+    return statistics_in_memory(plan, arrays)

@@ -1,5 +1,6 @@
 """Layout 1: the statistics of logits in memory, in the form that suits a platform."""
 
+import functools
 from typing import Any
 
 import jax
@@ -17,6 +18,17 @@ from .inputs import (
     origin,
 )
 from .monoid import Totals, merge
+
+
+def block(form: Form, inputs: Inputs) -> Totals:
+    """The statistics of one block of logits, in the form that suits the platform."""
+    return lax.platform_dependent(
+        inputs,
+        cpu=functools.partial(two_pass, form),
+        cuda=functools.partial(one_pass_gpu, form),
+        rocm=functools.partial(one_pass_gpu, form),
+        default=functools.partial(one_pass, form),
+    )
 
 
 def two_pass(form: Form, inputs: Inputs) -> Totals:

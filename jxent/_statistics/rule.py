@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from .._arrays import along_classes, masked, rows_to_classes
 from .._reduction import finite_slope
-from .in_memory import like_rows, one_pass, one_pass_gpu, two_pass
+from .in_memory import block, like_rows
 from .inputs import (
     NO_CLASS,
     Form,
@@ -23,7 +23,7 @@ from .inputs import (
 from .monoid import SoftmaxStatistics, Totals, merge_devices
 
 
-def _finish(inputs: Inputs, t: Totals) -> Totals:
+def finish(inputs: Inputs, t: Totals) -> Totals:
     """Labels relative, and what a row that is not finite gets: NaN, or 0 if dropped."""
     # A NaN reaches the sum on every platform, the maximum not where it is merged over
     # devices.
@@ -74,17 +74,11 @@ def _finish(inputs: Inputs, t: Totals) -> Totals:
 # then needs the maximum's own tangent there.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _totals(form: Form, inputs: Inputs) -> Totals:
-    t = lax.platform_dependent(
-        inputs,
-        cpu=functools.partial(two_pass, form),
-        cuda=functools.partial(one_pass_gpu, form),
-        rocm=functools.partial(one_pass_gpu, form),
-        default=functools.partial(one_pass, form),
-    )
+    t = block(form, inputs)
     if form.class_axis_name:
         classes = inputs.logits.shape[form.axis]
         t = merge_devices(t, classes, form.class_axis_name)
-    return _finish(inputs, t)
+    return finish(inputs, t)
 
 
 @functools.partial(_totals.defjvp, symbolic_zeros=True)
@@ -92,24 +86,36 @@ def _totals_jvp(form: Form, primals: Any, tangents: Any) -> Any:
     (inputs,) = primals
     (dots,) = tangents
     totals = _totals(form, inputs)
-    moved = {
+    moved = moving(dots)
+    # The checkpoint makes the raw inputs the only residuals: without it a bfloat16 loss
+    # would keep float32 arrays of the logits' shape from forward to backward.
+    # prevent_cse=False lets XLA still share the exponentials of value and gradient.
+    of_logits = jax.checkpoint(functools.partial(tangent, form), prevent_cse=False)
+    sums = of_logits(inputs, moved, totals)
+    if form.class_axis_name:
+        sums = lax.psum(sums, form.class_axis_name)
+    return totals, with_tangents(totals, sums)
+
+
+def moving(dots: Any) -> dict[str, Array]:
+    """The tangents in a NamedTuple that are not zero by their kind."""
+    return {
         name: dot
-        for name, dot in zip(Inputs._fields, dots, strict=True)
+        for name, dot in zip(dots._fields, dots, strict=True)
         if dot is not None
         and not isinstance(dot, jax.custom_derivatives.SymbolicZero)
         and dot.dtype != jax.dtypes.float0
     }
-    # The checkpoint makes the raw inputs the only residuals: without it a bfloat16 loss
-    # would keep float32 arrays of the logits' shape from forward to backward.
-    # prevent_cse=False lets XLA still share the exponentials of value and gradient.
-    tangent = jax.checkpoint(functools.partial(_tangent, form), prevent_cse=False)
-    sums = tangent(inputs, moved, totals)
+
+
+def with_tangents(totals: Totals, sums: dict[str, Array]) -> Totals:
+    """The tangent of `totals`, 0 in every field that is not among `sums`."""
     zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, totals)
     sums = {n: like_rows(getattr(zeros, n), x) for n, x in sums.items()}
-    return totals, zeros._replace(**sums)
+    return zeros._replace(**sums)
 
 
-def _tangent(
+def tangent(
     form: Form,
     inputs: Inputs,
     moved: dict[str, Array],
@@ -176,22 +182,24 @@ def _tangent(
         dw = along_classes(moved["class_weights"].astype(z.dtype), axis, z.ndim)
         pick = is_label(form, inputs.labels, z).astype(z.dtype)
         sums["label_weight"] = jnp.sum(pick * dw, axis)
-    if form.class_axis_name:
-        sums = lax.psum(sums, form.class_axis_name)
     return sums
 
 
 def in_memory(form: Form, inputs: Inputs) -> tuple[SoftmaxStatistics, Array | None]:
     """Statistics of logits in memory, and the class weight of each row's label."""
-    t = _totals(form, inputs)
-    label, mass, weighted = t.label, None, t.weighted
+    t, mass = _totals(form, inputs), None
     if inputs.distribution is not None:
-        label, weighted = t.weighted, None
         mass = jnp.sum(mass_weights(form, inputs), form.axis)
         if form.class_axis_name:
             mass = lax.psum(mass, form.class_axis_name)
-    statistics = SoftmaxStatistics(
-        shift=_shift(inputs, t),
+    return assemble(inputs.keep, t, mass), t.label_weight
+
+
+def assemble(keep: Array | None, t: Totals, mass: Array | None) -> SoftmaxStatistics:
+    """The public statistics; `mass` is a distribution's, which `weighted` is of."""
+    label, weighted = (t.label, t.weighted) if mass is None else (t.weighted, None)
+    return SoftmaxStatistics(
+        shift=_shift(keep, t),
         log_sum=jnp.log(t.sum),
         label_logit=label,
         label_mass=mass,
@@ -199,15 +207,14 @@ def in_memory(form: Form, inputs: Inputs) -> tuple[SoftmaxStatistics, Array | No
         expected_logit=None if t.expected is None else t.expected / t.sum,
         argmax=t.argmax,
     )
-    return statistics, t.label_weight
 
 
-def _shift(inputs: Inputs, t: Totals) -> Array:
+def _shift(keep: Array | None, t: Totals) -> Array:
     """The maximum; where the row is not finite NaN, or 0 if it is dropped."""
     assert t.finite is not None
     fill = jnp.full_like(t.maximum, jnp.nan)
-    if inputs.keep is not None:
-        fill = masked(fill, inputs.keep)
+    if keep is not None:
+        fill = masked(fill, keep)
     return jnp.where(t.finite, t.maximum, fill)
 
 
