@@ -7,6 +7,12 @@ from ._labels import (
     smooth_labels as smooth_labels,
     total_weight as total_weight,
 )
+from ._linear import (
+    linear_softmax_cross_entropy as linear_softmax_cross_entropy,
+    linear_softmax_entropy as linear_softmax_entropy,
+    linear_softmax_log_prob as linear_softmax_log_prob,
+    linear_softmax_statistics as linear_softmax_statistics,
+)
 from ._probabilities import (
     binary_cross_entropy as binary_cross_entropy,
     categorical_cross_entropy as categorical_cross_entropy,
@@ -31,6 +37,7 @@ from ._softmax import (
     softmax_statistics as softmax_statistics,
 )
 from ._statistics import SoftmaxStatistics as SoftmaxStatistics
+from ._tiles import sum_over_tiles as sum_over_tiles
 
 
 __version__ = _version("jxent")
@@ -43,6 +50,10 @@ __all__ = [
     "generalized_kl_divergence",
     "kl_divergence",
     "kl_divergence_with_log_targets",
+    "linear_softmax_cross_entropy",
+    "linear_softmax_entropy",
+    "linear_softmax_log_prob",
+    "linear_softmax_statistics",
     "next_token_labels",
     "poly_loss_cross_entropy",
     "reduce",
@@ -56,5 +67,6 @@ __all__ = [
     "softmax_focal_loss",
     "softmax_log_prob",
     "softmax_statistics",
+    "sum_over_tiles",
     "total_weight",
 ]

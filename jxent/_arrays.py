@@ -39,9 +39,9 @@ def spread_rows(x: Array, like: Array | jax.ShapeDtypeStruct, axis: int) -> Arra
     return jax.sharding.reshard(full, NamedSharding(sharding.mesh, rows))
 
 
-def varying(x: Array) -> frozenset[str]:
-    """The mesh axes of an enclosing `shard_map` along which `x` may differ."""
-    kind: Any = jax.typeof(x)
+def varying(x: Any) -> frozenset[str]:
+    """The mesh axes of an enclosing `shard_map` along which an array (type) differs."""
+    kind: Any = jax.typeof(x) if isinstance(x, Array) else x
     manual = getattr(kind, "manual_axis_type", None)
     return frozenset(kind.vma if manual is None else manual.varying)
 
@@ -54,11 +54,12 @@ def vary_alike(tree: Any) -> Any:
     """
     names = frozenset().union(*map(varying, jax.tree.leaves(tree)))
 
-    def vary(x: Array) -> Array:
-        missing = tuple(sorted(names - varying(x)))
-        return lax.pcast(x, missing, to="varying") if missing else x
+    return jax.tree.map(lambda x: vary(x, names), tree)
 
-    return jax.tree.map(vary, tree)
+
+def vary(x: Array, names: frozenset[str]) -> Array:
+    missing = tuple(sorted(names - varying(x)))
+    return lax.pcast(x, missing, to="varying") if missing else x
 
 
 def masked(x: Array, where: Array, fill: int | float = 0) -> Array:

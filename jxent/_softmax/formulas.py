@@ -57,9 +57,10 @@ def row_losses(
         total = jnp.sum(times(factors, formula(log_p, *parameters)), axis)
         return lax.psum(total, class_axis_name) if class_axis_name else total
 
-    if target.distribution is not None:
+    if target.labels is None:
         if formula is cross_entropy:
             return -statistics.log_prob
+        assert target.distribution is not None
         return over_classes(target.distribution)
     loss = formula(statistics.log_prob, *parameters)
     if label_weight is not None:

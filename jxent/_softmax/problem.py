@@ -297,11 +297,18 @@ def loss_in_memory(plan: Plan, a: Arrays) -> Any:
     return reduced(plan, a, *losses_in_memory(plan, a))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def statistics_in_memory(plan: Plan, a: Arrays) -> SoftmaxStatistics:
+def statistics_in_memory(
+    plan: Plan, a: Arrays
+) -> tuple[_labels.Target, SoftmaxStatistics]:
     target, form, inputs = _in_memory(plan, a)
     statistics, _ = _statistics.in_memory(form, inputs)
     report(plan, a, statistics, inputs.logits.shape[plan.axis])
+    return target, statistics
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _kept_statistics(plan: Plan, a: Arrays) -> SoftmaxStatistics:
+    target, statistics = statistics_in_memory(plan, a)
     return kept(statistics, target.keep)
 
 
@@ -331,4 +338,4 @@ def statistics_of(
 ) -> SoftmaxStatistics:
     """The statistics alone."""
     plan, arrays = check(function, **options, **settings, formula=None)
-    return statistics_in_memory(plan, arrays)
+    return _kept_statistics(plan, arrays)

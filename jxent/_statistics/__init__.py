@@ -6,6 +6,7 @@ from .inputs import (
     Form as Form,
     Inputs as Inputs,
     is_label as is_label,
+    local_labels as local_labels,
 )
 from .monoid import (
     SoftmaxStatistics as SoftmaxStatistics,

@@ -1,0 +1,148 @@
+"""From the fused head's operands to losses of rows, materialized or streamed."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .. import _labels, _statistics
+from .._arrays import along_classes, masked, vary_alike
+from .._reduction import factors, kept_weights, weigh
+from .._softmax.problem import Arrays, Plan, form_of, losses_in_memory, losses_of
+from .._statistics import SoftmaxStatistics
+from .._tiles import live_first
+from .product import Head, is_low, logits_dtype, product
+from .streamed import Rows, Shared, Static, mass, streamed_totals
+
+
+class Layout(NamedTuple):
+    """How hidden @ kernel is taken: static under jit."""
+
+    implementation: str
+    vocab_axis: int
+    rows: int  # in a tile
+    classes: int  # in a block
+
+
+class Losses(NamedTuple):
+    """Losses of rows, before weights and reduction, and what these need."""
+
+    losses: Array
+    class_factor: Array | None
+    target: _labels.Target
+    statistics: SoftmaxStatistics
+
+
+def like_logits(head: Head, vocab_axis: int) -> jax.ShapeDtypeStruct:
+    shape = (head.hidden.shape[0], head.kernel.shape[vocab_axis])
+    return jax.ShapeDtypeStruct(shape, logits_dtype(head))
+
+
+def target_of(plan: Plan, layout: Layout, head: Head, a: Arrays) -> _labels.Target:
+    """The target, but for distributions."""
+    return _labels.target(
+        a.wanted,
+        like_logits(head, layout.vocab_axis),
+        1,
+        ids=plan.ids,
+        class_axis_name=plan.class_axis_name,
+    )
+
+
+def without_dropped(head: Head, target: _labels.Target) -> Head:
+    """0 for the hidden states of dropped rows: a product would spread what they hold."""
+    hidden = head.hidden
+    if target.counted is None:
+        return head
+    usable = target.counted | jnp.all(jnp.isfinite(hidden), 1)
+    if target.keep is not None:
+        usable &= target.keep
+    return head._replace(hidden=masked(hidden, usable[:, None]))
+
+
+def logits_of(head: Head, vocab_axis: int) -> Array:
+    z = product(head.hidden, head.kernel, vocab_axis, low=is_low(head.hidden))
+    if head.bias is None:
+        return z
+    return z + along_classes(head.bias.astype(z.dtype), 1, 2)
+
+
+def materialized(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
+    head = without_dropped(head, target_of(plan, layout, head, a))
+    z = logits_of(head, layout.vocab_axis)
+    return Losses(*losses_in_memory(plan, a._replace(logits=z)))
+
+
+def streamed(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
+    target, statistics, label_weight = streamed_statistics(plan, layout, head, a)
+    losses, class_factor = losses_of(
+        plan, a, target, statistics, label_weight, _no_log_probabilities
+    )
+    return Losses(losses, class_factor, target, statistics)
+
+
+def _no_log_probabilities() -> Array:
+    raise NotImplementedError("a formula that is not one on the statistics")
+
+
+def streamed_statistics(
+    plan: Plan, layout: Layout, head: Head, a: Arrays
+) -> tuple[_labels.Target, SoftmaxStatistics, Array | None]:
+    target = target_of(plan, layout, head, a)
+    head = without_dropped(head, target)
+    count = head.hidden.shape[0]
+    soft = a.wanted.labels is not None and not plan.ids
+
+    def of_rows(x: Array | None) -> Array | None:
+        return None if x is None else jnp.broadcast_to(x, (count,))
+
+    mask = target.mask
+    common = mask is None or mask.shape[0] == 1
+    rows = Rows(
+        head.hidden,
+        labels=target.labels,
+        given=a.wanted.labels if soft else None,
+        mask=None if common else mask,
+        keep=of_rows(target.keep),
+        counted=of_rows(target.counted),
+        temperature=of_rows(a.temperature),
+        share=of_rows(target.share) if soft else None,
+        weights=of_rows(a.wanted.weights),
+    )
+    shared = Shared(
+        head.kernel,
+        head.bias,
+        class_weights=target.class_weights,
+        mask=mask if common else None,
+        smoothing=target.smoothing if soft else None,
+        logit_soft_cap=a.logit_soft_cap,
+    )
+    skip = rows.counted is not None and layout.rows < count
+    static = Static(
+        form_of(plan, a), layout.vocab_axis, layout.rows, layout.classes, skip
+    )
+    back = None
+    if skip:
+        rows, _, back = live_first(rows, rows.counted)
+    rows, shared = vary_alike((rows, shared))
+    totals = streamed_totals(static, rows, shared)
+    total_mass = mass(static, rows, shared) if soft else None
+    if back is not None:
+        totals, total_mass = jax.tree.map(
+            lambda x: jnp.take(x, back, 0, unique_indices=True), (totals, total_mass)
+        )
+    statistics = _statistics.assemble(
+        target.counted, totals, totals.weight if soft else None
+    )
+    target = target._replace(mass=total_mass)
+    return target, statistics, totals.label_weight
+
+
+def sums(a: Arrays, of: Losses) -> tuple[Array, Array]:
+    """Σ r · loss and Σ r over the rows: what a mean is the quotient of."""
+    keep = of.target.keep
+    weights = kept_weights(of.losses, keep, a.wanted.weights)
+    total = jnp.sum(weigh(of.losses, keep, weights))
+    r = factors(of.losses, keep, weights, of.class_factor)
+    return total, jnp.sum(r)

@@ -1,0 +1,215 @@
+"""From the arguments of the fused head's functions to a loss or statistics."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .. import _checks
+from .._checks import ArrayLike
+from .._reduction import combine, quotient
+from .._softmax.formulas import cross_entropy
+from .._softmax.problem import Arrays, Plan, check, kept, report, statistics_in_memory
+from .._statistics import SoftmaxStatistics
+from .layout import (
+    Layout,
+    Losses,
+    logits_of,
+    materialized,
+    streamed,
+    streamed_statistics,
+    target_of,
+    without_dropped,
+)
+from .plan import chosen
+from .product import Head, logits_dtype
+from .tiled import tiled_sums
+
+
+def head_of(
+    function: str,
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None,
+    vocab_axis: int,
+) -> tuple[Head, int]:
+    """The operands, checked, and the kernel's class axis counted from the front."""
+    h = _checks.floating(function, "hidden", hidden)
+    k = _checks.floating(function, "kernel", kernel)
+    if not h.ndim:
+        _checks.fail(
+            function, "expected hidden of shape (..., features), got a scalar."
+        )
+    if k.ndim != 2 or vocab_axis not in (-2, -1, 0, 1):
+        _checks.fail(
+            function,
+            "expected a kernel of two axes and their class axis, got shape "
+            f"{k.shape} and vocab_axis={vocab_axis}. Reshape a kernel of more.",
+        )
+    axis = vocab_axis % 2
+    features, classes = k.shape[1 - axis], k.shape[axis]
+    if h.shape[-1] != features:
+        hint = "The kernel is (features, classes)."
+        if axis == 0:
+            hint = "With vocab_axis=0 the kernel is (classes, features)."
+        if h.shape[-1] == classes:
+            hint += f" For its transpose give vocab_axis={axis - 1}."
+        _checks.fail(
+            function,
+            f"expected hidden of shape (..., {features}) for a kernel of shape "
+            f"{k.shape} with vocab_axis={vocab_axis}, got {h.shape}. {hint}",
+        )
+    b = None
+    if bias is not None:
+        b = _checks.floating(function, "bias", bias)
+        _checks.per_class(function, "bias", b, (classes,))
+    return Head(h, k, b), axis
+
+
+def checked(
+    function: str,
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike | None,
+    *,
+    bias: ArrayLike | None,
+    vocab_axis: int,
+    block_sizes: tuple[int | None, int | None] | None,
+    implementation: str | None,
+    where: ArrayLike | None = None,
+    **options: Any,
+) -> tuple[Plan, Layout, Head, Arrays, tuple[int, ...]]:
+    """Every argument, checked, rows in one axis; and the rows' own shape."""
+    head, axis = head_of(function, hidden, kernel, bias, vocab_axis)
+    rows = head.hidden.shape[:-1]
+    dtype = logits_dtype(head)
+    logits = jax.ShapeDtypeStruct((*rows, head.kernel.shape[axis]), dtype)
+    seen = tuple(x for x in head if x is not None)
+    plan, a = check(function, logits, labels, -1, where, seen=seen, **options)
+    plan = plan._replace(axis=1)
+    count = math.prod(rows)
+    scalar = plan.formula is not None and plan.reduction != "none"
+    layout = chosen(
+        function,
+        count,
+        head.kernel.shape[1 - axis],
+        head.kernel.shape[axis],
+        axis,
+        kernel_dtype=head.kernel.dtype,
+        hidden_dtype=head.hidden.dtype,
+        scalar=scalar and not plan.return_statistics,
+        split=bool(plan.class_axis_name),
+        droppable=a.wanted.weights is not None
+        or a.wanted.row_where is not None
+        or a.wanted.ignore_index is not None,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )
+    head = head._replace(hidden=head.hidden.reshape(count, head.hidden.shape[-1]))
+    return plan, layout, head, _flat(a, rows, count), rows
+
+
+def _flat(a: Arrays, rows: tuple[int, ...], count: int) -> Arrays:
+    """All arrays with one axis of rows, of size 1 where they are all alike."""
+
+    def flat(x: Array | None, last: tuple[int, ...] = ()) -> Array | None:
+        if x is None:
+            return None
+        if math.prod(x.shape[: len(rows)]) == 1:
+            return x.reshape(1, *last)
+        return jnp.broadcast_to(x, (*rows, *last)).reshape(count, *last)
+
+    wanted = a.wanted
+    y, where = wanted.labels, wanted.class_where
+    if y is not None:
+        y = y.reshape(count, *y.shape[len(rows) :])
+    if where is not None:
+        where = flat(where, where.shape[-1:])
+    wanted = wanted._replace(
+        labels=y,
+        row_where=flat(wanted.row_where),
+        class_where=where,
+        weights=flat(wanted.weights),
+    )
+    return a._replace(wanted=wanted, temperature=flat(a.temperature))
+
+
+def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
+    if layout.implementation == "materialized":
+        return materialized(plan, layout, head, a)
+    of = streamed(plan, layout, head, a)
+    report(plan, a, of.statistics, head.kernel.shape[layout.vocab_axis])
+    return of
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _loss(
+    plan: Plan, layout: Layout, rows: tuple[int, ...], head: Head, a: Arrays
+) -> Any:
+    if layout.implementation == "tiled":
+        total, denominator = tiled_sums(plan, layout, head, a)
+        names = plan.batch_axis_name
+        if names:
+            total = lax.psum(total, names)
+        if plan.reduction == "sum":
+            return total
+        if a.normalizer is not None:
+            denominator = a.normalizer
+        elif names:
+            denominator = lax.psum(denominator, names)
+        return quotient(total, denominator)
+    of = _losses(plan, layout, head, a)
+    loss = combine(
+        of.losses,
+        keep=of.target.keep,
+        weights=a.wanted.weights,
+        class_factor=of.class_factor,
+        reduction=plan.reduction,
+        normalizer=a.normalizer,
+        batch_axis_name=plan.batch_axis_name,
+    )
+    if plan.reduction == "none":
+        loss = loss.reshape(rows)
+    if plan.return_statistics:
+        return loss, _shaped(of.statistics, of.target.keep, rows)
+    return loss
+
+
+def _shaped(
+    statistics: SoftmaxStatistics, keep: Array | None, rows: tuple[int, ...]
+) -> SoftmaxStatistics:
+    return jax.tree.map(lambda x: x.reshape(rows), kept(statistics, keep))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _statistics(
+    plan: Plan, layout: Layout, rows: tuple[int, ...], head: Head, a: Arrays
+) -> SoftmaxStatistics:
+    if layout.implementation == "materialized":
+        head = without_dropped(head, target_of(plan, layout, head, a))
+        z = logits_of(head, layout.vocab_axis)
+        target, statistics = statistics_in_memory(plan, a._replace(logits=z))
+    else:
+        target, statistics, _ = streamed_statistics(plan, layout, head, a)
+        report(plan, a, statistics, head.kernel.shape[layout.vocab_axis])
+    return _shaped(statistics, target.keep, rows)
+
+
+def loss_of(function: str, options: dict[str, Any]) -> Any:
+    also = options["return_statistics"]
+    plan, layout, head, a, rows = checked(
+        function, **options, formula=cross_entropy, entropy=also, argmax=also
+    )
+    return _loss(plan, layout, rows, head, a)
+
+
+def statistics_of(
+    function: str, options: dict[str, Any], **settings: Any
+) -> SoftmaxStatistics:
+    plan, layout, head, a, rows = checked(
+        function, **options, **settings, formula=None
+    )
+    return _statistics(plan, layout, rows, head, a)

@@ -1,0 +1,60 @@
+"""hidden @ kernel, in blocks of classes, summed in float32 or better."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from .._checks import compute_dtype
+
+
+class Head(NamedTuple):
+    """The operands of the logits; the kernel is (D, V), or (V, D) with vocab_axis 0."""
+
+    hidden: Float[Array, "rows features"]
+    kernel: Float[Array, "_ _"]
+    bias: Float[Array, " classes"] | None
+
+
+def logits_dtype(head: Head) -> jnp.dtype:
+    return compute_dtype(*(x for x in head if x is not None))
+
+
+def columns(x: Array, axis: int, start: Array | int, size: int) -> Array:
+    """A block of classes, where `x` has more than one."""
+    if x.shape[axis] == 1:
+        return x
+    return lax.dynamic_slice_in_dim(x, start, size, axis)
+
+
+def product(
+    hidden: Array, kernel: Array, vocab_axis: int, *, low: bool, transpose: bool = False
+) -> Array:
+    """hidden @ kernel, or rows of logits @ kernelᵀ.
+
+    Low: both factors are rounded to bfloat16, which is what a layer of that dtype does
+    with a float32 kernel. They are handed over as float32, and the rounding is asked
+    for as the product's algorithm: its transposes inherit it and give float32, where
+    transposes of a bfloat16 product would round each block's gradient. Compilers for
+    accelerators drop the casts; on a CPU a float32 product is the faster one.
+    """
+    dtype = compute_dtype(hidden, kernel)
+    contract = vocab_axis if transpose else 1 - vocab_axis
+    return lax.dot_general(
+        hidden.astype(dtype),
+        kernel.astype(dtype),
+        (((1,), (contract,)), ((), ())),
+        precision=algorithm(dtype, low),
+        preferred_element_type=dtype,
+    )
+
+
+def algorithm(dtype: jnp.dtype, low: bool) -> lax.DotAlgorithmPreset | None:
+    if low and dtype == jnp.float32:
+        return lax.DotAlgorithmPreset.BF16_BF16_F32
+    return None
+
+
+def is_low(hidden: Array) -> bool:
+    return hidden.dtype == jnp.bfloat16

@@ -1,0 +1,291 @@
+"""Sums of losses over tiles of rows: gradients formed together with the value."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import vary, vary_alike, varying
+from .._checks import compute_dtype
+from .._labels import Wanted
+from .._softmax.problem import Arrays, Plan, losses_in_memory
+from .._statistics import moving
+from .._tiles import along, live_first, over_tiles, zeros_of
+from .layout import (
+    Layout,
+    Losses,
+    logits_of,
+    materialized,
+    streamed,
+    sums,
+    target_of,
+    without_dropped,
+)
+from .product import Head, algorithm, is_low, product
+from .streamed import over_blocks
+
+
+class TileRows(NamedTuple):
+    """What each row has."""
+
+    hidden: Array
+    labels: Array
+    row_where: Array | None
+    class_where: Array | None
+    weights: Array | None
+    temperature: Array | None
+
+
+class TileShared(NamedTuple):
+    """What all rows share."""
+
+    kernel: Array
+    bias: Array | None
+    class_mask: Array | None
+    class_where: Array | None  # (1, classes)
+    class_weights: Array | None
+    ignore_index: Array | None
+    label_smoothing: Array | None
+    z_loss: Array | None
+    logit_soft_cap: Array | None
+
+
+class Static(NamedTuple):
+    plan: Plan
+    layout: Layout
+
+
+def tiled_sums(
+    plan: Plan, layout: Layout, head: Head, a: Arrays
+) -> tuple[Array, Array]:
+    """Σ r · loss and Σ r over the rows."""
+    head = without_dropped(head, target_of(plan, layout, head, a))
+    count = head.hidden.shape[0]
+    wanted = a.wanted
+    assert wanted.labels is not None
+
+    def of_rows(x: Array | None) -> Array | None:
+        return None if x is None else jnp.broadcast_to(x, (count,))
+
+    where = wanted.class_where
+    common = where is None or where.shape[0] == 1
+    rows = TileRows(
+        head.hidden,
+        wanted.labels,
+        of_rows(wanted.row_where),
+        None if common else where,
+        of_rows(wanted.weights),
+        of_rows(a.temperature),
+    )
+    shared = TileShared(
+        head.kernel,
+        head.bias,
+        wanted.class_mask,
+        where if common else None,
+        wanted.class_weights,
+        wanted.ignore_index,
+        wanted.label_smoothing,
+        a.z_loss,
+        a.logit_soft_cap,
+    )
+    rows, shared = vary_alike((rows, shared))
+    return _sums(Static(plan, layout), rows, shared)
+
+
+def _problem(rows: TileRows, shared: TileShared) -> tuple[Head, Arrays]:
+    head = Head(rows.hidden, shared.kernel, shared.bias)
+    where = rows.class_where if shared.class_where is None else shared.class_where
+    wanted = Wanted(
+        rows.labels,
+        rows.row_where,
+        where,
+        shared.class_mask,
+        rows.weights,
+        shared.class_weights,
+        shared.ignore_index,
+        shared.label_smoothing,
+    )
+    arrays = Arrays(
+        None,
+        wanted,
+        z_loss=shared.z_loss,
+        logit_soft_cap=shared.logit_soft_cap,
+        temperature=rows.temperature,
+    )
+    return head, arrays
+
+
+def _values(static: Static, rows: TileRows, shared: TileShared) -> Any:
+    head, a = _problem(rows, shared)
+    return sums(a, materialized(static.plan, static.layout, head, a))
+
+
+def _streamed_sums(
+    static: Static, rows: TileRows, shared: TileShared
+) -> tuple[Array, Array]:
+    head, a = _problem(rows, shared)
+    return sums(a, streamed(static.plan, static.layout, head, a))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _sums(
+    static: Static, rows: TileRows, shared: TileShared
+) -> tuple[Array, Array]:
+    return _streamed_sums(static, rows, shared)  # the cheaper way to the value alone
+
+
+@functools.partial(_sums.defjvp, symbolic_zeros=True)
+def _sums_jvp(static: Static, primals: Any, tangents: Any) -> Any:
+    rows, shared = primals
+    row_dots, dots = map(moving, tangents)
+    names = tuple(row_dots), tuple(dots)
+    values, slopes = _slopes(static, names, rows, shared)
+    out_dots = tuple(
+        along(s[0] | s[1], row_dots | dots, v)
+        for s, v in zip(slopes, values, strict=True)
+    )
+    return values, out_dots
+
+
+# ∂/∂hidden = g kernelᵀ and ∂/∂kernel = hiddenᵀ g for a tile's g = ∂/∂logits, which the
+# loss in memory tells. Its own derivative is that of the streamed layout, the same
+# function in less memory.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _slopes(
+    static: Static,
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    rows: TileRows,
+    shared: TileShared,
+) -> Any:
+    """The two sums, and the slopes of each in what is named of rows and shared."""
+    plan, layout = static
+    axis, low = layout.vocab_axis, is_low(rows.hidden)
+    in_rows = [n for n in names[0] if n != "hidden"]
+    in_shared = [n for n in names[1] if n not in ("kernel", "bias")]
+    cap = None if "logit_soft_cap" in in_shared else shared.logit_soft_cap
+
+    def step(carry: Any, part: TileRows) -> Any:
+        z = logits_of(_problem(part, shared)[0], axis)
+        if cap is not None:
+            z = cap * jnp.tanh(z / cap)
+
+        def of_logits(z: Array, some_rows: Any, some_shared: Any) -> Any:
+            head, a = _problem(
+                part._replace(**some_rows), shared._replace(**some_shared)
+            )
+            if cap is not None:
+                a = a._replace(logit_soft_cap=None)
+            return sums(a, Losses(*losses_in_memory(plan, a._replace(logits=z))))
+
+        values, pull = jax.vjp(
+            of_logits,
+            z,
+            {n: getattr(part, n) for n in in_rows},
+            {n: getattr(shared, n) for n in in_shared},
+        )
+        one, none = (jnp.full_like(values[0], x) for x in (1, 0))
+        g, *slopes = pull((one, none))
+        _, *r_slopes = pull((none, one))
+        if cap is not None:
+            g = g * (1 - jnp.square(z / cap))
+        # The barrier lets g take the place of the logits in memory.
+        values, g = lax.optimization_barrier((values, g))
+        total, sums_of_slopes = carry
+        total = jax.tree.map(jnp.add, total, values)
+        by_rows = [{n: x.astype(compute_dtype(x)) for n, x in s[0].items()} for s in (slopes, r_slopes)]
+        if "hidden" in names[0]:
+            dhidden = product(g, shared.kernel, axis, low=low, transpose=True)
+            by_rows[0]["hidden"] = dhidden
+        new = [
+            {n: old[n] + x.astype(old[n].dtype) for n, x in s[1].items()}
+            for old, s in zip(sums_of_slopes, (slopes, r_slopes), strict=True)
+        ]
+        if "bias" in names[1]:
+            new[0]["bias"] = sums_of_slopes[0]["bias"] + jnp.sum(g, 0)
+        if "kernel" in names[1]:
+            new[0]["kernel"] = _add_product(
+                sums_of_slopes[0]["kernel"], part.hidden, g, layout, low
+            )
+        return (total, new), by_rows
+
+    live, back = None, None
+    head, a = _problem(rows, shared)
+    target = target_of(plan, layout, head, a)
+    counted = target.keep if "weights" in names[0] else target.counted
+    if counted is not None and layout.rows < rows.hidden.shape[0]:
+        rows, live, back = live_first(rows, jnp.broadcast_to(counted, rows.labels.shape[:1]))
+        if plan.class_axis_name and varying(live):
+            # Devices that meet in a sum must agree on whether to take part.
+            longest = lax.pmax(jnp.sum(live), tuple(varying(live)))
+            live = vary(lax.iota(jnp.int32, live.shape[0]) < longest, varying(live))
+    first = jax.tree.map(lambda x: x[: layout.rows], rows)
+
+    def start(names: Any) -> dict[str, Array]:
+        values = {n: getattr(shared, n) for n in names}
+        return {n: jnp.zeros_like(x, dtype=compute_dtype(x)) for n, x in values.items()}
+
+    zero = zeros_of(lambda: _values(static, first, shared))
+    carry = (zero, [start(names[1]), start(in_shared)])
+    (values, shared_slopes), row_slopes = over_tiles(
+        step, carry, rows, layout.rows, live
+    )
+    if back is not None:
+        row_slopes = jax.tree.map(lambda x: jnp.take(x, back, 0), row_slopes)
+    return values, list(zip(row_slopes, shared_slopes, strict=True))
+
+
+@_slopes.defjvp
+def _slopes_jvp(static: Static, names: Any, primals: Any, tangents: Any) -> Any:
+    def again(rows: TileRows, shared: TileShared) -> Any:
+        def f(some_rows: Any, some_shared: Any) -> Any:
+            return _streamed_sums(
+                static, rows._replace(**some_rows), shared._replace(**some_shared)
+            )
+
+        values, pull = jax.vjp(
+            f,
+            {n: getattr(rows, n) for n in names[0]},
+            {n: getattr(shared, n) for n in names[1]},
+        )
+        one, none = (jnp.full_like(values[0], x) for x in (1, 0))
+        slopes = [pull((one, none)), pull((none, one))]
+        for n in ("hidden", "kernel", "bias"):
+            for s in slopes[1]:
+                s.pop(n, None)
+        return values, jax.tree.map(lambda x: x.astype(compute_dtype(x)), slopes)
+
+    _, dots = jax.jvp(again, primals, tangents)
+    return _slopes(static, names, *primals), dots
+
+
+def _add_product(
+    total: Array, hidden: Array, g: Array, layout: Layout, low: bool
+) -> Array:
+    """total + hiddenᵀ g, a block of classes at a time: so it takes no memory."""
+    dtype = total.dtype
+    transposed = hidden.astype(dtype).T
+
+    def step(total: Array, start: Any, size: int) -> Array:
+        block = lax.dynamic_slice_in_dim(g, start, size, 1)
+        if layout.vocab_axis:
+            here = _dot(transposed, block, 1, 0, low)
+        else:
+            here = _dot(block, transposed, 0, 1, low)
+        old = lax.dynamic_slice_in_dim(total, start, size, layout.vocab_axis)
+        return lax.dynamic_update_slice_in_dim(
+            total, old + here, start, layout.vocab_axis
+        )
+
+    return over_blocks(step, total, g.shape[1], layout.classes)
+
+
+def _dot(a: Array, b: Array, a_axis: int, b_axis: int, low: bool) -> Array:
+    return lax.dot_general(
+        a,
+        b,
+        (((a_axis,), (b_axis,)), ((), ())),
+        precision=algorithm(a.dtype, low),
+        preferred_element_type=a.dtype,
+    )
