@@ -1,6 +1,11 @@
 """Cross-entropy losses for JAX: exact, complete under every transformation, fast."""
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import (
+    TYPE_CHECKING as _TYPE_CHECKING,
+    Any as _Any,
+)
 
 from ._labels import (
     next_token_labels as next_token_labels,
@@ -8,9 +13,11 @@ from ._labels import (
     total_weight as total_weight,
 )
 from ._linear import (
+    LinearSoftmaxPlan as LinearSoftmaxPlan,
     linear_softmax_cross_entropy as linear_softmax_cross_entropy,
     linear_softmax_entropy as linear_softmax_entropy,
     linear_softmax_log_prob as linear_softmax_log_prob,
+    linear_softmax_plan as linear_softmax_plan,
     linear_softmax_statistics as linear_softmax_statistics,
 )
 from ._probabilities import (
@@ -43,6 +50,7 @@ from ._tiles import sum_over_tiles as sum_over_tiles
 __version__ = _version("jxent")
 
 __all__ = [
+    "LinearSoftmaxPlan",
     "SoftmaxStatistics",
     "binary_cross_entropy",
     "categorical_cross_entropy",
@@ -53,6 +61,7 @@ __all__ = [
     "linear_softmax_cross_entropy",
     "linear_softmax_entropy",
     "linear_softmax_log_prob",
+    "linear_softmax_plan",
     "linear_softmax_statistics",
     "next_token_labels",
     "poly_loss_cross_entropy",
@@ -70,3 +79,17 @@ __all__ = [
     "sum_over_tiles",
     "total_weight",
 ]
+
+
+if _TYPE_CHECKING:
+    from . import (
+        keras as keras,
+        torch as torch,
+    )
+
+
+def __getattr__(name: str) -> _Any:
+    """The facades, loaded when they are first asked for."""
+    if name in ("keras", "torch"):
+        return _import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

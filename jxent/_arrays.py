@@ -46,20 +46,22 @@ def varying(x: Any) -> frozenset[str]:
     return frozenset(kind.vma if manual is None else manual.varying)
 
 
-def vary_alike(tree: Any) -> Any:
-    """Every array varying over all the axes that any of them varies over.
+def varying_of(tree: Any) -> frozenset[str]:
+    return frozenset().union(*map(varying, jax.tree.leaves(tree)))
 
-    For the arrays of a loop, so that the sums over devices that JAX puts into its
+
+def vary(tree: Any, names: frozenset[str]) -> Any:
+    """Arrays that may differ along these axes, whether or not they do.
+
+    For the operands of a loop, so that the sums over devices that JAX puts into its
     derivative stand outside of it.
     """
-    names = frozenset().union(*map(varying, jax.tree.leaves(tree)))
 
-    return jax.tree.map(lambda x: vary(x, names), tree)
+    def one(x: Array) -> Array:
+        missing = tuple(sorted(names - varying(x)))
+        return lax.pcast(x, missing, to="varying") if missing else x
 
-
-def vary(x: Array, names: frozenset[str]) -> Array:
-    missing = tuple(sorted(names - varying(x)))
-    return lax.pcast(x, missing, to="varying") if missing else x
+    return jax.tree.map(one, tree)
 
 
 def masked(x: Array, where: Array, fill: int | float = 0) -> Array:

@@ -22,6 +22,8 @@ class SupportsJaxArray(Protocol):
     def __jax_array__(self) -> Array: ...
 
 
+# An array, or the shape and dtype of logits that are never formed.
+Shaped: TypeAlias = Array | jax.ShapeDtypeStruct
 ArrayLike: TypeAlias = jax.typing.ArrayLike | SupportsJaxArray | Sequence[Any]
 Axis: TypeAlias = int | tuple[int, ...] | None
 AxisName: TypeAlias = str | tuple[str, ...] | None
@@ -34,7 +36,7 @@ def array(x: ArrayLike) -> Array:
     return x if isinstance(x, Array) else jnp.asarray(x)
 
 
-def compute_dtype(*arrays: Array | jax.ShapeDtypeStruct) -> jnp.dtype:
+def compute_dtype(*arrays: Shaped) -> jnp.dtype:
     """float32, or float64 where an input has it."""
     wide = any(x.dtype == jnp.float64 for x in arrays)
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
@@ -64,7 +66,9 @@ def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
     )
 
 
-def class_axis(function: str, name: str, x: Array, axis: Axis) -> int | tuple[int, ...]:
+def class_axis(
+    function: str, name: str, x: Shaped, axis: Axis
+) -> int | tuple[int, ...]:
     """`axis` counted from the front; a tuple where several axes make up the classes."""
     if x.ndim == 0:
         raise ValueError(
@@ -105,7 +109,7 @@ def row_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def several_classes(
-    function: str, name: str, x: Array, axis: int | tuple[int, ...]
+    function: str, name: str, x: Shaped, axis: int | tuple[int, ...]
 ) -> None:
     axes = axis if isinstance(axis, tuple) else (axis,)
     classes = math.prod(x.shape[a] for a in axes)
@@ -129,7 +133,7 @@ def several_classes(
 def are_class_ids(
     function: str,
     name: str,
-    x: Array,
+    x: Shaped,
     labels: Array,
     axis: int | tuple[int, ...],
     *,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from . import _checks
-from ._arrays import varying, vary, vary_alike
+from ._arrays import vary, varying, varying_of
 from ._checks import ArrayLike
 
 
@@ -35,11 +35,14 @@ def over_tiles(
     rows: Any,
     tile: int,
     live: Array | None = None,
+    *,
+    remember: bool = True,
 ) -> tuple[Any, Any]:
     """`step(carry, tile) -> (carry, per-row results)` over tiles of `rows`, in order.
 
     Tiles without a live row are skipped when the program runs: their results are 0. The
-    last tile may be smaller than the others.
+    last tile may be smaller than the others. What does not remember its intermediate
+    results forms them again for its derivative.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
     full = count // tile * tile
@@ -53,6 +56,8 @@ def over_tiles(
             jnp.any(alive), step, lambda carry, _: (carry, nothing), carry, part
         )
 
+    if not remember:  # around the condition too, which has residuals of its own
+        guarded = jax.checkpoint(guarded, prevent_cse=False)
     parts = []
     if full:
         stacked = jax.tree.map(
@@ -63,9 +68,7 @@ def over_tiles(
             parts.append(one)
         else:
             carry, many = lax.scan(guarded, carry, stacked)
-            parts.append(
-                jax.tree.map(lambda x: x.reshape(full, *x.shape[2:]), many)
-            )
+            parts.append(jax.tree.map(lambda x: x.reshape(full, *x.shape[2:]), many))
     if full < count or not count:
         rest = jax.tree.map(lambda x: x[full:], (rows, live))
         carry, one = guarded(carry, rest)
@@ -139,10 +142,11 @@ def sum_over_tiles(
     Example:
       >>> def loss(kernel, rows):
       ...     hidden, labels = rows
-      ...     return jxent.softmax_cross_entropy(hidden @ kernel, labels, reduction="sum")
+      ...     logits = hidden @ kernel
+      ...     return jxent.softmax_cross_entropy(logits, labels, reduction="sum")
       >>> hidden, labels = jnp.eye(4), jnp.array([0, 1, 1, 0])
       >>> print(jxent.sum_over_tiles(loss, jnp.eye(4, 3), (hidden, labels), tile=2))
-      3.8511
+      3.75295
 
     Source:
       Tiles of tokens as in Liger Kernel, Hsu et al. (2024),
@@ -154,17 +158,16 @@ def sum_over_tiles(
     """
     name = "sum_over_tiles"
     params, rows = jax.tree.map(_checks.array, (params, rows))
-    leaves = jax.tree.leaves(rows)
-    counts = {x.shape[0] if x.ndim else None for x in leaves}
-    if len(counts) != 1 or None in counts:
+    shapes = [x.shape for x in jax.tree.leaves(rows)]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1:
         _checks.fail(
             name,
             "expected rows with the same number of rows along their first axis, got "
-            f"shapes {[x.shape for x in leaves]}.",
+            f"shapes {shapes}.",
         )
     if tile < 1:
         _checks.fail(name, f"expected a tile of at least one row, got {tile}.")
-    (count,) = counts
+    count = shapes[0][0]
     tile = max(min(tile, count), 1)
     live = None
     if where is not None:
@@ -183,21 +186,20 @@ def sum_over_tiles(
 
     whole, rest = converted(tile), converted(count % tile)
     operands = _Operands(params, (whole[1], rest[1]), rows, live)
-    shapes = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[:tile], rows))
-    if any(x.shape for x in jax.tree.leaves(shapes)):
+    sums = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[:tile], rows))
+    if any(x.shape for x in jax.tree.leaves(sums)):
         raise TypeError(
             f"{name}: expected a loss that returns scalars, sums over the tile's rows, "
-            f"got shapes {[x.shape for x in jax.tree.leaves(shapes)]}."
+            f"got shapes {[x.shape for x in jax.tree.leaves(sums)]}."
         )
-    return _sum(_Sum((whole[0], rest[0]), tile), vary_alike(operands))
+    operands = vary(operands, varying_of(rows))
+    return _sum(_Sum((whole[0], rest[0]), tile), operands)
 
 
 def _call(static: _Sum, operands: _Operands, part: Any) -> Any:
     size = jax.tree.leaves(part)[0].shape[0]
     which = 0 if size == static.tile else 1
-    return static.losses[which](
-        operands.params, part, *operands.closed_over[which]
-    )
+    return static.losses[which](operands.params, part, *operands.closed_over[which])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -212,76 +214,143 @@ def _sum(static: _Sum, operands: _Operands) -> Any:
 
 
 # With G_k = ∂ sum_k / ∂ operands, formed tile by tile, the tangent is Σ ⟨G_k, tangent⟩.
-# Its transpose scales G_k by a cotangent, and its own derivative is that of the loop.
+# Its transpose scales G_k by a cotangent.
 @functools.partial(_sum.defjvp, symbolic_zeros=True)
 def _sum_jvp(static: _Sum, primals: Any, tangents: Any) -> Any:
     (operands,), (dots,) = primals, tangents
-    leaves, tree = jax.tree.flatten(operands)
+    tree = jax.tree.structure(operands)
     dots = tree.flatten_up_to(dots)
-    moved = [i for i, dot in enumerate(dots) if moves(dot)]
+    moved = tuple(i for i, dot in enumerate(dots) if moves(dot))
+    sums, slopes = _slopes(static, moved, operands)
+    sums, out_tree = jax.tree.flatten(sums)
+    out_dots = [jax.custom_derivatives.zero_from_primal(s) for s in sums]
+    kinds = [k for k, s in enumerate(sums) if differentiable(s)]
+    for k, slope in zip(kinds, slopes, strict=True):
+        out_dots[k] = along(slope, {i: dots[i] for i in moved}, sums[k])
+    return out_tree.unflatten(sums), out_tree.unflatten(out_dots)
+
+
+def _row_indices(operands: _Operands) -> list[int]:
+    """Which leaves are rows."""
+    leaves, tree = jax.tree.flatten(operands)
+    return jax.tree.leaves(tree.unflatten(list(range(len(leaves)))).rows)
+
+
+def _of_tile(
+    static: _Sum, moved: tuple[int, ...], operands: _Operands, part: Any
+) -> Any:
+    """A tile's sums, and their slopes in what is moved: of params, and of its rows."""
+    leaves, tree = jax.tree.flatten(operands)
+    of_rows = _row_indices(operands)
+    parts = dict(zip(of_rows, jax.tree.leaves(part), strict=True))
     row_tree = jax.tree.structure(operands.rows)
-    marked = tree.unflatten(list(range(len(leaves))))
-    of_rows = jax.tree.leaves(marked.rows)
-    shared = [i for i in moved if i not in of_rows]
-    in_rows = [i for i in moved if i in of_rows]
 
-    def at(values: dict[int, Array]) -> _Operands:
-        return tree.unflatten([values.get(i, x) for i, x in enumerate(leaves)])
+    def loss(values: dict[int, Array]) -> Any:
+        rows = row_tree.unflatten([values.get(i, parts[i]) for i in of_rows])
+        shared = tree.unflatten([values.get(i, x) for i, x in enumerate(leaves)])
+        sums = _call(static, shared, rows)
+        return [s for s in jax.tree.leaves(sums) if differentiable(s)], sums
 
-    # prevent_cse is for a checkpoint outside of a loop
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def step(carry: Any, part: Any) -> Any:
-        total, gradients = carry
-        parts = dict(zip(of_rows, jax.tree.leaves(part), strict=True))
+    points = {i: parts.get(i, leaves[i]) for i in moved}
+    values, pull, sums = jax.vjp(loss, points, has_aux=True)
+    shared, per_row = [], []
+    for k in range(len(values)):
+        basis = [jnp.full_like(v, float(k == n)) for n, v in enumerate(values)]
+        slopes = pull(basis)[0]
+        slopes = {i: x.astype(_checks.compute_dtype(x)) for i, x in slopes.items()}
+        shared.append({i: x for i, x in slopes.items() if i not in parts})
+        per_row.append({i: x for i, x in slopes.items() if i in parts})
+    return (sums, shared), per_row
 
-        def loss(shared_values: list[Array], row_values: list[Array]) -> Any:
-            here = parts | dict(zip(in_rows, row_values, strict=True))
-            rows = row_tree.unflatten([here[i] for i in of_rows])
-            operands = at(dict(zip(shared, shared_values, strict=True)))
-            sums = jax.tree.leaves(_call(static, operands, rows))
-            return [s for s in sums if differentiable(s)], sums
 
-        points = [leaves[i] for i in shared], [parts[i] for i in in_rows]
-        values, pull, sums = jax.vjp(loss, *points, has_aux=True)
-        slopes = []
-        for k in range(len(values)):
-            basis = [jnp.full_like(v, float(k == n)) for n, v in enumerate(values)]
-            slopes.append(pull(basis))
-        total = [a + b for a, b in zip(total, sums, strict=True)]
-        gradients = jax.tree.map(
-            lambda a, b: a + b.astype(a.dtype), gradients, [s[0] for s in slopes]
-        )
-        per_row = jax.tree.map(lambda x: x.astype(_checks.compute_dtype(x)), [s[1] for s in slopes])
-        return (total, gradients), per_row
-
+def _nothing(static: _Sum, moved: tuple[int, ...], operands: _Operands) -> Any:
     first = jax.tree.map(lambda x: x[: static.tile], operands.rows)
-    shapes = zeros_of(functools.partial(_call, static), operands, first)
-    total, out_tree = jax.tree.flatten(shapes)
-    kinds = [k for k, s in enumerate(total) if differentiable(s)]
-    accumulators = [
-        [jnp.zeros_like(leaves[i], dtype=_checks.compute_dtype(leaves[i])) for i in shared]
-        for _ in kinds
-    ]
-    (total, gradients), per_row = over_tiles(
-        step, (total, accumulators), operands.rows, static.tile, operands.live
+    return zeros_of(lambda: _of_tile(static, moved, operands, first)[0])
+
+
+def _joined(shared: Any, per_row: Any) -> list[dict[int, Array]]:
+    return [a | b for a, b in zip(shared, per_row, strict=True)]
+
+
+# The derivative of a slope is its derivative in each tile, formed there as well.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _slopes(static: _Sum, moved: tuple[int, ...], operands: _Operands) -> Any:
+    def step(carry: Any, part: Any) -> Any:
+        here, per_row = _of_tile(static, moved, operands, part)
+        return jax.tree.map(jnp.add, carry, here), per_row
+
+    (sums, shared), per_row = over_tiles(
+        step,
+        _nothing(static, moved, operands),
+        operands.rows,
+        static.tile,
+        operands.live,
+        remember=False,
     )
-    slopes_of = [
-        dict(zip(shared, g, strict=True)) | dict(zip(in_rows, r, strict=True))
-        for g, r in zip(gradients, per_row, strict=True)
-    ]
-    out_dots = [jax.custom_derivatives.zero_from_primal(s) for s in total]
-    for k, slopes in zip(kinds, slopes_of, strict=True):
-        out_dots[k] = along(slopes, {i: dots[i] for i in moved}, total[k])
-    return out_tree.unflatten(total), out_tree.unflatten(out_dots)
+    return sums, _joined(shared, per_row)
+
+
+@functools.partial(_slopes.defjvp, symbolic_zeros=True)
+def _slopes_jvp(
+    static: _Sum, moved: tuple[int, ...], primals: Any, tangents: Any
+) -> Any:
+    (operands,), (dots,) = primals, tangents
+    leaves, tree = jax.tree.flatten(operands)
+    of_rows = _row_indices(operands)
+    dots = {i: x for i, x in enumerate(tree.flatten_up_to(dots)) if moves(x)}
+    dots = {i: x.astype(leaves[i].dtype) for i, x in dots.items()}
+    row_tree = jax.tree.structure(operands.rows)
+    sums, slopes = _slopes(static, moved, operands)
+
+    def step(carry: Any, part: Any) -> Any:
+        rows, row_dots = part
+        parts = dict(zip(of_rows, jax.tree.leaves(rows), strict=True))
+
+        def of_tile(values: dict[int, Array]) -> Any:
+            here = tree.unflatten([values.get(i, x) for i, x in enumerate(leaves)])
+            rows = row_tree.unflatten([values.get(i, parts[i]) for i in of_rows])
+            return _of_tile(static, moved, here, rows)
+
+        points = {i: parts.get(i, leaves[i]) for i in dots}
+        steps = {i: row_dots.get(i, x) for i, x in dots.items()}
+        _, (here, per_row) = jax.jvp(of_tile, (points,), (steps,))
+        return jax.tree.map(add, carry, here), per_row
+
+    def add(a: Array, b: Array) -> Array:
+        return a if b.dtype == jax.dtypes.float0 else a + b
+
+    row_dots = {i: x for i, x in dots.items() if i in of_rows}
+    (sum_dots, shared), per_row = over_tiles(
+        step,
+        _nothing(static, moved, operands),
+        (operands.rows, row_dots),
+        static.tile,
+        operands.live,
+        remember=False,
+    )
+    sum_dots = jax.tree.map(
+        lambda s, d: (
+            d
+            if differentiable(s)
+            else jax.custom_derivatives.zero_from_primal(s, symbolic_zeros=False)
+        ),
+        sums,
+        sum_dots,
+    )
+    return (sums, slopes), (sum_dots, _joined(shared, per_row))
 
 
 def along(slopes: dict[Any, Array], dots: dict[Any, Array], value: Array) -> Array:
     """⟨slopes, dots⟩, the tangent of `value`: summed over devices where that is."""
-    total = jnp.zeros_like(value)
+    parts: dict[tuple[str, ...], Array] = {}
     for i, slope in slopes.items():
-        total = total + jnp.sum(slope * dots[i].astype(slope.dtype)).astype(value.dtype)
-    extra = tuple(sorted(varying(total) - varying(value)))
-    return lax.psum(total, extra) if extra else total
+        part = jnp.sum(slope * dots[i].astype(slope.dtype)).astype(value.dtype)
+        names = tuple(sorted(varying(part) - varying(value)))
+        parts[names] = parts[names] + part if names in parts else part
+    total = jnp.zeros_like(value)
+    for names, part in parts.items():
+        total = total + (lax.psum(part, names) if names else part)
+    return total
 
 
 def moves(dot: Any) -> bool:

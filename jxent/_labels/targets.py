@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import checkify
@@ -52,7 +51,7 @@ def _over_classes(x: Array, axis: int, names: tuple[str, ...]) -> Array:
 
 def target(
     wanted: Wanted,
-    logits: Array | jax.ShapeDtypeStruct,
+    logits: _checks.Shaped,
     axis: int,
     *,
     ids: bool,
@@ -130,7 +129,7 @@ def target_in_memory(
 
 
 def allowed_distribution(
-    target: Target, given: Array, logits: Array | jax.ShapeDtypeStruct, axis: int
+    target: Target, given: Array, logits: _checks.Shaped, axis: int
 ) -> Array:
     """t: the given distribution on classes and in rows that count."""
     t = spread(given.astype(_checks.compute_dtype(logits)), logits)
@@ -142,9 +141,7 @@ def allowed_distribution(
     return t if target.mask is None else masked(t, target.mask)
 
 
-def weigh_classes(
-    target: Target, t: Array, logits: Array | jax.ShapeDtypeStruct, axis: int
-) -> Array:
+def weigh_classes(target: Target, t: Array, logits: _checks.Shaped, axis: int) -> Array:
     """w t"""
     if target.class_weights is None:
         return t
@@ -153,7 +150,7 @@ def weigh_classes(
 
 
 def smoothed_distribution(
-    target: Target, t: Array, logits: Array | jax.ShapeDtypeStruct, axis: int
+    target: Target, t: Array, logits: _checks.Shaped, axis: int
 ) -> Array:
     """q = w ((1 − ε) t + ε/K)"""
     if target.smoothing is not None and target.share is not None:
@@ -165,7 +162,7 @@ def smoothed_distribution(
 
 def _masks(
     wanted: Wanted,
-    logits: Array | jax.ShapeDtypeStruct,
+    logits: _checks.Shaped,
     axis: int,
     class_axis_name: tuple[str, ...],
 ) -> tuple[Bool[Array, "..."] | None, Bool[Array, "..."] | None]:

@@ -6,3 +6,7 @@ from .losses import (
     linear_softmax_log_prob as linear_softmax_log_prob,
     linear_softmax_statistics as linear_softmax_statistics,
 )
+from .plan import (
+    LinearSoftmaxPlan as LinearSoftmaxPlan,
+    linear_softmax_plan as linear_softmax_plan,
+)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _labels, _statistics
-from .._arrays import along_classes, masked, vary_alike
+from .._arrays import along_classes, masked, vary, varying_of
 from .._reduction import factors, kept_weights, weigh
 from .._softmax.problem import Arrays, Plan, form_of, losses_in_memory, losses_of
 from .._statistics import SoftmaxStatistics
@@ -50,15 +50,23 @@ def target_of(plan: Plan, layout: Layout, head: Head, a: Arrays) -> _labels.Targ
     )
 
 
-def without_dropped(head: Head, target: _labels.Target) -> Head:
-    """0 for the hidden states of dropped rows: a product would spread what they hold."""
-    hidden = head.hidden
-    if target.counted is None:
-        return head
-    usable = target.counted | jnp.all(jnp.isfinite(hidden), 1)
-    if target.keep is not None:
-        usable &= target.keep
-    return head._replace(hidden=masked(hidden, usable[:, None]))
+def without_dropped(
+    plan: Plan, layout: Layout, head: Head, a: Arrays
+) -> tuple[Head, Arrays]:
+    """0 for the hidden states of dropped rows: a product would spread what they hold.
+
+    A row of weight 0 stays, for the derivative in that weight, if its loss is finite.
+    """
+    target, hidden = target_of(plan, layout, head, a), head.hidden
+    keep = target.keep
+    if a.wanted.weights is not None:
+        assert target.counted is not None
+        usable = target.counted | jnp.all(jnp.isfinite(hidden), 1)
+        keep = usable if keep is None else keep & usable
+        a = a._replace(wanted=a.wanted._replace(row_where=keep))
+    if keep is not None:
+        hidden = masked(hidden, keep[:, None])
+    return head._replace(hidden=hidden), a
 
 
 def logits_of(head: Head, vocab_axis: int) -> Array:
@@ -69,7 +77,6 @@ def logits_of(head: Head, vocab_axis: int) -> Array:
 
 
 def materialized(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
-    head = without_dropped(head, target_of(plan, layout, head, a))
     z = logits_of(head, layout.vocab_axis)
     return Losses(*losses_in_memory(plan, a._replace(logits=z)))
 
@@ -90,7 +97,6 @@ def streamed_statistics(
     plan: Plan, layout: Layout, head: Head, a: Arrays
 ) -> tuple[_labels.Target, SoftmaxStatistics, Array | None]:
     target = target_of(plan, layout, head, a)
-    head = without_dropped(head, target)
     count = head.hidden.shape[0]
     soft = a.wanted.labels is not None and not plan.ids
 
@@ -123,9 +129,17 @@ def streamed_statistics(
         form_of(plan, a), layout.vocab_axis, layout.rows, layout.classes, skip
     )
     back = None
-    if skip:
+    if skip and rows.counted is not None:
         rows, _, back = live_first(rows, rows.counted)
-    rows, shared = vary_alike((rows, shared))
+    everywhere = varying_of((rows, shared))
+    shared = vary(shared, everywhere)
+    rows = vary(rows, everywhere - set(plan.class_axis_name))
+    rows = rows._replace(
+        hidden=vary(rows.hidden, everywhere),
+        given=vary(rows.given, everywhere),
+        temperature=vary(rows.temperature, everywhere),
+        share=vary(rows.share, everywhere),
+    )
     totals = streamed_totals(static, rows, shared)
     total_mass = mass(static, rows, shared) if soft else None
     if back is not None:

@@ -36,6 +36,63 @@ def linear_softmax_cross_entropy(
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
 ) -> Any:
+    """Softmax cross-entropy of logits = hidden @ kernel + bias, which are never held.
+
+        loss = −Σ_c q_c log p_c,   p = softmax(hidden @ kernel + bias)
+
+    For 8,192 tokens and 131,072 classes the logits are 4 GiB in float32, and their
+    gradient as much again. Here one block of them exists at a time.
+
+    Args:
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
+      labels: as in `softmax_cross_entropy`, for logits of shape (..., classes): class
+        ids of shape (...), or distributions of shape (..., classes).
+      bias: (classes,).
+      vocab_axis: the kernel's axis of classes.
+      where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
+        logit_soft_cap, temperature, reduction, normalizer, class_axis_name,
+        batch_axis_name, return_statistics: as in `softmax_cross_entropy`.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "tiled", for one number, takes tiles of rows and
+        forms gradients with the value: no product twice. "materialized" holds the
+        logits. None plans, see `linear_softmax_plan`.
+
+    Returns:
+      As `softmax_cross_entropy` of the logits: losses in nats of shape (...), or a
+      scalar; float32, or float64 where an operand is. With return_statistics a pair
+      (loss, `SoftmaxStatistics`).
+
+    Numerics:
+      As in `softmax_cross_entropy`. A bfloat16 hidden is multiplied with the kernel in
+      bfloat16, as a layer of that dtype does, but every sum is in float32: logits,
+      statistics, and the gradients of hidden and kernel, which are rounded once, to
+      their own dtype. Errors do not grow with the number of blocks. Rows that
+      ignore_index, where or a weight of 0 drops may hold anything, and whole blocks of
+      them are skipped when the program runs. Every derivative exists, forward and
+      reverse, to any order, in each implementation.
+
+    Raises:
+      As `softmax_cross_entropy`; ValueError also where hidden, kernel and bias do not
+      fit, or block_sizes or implementation are not among the above.
+
+    Example:
+      >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> kernel = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+      >>> print(jxent.linear_softmax_cross_entropy(hidden, kernel, jnp.array([0, 2])))
+      [0.23954 0.09492]
+
+    Source:
+      Wijmans et al. (2024), "Cut Your Losses in Large-Vocabulary Language Models",
+      https://arxiv.org/abs/2411.09009, for streaming classes; Hsu et al. (2024), "Liger
+      Kernel", https://arxiv.org/abs/2410.10989, for gradients by tiles of rows.
+
+    See also:
+      `softmax_cross_entropy` for logits in memory, `sum_over_tiles` for other heads and
+      formulas, `linear_softmax_log_prob`.
+    """
     return loss_of("linear_softmax_cross_entropy", locals())
 
 
@@ -55,6 +112,41 @@ def linear_softmax_log_prob(
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "..."]:
+    """The log-probability of each row's class id under hidden @ kernel + bias.
+
+        log p_y = z_y − log Σ_c exp(z_c),   z = hidden @ kernel + bias
+
+    Args:
+      hidden, kernel, bias, vocab_axis, block_sizes: as in
+        `linear_softmax_cross_entropy`.
+      labels: integer class ids (actions, tokens), of hidden's shape without its last
+        axis.
+      where, class_mask, ignore_index, logit_soft_cap, temperature, class_axis_name: as
+        in `softmax_cross_entropy`.
+      implementation: "streamed", "materialized", or None for what suits.
+
+    Returns:
+      Log-probabilities in nats, of hidden's shape without its last axis; float32, or
+      float64 where an operand is. Reduce them with `reduce`.
+
+    Numerics:
+      As in `linear_softmax_cross_entropy`; never above 0. A dropped row gives 0.
+
+    Raises:
+      As `linear_softmax_cross_entropy`.
+
+    Example:
+      >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> kernel = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+      >>> print(jxent.linear_softmax_log_prob(hidden, kernel, jnp.array([0, 2])))
+      [-0.23954 -0.09492]
+
+    Source:
+      As `linear_softmax_cross_entropy`; the log-probabilities of policy gradients.
+
+    See also:
+      `softmax_log_prob` for logits in memory, `linear_softmax_entropy`.
+    """
     return statistics_of("linear_softmax_log_prob", locals(), ids_only=True).log_prob
 
 
@@ -72,6 +164,38 @@ def linear_softmax_entropy(
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "..."]:
+    """The entropy of each row's softmax of hidden @ kernel + bias.
+
+        H = −Σ_c p_c log p_c,   p = softmax(hidden @ kernel + bias)
+
+    Args:
+      hidden, kernel, bias, vocab_axis, block_sizes: as in
+        `linear_softmax_cross_entropy`.
+      where, class_mask, logit_soft_cap, temperature, class_axis_name: as in
+        `softmax_cross_entropy`.
+      implementation: "streamed", "materialized", or None for what suits.
+
+    Returns:
+      Entropies in nats, from 0 to log(classes), of hidden's shape without its last
+      axis; float32, or float64 where an operand is. Reduce them with `reduce`.
+
+    Numerics:
+      As in `softmax_entropy` and `linear_softmax_cross_entropy`.
+
+    Raises:
+      As `linear_softmax_cross_entropy`.
+
+    Example:
+      >>> hidden, kernel = jnp.array([[1.0], [0.0]]), jnp.array([[2.0, 0.0, 0.0]])
+      >>> print(jxent.linear_softmax_entropy(hidden, kernel))
+      [0.66557 1.09861]
+
+    Source:
+      Shannon (1948); the entropy bonus of policy gradients.
+
+    See also:
+      `softmax_entropy` for logits in memory, `linear_softmax_log_prob`.
+    """
     options = {**locals(), "labels": None, "entropy": True}
     of = statistics_of("linear_softmax_entropy", options, labels_optional=True)
     return of.entropy
@@ -96,4 +220,39 @@ def linear_softmax_statistics(
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
 ) -> SoftmaxStatistics:
+    """The row statistics of hidden @ kernel + bias, for losses of yours.
+
+        shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
+
+    Args:
+      hidden, kernel, bias, vocab_axis, block_sizes: as in
+        `linear_softmax_cross_entropy`.
+      labels, where, class_weights, class_mask, ignore_index, logit_soft_cap,
+        temperature, class_axis_name, entropy, argmax: as in `softmax_statistics`.
+      implementation: "streamed", "materialized", or None for what suits.
+
+    Returns:
+      `SoftmaxStatistics`, whose fields have hidden's shape without its last axis, in
+      nats; float32, or float64 where an operand is.
+
+    Numerics:
+      As in `softmax_statistics` and `linear_softmax_cross_entropy`.
+
+    Raises:
+      As `linear_softmax_cross_entropy`.
+
+    Example:
+      >>> hidden, kernel = jnp.array([[1.0], [0.0]]), jnp.array([[2.0, 0.0, 0.0]])
+      >>> s = jxent.linear_softmax_statistics(
+      ...     hidden, kernel, jnp.array([0, 1]), argmax=True)
+      >>> print(s.log_prob, s.lse, s.argmax)
+      [-0.23954 -1.09861] [2.23954 1.09861] [0 0]
+
+    Source:
+      Milakov and Gimelshein (2018), "Online normalizer calculation for softmax",
+      https://arxiv.org/abs/1805.02867, for statistics that merge.
+
+    See also:
+      `softmax_statistics` for logits in memory, `linear_softmax_cross_entropy`.
+    """
     return statistics_of("linear_softmax_statistics", locals(), labels_optional=True)

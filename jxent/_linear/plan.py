@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .. import _checks
+from .._checks import ArrayLike
+from .._reduction import Reduction
 from .layout import Layout
 
 
@@ -15,6 +17,21 @@ BlockSizes: TypeAlias = tuple[int | None, int | None]
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
+
+
+class LinearSoftmaxPlan(NamedTuple):
+    """How a fused head takes its logits.
+
+    Attributes:
+      implementation: "tiled", "streamed" or "materialized".
+      block_sizes: (rows, classes) of a block of logits.
+      temporary_bytes: what value and gradients in hidden and kernel need beside their
+        operands and results, as predicted.
+    """
+
+    implementation: str
+    block_sizes: tuple[int, int]
+    temporary_bytes: int
 
 
 class Sizes(NamedTuple):
@@ -29,8 +46,53 @@ class Sizes(NamedTuple):
     platform: str
 
 
-def _platform() -> str:
-    return jax.default_backend()
+def _sizes(
+    rows: int,
+    features: int,
+    classes: int,
+    hidden_dtype: Any,
+    kernel_dtype: Any,
+    platform: str | None,
+) -> Sizes:
+    return Sizes(
+        rows,
+        features,
+        classes,
+        8 if jnp.float64 in (hidden_dtype, kernel_dtype) else 4,
+        jnp.dtype(hidden_dtype).itemsize,
+        jnp.dtype(kernel_dtype).itemsize,
+        platform or jax.default_backend(),
+    )
+
+
+def head_axis(
+    function: str, hidden: _checks.Shaped, kernel: _checks.Shaped, vocab_axis: int
+) -> int:
+    """The kernel's class axis counted from the front; an error if shapes do not fit."""
+    if not hidden.ndim:
+        _checks.fail(
+            function, "expected hidden of shape (..., features), got a scalar."
+        )
+    if kernel.ndim != 2 or vocab_axis not in (-2, -1, 0, 1):
+        _checks.fail(
+            function,
+            "expected a kernel of two axes and their class axis, got shape "
+            f"{kernel.shape} and vocab_axis={vocab_axis}. Reshape a kernel of more.",
+        )
+    axis = vocab_axis % 2
+    features, classes = kernel.shape[1 - axis], kernel.shape[axis]
+    if hidden.shape[-1] != features:
+        hint = "The kernel is (features, classes)."
+        if axis == 0:
+            hint = "With vocab_axis=0 the kernel is (classes, features)."
+        if hidden.shape[-1] == classes:
+            hint += f" For its transpose give vocab_axis={axis - 1}."
+        _checks.fail(
+            function,
+            f"expected hidden of shape (..., {features}) for a kernel of shape "
+            f"{kernel.shape} with vocab_axis={vocab_axis}, got {hidden.shape}. {hint}",
+        )
+    return axis
 
 
 def _floor(x: float, unit: int) -> int:
@@ -56,20 +118,21 @@ def _blocks(implementation: str, s: Sizes, droppable: bool) -> tuple[int, int]:
     return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
 
 
-def _temporaries(
-    implementation: str, s: Sizes, blocks: tuple[int, int]
-) -> int:
+def _temporaries(implementation: str, s: Sizes, blocks: tuple[int, int]) -> int:
     """Bytes beside operands and results, of the value and both gradients."""
     rows, classes = blocks
-    if implementation == "materialized":
-        return 2 * s.rows * s.classes * s.width
-    kernel_gradient = 0
-    if s.kernel_width < s.width:
-        kernel_gradient = s.features * s.classes * s.width
+    # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
     hidden = s.rows * s.features * s.width
-    if implementation == "tiled":
-        return rows * s.classes * s.width + kernel_gradient + hidden
-    return 2 * s.rows * classes * s.width + hidden
+    kernel = s.features * s.classes * s.width
+    low_hidden, low_kernel = s.hidden_width < s.width, s.kernel_width < s.width
+    if implementation == "materialized":
+        return s.rows * s.classes * s.width + hidden * low_hidden + kernel * low_kernel
+    if implementation == "streamed":
+        block = (s.rows + s.features) * classes * s.width
+        return block + hidden + 2 * hidden * low_hidden
+    operands = hidden + 2 * rows * s.features * s.width
+    sums = hidden * low_hidden + 2 * kernel * low_kernel
+    return rows * s.classes * s.width + operands + sums
 
 
 def _choice(
@@ -115,15 +178,7 @@ def chosen(
             "implementation='tiled' gives one number, reduction='mean' or 'sum' "
             "without statistics. For results per row give 'streamed'.",
         )
-    s = Sizes(
-        rows,
-        features,
-        classes,
-        8 if jnp.float64 in (hidden_dtype, kernel_dtype) else 4,
-        jnp.dtype(hidden_dtype).itemsize,
-        jnp.dtype(kernel_dtype).itemsize,
-        platform or _platform(),
-    )
+    s = _sizes(rows, features, classes, hidden_dtype, kernel_dtype, platform)
     if implementation is None:
         implementation = _choice(
             s, scalar=scalar, droppable=droppable, split=split, budget=budget
@@ -145,3 +200,98 @@ def chosen(
         for w, d, limit in zip(wanted, default, limits, strict=True)
     ]
     return Layout(implementation, vocab_axis, *blocks)
+
+
+def linear_softmax_plan(
+    hidden: ArrayLike | jax.ShapeDtypeStruct,
+    kernel: ArrayLike | jax.ShapeDtypeStruct,
+    *,
+    vocab_axis: int = -1,
+    reduction: Reduction = "none",
+    return_statistics: bool = False,
+    block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
+    budget: int = BUDGET,
+    platform: str | None = None,
+) -> LinearSoftmaxPlan:
+    """The layout that `linear_softmax_cross_entropy` would choose, and its memory.
+
+    Small logits, 8 MiB or less, are materialized: nothing is faster. A scalar result is
+    tiled, which multiplies no more than materialized logits do, if a slab of logits
+    (128 MiB at most, of up to 512 rows and a quarter of all rows) and the gradient of a
+    bfloat16 kernel in float32 fit the budget. All else is streamed, which takes the
+    least memory and one more product of the logits' size: results per row, statistics,
+    and classes split over a mesh. Its blocks of classes make 32 MiB of logits, 512
+    classes at most on a CPU, where they shall fit the cache, and 2048 elsewhere.
+
+    Args:
+      hidden: (..., features), or its shape and dtype.
+      kernel: (features, classes), or (classes, features) with vocab_axis=0; or its
+        shape and dtype.
+      vocab_axis: the kernel's axis of classes.
+      reduction, return_statistics: what the loss is asked for.
+      block_sizes, implementation: what is settled already.
+      budget: bytes that temporary arrays may take.
+      platform: "cpu", "gpu" or "tpu"; None for where JAX runs by default.
+
+    Returns:
+      `LinearSoftmaxPlan`; give its implementation and block_sizes to the loss to keep
+      to it.
+
+    Numerics:
+      Sizes are in bytes. The prediction is for XLA on a CPU and rows that all count; on
+      accelerators compilers save more.
+
+    Raises:
+      ValueError: the shapes, block_sizes or implementation do not fit.
+
+    Example:
+      >>> hidden = jax.ShapeDtypeStruct((8192, 2048), jnp.bfloat16)
+      >>> table = jax.ShapeDtypeStruct((131072, 2048), jnp.float32)
+      >>> plan = jxent.linear_softmax_plan(
+      ...     hidden, table, vocab_axis=0, reduction="mean", platform="tpu")
+      >>> print(plan.implementation, plan.block_sizes)
+      tiled (256, 4096)
+
+    Source:
+      Measured: `python -m benchmarks linear`.
+
+    See also:
+      `linear_softmax_cross_entropy`.
+    """
+    name = "linear_softmax_plan"
+    h, k = (
+        x if isinstance(x, jax.ShapeDtypeStruct) else _checks.array(x)
+        for x in (hidden, kernel)
+    )
+    axis = head_axis(name, h, k, vocab_axis)
+    layout = chosen(
+        name,
+        math.prod(h.shape[:-1]),
+        k.shape[1 - axis],
+        k.shape[axis],
+        axis,
+        hidden_dtype=h.dtype,
+        kernel_dtype=k.dtype,
+        scalar=reduction != "none" and not return_statistics,
+        split=False,
+        droppable=False,
+        block_sizes=block_sizes,
+        implementation=implementation,
+        budget=budget,
+        platform=platform,
+    )
+    sizes = _sizes(
+        math.prod(h.shape[:-1]),
+        k.shape[1 - axis],
+        k.shape[axis],
+        h.dtype,
+        k.dtype,
+        platform,
+    )
+    blocks = layout.rows, layout.classes
+    return LinearSoftmaxPlan(
+        layout.implementation,
+        blocks,
+        _temporaries(layout.implementation, sizes, blocks),
+    )

@@ -21,10 +21,9 @@ from .layout import (
     materialized,
     streamed,
     streamed_statistics,
-    target_of,
     without_dropped,
 )
-from .plan import chosen
+from .plan import chosen, head_axis
 from .product import Head, logits_dtype
 from .tiled import tiled_sums
 
@@ -39,33 +38,11 @@ def head_of(
     """The operands, checked, and the kernel's class axis counted from the front."""
     h = _checks.floating(function, "hidden", hidden)
     k = _checks.floating(function, "kernel", kernel)
-    if not h.ndim:
-        _checks.fail(
-            function, "expected hidden of shape (..., features), got a scalar."
-        )
-    if k.ndim != 2 or vocab_axis not in (-2, -1, 0, 1):
-        _checks.fail(
-            function,
-            "expected a kernel of two axes and their class axis, got shape "
-            f"{k.shape} and vocab_axis={vocab_axis}. Reshape a kernel of more.",
-        )
-    axis = vocab_axis % 2
-    features, classes = k.shape[1 - axis], k.shape[axis]
-    if h.shape[-1] != features:
-        hint = "The kernel is (features, classes)."
-        if axis == 0:
-            hint = "With vocab_axis=0 the kernel is (classes, features)."
-        if h.shape[-1] == classes:
-            hint += f" For its transpose give vocab_axis={axis - 1}."
-        _checks.fail(
-            function,
-            f"expected hidden of shape (..., {features}) for a kernel of shape "
-            f"{k.shape} with vocab_axis={vocab_axis}, got {h.shape}. {hint}",
-        )
+    axis = head_axis(function, h, k, vocab_axis)
     b = None
     if bias is not None:
         b = _checks.floating(function, "bias", bias)
-        _checks.per_class(function, "bias", b, (classes,))
+        _checks.per_class(function, "bias", b, (k.shape[axis],))
     return Head(h, k, b), axis
 
 
@@ -149,6 +126,7 @@ def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
 def _loss(
     plan: Plan, layout: Layout, rows: tuple[int, ...], head: Head, a: Arrays
 ) -> Any:
+    head, a = without_dropped(plan, layout, head, a)
     if layout.implementation == "tiled":
         total, denominator = tiled_sums(plan, layout, head, a)
         names = plan.batch_axis_name
@@ -188,8 +166,8 @@ def _shaped(
 def _statistics(
     plan: Plan, layout: Layout, rows: tuple[int, ...], head: Head, a: Arrays
 ) -> SoftmaxStatistics:
+    head, a = without_dropped(plan, layout, head, a)
     if layout.implementation == "materialized":
-        head = without_dropped(head, target_of(plan, layout, head, a))
         z = logits_of(head, layout.vocab_axis)
         target, statistics = statistics_in_memory(plan, a._replace(logits=z))
     else:
@@ -209,7 +187,5 @@ def loss_of(function: str, options: dict[str, Any]) -> Any:
 def statistics_of(
     function: str, options: dict[str, Any], **settings: Any
 ) -> SoftmaxStatistics:
-    plan, layout, head, a, rows = checked(
-        function, **options, **settings, formula=None
-    )
+    plan, layout, head, a, rows = checked(function, **options, **settings, formula=None)
     return _statistics(plan, layout, rows, head, a)

@@ -241,7 +241,6 @@ def _jvp(static: Static, primals: Any, tangents: Any) -> Any:
         rows, shared, totals, live = operands
         blocks = {n: _block_dot(static, n, x, start, size) for n, x in dots.items()}
 
-        @functools.partial(jax.checkpoint, prevent_cse=False)
         def step(carry: Any, part: Any) -> tuple[Any, dict[str, Array]]:
             rows, row_dots, totals = part
             inputs = _block_inputs(static, rows, shared, start, size)
@@ -252,7 +251,7 @@ def _jvp(static: Static, primals: Any, tangents: Any) -> Any:
             return carry, sums
 
         part = rows, row_dots, totals
-        return over_tiles(step, None, part, static.rows, live)[1]
+        return over_tiles(step, None, part, static.rows, live, remember=False)[1]
 
     def step(sums: Any, start: Any, size: int) -> Any:
         operands = rows, shared, totals, live
@@ -318,7 +317,11 @@ def _moved(
         step = {n: x for n, x in (row_dots | dots).items() if n in points}
         if "given" in step:
             step["given"] = columns(step["given"], 1, start, size)
-        step = {n: x.astype(points[n].dtype) for n, x in step.items()}
+        step = {
+            n: x.astype(point.dtype)
+            for n, x in step.items()
+            if (point := points[n]) is not None
+        }
         moved.pop("class_weights", None)
         if step:
             like = _like(rows, shared, size)
@@ -326,6 +329,7 @@ def _moved(
             def q(some: dict[str, Array]) -> Array:
                 here = points | some
                 given = here.pop("given")
+                assert given is not None
                 return _q(target._replace(**here), given, like)
 
             _, moved["distribution"] = jax.jvp(

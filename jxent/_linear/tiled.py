@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import vary, vary_alike, varying
+from .._arrays import vary, varying, varying_of
 from .._checks import compute_dtype
-from .._labels import Wanted
+from .._labels import Wanted, report_bad_labels
 from .._softmax.problem import Arrays, Plan, losses_in_memory
-from .._statistics import moving
+from .._statistics import NO_CLASS, moving
 from .._tiles import along, live_first, over_tiles, zeros_of
 from .layout import (
     Layout,
@@ -21,7 +21,6 @@ from .layout import (
     streamed,
     sums,
     target_of,
-    without_dropped,
 )
 from .product import Head, algorithm, is_low, product
 from .streamed import over_blocks
@@ -61,7 +60,6 @@ def tiled_sums(
     plan: Plan, layout: Layout, head: Head, a: Arrays
 ) -> tuple[Array, Array]:
     """Σ r · loss and Σ r over the rows."""
-    head = without_dropped(head, target_of(plan, layout, head, a))
     count = head.hidden.shape[0]
     wanted = a.wanted
     assert wanted.labels is not None
@@ -90,8 +88,40 @@ def tiled_sums(
         a.z_loss,
         a.logit_soft_cap,
     )
-    rows, shared = vary_alike((rows, shared))
+    # What is of classes may differ wherever these are split, what is of rows may not.
+    everywhere = varying_of((rows, shared))
+    of_classes = {"kernel", "bias", "class_mask", "class_where", "class_weights"}
+    of_classes |= {"hidden", "temperature", "logit_soft_cap"}
+
+    def varied(part: Any) -> Any:
+        names = {
+            n: everywhere - (set() if n in of_classes else set(plan.class_axis_name))
+            for n in part._fields
+        }
+        return part._replace(**{n: vary(getattr(part, n), x) for n, x in names.items()})
+
+    rows, shared = varied(rows), varied(shared)
+    _report(plan, layout, head, a)
+    plan = plan._replace(traced=False)  # reported once, outside of the loop
     return _sums(Static(plan, layout), rows, shared)
+
+
+def _report(plan: Plan, layout: Layout, head: Head, a: Arrays) -> None:
+    labels = a.wanted.labels
+    if not plan.traced or not plan.ids or labels is None:
+        return
+    target = target_of(plan, layout, head, a)
+    assert target.labels is not None
+    bad = target.labels == NO_CLASS
+    classes = head.kernel.shape[layout.vocab_axis]
+    if plan.class_axis_name:
+        classes = classes * lax.axis_size(plan.class_axis_name)
+    elif target.mask is not None:
+        mask = jnp.broadcast_to(target.mask, (labels.shape[0], classes))
+        at = jnp.where(bad, 0, target.labels)[:, None]
+        allowed = jnp.take_along_axis(mask, at, 1, mode="clip").squeeze(1)
+        bad |= ~allowed if target.counted is None else ~allowed & target.counted
+    report_bad_labels(labels, bad, classes)
 
 
 def _problem(rows: TileRows, shared: TileShared) -> tuple[Head, Arrays]:
@@ -130,9 +160,7 @@ def _streamed_sums(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _sums(
-    static: Static, rows: TileRows, shared: TileShared
-) -> tuple[Array, Array]:
+def _sums(static: Static, rows: TileRows, shared: TileShared) -> tuple[Array, Array]:
     return _streamed_sums(static, rows, shared)  # the cheaper way to the value alone
 
 
@@ -172,9 +200,7 @@ def _slopes(
             z = cap * jnp.tanh(z / cap)
 
         def of_logits(z: Array, some_rows: Any, some_shared: Any) -> Any:
-            head, a = _problem(
-                part._replace(**some_rows), shared._replace(**some_shared)
-            )
+            _, a = _problem(part._replace(**some_rows), shared._replace(**some_shared))
             if cap is not None:
                 a = a._replace(logit_soft_cap=None)
             return sums(a, Losses(*losses_in_memory(plan, a._replace(logits=z))))
@@ -191,10 +217,13 @@ def _slopes(
         if cap is not None:
             g = g * (1 - jnp.square(z / cap))
         # The barrier lets g take the place of the logits in memory.
-        values, g = lax.optimization_barrier((values, g))
+        g = lax.optimization_barrier(g)
         total, sums_of_slopes = carry
         total = jax.tree.map(jnp.add, total, values)
-        by_rows = [{n: x.astype(compute_dtype(x)) for n, x in s[0].items()} for s in (slopes, r_slopes)]
+        by_rows = [
+            {n: x.astype(compute_dtype(x)) for n, x in s[0].items()}
+            for s in (slopes, r_slopes)
+        ]
         if "hidden" in names[0]:
             dhidden = product(g, shared.kernel, axis, low=low, transpose=True)
             by_rows[0]["hidden"] = dhidden
@@ -215,10 +244,12 @@ def _slopes(
     target = target_of(plan, layout, head, a)
     counted = target.keep if "weights" in names[0] else target.counted
     if counted is not None and layout.rows < rows.hidden.shape[0]:
-        rows, live, back = live_first(rows, jnp.broadcast_to(counted, rows.labels.shape[:1]))
+        rows, live, back = live_first(
+            rows, jnp.broadcast_to(counted, rows.labels.shape[:1])
+        )
         if plan.class_axis_name and varying(live):
             # Devices that meet in a sum must agree on whether to take part.
-            longest = lax.pmax(jnp.sum(live), tuple(varying(live)))
+            longest = lax.pmax(jnp.sum(live, dtype=jnp.int32), tuple(varying(live)))
             live = vary(lax.iota(jnp.int32, live.shape[0]) < longest, varying(live))
     first = jax.tree.map(lambda x: x[: layout.rows], rows)
 

@@ -46,7 +46,7 @@ class Arrays(NamedTuple):
 
 def check(
     function: str,
-    logits: ArrayLike,
+    logits: ArrayLike | jax.ShapeDtypeStruct,
     labels: ArrayLike | None,
     axis: Axis,
     where: ArrayLike | None,

@@ -1,0 +1,290 @@
+"""Keras's loss classes: each holds a function's options, and how to reduce."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+from .. import (
+    _checks as _core_checks,
+    _reduction,
+)
+from .._checks import ArrayLike
+from . import _binary, _categorical, _checks, _sparse
+
+
+class _Loss:
+    """Options, immutable, hashable, compared by value: a pytree without leaves."""
+
+    reduction: str | None
+    name: str | None
+    dtype: Any
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_static(cls)
+
+    def __post_init__(self) -> None:
+        settled = {k: _hashable(v) for k, v in vars(self).items()}
+        settled["name"] = self.name or type(self).name
+        _checks.reduction(type(self).__name__, self.reduction)
+        vars(self).update(settled)
+
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
+        """The losses before weights and reduction."""
+        raise NotImplementedError
+
+    def _counted(self, y_true: Array, losses: Array) -> Bool[Array, "..."] | None:
+        """Which losses count, where options leave some out."""
+        return None
+
+    def __call__(
+        self,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> Float[Array, "..."]:
+        y, x = _same_rank(_core_checks.array(y_true), _checks.floating(y_pred))
+        losses = self.call(y, x)
+        counted = self._counted(y, losses)
+        weight = None
+        if sample_weight is not None:
+            weight = _core_checks.array(sample_weight).astype(losses.dtype)
+            losses, weight = _same_rank(losses, weight)
+            weight = _checks.sample_weight(type(self).__name__, weight, losses)
+        if counted is not None:
+            counted = counted.reshape(losses.shape)
+        loss = _reduced(losses, counted, weight, self.reduction)
+        return loss if self.dtype is None else loss.astype(jnp.dtype(self.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        """The options by name, from which `from_config` makes the same loss."""
+        config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        if self.dtype is None:
+            del config["dtype"]
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "_Loss":
+        return cls(**config)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, list | np.ndarray | Array):
+        value = np.asarray(value).tolist()
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _same_rank(a: Array, b: Array) -> tuple[Array, Array]:
+    """Drops or adds a last axis of size 1 where the ranks differ by one, as Keras."""
+    if a.ndim == b.ndim + 1 and a.shape[-1] == 1:
+        return (a, b[:, None]) if b.ndim == 1 else (a.squeeze(-1), b)
+    if b.ndim == a.ndim + 1 and b.shape[-1] == 1:
+        return (a[:, None], b) if a.ndim == 1 else (a, b.squeeze(-1))
+    return a, b
+
+
+def _reduced(
+    losses: Array, counted: Array | None, weight: Array | None, reduction: str | None
+) -> Array:
+    how, normalizer = reduction, None
+    if reduction in ("sum_over_batch_size", "mean"):
+        how = "mean"
+        normalizer = losses.size if counted is None else jnp.sum(counted)
+    elif reduction == "mean_with_sample_weight":
+        how = "mean"
+    if reduction is None or losses.shape in ((), (0,)):
+        how, normalizer = "none", None
+    return _reduction.reduce(
+        losses,
+        where=counted,
+        weights=weight,
+        reduction=how,  # pyright: ignore[reportArgumentType]
+        normalizer=normalizer,
+    )
+
+
+@dataclass(frozen=True)
+class BinaryCrossentropy(_Loss):
+    """`keras.losses.BinaryCrossentropy`: `binary_crossentropy`, reduced.
+
+    Example:
+      >>> loss = jxent.keras.BinaryCrossentropy()
+      >>> print(loss(jnp.array([[0, 1], [0, 0]]), jnp.array([[0.6, 0.4], [0.4, 0.6]])))
+      0.81492
+    """
+
+    from_logits: bool = False
+    label_smoothing: Any = 0.0
+    axis: int = -1
+    reduction: str | None = "sum_over_batch_size"
+    name: str | None = "binary_crossentropy"
+    dtype: Any = None
+
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
+        return _binary.binary_crossentropy(
+            y_true, y_pred, self.from_logits, self.label_smoothing, self.axis
+        )
+
+
+@dataclass(frozen=True)
+class BinaryFocalCrossentropy(_Loss):
+    """`keras.losses.BinaryFocalCrossentropy`: `binary_focal_crossentropy`, reduced.
+
+    Example:
+      >>> loss = jxent.keras.BinaryFocalCrossentropy(gamma=2)
+      >>> print(loss(jnp.array([[0, 1], [0, 0]]), jnp.array([[0.6, 0.4], [0.4, 0.6]])))
+      0.26783
+    """
+
+    apply_class_balancing: bool = False
+    alpha: Any = 0.25
+    gamma: Any = 2.0
+    from_logits: bool = False
+    label_smoothing: Any = 0.0
+    axis: int = -1
+    reduction: str | None = "sum_over_batch_size"
+    name: str | None = "binary_focal_crossentropy"
+    dtype: Any = None
+
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
+        return _binary.binary_focal_crossentropy(
+            y_true,
+            y_pred,
+            self.apply_class_balancing,
+            self.alpha,
+            self.gamma,
+            self.from_logits,
+            self.label_smoothing,
+            self.axis,
+        )
+
+
+@dataclass(frozen=True)
+class CategoricalCrossentropy(_Loss):
+    """`keras.losses.CategoricalCrossentropy`: `categorical_crossentropy`, reduced.
+
+    Example:
+      >>> loss = jxent.keras.CategoricalCrossentropy(from_logits=True)
+      >>> y_true = jnp.array([[0, 1, 0], [0, 0, 1]])
+      >>> print(loss(y_true, jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])))
+      1.16723
+    """
+
+    from_logits: bool = False
+    label_smoothing: Any = 0.0
+    axis: int = -1
+    reduction: str | None = "sum_over_batch_size"
+    name: str | None = "categorical_crossentropy"
+    dtype: Any = None
+
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
+        return _categorical.categorical_crossentropy(
+            y_true, y_pred, self.from_logits, self.label_smoothing, self.axis
+        )
+
+
+@dataclass(frozen=True)
+class CategoricalFocalCrossentropy(_Loss):
+    """`keras.losses.CategoricalFocalCrossentropy`, the function of that name, reduced.
+
+    Example:
+      >>> loss = jxent.keras.CategoricalFocalCrossentropy(alpha=[0.25, 0.5, 0.25])
+      >>> y_true = jnp.array([[0, 1, 0], [0, 0, 1]])
+      >>> print(loss(y_true, jnp.array([[0.05, 0.9, 0.05], [0.1, 0.85, 0.05]])))
+      0.33822
+    """
+
+    alpha: Any = 0.25
+    gamma: Any = 2.0
+    from_logits: bool = False
+    label_smoothing: Any = 0.0
+    axis: int = -1
+    reduction: str | None = "sum_over_batch_size"
+    name: str | None = "categorical_focal_crossentropy"
+    dtype: Any = None
+
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
+        return _categorical.categorical_focal_crossentropy(
+            y_true,
+            y_pred,
+            self.alpha,
+            self.gamma,
+            self.from_logits,
+            self.label_smoothing,
+            self.axis,
+        )
+
+
+@dataclass(frozen=True)
+class SparseCategoricalCrossentropy(_Loss):
+    """`keras.losses.SparseCategoricalCrossentropy`, the function of that name, reduced.
+
+    Example:
+      >>> loss = jxent.keras.SparseCategoricalCrossentropy(ignore_class=-1)
+      >>> y_pred = jnp.array([[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
+      >>> print(loss(jnp.array([1, -1]), y_pred))
+      0.05129
+    """
+
+    from_logits: bool = False
+    ignore_class: int | None = None
+    reduction: str | None = "sum_over_batch_size"
+    axis: int = -1
+    name: str | None = "sparse_categorical_crossentropy"
+    dtype: Any = None
+
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
+        return _sparse.sparse_categorical_crossentropy(
+            y_true, y_pred, self.from_logits, self.ignore_class, self.axis
+        )
+
+    def _counted(self, y_true: Array, losses: Array) -> Bool[Array, "..."] | None:
+        if self.ignore_class is None:
+            return None
+        return y_true.reshape(losses.shape).astype(jnp.int32) != self.ignore_class
+
+
+@dataclass(frozen=True)
+class KLDivergence(_Loss):
+    """`keras.losses.KLDivergence`: `kl_divergence`, reduced.
+
+    Example:
+      >>> loss = jxent.keras.KLDivergence()
+      >>> print(loss(jnp.array([[0.5, 0.5]]), jnp.array([[0.9, 0.1]])))
+      0.51083
+    """
+
+    reduction: str | None = "sum_over_batch_size"
+    name: str | None = "kl_divergence"
+    dtype: Any = None
+
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
+        return _categorical.kl_divergence(y_true, y_pred)
+
+
+@dataclass(frozen=True)
+class CategoricalGeneralizedCrossEntropy(_Loss):
+    """`keras.losses.CategoricalGeneralizedCrossEntropy`, reduced.
+
+    Example:
+      >>> loss = jxent.keras.CategoricalGeneralizedCrossEntropy(q=0.5)
+      >>> print(loss(jnp.array([0, 0]), jnp.array([[0.81, 0.19], [0.36, 0.64]])))
+      0.5
+    """
+
+    q: Any = 0.5
+    reduction: str | None = "sum_over_batch_size"
+    name: str | None = "categorical_generalized_cross_entropy"
+    dtype: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.noise(type(self).__name__, self.q)
+
+    def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
+        return _sparse.categorical_generalized_cross_entropy(y_true, y_pred, self.q)

@@ -1,0 +1,290 @@
+"""PyTorch's loss classes: each holds a function's options until the arrays come."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from .._checks import REDUCTIONS, ArrayLike
+from . import _binary, _checks, _divergence, _linear, _softmax
+
+
+class _Loss:
+    """Options, immutable and compared by value: a pytree of its array weights alone.
+
+    Whatever is no array belongs to the tree's structure, so that a loss without array
+    weights has no leaves, and is a valid static argument.
+    """
+
+    _function: ClassVar[Callable[..., Array]]
+    _reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_pytree_with_keys(
+            cls, _flatten, lambda aux, leaves: _unflatten(cls, aux, leaves)
+        )
+
+    def __post_init__(self, size_average: bool | None, reduce: bool | None) -> None:
+        settled: dict[str, Any] = {
+            name: tuple(value)
+            for name, value in vars(self).items()
+            if isinstance(value, list)
+        }
+        settled["reduction"] = _checks.reduction(
+            type(self).__name__,
+            vars(self)["reduction"],
+            size_average,
+            reduce,
+            self._reductions,
+        )
+        vars(self).update(settled)
+
+    def __call__(self, input: ArrayLike, target: ArrayLike) -> Float[Array, "..."]:
+        return type(self)._function(input, target, **vars(self))
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        (ours, our_options), (theirs, their_options) = _split(self), _split(other)
+        same = all(theirs.get(n) is x for n, x in ours.items())
+        return same and our_options == their_options and ours.keys() == theirs.keys()
+
+    def __hash__(self) -> int:
+        arrays, options = _split(self)
+        if arrays:
+            raise TypeError(
+                f"{type(self).__name__}: expected a hashable loss, got an array as "
+                f"{' and '.join(arrays)}. Pass the loss as an argument of jit that is "
+                "not static, or give a tuple of numbers."
+            )
+        return hash((type(self), options))
+
+
+def _split(loss: Any) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
+    arrays, options = {}, []
+    for field in dataclasses.fields(loss):
+        value = getattr(loss, field.name)
+        if isinstance(value, str | int | float | tuple | None):
+            options.append((field.name, value))
+        else:
+            arrays[field.name] = value
+    return arrays, tuple(options)
+
+
+def _flatten(loss: _Loss) -> Any:
+    arrays, options = _split(loss)
+    children = [(jax.tree_util.GetAttrKey(n), x) for n, x in arrays.items()]
+    return children, (tuple(arrays), options)
+
+
+def _unflatten(cls: type, aux: Any, children: Any) -> Any:
+    names, options = aux
+    loss = object.__new__(cls)
+    vars(loss).update(options)
+    vars(loss).update(zip(names, children, strict=True))
+    return loss
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropyLoss(_Loss):
+    """`torch.nn.CrossEntropyLoss`: `cross_entropy` with its options.
+
+    Example:
+      >>> loss = jxent.torch.CrossEntropyLoss(label_smoothing=0.1)
+      >>> input = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> print(loss(input, jnp.array([0, 2])))
+      0.3339
+      >>> jax.tree.leaves(loss)
+      []
+    """
+
+    _function = staticmethod(_softmax.cross_entropy)
+
+    weight: ArrayLike | None = None
+    size_average: InitVar[bool | None] = None
+    ignore_index: int = -100
+    reduce: InitVar[bool | None] = None
+    reduction: str = "mean"
+    label_smoothing: ArrayLike = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class NLLLoss(_Loss):
+    """`torch.nn.NLLLoss`: `nll_loss` with its options.
+
+    Example:
+      >>> loss = jxent.torch.NLLLoss(reduction="sum")
+      >>> print(loss(jnp.log(jnp.array([[0.75, 0.25]])), jnp.array([1])))
+      1.38629
+    """
+
+    _function = staticmethod(_softmax.nll_loss)
+
+    weight: ArrayLike | None = None
+    size_average: InitVar[bool | None] = None
+    ignore_index: int = -100
+    reduce: InitVar[bool | None] = None
+    reduction: str = "mean"
+
+
+@dataclass(frozen=True, eq=False)
+class BCELoss(_Loss):
+    """`torch.nn.BCELoss`: `binary_cross_entropy` with its options.
+
+    Example:
+      >>> loss = jxent.torch.BCELoss()
+      >>> print(loss(jnp.array([0.9, 0.2]), jnp.array([1.0, 0.0])))
+      0.16425
+    """
+
+    _function = staticmethod(_binary.binary_cross_entropy)
+
+    weight: ArrayLike | None = None
+    size_average: InitVar[bool | None] = None
+    reduce: InitVar[bool | None] = None
+    reduction: str = "mean"
+
+
+@dataclass(frozen=True, eq=False)
+class BCEWithLogitsLoss(_Loss):
+    """`torch.nn.BCEWithLogitsLoss`: the function with logits and its options.
+
+    Example:
+      >>> loss = jxent.torch.BCEWithLogitsLoss(pos_weight=jnp.array([3.0]))
+      >>> print(loss(jnp.array([2.0, -1.0]), jnp.array([1.0, 1.0])))
+      2.16028
+    """
+
+    _function = staticmethod(_binary.binary_cross_entropy_with_logits)
+
+    weight: ArrayLike | None = None
+    size_average: InitVar[bool | None] = None
+    reduce: InitVar[bool | None] = None
+    reduction: str = "mean"
+    pos_weight: ArrayLike | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class KLDivLoss(_Loss):
+    """`torch.nn.KLDivLoss`: `kl_div` with its options.
+
+    Example:
+      >>> loss = jxent.torch.KLDivLoss(reduction="batchmean")
+      >>> print(loss(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[1.0, 0.0]])))
+      0.69315
+    """
+
+    _function = staticmethod(_divergence.kl_div)
+    _reductions = ("none", "batchmean", "mean", "sum")
+
+    size_average: InitVar[bool | None] = None
+    reduce: InitVar[bool | None] = None
+    reduction: str = "mean"
+    log_target: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SoftMarginLoss(_Loss):
+    """`torch.nn.SoftMarginLoss`: `soft_margin_loss` with its options.
+
+    Example:
+      >>> loss = jxent.torch.SoftMarginLoss()
+      >>> print(loss(jnp.array([2.0, -1.0]), jnp.array([1, -1])))
+      0.22009
+    """
+
+    _function = staticmethod(_binary.soft_margin_loss)
+
+    size_average: InitVar[bool | None] = None
+    reduce: InitVar[bool | None] = None
+    reduction: str = "mean"
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabelSoftMarginLoss(_Loss):
+    """`torch.nn.MultiLabelSoftMarginLoss`: the function of that name with its options.
+
+    Example:
+      >>> loss = jxent.torch.MultiLabelSoftMarginLoss(weight=(1.0, 2.0, 1.0))
+      >>> print(loss(jnp.array([[2.0, 0.0, -1.0]]), jnp.array([[1, 0, 1]])))
+      0.94216
+    """
+
+    _function = staticmethod(_binary.multilabel_soft_margin_loss)
+
+    weight: ArrayLike | None = None
+    size_average: InitVar[bool | None] = None
+    reduce: InitVar[bool | None] = None
+    reduction: str = "mean"
+
+
+@dataclass(frozen=True, eq=False)
+class LinearCrossEntropyLoss(_Loss):
+    """`torch.nn.LinearCrossEntropyLoss`: a linear layer and its `linear_cross_entropy`.
+
+    The layer, linear_weight of shape (num_classes, *out_features, in_features) and
+    linear_bias, are leaves of the loss: differentiate with respect to the loss itself.
+
+    Differences:
+      key, a `jax.random.key`, stands for PyTorch's global generator. device and options
+      are unused.
+
+    Example:
+      >>> loss = jxent.torch.LinearCrossEntropyLoss(2, 3, key=jax.random.key(0))
+      >>> input, target = jnp.ones((4, 2)), jnp.array([0, 1, 2, 0])
+      >>> grads = jax.grad(lambda loss: loss(input, target))(loss)
+      >>> print(grads.linear_weight.shape)
+      (3, 2)
+    """
+
+    _function = staticmethod(_linear.linear_cross_entropy)
+
+    in_features: int
+    num_classes: int
+    _: dataclasses.KW_ONLY
+    out_features: tuple[int, ...] = ()
+    bias: InitVar[bool] = False
+    device: InitVar[Any] = None
+    dtype: InitVar[Any] = None
+    reduction: str = "mean"
+    weight: ArrayLike | None = None
+    ignore_index: int | None = None
+    label_smoothing: ArrayLike = 0.0
+    options: InitVar[Any] = None
+    key: InitVar[Array]
+    linear_weight: Array = dataclasses.field(init=False)
+    linear_bias: Array | None = dataclasses.field(init=False)
+
+    def __post_init__(
+        self, bias: bool, device: Any, dtype: Any, options: Any, key: Array
+    ) -> None:
+        super().__post_init__(None, None)
+        outputs = (self.num_classes, *self.out_features)
+        bound = self.in_features**-0.5
+
+        def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+            dtype_ = jnp.float32 if dtype is None else dtype
+            return jax.random.uniform(key, shape, dtype_, -bound, bound)
+
+        of_weight, of_bias = jax.random.split(key)
+        vars(self).update(
+            linear_weight=uniform(of_weight, (*outputs, self.in_features)),
+            linear_bias=uniform(of_bias, outputs) if bias else None,
+        )
+
+    def __call__(self, input: ArrayLike, target: ArrayLike) -> Float[Array, "..."]:
+        return _linear.linear_cross_entropy(
+            input,
+            self.linear_weight,
+            target,
+            linear_bias=self.linear_bias,
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+        )

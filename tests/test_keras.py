@@ -1,0 +1,599 @@
+"""jxent.keras: Keras's calls, Keras's numbers, or a stated difference."""
+
+import dataclasses
+import doctest
+import inspect
+import os
+import re
+import types
+import unittest
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+import jxent
+import jxent.keras as ours
+from tests import facades
+from tests.facades import same, same_answers, value_and_grad
+from tests.test_docs import Checker
+
+
+INF, NAN = jnp.inf, jnp.nan
+CLASSES = [n for n in ours.__all__ if inspect.isclass(getattr(ours, n))]
+FUNCTIONS = [n for n in ours.__all__ if n not in CLASSES]
+
+
+@pytest.fixture(scope="module")
+def keras():
+    """The library itself on its JAX backend, with the warnings of its own import."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("keras", reason='needs pip install "jxent[parity]"')
+
+
+@pytest.fixture
+def as_keras():
+    """What Keras relies on: JAX's default promotion."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+# The same numbers ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_golden_values(x64, part):
+    """Values and gradients of every call in the table, in float64."""
+    calls = facades.KERAS[part::2]
+    expected = facades.golden("keras", facades.KERAS)[part::2]
+    same_answers(calls, facades.of_jax(ours, calls), expected)
+
+
+def test_every_name_is_called():
+    """Each function and each class stands in the table."""
+    assert {call.name for call in facades.KERAS} == set(ours.__all__)
+
+
+def test_the_installed_keras_gives_the_golden_values(keras, x64):
+    """The committed file is what Keras answers."""
+    answers = facades.of_keras(facades.KERAS)
+    same_answers(facades.KERAS, answers, facades.golden("keras", facades.KERAS))
+
+
+def test_signatures(keras):
+    """The same arguments in the same order with the same defaults."""
+    for name in ours.__all__:
+        theirs = inspect.signature(getattr(keras.losses, name)).parameters.values()
+        mine = inspect.signature(getattr(ours, name)).parameters.values()
+        pairs = [[(p.name, p.kind, p.default) for p in side] for side in (mine, theirs)]
+        assert pairs[0] == pairs[1], name
+
+
+IDS = np.array([0, 2], np.int32)
+CERTAIN = np.array([[0.0, 1.0, 0.0], [0.3, 0.7, 1e-9]], np.float32)
+Q = np.array([[0.5, 0.25, 0.25], [0.1, 0.0, 0.9]], np.float32)
+AT_THE_EDGE = (
+    facades.Call("binary_crossentropy", (Q, CERTAIN)),
+    facades.Call("binary_focal_crossentropy", (Q, CERTAIN)),
+    facades.Call("categorical_crossentropy", (Q, CERTAIN)),
+    facades.Call("categorical_focal_crossentropy", (Q, CERTAIN)),
+    facades.Call("sparse_categorical_crossentropy", (IDS, CERTAIN)),
+    facades.Call("kl_divergence", (Q, CERTAIN)),
+    facades.Call("categorical_generalized_cross_entropy", (IDS, CERTAIN), {"q": 0.5}),
+)
+EDGE_VALUES = [
+    [8.01512, 5.38389],
+    [2.99743, 4.13035],
+    [12.08857, 14.62668],
+    [3.02214, 3.64132],
+    [16.11810, 16.11810],
+    [11.04885, 14.30160],
+    [2.0, 1.99994],
+]
+
+
+def test_probabilities_of_0_and_1():
+    """Keras's floor under probabilities, 1e-7 in float32, with every slope finite."""
+    answers = facades.of_jax(ours, AT_THE_EDGE, np.float32)
+    for call, answer, value in zip(AT_THE_EDGE, answers, EDGE_VALUES, strict=True):
+        assert answer.value.dtype == jnp.float32
+        same(answer.value, value, rtol=2e-5, atol=0)
+        assert all(np.isfinite(grad).all() for grad in answer.grads), call
+
+
+def test_the_installed_keras_at_0_and_1(keras):
+    """The same floor, in Keras's own default dtype."""
+    answers = facades.of_keras(AT_THE_EDGE, np.float32)
+    for answer, value in zip(answers, EDGE_VALUES, strict=True):
+        same(answer.value, value, rtol=2e-5, atol=0)
+
+
+SUITES = [
+    "BinaryCrossentropyTest",
+    "BinaryFocalCrossentropyTest",
+    "CategoricalCrossentropyTest",
+    "CategoricalFocalCrossentropyTest",
+    "CategoricalGeneralizedCrossEntropyTest",
+    "KLDivergenceTest",
+    "SparseCategoricalCrossentropyTest",
+]
+# An axis that Keras refuses on JAX and TensorFlow, and its tests expect to be refused.
+REFUSED_BY_KERAS = {
+    "test_binary_segmentation_different_axis",
+    "test_multi_class_segmentation_different_axis",
+}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_suite_of_keras(keras, as_keras, monkeypatch, suite):
+    """Keras's own tests of the loss, run with these losses in the place of Keras's."""
+    module = pytest.importorskip(
+        "keras.src.losses.losses_test", reason="Keras comes without its tests here"
+    )
+    names = {name: getattr(ours, name) for name in ours.__all__}
+    monkeypatch.setattr(module, "losses", types.SimpleNamespace(**names))
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+    class Case(getattr(module, suite)):
+        def setUp(self):
+            super().setUp()
+            keras.saving.get_custom_objects().update(names)  # what it may bring back
+
+    result = unittest.TestResult()
+    for name in unittest.defaultTestLoader.getTestCaseNames(Case):
+        if name not in REFUSED_BY_KERAS:
+            Case(name).run(result)
+    problems = [text for _, text in (*result.failures, *result.errors)]
+    assert not problems, "\n\n".join(problems)
+    assert result.testsRun > 3
+
+
+# Differences --------------------------------------------------------------------------
+
+
+def test_a_confident_mistake_is_learned_from():
+    """Through a sigmoid that is wrong by 40 nats the gradient is that of the logit."""
+    y, z = jnp.ones((1, 1)), np.array([[-40.0]], np.float32)
+    for name in ("binary_crossentropy", "binary_focal_crossentropy"):
+        loss = lambda z, name=name: getattr(ours, name)(y, jax.nn.sigmoid(z))
+        value, grad = value_and_grad(loss, z)
+        same(value, [16.11810], rtol=1e-6)
+        same(grad, [[-1.0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("categorical_crossentropy", {}),
+        ("categorical_focal_crossentropy", {"alpha": 1.0}),
+        ("sparse_categorical_crossentropy", {}),
+        ("kl_divergence", {}),
+    ],
+)
+def test_a_confident_mistake_of_a_softmax(name, options):
+    """The same where another class is 40 nats more likely."""
+    y = jnp.array([1]) if "sparse" in name else jnp.array([[0.0, 1.0]])
+    loss = lambda z: getattr(ours, name)(y, jax.nn.softmax(z), **options)
+    _, grad = value_and_grad(loss, np.array([[40.0, 0.0]], np.float32))
+    same(grad, [[1.0, -1.0]], rtol=1e-4)
+
+
+def test_the_generalized_loss_at_probability_0():
+    """A softmax before it has a gradient of 0 there, not NaN."""
+    name = "categorical_generalized_cross_entropy"
+    y, z = jnp.array([1]), np.array([[400.0, 0.0]], np.float32)
+    loss = lambda z: getattr(ours, name)(y, jax.nn.softmax(z), 0.5)
+    value, grad = value_and_grad(loss, z)
+    same(value, [2.0])
+    same(grad, [[0.0, 0.0]])
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_an_id_out_of_range(from_logits):
+    """NaN in value and gradient of its row alone."""
+    x, y = facades.shares(3, 3).astype(np.float32), jnp.array([0, 3, -1])
+    function = lambda x: ours.sparse_categorical_crossentropy(y, x, from_logits)
+    value, grad = value_and_grad(function, x)
+    np.testing.assert_array_equal(np.isnan(value), [False, True, True])
+    np.testing.assert_array_equal(np.isnan(grad).all(1), [False, True, True])
+    assert np.isfinite(grad[0]).all()
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_an_ignored_row(from_logits):
+    """Whatever it holds, its gradient is 0."""
+    x = np.array([[0.2, 0.3, 0.5], [NAN, INF, -INF]], np.float32)
+    loss = ours.SparseCategoricalCrossentropy(from_logits, ignore_class=-1)
+    value, grad = value_and_grad(lambda x: loss(jnp.array([2, -1]), x), x)
+    same(value, loss(jnp.array([2]), x[:1]))
+    np.testing.assert_array_equal(grad[1], 0)
+
+
+def test_ids_in_a_narrow_dtype():
+    """dtype= rounds the result alone: class 513 stays class 513."""
+    x = jnp.arange(1000, dtype=jnp.float32)[None] / 100
+    loss = ours.SparseCategoricalCrossentropy(from_logits=True, dtype="bfloat16")
+    exact = jxent.softmax_cross_entropy(x, jnp.array([513]), reduction="mean")
+    result = loss(jnp.array([513]), x)
+    assert result.dtype == jnp.bfloat16
+    assert result == exact.astype(jnp.bfloat16)
+
+
+def test_an_ignore_class_that_no_id_can_be():
+    """Then nothing is ignored."""
+    y, x = jnp.array([2, 255], jnp.uint8), facades.shares(2, 256).astype(np.float32)
+    none = ours.SparseCategoricalCrossentropy(reduction=None)
+    ignoring = dataclasses.replace(none, ignore_class=-1)
+    same(ignoring(y, x), none(y, x))
+
+
+def test_a_class_of_minus_inf():
+    """0 · ∞ is 0."""
+    x, q = jnp.array([[1.0, 0.0, -INF]]), jnp.array([[0.25, 0.75, 0.0]])
+    expected = ours.categorical_crossentropy(q[:, :2], x[:, :2], True)
+    same(ours.categorical_crossentropy(q, x, True), expected)
+    assert jnp.isfinite(ours.sparse_categorical_crossentropy(jnp.array([0]), x, True))
+
+
+def test_infinite_logits_of_a_sigmoid():
+    """The mathematical value."""
+    x, y = jnp.array([[INF], [INF], [-INF], [-INF]]), jnp.array([[0], [1], [0], [1]])
+    value = ours.binary_crossentropy(y, x, from_logits=True)
+    same(value, [INF, 0.0, 0.0, INF])
+
+
+def test_smoothing_along_an_axis():
+    """Counts the classes of that axis, whatever the last one has."""
+    x, q = facades.shares(2, 3, 5), facades.distributions(2, 3, 5, axis=1)
+    last = [np.moveaxis(a, 1, -1).astype(np.float32) for a in (q, x)]
+    for name in ("categorical_crossentropy", "categorical_focal_crossentropy"):
+        function = getattr(ours, name)
+        expected = function(*last, label_smoothing=0.1)
+        x, q = x.astype(np.float32), q.astype(np.float32)
+        same(function(q, x, label_smoothing=0.1, axis=1), expected, rtol=1e-5)
+
+
+def test_any_class_axis():
+    """Keras refuses others than the last, for class ids on JAX."""
+    x, y = facades.wave(2, 3, 5).astype(np.float32), facades.indices(3, 2, 5)
+    expected = ours.sparse_categorical_crossentropy(y, np.moveaxis(x, 1, -1), True)
+    for ids in (y, y[:, None]):
+        got = ours.sparse_categorical_crossentropy(ids, x, True, axis=1)
+        same(got, expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["categorical_crossentropy", "categorical_focal_crossentropy"]
+)
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_one_class(name, from_logits):
+    """A warning, as in Keras, and 0."""
+    text = (
+        f"{name}: expected at least two classes along axis 1, got a y_pred of shape "
+        "(4, 1). The loss of one class is always 0. For one number per yes/no label "
+        "call binary_crossentropy."
+    )
+    x = jnp.full((4, 1), 0.3)
+    with pytest.warns(SyntaxWarning, match=re.escape(text)):
+        value = getattr(ours, name)(jnp.ones((4, 1)), x, from_logits=from_logits)
+    same(value, np.zeros(4))
+
+
+def test_the_mean_with_sample_weight():
+    """Σ w counts a weight once for every loss that it multiplies."""
+    y, x = facades.indices(4, 2, 3), jnp.zeros((2, 3, 4))
+    loss = ours.SparseCategoricalCrossentropy(True, reduction="mean_with_sample_weight")
+    for weight in (2.3, jnp.ones((2, 1)), jnp.array([1.0, 2.0]), jnp.ones((2, 3))):
+        same(loss(y, x, weight), np.log(4))
+
+
+def test_weights_of_the_samples():
+    """(batch,) belongs to the samples, also where the time axis is as long."""
+    y, x, weight = facades.indices(3, 2, 2), facades.wave(2, 2, 3), [1.0, 3.0]
+    loss = ours.SparseCategoricalCrossentropy(True, reduction="none")
+    x = x.astype(np.float32)
+    same(loss(y, x, weight), loss(y, x) * jnp.array(weight)[:, None])
+
+
+def test_the_differences_are_real(keras, as_keras):
+    """What the tests above expect is not what Keras gives."""
+    losses = keras.losses
+
+    def grad(function, x):
+        return jax.grad(lambda x: function(x).sum())(jnp.asarray(x, jnp.float32))
+
+    one_hot, wrong = jnp.array([[0.0, 1.0]]), [[40.0, 0.0]]
+    for name in ("binary_crossentropy", "categorical_crossentropy", "kl_divergence"):
+        function = getattr(losses, name)
+        loss = lambda z, function=function: function(one_hot, jax.nn.softmax(z))
+        assert abs(grad(loss, wrong)[0, 1]) < 1e-6
+    focal = lambda z: losses.binary_focal_crossentropy(one_hot, z, from_logits=True)
+    assert abs(grad(focal, [[40.0, -40.0]])).max() < 1e-6
+    sparse = losses.sparse_categorical_crossentropy
+    assert not sparse(jnp.array([3, -1]), jnp.ones((2, 3)), from_logits=True).any()
+    assert jnp.isnan(sparse(jnp.array([0]), jnp.array([[0.0, -INF]]), True)).all()
+    x = jnp.arange(1000, dtype=jnp.float32)[None] / 100
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True, dtype="bfloat16")
+    assert loss(jnp.array([513]), x) == loss(jnp.array([512]), x)
+    loss = losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
+    logits = jnp.zeros((2, 3, 4))
+    same(loss(jnp.zeros((2, 3)), logits, jnp.ones((2, 1))), 3 * np.log(4))
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    weighted = loss(jnp.zeros((2, 2)), logits[:, :2], jnp.array([1.0, 3.0]))
+    same(weighted, np.log(4) * np.array([[1, 3], [1, 3]]))  # of the time steps
+
+
+# The classes --------------------------------------------------------------------------
+
+Y, X = jnp.array([0, 2]), jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+LOSS = ours.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_loss_is_a_value(name):
+    """Immutable, equal and hashed by its options, and a pytree without leaves."""
+    make = getattr(ours, name)
+    loss, again = make(), make()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loss.reduction = "sum"
+    assert loss == again
+    assert hash(loss) == hash(again)
+    assert loss != make(reduction="sum")
+    assert make(name=None) == loss
+    assert jax.tree.leaves(loss) == []
+    assert jax.tree.map(lambda x: x, loss) == loss
+    assert make.from_config(loss.get_config()) == loss
+    narrow = make(dtype="bfloat16")
+    assert make.from_config(narrow.get_config()) == narrow
+
+
+def test_options_that_are_arrays():
+    """They become numbers, so that the loss stays a value."""
+    loss = ours.CategoricalFocalCrossentropy(
+        alpha=[0.25, 0.5, 0.25], gamma=jnp.array(2)
+    )
+    assert loss == ours.CategoricalFocalCrossentropy(np.array([0.25, 0.5, 0.25]), 2)
+    assert hash(loss) == hash(dataclasses.replace(loss))
+
+
+def test_a_loss_goes_everywhere():
+    """As an argument of jit, static or not, and as a field of what is trained."""
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class State:
+        step: jax.Array
+        loss: ours.SparseCategoricalCrossentropy = LOSS
+
+    class Nnx(nnx.Module):
+        def __init__(self):
+            self.loss = LOSS
+            self.linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+
+        def __call__(self, y, x):
+            return self.loss(y, self.linear(x))
+
+    class Linen(linen.Module):
+        loss: ours.SparseCategoricalCrossentropy = LOSS
+
+        def __call__(self, y, x):
+            return self.loss(y, x)
+
+    expected = LOSS(Y, X)
+    apply = lambda loss, y, x: loss(y, x)
+    same(jax.jit(apply)(LOSS, Y, X), expected)
+    same(jax.jit(apply, static_argnums=0)(LOSS, Y, X), expected)
+    same(jax.jit(lambda s: s.loss(Y, X))(State(jnp.int32(0))), expected)
+    same(Linen().apply({}, Y, X), expected)
+    loss, grads = nnx.jit(nnx.value_and_grad(lambda m: m(Y, X)))(Nnx())
+    assert jnp.isfinite(loss)
+    assert jax.tree.leaves(grads)
+
+
+# Errors -------------------------------------------------------------------------------
+
+
+def floats(*shape):
+    return jnp.zeros(shape, jnp.float32)
+
+
+def ints(*shape):
+    return jnp.zeros(shape, jnp.int32)
+
+
+def untyped(x) -> Any:
+    return x
+
+
+REFUSED = [
+    (
+        lambda: ours.binary_crossentropy(floats(3, 1), floats(3, 3)),
+        ValueError,
+        "binary_crossentropy: y_true and y_pred must have the same shape, got "
+        "(3, 1) and (3, 3). Neither broadcasts.",
+    ),
+    (
+        lambda: ours.binary_crossentropy(floats(), floats()),
+        ValueError,
+        "binary_crossentropy: expected a y_pred with at least one axis, got a scalar.",
+    ),
+    (
+        lambda: ours.binary_crossentropy(floats(3), floats(3), axis=untyped(True)),
+        TypeError,
+        "binary_crossentropy: expected axis to be an int, got True.",
+    ),
+    (
+        lambda: ours.binary_crossentropy(floats(3), floats(3), axis=1),
+        ValueError,
+        "binary_crossentropy: axis 1 is out of range for a y_pred of shape (3,).",
+    ),
+    (
+        lambda: ours.binary_crossentropy(floats(3), floats(3), label_smoothing=1.5),
+        ValueError,
+        "binary_crossentropy: expected label_smoothing between 0 and 1, got 1.5.",
+    ),
+    (
+        lambda: ours.binary_focal_crossentropy(floats(3), floats(3), gamma=-1.0),
+        ValueError,
+        "binary_focal_crossentropy: expected gamma of at least 0, got -1.0.",
+    ),
+    (
+        lambda: ours.binary_focal_crossentropy(floats(3), floats(3), alpha=2.0),
+        ValueError,
+        "binary_focal_crossentropy: expected alpha between 0 and 1, got 2.0.",
+    ),
+    (
+        lambda: ours.binary_focal_crossentropy(floats(3), floats(3), gamma=floats(3)),
+        ValueError,
+        "binary_focal_crossentropy: expected gamma to be a number, got shape (3,).",
+    ),
+    (
+        lambda: ours.categorical_crossentropy(ints(4), floats(4, 3)),
+        ValueError,
+        "categorical_crossentropy: y_true and y_pred must have the same shape, "
+        "got (4,) and (4, 3). For class ids call "
+        "sparse_categorical_crossentropy.",
+    ),
+    (
+        lambda: ours.categorical_crossentropy(floats(4, 2), floats(4, 3)),
+        ValueError,
+        "categorical_crossentropy: y_true and y_pred must have the same shape, "
+        "got (4, 2) and (4, 3). Neither broadcasts.",
+    ),
+    (
+        lambda: ours.categorical_crossentropy(
+            floats(4, 3), floats(4, 3), axis=untyped(0.5)
+        ),
+        TypeError,
+        "categorical_crossentropy: expected axis to be an int, got 0.5.",
+    ),
+    (
+        lambda: ours.categorical_focal_crossentropy(
+            floats(4, 3), floats(4, 3), alpha=untyped([0.5, 0.5])
+        ),
+        ValueError,
+        "categorical_focal_crossentropy: expected alpha to be a number or of "
+        "shape (3,), one for each class, got (2,).",
+    ),
+    (
+        lambda: ours.sparse_categorical_crossentropy(ints(3), floats(4, 3)),
+        ValueError,
+        "sparse_categorical_crossentropy: expected a y_true of class ids of "
+        "shape (4,), y_pred's shape (4, 3) without axis 1, got (3,). Neither "
+        "broadcasts.",
+    ),
+    (
+        lambda: ours.sparse_categorical_crossentropy(floats(4, 3), floats(4, 3)),
+        ValueError,
+        "sparse_categorical_crossentropy: expected a y_true of class ids of "
+        "shape (4,), y_pred's shape (4, 3) without axis 1, got (4, 3). For one-"
+        "hot labels or distributions call categorical_crossentropy.",
+    ),
+    (
+        lambda: ours.sparse_categorical_crossentropy(
+            ints(4), floats(4, 3), ignore_class=untyped(1.0)
+        ),
+        TypeError,
+        "sparse_categorical_crossentropy: expected ignore_class to be an int or"
+        " None, got 1.0.",
+    ),
+    (
+        lambda: ours.kl_divergence(floats(4), floats(3)),
+        ValueError,
+        "kl_divergence: y_true and y_pred must have the same shape, got (4,) "
+        "and (3,). Neither broadcasts.",
+    ),
+    (
+        lambda: ours.categorical_generalized_cross_entropy(ints(4), floats(4, 3), 0.0),
+        ValueError,
+        "categorical_generalized_cross_entropy: expected q above 0, got 0.0.",
+    ),
+    (
+        lambda: ours.categorical_generalized_cross_entropy(ints(3), floats(4, 3), 0.5),
+        ValueError,
+        "categorical_generalized_cross_entropy: expected a y_true of class ids "
+        "of shape (4,), y_pred's shape (4, 3) without axis 1, got (3,). Neither"
+        " broadcasts.",
+    ),
+    (
+        lambda: ours.BinaryCrossentropy(reduction="avg"),
+        ValueError,
+        "BinaryCrossentropy: expected reduction to be one of "
+        "('sum_over_batch_size', 'sum', 'mean', 'mean_with_sample_weight', "
+        "'none', None), got 'avg'.",
+    ),
+    (
+        lambda: ours.CategoricalGeneralizedCrossEntropy(q=1.0),
+        ValueError,
+        "CategoricalGeneralizedCrossEntropy: expected q between 0 and 1, got 1.0.",
+    ),
+    (
+        lambda: ours.BinaryCrossentropy()(floats(2, 4, 3), floats(2, 4, 3), floats(4)),
+        ValueError,
+        "BinaryCrossentropy: expected a sample_weight that is a scalar or has "
+        "the first axes of the losses' shape (2, 4), got (4,). If these belong "
+        "to the last axes, sample_weight[None].",
+    ),
+    (
+        lambda: ours.BinaryCrossentropy()(floats(4, 3), floats(4, 3), floats(3)),
+        ValueError,
+        "BinaryCrossentropy: expected a sample_weight that is a scalar or has "
+        "the first axes of the losses' shape (4,), got (3,). Weights multiply "
+        "the losses, which have no class axis.",
+    ),
+    (
+        lambda: ours.CategoricalCrossentropy()(
+            floats(4, 3), floats(4, 3), floats(4, 3)
+        ),
+        ValueError,
+        "CategoricalCrossentropy: expected a sample_weight that is a scalar or "
+        "has the first axes of the losses' shape (4,), got (4, 3). Weights "
+        "multiply the losses, which have no class axis.",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"), REFUSED, ids=[text[:60] for *_, text in REFUSED]
+)
+def test_refusals(monkeypatch, call, kind, text):
+    """At trace time: type and sentence are the same in jit."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for run in (lambda call: call(), jax.eval_shape):
+        with pytest.raises(kind) as error:
+            run(call)
+        assert type(error.value) is kind
+        assert str(error.value) == text
+
+
+# Documentation ------------------------------------------------------------------------
+
+SECTIONS = ["Args", "Returns", "Differences", "Example", "Source", "See also"]
+
+
+@pytest.mark.parametrize("name", ours.__all__)
+def test_docstrings(name, capsys):
+    """The sections of a function, and an example that prints what it says."""
+    text = inspect.getdoc(getattr(ours, name)) or ""
+    given = {"jax": jax, "jnp": jnp, "jxent": jxent}
+    test = doctest.DocTestParser().get_doctest(text, given, name, None, None)
+    assert any(example.want for example in test.examples)
+    result = doctest.DocTestRunner(Checker(), verbose=False).run(test)
+    assert result.failed == 0, capsys.readouterr().out
+    if name in FUNCTIONS:
+        found = re.findall(r"^([A-Z][A-Za-z ]*):$", text, re.MULTILINE)
+        assert found == SECTIONS
+
+
+def test_all_is_sorted():
+    """Classes first, as Python sorts them."""
+    assert ours.__all__ == sorted(ours.__all__)

@@ -1,0 +1,81 @@
+"""The planner: what it chooses, and the memory it predicts."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jxent
+
+
+def shapes(rows, features, classes, hidden=jnp.float32, kernel=jnp.float32):
+    return (
+        jax.ShapeDtypeStruct((rows, features), hidden),
+        jax.ShapeDtypeStruct((features, classes), kernel),
+    )
+
+
+def test_what_is_asked_for_decides():
+    """One number is tiled, rows and statistics are streamed, the small materialized."""
+    large, small = shapes(2048, 512, 32768), shapes(64, 32, 1000)
+    plan = jxent.linear_softmax_plan
+    assert plan(*large, reduction="mean").implementation == "tiled"
+    assert plan(*large).implementation == "streamed"
+    statistics = plan(*large, reduction="mean", return_statistics=True)
+    assert statistics.implementation == "streamed"
+    assert plan(*small, reduction="mean").implementation == "materialized"
+    assert plan(*large, reduction="sum", budget=2**20).implementation == "streamed"
+
+
+def test_what_is_settled_is_kept():
+    """Block sizes and the implementation given are those of the plan."""
+    plan = jxent.linear_softmax_plan(
+        *shapes(100, 8, 50), implementation="streamed", block_sizes=(None, 7)
+    )
+    assert plan[:2] == ("streamed", (100, 7))
+
+
+def test_the_loss_follows_the_plan():
+    """The loss compiles to what the plan says, given or not."""
+    hidden, kernel = shapes(1024, 32, 8192)
+    plan = jxent.linear_softmax_plan(hidden, kernel, reduction="mean")
+    labels = jax.ShapeDtypeStruct((1024,), jnp.int32)
+
+    def text(**options):
+        def loss(hidden, kernel, labels):
+            return jxent.linear_softmax_cross_entropy(
+                hidden, kernel, labels, reduction="mean", **options
+            )
+
+        return jax.jit(jax.grad(loss)).lower(hidden, kernel, labels).as_text()
+
+    given = text(implementation=plan.implementation, block_sizes=plan.block_sizes)
+    assert text() == given
+
+
+@pytest.mark.parametrize(
+    ("implementation", "dtype"),
+    [
+        ("tiled", jnp.float32),
+        ("tiled", jnp.bfloat16),
+        ("streamed", jnp.float32),
+        ("materialized", jnp.bfloat16),
+    ],
+)
+def test_the_compiler_agrees_on_memory(implementation, dtype):
+    """The predicted bytes are within 15 % of the compiler's report."""
+    hidden, kernel = shapes(2048, 256, 16384, dtype)
+    plan = jxent.linear_softmax_plan(
+        hidden, kernel, reduction="mean", implementation=implementation
+    )
+    labels = jax.ShapeDtypeStruct((2048,), jnp.int32)
+
+    def loss(hidden, kernel, labels):
+        return jxent.linear_softmax_cross_entropy(
+            hidden, kernel, labels, reduction="mean", implementation=implementation
+        )
+
+    program = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(hidden, kernel, labels)
+    report = program.compile().memory_analysis()
+    assert report is not None
+    taken = report.temp_size_in_bytes
+    assert abs(plan.temporary_bytes - taken) <= 0.15 * taken

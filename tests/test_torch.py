@@ -1,0 +1,686 @@
+"""jxent.torch: PyTorch's calls, PyTorch's numbers, or a stated difference."""
+
+import dataclasses
+import doctest
+import inspect
+import re
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+import jxent
+import jxent.torch as ours
+from tests import facades
+from tests.facades import Call, same, same_answers, value_and_grad
+from tests.test_docs import Checker
+
+
+INF, NAN = jnp.inf, jnp.nan
+CLASSES = [n for n in ours.__all__ if inspect.isclass(getattr(ours, n))]
+FUNCTIONS = [n for n in ours.__all__ if n not in CLASSES]
+
+
+@pytest.fixture(scope="module")
+def torch():
+    """The library itself, with the warnings of its own import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(
+            "torch",
+            reason='needs torch: pip install "jxent[parity]"',
+            exc_type=ImportError,
+        )
+
+
+# The same numbers ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_golden_values(x64, part):
+    """Values and gradients of every call in the table, in float64."""
+    calls = facades.TORCH[part::2]
+    expected = facades.golden("torch", facades.TORCH)[part::2]
+    same_answers(calls, facades.of_jax(ours, calls), expected)
+
+
+def test_every_name_is_called():
+    """Each function and each class stands in the table, but the one with parameters."""
+    called = {call.name for call in facades.TORCH} | {"LinearCrossEntropyLoss"}
+    assert called == set(ours.__all__)
+
+
+def test_the_installed_torch_gives_the_golden_values(torch):
+    """The committed file is what PyTorch answers."""
+    answers = facades.of_torch(facades.TORCH)
+    same_answers(facades.TORCH, answers, facades.golden("torch", facades.TORCH))
+
+
+def test_signatures(torch):
+    """The same arguments in the same order with the same defaults."""
+    for name in ours.__all__:
+        function = getattr(torch.nn.functional, name, None) or getattr(torch.nn, name)
+        theirs = inspect.signature(function).parameters.values()
+        mine = inspect.signature(getattr(ours, name)).parameters.values()
+        mine = [p for p in mine if p.name != "key"]  # for PyTorch's global generator
+        pairs = [[(p.name, p.kind, p.default) for p in side] for side in (mine, theirs)]
+        assert pairs[0] == pairs[1], name
+
+
+NARROW = (
+    Call("cross_entropy", (facades.wave(4, 3), facades.indices(3, 4))),
+    Call("nll_loss", (facades.wave(4, 3), facades.indices(3, 4))),
+    Call("binary_cross_entropy", (facades.shares(4), facades.shares(4, seed=1.0))),
+    Call("soft_margin_loss", (facades.wave(4), facades.wave(4, seed=1.0))),
+    Call("kl_div", (facades.wave(4), facades.shares(4))),
+)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_narrow_dtypes(torch, dtype):
+    """PyTorch's number without its rounding; each gradient in its input's dtype."""
+
+    def rounded(x):
+        return (
+            np.asarray(jnp.asarray(x, dtype), np.float64) if x.dtype.kind == "f" else x
+        )
+
+    exact = [c._replace(arrays=tuple(map(rounded, c.arrays))) for c in NARROW]
+    answers = facades.of_jax(ours, NARROW, dtype)
+    for answer, truth in zip(answers, facades.of_torch(tuple(exact)), strict=True):
+        assert answer.value.dtype == jnp.float32
+        same(answer.value, truth.value, rtol=1e-5)
+        for grad, true_grad in zip(answer.grads, truth.grads, strict=True):
+            assert grad.dtype == dtype
+            loose = (
+                {"rtol": 1e-5} if dtype == "float32" else {"rtol": 1e-2, "atol": 1e-3}
+            )
+            same(grad.astype(jnp.float32), true_grad, **loose)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_sample_inputs_of_torch(torch, x64, name):
+    """PyTorch's own inputs for its own tests of the function."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        opinfo = pytest.importorskip(
+            "torch.testing._internal.common_methods_invocations",
+            reason="needs expecttest, as torch.testing._internal does",
+            exc_type=ImportError,
+        )
+    (op,) = (
+        op
+        for op in opinfo.op_db
+        if op.name == f"nn.functional.{name}" and not op.variant_test_name
+    )
+
+    def array(x: Any) -> Any:
+        return x.detach().numpy() if isinstance(x, torch.Tensor) else x
+
+    torch.manual_seed(0)
+    calls = tuple(
+        Call(
+            name,
+            tuple(array(x) for x in (sample.input, *sample.args)),
+            {k: array(v) for k, v in sample.kwargs.items()},
+        )
+        for sample in op.sample_inputs("cpu", torch.float64)
+    )
+    assert len(calls) > 3
+    calls = calls[:: len(calls) // 30 + 1]  # what is left out differs in values alone
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = facades.of_torch(calls)
+    same_answers(calls, facades.of_jax(ours, calls), expected)
+
+
+# Differences --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_an_index_out_of_range(name):
+    """NaN in value and gradient of its row alone, weighted or not."""
+    x, y = facades.wave(3, 3).astype(np.float32), jnp.array([0, 3, -1])
+    weight = jnp.array([1.0, 0.0, 2.0])
+    value, grad = value_and_grad(
+        getattr(ours, name), x, y, weight=weight, reduction="none"
+    )
+    np.testing.assert_array_equal(np.isnan(value), [False, True, True])
+    np.testing.assert_array_equal(np.isnan(grad).all(1), [False, True, True])
+    assert np.isfinite(grad[0]).all()
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_a_dropped_row(name):
+    """Whatever it holds, its gradient is 0, and the mean is that of the others."""
+    x = np.array([[1.0, 0.5, -1.0], [NAN, INF, -INF]], np.float32)
+    function = getattr(ours, name)
+    value, grad = value_and_grad(function, x, jnp.array([2, -100]))
+    same(value, function(x[:1], jnp.array([2])))
+    np.testing.assert_array_equal(grad[1], 0)
+
+
+def test_infinite_logits_that_count_nothing():
+    """0 · ∞ is 0: no probability there, or no weight."""
+    x = np.array([[1.0, 0.0, -INF]], np.float32)
+    q = jnp.array([[0.25, 0.75, 0.0]])
+    value, grad = value_and_grad(ours.cross_entropy, x, q)
+    two, two_grad = value_and_grad(ours.cross_entropy, x[:, :2], q[:, :2])
+    same(value, two)
+    same(grad, [[*two_grad[0], 0.0]])
+    weight = jnp.array([1.0, 2.0, 0.0])
+    smoothed = ours.cross_entropy(x, jnp.array([1]), weight, label_smoothing=0.1)
+    assert jnp.isfinite(smoothed)
+
+
+def test_certain_probabilities():
+    """PyTorch's floor of −100, with slopes that still say which way to go."""
+    p, y = np.array([0.0, 1.0, 0.0, 1.0], np.float32), jnp.array([1.0, 0.0, 0.0, 1.0])
+    function = ours.binary_cross_entropy
+    value, grad = value_and_grad(function, p, y, reduction="none")
+    same(value, [100.0, 100.0, 0.0, 0.0])
+    assert np.isfinite(grad).all()
+    assert grad[0] < -1e12
+    assert grad[1] > 1e12
+    same(grad[2:], [1.0, -1.0])
+
+    def through_sigmoid(z):
+        return function(jax.nn.sigmoid(z), jnp.ones_like(z), reduction="none")
+
+    value, grad = value_and_grad(through_sigmoid, np.array([-50.0, -80.0], np.float32))
+    same(value, [50.0, 80.0])
+    same(grad, [-1.0, -1.0], rtol=1e-5)
+
+
+def test_what_is_no_probability():
+    """NaN where PyTorch raises: values cannot be errors at trace time."""
+    p = jnp.array([-0.1, 1.1, NAN])
+    for label in (0.0, 1.0):
+        y = jnp.full_like(p, label)
+        assert jnp.isnan(ours.binary_cross_entropy(p, y, reduction="none")).all()
+
+
+def test_infinite_logits_of_a_sigmoid():
+    """The mathematical value."""
+    x, y = jnp.array([INF, INF, -INF, -INF]), jnp.array([0.0, 1.0, 0.0, 1.0])
+    value = ours.binary_cross_entropy_with_logits(x, y, reduction="none")
+    same(value, [INF, 0.0, 0.0, INF])
+
+
+@pytest.mark.parametrize("log_target", [False, True])
+def test_a_target_without_mass(log_target):
+    """0 in value and gradient."""
+    log_q, t = np.array([0.0, -INF], np.float32), jnp.array([1.0, 0.0])
+    target = jnp.log(t) if log_target else t
+    value, grad = value_and_grad(
+        ours.kl_div, log_q, target, reduction="none", log_target=log_target
+    )
+    same(value, [0.0, 0.0])
+    same(grad, [-1.0, 0.0])
+
+
+def test_a_large_margin():
+    """No overflow."""
+    value, grad = value_and_grad(
+        ours.soft_margin_loss, np.array([-200.0], np.float32), jnp.array([1])
+    )
+    same([value, grad[0]], [200.0, -1.0])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "int64"])
+def test_integer_dtypes(dtype):
+    """Any holds indices, also one that cannot hold the default ignore_index."""
+    x, y = facades.wave(4, 3), facades.indices(3, 4)
+    with jax.enable_x64(True):
+        expected = ours.cross_entropy(x, y)
+        same(ours.cross_entropy(x, jnp.asarray(y, dtype)), expected)
+        same(ours.cross_entropy(x, jnp.asarray(y, dtype), ignore_index=77), expected)
+
+
+@pytest.mark.parametrize(
+    ("older", "reduction"),
+    [
+        ({"size_average": True}, "mean"),
+        ({"size_average": False}, "sum"),
+        ({"reduce": True}, "mean"),
+        ({"reduce": False}, "none"),
+        ({"size_average": False, "reduce": True}, "sum"),
+    ],
+)
+def test_the_older_arguments(older, reduction):
+    """They count as in PyTorch, with a warning that says what to write."""
+    text = (
+        "BCELoss: size_average and reduce are deprecated in PyTorch. "
+        f"Write reduction={reduction!r}."
+    )
+    with pytest.warns(DeprecationWarning, match=re.escape(text)):
+        loss = ours.BCELoss(**older)
+    assert loss == ours.BCELoss(reduction=reduction)
+
+
+def test_the_differences_are_real(torch):
+    """What the tests above expect is not what PyTorch gives."""
+    F = torch.nn.functional
+
+    def grad(function, x, *args, **options):
+        x = torch.tensor(x, requires_grad=True)
+        function(x, *args, **options).sum().backward()
+        return x.grad
+
+    nan_row = [[1.0, 0.5, -1.0], [NAN, INF, -INF]]
+    assert grad(F.cross_entropy, nan_row, torch.tensor([2, -100]))[1].isnan().all()
+    x, q = torch.tensor([[1.0, 0.0, -INF]]), torch.tensor([[0.25, 0.75, 0.0]])
+    assert F.cross_entropy(x, q).isnan()
+    sigmoid = lambda z: F.binary_cross_entropy(z.sigmoid(), torch.ones(1))
+    assert abs(grad(sigmoid, [-50.0])) < 1e-9
+    x, y = torch.tensor([INF, -INF]), torch.tensor([1.0, 0.0])
+    assert F.binary_cross_entropy_with_logits(x, y, reduction="none").isnan().all()
+    log_q = torch.tensor([0.0, -INF])
+    assert F.kl_div(log_q, log_q, reduction="sum", log_target=True).isnan()
+    assert F.soft_margin_loss(torch.tensor([-200.0]), torch.ones(1)).isinf()
+    assert F.cross_entropy(torch.zeros(2, 1), torch.tensor([0, 0])) == 0
+    x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    assert F.cross_entropy(x, y, label_smoothing=-0.1) == F.cross_entropy(x, y)
+
+
+# The classes --------------------------------------------------------------------------
+
+X, Y = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]]), jnp.array([0, 2])
+LOSS = ours.CrossEntropyLoss(label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("name", sorted({*CLASSES} - {"LinearCrossEntropyLoss"}))
+def test_a_loss_is_a_value(name):
+    """Immutable, equal and hashed by its options, and a pytree without leaves."""
+    loss, again = getattr(ours, name)(), getattr(ours, name)()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loss.reduction = "sum"
+    assert loss == again
+    assert hash(loss) == hash(again)
+    assert loss != getattr(ours, name)(reduction="sum")
+    assert loss != "loss"
+    assert jax.tree.leaves(loss) == []
+    assert jax.tree.map(lambda x: x, loss) == loss
+    assert dataclasses.replace(loss, reduction="none").reduction == "none"
+
+
+def test_a_loss_goes_everywhere():
+    """As an argument of jit, static or not, and as a field of what is trained."""
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class State:
+        step: jax.Array
+        loss: ours.CrossEntropyLoss = LOSS
+
+    class Nnx(nnx.Module):
+        def __init__(self):
+            self.loss = LOSS
+            self.linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+
+        def __call__(self, x, y):
+            return self.loss(self.linear(x), y)
+
+    class Linen(linen.Module):
+        loss: ours.CrossEntropyLoss = LOSS
+
+        def __call__(self, x, y):
+            return self.loss(x, y)
+
+    expected = LOSS(X, Y)
+    apply = lambda loss, x, y: loss(x, y)
+    same(jax.jit(apply)(LOSS, X, Y), expected)
+    same(jax.jit(apply, static_argnums=0)(LOSS, X, Y), expected)
+    same(jax.jit(lambda s: s.loss(X, Y))(State(jnp.int32(0))), expected)
+    same(Linen().apply({}, X, Y), expected)
+    loss, grads = nnx.jit(nnx.value_and_grad(lambda m: m(X, Y)))(Nnx())
+    assert jnp.isfinite(loss)
+    assert jax.tree.leaves(grads)
+
+
+def test_array_weights_are_leaves():
+    """Then the loss is an ordinary argument, traced with its weights."""
+    weight = jnp.array([1.0, 2.0, 3.0])
+    loss = ours.CrossEntropyLoss(weight)
+    assert [x is weight for x in jax.tree.leaves(loss)] == [True]
+    assert loss == ours.CrossEntropyLoss(weight)
+    assert loss != ours.CrossEntropyLoss(weight + 1)
+    assert loss != ours.CrossEntropyLoss()
+    grad = jax.jit(jax.grad(lambda loss: loss(X, Y)))(loss)
+    assert type(grad) is ours.CrossEntropyLoss
+    assert jnp.shape(untyped(grad.weight)) == (3,)
+    with pytest.raises(TypeError) as error:
+        hash(loss)
+    assert str(error.value) == (
+        "CrossEntropyLoss: expected a hashable loss, got an array as weight. Pass the "
+        "loss as an argument of jit that is not static, or give a tuple of numbers."
+    )
+
+
+def test_weights_as_numbers():
+    """A tuple or list keeps the loss hashable and without leaves."""
+    loss = ours.CrossEntropyLoss([1.0, 2.0, 3.0])
+    assert hash(loss) == hash(ours.CrossEntropyLoss((1.0, 2.0, 3.0)))
+    assert jax.tree.leaves(loss) == []
+    same(loss(X, Y), ours.CrossEntropyLoss(jnp.array([1.0, 2.0, 3.0]))(X, Y))
+
+
+def test_the_loss_with_a_layer():
+    """Its parameters are its leaves, and lie where PyTorch's begin."""
+    key = jax.random.key(0)
+    make = lambda **kw: ours.LinearCrossEntropyLoss(4, 3, key=key, **kw)
+    loss = make(bias=True, out_features=(2,), dtype=jnp.bfloat16)
+    assert [x.shape for x in jax.tree.leaves(loss)] == [(3, 2, 4), (3, 2)]
+    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(loss))
+    assert all((abs(x) <= 0.5).all() for x in jax.tree.leaves(loss))
+    loss = make(label_smoothing=0.1)
+    x, y = facades.wave(5, 4).astype(np.float32), facades.indices(3, 5)
+    value, grads = jax.jit(jax.value_and_grad(lambda loss: loss(x, y)))(loss)
+    logits = x @ loss.linear_weight.T
+    same(value, ours.cross_entropy(logits, y, label_smoothing=0.1))
+    trained = jax.tree.map(lambda p, g: p - g, loss, grads)
+    assert trained(x, y) < value
+
+
+# Errors -------------------------------------------------------------------------------
+
+
+def floats(*shape):
+    return jnp.zeros(shape, jnp.float32)
+
+
+def ints(*shape):
+    return jnp.zeros(shape, jnp.int32)
+
+
+def untyped(x) -> Any:
+    return x
+
+
+REFUSED = [
+    (
+        lambda: ours.cross_entropy(ints(4, 3), ints(4)),
+        TypeError,
+        "cross_entropy: expected a floating input, got dtype int32. Cast it, "
+        "input.astype(jnp.float32).",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(), ints()),
+        ValueError,
+        "cross_entropy: expected an input of shape (C,), (N, C) or (N, C, d1, "
+        "…), got a scalar.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 1), ints(4)),
+        ValueError,
+        "cross_entropy: expected at least two classes along axis 1, got an "
+        "input of shape (4, 1). The loss of one class is always 0. For one "
+        "number per yes/no target call binary_cross_entropy_with_logits.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(3)),
+        ValueError,
+        "cross_entropy: expected class indices of shape (4,) or class "
+        "probabilities of shape (4, 3) for an input of shape (4, 3), got a "
+        "target of shape (3,). Targets never broadcast.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4, 1)),
+        ValueError,
+        "cross_entropy: expected class indices of shape (4,) or class "
+        "probabilities of shape (4, 3) for an input of shape (4, 3), got a "
+        "target of shape (4, 1). Drop the target's class axis, "
+        "target.squeeze(1).",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 5, 3), ints(4, 5)),
+        ValueError,
+        "cross_entropy: expected class indices of shape (4, 3) or class "
+        "probabilities of shape (4, 5, 3) for an input of shape (4, 5, 3), got "
+        "a target of shape (4, 5). Classes belong on axis 1; if yours are last,"
+        " jnp.moveaxis(input, -1, 1).",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), floats(4)),
+        TypeError,
+        "cross_entropy: expected integer class indices, got a target of dtype "
+        "float32. Cast it, target.astype(jnp.int32).",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4, 3)),
+        TypeError,
+        "cross_entropy: a target of shape (4, 3), with a class axis, holds "
+        "probabilities: expected a floating dtype, got int32. Class indices "
+        "have no class axis.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4), floats(4)),
+        ValueError,
+        "cross_entropy: expected a weight of shape (3,), one for each class, got (4,).",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4), reduction="avg"),
+        ValueError,
+        "cross_entropy: expected reduction to be one of ('none', 'mean', "
+        "'sum'), got 'avg'.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4), label_smoothing=-0.1),
+        ValueError,
+        "cross_entropy: expected label_smoothing between 0 and 1, got -0.1.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4), label_smoothing=1.2),
+        ValueError,
+        "cross_entropy: expected label_smoothing between 0 and 1, got 1.2.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4), label_smoothing=floats(4)),
+        ValueError,
+        "cross_entropy: expected label_smoothing to be a number, got shape (4,).",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4), ignore_index=untyped(-1.0)),
+        TypeError,
+        "cross_entropy: expected ignore_index to be an int, got -1.0.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), floats(4, 3), ignore_index=1),
+        ValueError,
+        "cross_entropy: ignore_index=1 needs class indices, got class "
+        "probabilities. Leave it out; a row of zeros counts nothing in the sum.",
+    ),
+    (
+        lambda: ours.nll_loss(ints(4, 3), ints(4)),
+        TypeError,
+        "nll_loss: expected a floating input, got dtype int32. Cast it, "
+        "input.astype(jnp.float32).",
+    ),
+    (
+        lambda: ours.nll_loss(floats(4, 3), floats(4, 3)),
+        ValueError,
+        "nll_loss: expected class indices of shape (4,) for an input of shape "
+        "(4, 3), got a target of shape (4, 3). Targets never broadcast.",
+    ),
+    (
+        lambda: ours.nll_loss(floats(4, 3), floats(4)),
+        TypeError,
+        "nll_loss: expected integer class indices, got a target of dtype "
+        "float32. Cast it, target.astype(jnp.int32).",
+    ),
+    (
+        lambda: ours.nll_loss(floats(4, 3), ints(4), floats(3, 1)),
+        ValueError,
+        "nll_loss: expected a weight of shape (3,), one for each class, got (3, 1).",
+    ),
+    (
+        lambda: ours.binary_cross_entropy(ints(4), ints(4)),
+        TypeError,
+        "binary_cross_entropy: expected a floating input, got dtype int32. Cast"
+        " it, input.astype(jnp.float32).",
+    ),
+    (
+        lambda: ours.binary_cross_entropy(floats(4), floats(4, 1)),
+        ValueError,
+        "binary_cross_entropy: expected a target of the input's shape (4,), got"
+        " (4, 1). Drop the target's last axis, target.squeeze(-1).",
+    ),
+    (
+        lambda: ours.binary_cross_entropy(floats(4, 3), floats(4, 3), floats(4)),
+        ValueError,
+        "binary_cross_entropy: expected a weight that broadcasts to the "
+        "target's shape (4, 3), got (4,).",
+    ),
+    (
+        lambda: ours.binary_cross_entropy_with_logits(floats(4, 1), floats(4)),
+        ValueError,
+        "binary_cross_entropy_with_logits: expected a target of the input's "
+        "shape (4, 1), got (4,). Drop the input's last axis, input.squeeze(-1).",
+    ),
+    (
+        lambda: ours.binary_cross_entropy_with_logits(floats(4, 3), floats(3)),
+        ValueError,
+        "binary_cross_entropy_with_logits: expected a target of the input's "
+        "shape (4, 3), got (3,). Neither broadcasts; give every element of the "
+        "input its own target.",
+    ),
+    (
+        lambda: ours.binary_cross_entropy_with_logits(
+            floats(3), floats(3), pos_weight=floats(4, 3)
+        ),
+        ValueError,
+        "binary_cross_entropy_with_logits: expected a pos_weight that "
+        "broadcasts to the target's shape (3,), got (4, 3).",
+    ),
+    (
+        lambda: ours.kl_div(floats(4, 3), floats(4, 2)),
+        ValueError,
+        "kl_div: expected input and target whose shapes broadcast, got (4, 3) "
+        "and (4, 2).",
+    ),
+    (
+        lambda: ours.kl_div(floats(4, 3), ints(4, 3)),
+        TypeError,
+        "kl_div: expected a floating target, got dtype int32. Cast it, "
+        "target.astype(jnp.float32).",
+    ),
+    (
+        lambda: ours.kl_div(floats(4), floats(4), reduction="batch"),
+        ValueError,
+        "kl_div: expected reduction to be one of ('none', 'batchmean', 'mean', "
+        "'sum'), got 'batch'.",
+    ),
+    (
+        lambda: ours.soft_margin_loss(floats(4), floats(4, 3)),
+        ValueError,
+        "soft_margin_loss: expected a target of the input's shape (4,), got (4,"
+        " 3). Neither broadcasts; give every element of the input its own "
+        "target.",
+    ),
+    (
+        lambda: ours.multilabel_soft_margin_loss(floats(), floats()),
+        ValueError,
+        "multilabel_soft_margin_loss: expected an input of shape (C,) or (N, "
+        "C), got a scalar.",
+    ),
+    (
+        lambda: ours.multilabel_soft_margin_loss(floats(4, 3), floats(4, 2)),
+        ValueError,
+        "multilabel_soft_margin_loss: expected a target of the input's shape "
+        "(4, 3), got (4, 2). Neither broadcasts; give every element of the "
+        "input its own target.",
+    ),
+    (
+        lambda: ours.linear_cross_entropy(floats(2, 4, 5), floats(3, 5), ints(2, 4)),
+        ValueError,
+        "linear_cross_entropy: expected an input of shape (in_features,) or (N,"
+        " in_features), got (2, 4, 5).",
+    ),
+    (
+        lambda: ours.linear_cross_entropy(floats(4, 5), floats(5, 3), ints(4)),
+        ValueError,
+        "linear_cross_entropy: expected a linear_weight of shape (C, 5) or (C, "
+        "d1, …, 5) for an input of shape (4, 5), got (5, 3).",
+    ),
+    (
+        lambda: ours.linear_cross_entropy(floats(5), floats(3, 2, 5), ints(2)),
+        ValueError,
+        "linear_cross_entropy: a linear_weight of shape (3, 2, 5) needs an "
+        "input of shape (N, 5), got (5,). Add the batch axis, input[None].",
+    ),
+    (
+        lambda: ours.linear_cross_entropy(
+            floats(4, 5), floats(3, 5), ints(4), linear_bias=floats(4)
+        ),
+        ValueError,
+        "linear_cross_entropy: expected a linear_bias of shape (3,), got (4,).",
+    ),
+    (
+        lambda: ours.linear_cross_entropy(floats(4, 5), floats(3, 5), ints(3)),
+        ValueError,
+        "linear_cross_entropy: expected class indices of shape (4,) or class "
+        "probabilities of shape (4, 3) for logits of shape (4, 3), got a target"
+        " of shape (3,). Targets never broadcast.",
+    ),
+    (
+        lambda: ours.linear_cross_entropy(floats(4, 5), floats(1, 5), ints(4)),
+        ValueError,
+        "linear_cross_entropy: expected at least two classes along axis 1, got "
+        "logits of shape (4, 1). The loss of one class is always 0. For one "
+        "number per yes/no target call binary_cross_entropy_with_logits.",
+    ),
+    (
+        lambda: ours.CrossEntropyLoss(reduction="batchmean"),
+        ValueError,
+        "CrossEntropyLoss: expected reduction to be one of ('none', 'mean', "
+        "'sum'), got 'batchmean'.",
+    ),
+    (
+        lambda: ours.KLDivLoss(reduction="avg"),
+        ValueError,
+        "KLDivLoss: expected reduction to be one of ('none', 'batchmean', "
+        "'mean', 'sum'), got 'avg'.",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"), REFUSED, ids=[text[:60] for *_, text in REFUSED]
+)
+def test_refusals(monkeypatch, call, kind, text):
+    """At trace time: type and sentence are the same in jit."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for run in (lambda call: call(), jax.eval_shape):
+        with pytest.raises(kind) as error:
+            run(call)
+        assert type(error.value) is kind
+        assert str(error.value) == text
+
+
+# Documentation ------------------------------------------------------------------------
+
+SECTIONS = ["Args", "Returns", "Differences", "Example", "Source", "See also"]
+
+
+@pytest.mark.parametrize("name", ours.__all__)
+def test_docstrings(name, capsys):
+    """The sections of a function, and an example that prints what it says."""
+    text = inspect.getdoc(getattr(ours, name)) or ""
+    given = {"jax": jax, "jnp": jnp, "jxent": jxent}
+    test = doctest.DocTestParser().get_doctest(text, given, name, None, None)
+    assert any(example.want for example in test.examples)
+    result = doctest.DocTestRunner(Checker(), verbose=False).run(test)
+    assert result.failed == 0, capsys.readouterr().out
+    if name in FUNCTIONS:
+        found = re.findall(r"^([A-Z][A-Za-z ]*):$", text, re.MULTILINE)
+        assert found == SECTIONS
+
+
+def test_all_is_sorted():
+    """Classes first, as Python sorts them."""
+    assert ours.__all__ == sorted(ours.__all__)
