@@ -1,12 +1,14 @@
-"""python -m benchmarks dense|eager|startup|compile: every number of the README."""
+"""Every number of the README: python -m benchmarks dense, linear, eager and so on."""
 
 import argparse
+import functools
 import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from tqdm import tqdm
 
 import jxent
 
-from . import dense
+from . import dense, linear
 from .measure import interleaved, temporary_mib, traffic_gib
 from .targets import TARGETS, MissingCompilerError, compile_for
 
@@ -59,6 +61,73 @@ def run_dense(args: argparse.Namespace) -> None:
                 for label, t in times.items()
             ],
         )
+
+
+def run_linear(args: argparse.Namespace) -> None:
+    """Time and temporary memory of losses of hidden @ kernel, on this machine."""
+    problem = linear.inputs(args.rows, args.features, args.classes, args.dtype)
+    masked = problem._replace(labels=linear.ignored(problem.labels, 0.5))
+    mostly = problem._replace(labels=linear.ignored(problem.labels, 0.9))
+    plain = linear.jxent_plain
+    streamed = functools.partial(plain, implementation="streamed")
+    ignoring = functools.partial(plain, ignore_index=linear.IGNORED)
+    losses = {
+        "Optax, materialized": (linear.optax_materialized, problem),
+        "jxent": (plain, problem),
+        "jxent, streamed": (streamed, problem),
+        "jxent, everything on": (linear.jxent_everything, problem),
+        "jxent, half ignored": (ignoring, masked),
+        "jxent, 90 % ignored": (ignoring, mostly),
+    }
+    absent = []
+    if linear.has_chunked_tokamax():
+        losses["tokamax, chunked_xla"] = (linear.tokamax_chunked, problem)
+    else:
+        absent.append("tokamax with chunked_xla")
+    for name in dense.PASSES:
+        grad = name != "forward"
+        functions = {
+            label: (
+                jax.value_and_grad(loss, (0, 1)) if grad else loss,
+                arguments,
+            )
+            for label, (loss, arguments) in losses.items()
+        }
+        if grad:
+            functions["the three products"] = (linear.three_products, problem)
+        compiled = {
+            label: jax.jit(function).lower(*arguments).compile()
+            for label, (function, arguments) in functions.items()
+        }
+        calls: dict[str, Callable[[], Any]] = {
+            label: functools.partial(program, *functions[label][1])
+            for label, program in compiled.items()
+        }
+        if grad and linear.has_chunked_torch():
+            calls["PyTorch, chunks of 512"] = linear.torch_chunked(problem)
+        elif grad:
+            absent.append("PyTorch with linear_cross_entropy")
+        times = interleaved(calls, rounds=args.rounds, title=name)
+        unit = times["Optax, materialized"].median
+        show(
+            f"{name} of the mean, {args.dtype} [{args.rows}, {args.features}] @ "
+            f"[{args.features}, {args.classes}]",
+            ["loss", "median ms", "middle half", "× Optax", "temporary MiB"],
+            [
+                (
+                    label,
+                    f"{t.median * 1e3:.0f}",
+                    f"{t.low * 1e3:.0f}–{t.high * 1e3:.0f}",
+                    f"{t.median / unit:.2f}",
+                    f"{temporary_mib(compiled[label]):.1f}"
+                    if label in compiled
+                    else "",
+                )
+                for label, t in times.items()
+            ],
+        )
+    if absent:
+        print("not installed:", ", ".join(absent))
 
 
 def run_eager(args: argparse.Namespace) -> None:
@@ -180,6 +249,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sub.add_argument("--rounds", type=int, default=15, help="interleaved rounds")
 
     add_rounds(suite("dense", run_dense, 2048, 32768))
+    linear_suite = suite("linear", run_linear, 2048, 32768)
+    linear_suite.add_argument("--features", type=int, default=512, help="of hidden")
+    add_rounds(linear_suite)
     add_rounds(suite("eager", run_eager))
     add_rounds(suite("startup", run_startup))
     compile_suite = suite("compile", run_compile, 8192, 131072, "bfloat16")

@@ -75,3 +75,56 @@ class TestDigits:
         done = run("digits.py", "--epochs=0", cwd=tmp_path)
         assert done.returncode == 2
         assert "argument --epochs: expected 1 or more, got 0" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def few_steps(tmp_path_factory):
+    """Four steps of language_model.py, four times, and the folder they ran in."""
+    folder = tmp_path_factory.mktemp("language_model")
+    done = run("language_model.py", "--smoke", "--epochs=4", "--prompt=In", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done, folder
+
+
+class TestLanguageModel:
+    def test_starts_from_the_frequencies(self, few_steps):
+        out = few_steps[0].stdout
+        unigram = number(out.replace(",", ""), r"by frequency alone +([\d.]+)\n")
+        before = number(out.replace(",", ""), r"before training +([\d.]+)\n")
+        after = number(out.replace(",", ""), r"after training +([\d.]+)\n")
+        assert 500 < unigram < 3000
+        assert before == pytest.approx(unigram, rel=0.05)
+        assert after < 2 * unigram  # too little is read to do better
+
+    def test_fused_head_saves_memory(self, few_steps):
+        ((tokens, fused, whole),) = re.findall(
+            r"\n +(\d+) +(\d+) MiB +(\d+) MiB\n", few_steps[0].stdout
+        )
+        logits = int(tokens) * 131072 * 4 / 2**20
+        assert int(whole) > logits
+        assert 0 < int(fused) < int(whole) / 2
+
+    def test_loss_falls_as_the_bar_tells(self, few_steps):
+        found = re.findall(r"loss ([\d.]+) nats", few_steps[0].stderr)
+        losses = [float(x) for x in found]
+        assert 4 < losses[0] < 9
+        assert losses[-1] < losses[0] - 0.3
+
+    def test_writes_on_from_the_prompt(self, few_steps):
+        (line,) = re.findall(r"\nwrites +(.+)\n", few_steps[0].stdout)
+        assert line.startswith("In")
+        assert len(line) > len("In")
+
+    def test_draws_a_picture(self, few_steps):
+        pixels = imread(few_steps[1] / "language_model.png")
+        height, width, _ = pixels.shape
+        assert height > 600
+        assert 2 < width / height < 4
+        ink = np.any(pixels[..., :3] < 0.95, axis=-1)
+        assert all(0.01 < panel.mean() < 0.6 for panel in np.array_split(ink, 2, 1))
+
+    def test_help(self, tmp_path):
+        done = run("language_model.py", "--help", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "--prompt" in done.stdout
+        assert "(default: 0.005)" in done.stdout

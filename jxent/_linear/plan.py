@@ -104,10 +104,12 @@ def _blocks(implementation: str, s: Sizes, droppable: bool) -> tuple[int, int]:
     if implementation == "materialized":
         return s.rows, s.classes
     if implementation == "tiled":
-        slab = 128 * 2**20
+        # Each tile reads and writes the kernel's gradient: larger tiles, less traffic.
+        most = {"cpu": 512, "tpu": 1024}.get(s.platform, 512)
+        slab = {"cpu": 128, "tpu": 512}.get(s.platform, 256) * 2**20
         rows = _floor(slab / (s.width * max(s.classes, 1)), 128)
-        rows = min(rows, 512, _floor(s.rows / 4, 128))
-        classes = 512 if s.platform == "cpu" else 4096
+        rows = min(rows, most, _floor(s.rows / 4, 128))
+        classes = 1024 if s.platform == "cpu" else s.classes
     else:
         slab = 32 * 2**20
         classes = _floor(slab / (s.width * max(s.rows, 1)), 256)
@@ -131,7 +133,8 @@ def _temporaries(implementation: str, s: Sizes, blocks: tuple[int, int]) -> int:
         block = (s.rows + s.features) * classes * s.width
         return block + hidden + 2 * hidden * low_hidden
     operands = hidden + 2 * rows * s.features * s.width
-    sums = hidden * low_hidden + 2 * kernel * low_kernel
+    cast = s.platform == "cpu"
+    sums = hidden * low_hidden + (1 + cast) * kernel * low_kernel
     return rows * s.classes * s.width + operands + sums
 
 
@@ -217,9 +220,10 @@ def linear_softmax_plan(
     """The layout that `linear_softmax_cross_entropy` would choose, and its memory.
 
     Small logits, 8 MiB or less, are materialized: nothing is faster. A scalar result is
-    tiled, which multiplies no more than materialized logits do, if a slab of logits
-    (128 MiB at most, of up to 512 rows and a quarter of all rows) and the gradient of a
-    bfloat16 kernel in float32 fit the budget. All else is streamed, which takes the
+    tiled, which multiplies no more than materialized logits do, if a slab of logits and
+    the gradient of a bfloat16 kernel in float32 fit the budget; a slab has a quarter of
+    all rows at most, up to 512 and 128 MiB on a CPU, 512 and 256 MiB on a GPU, 1024 and
+    512 MiB on a TPU. All else is streamed, which takes the
     least memory and one more product of the logits' size: results per row, statistics,
     and classes split over a mesh. Its blocks of classes make 32 MiB of logits, 512
     classes at most on a CPU, where they shall fit the cache, and 2048 elsewhere.
@@ -251,7 +255,7 @@ def linear_softmax_plan(
       >>> plan = jxent.linear_softmax_plan(
       ...     hidden, table, vocab_axis=0, reduction="mean", platform="tpu")
       >>> print(plan.implementation, plan.block_sizes)
-      tiled (256, 4096)
+      tiled (1024, 131072)
 
     Source:
       Measured: `python -m benchmarks linear`.

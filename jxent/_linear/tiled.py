@@ -216,8 +216,9 @@ def _slopes(
         _, *r_slopes = pull((none, one))
         if cap is not None:
             g = g * (1 - jnp.square(z / cap))
-        # The barrier lets g take the place of the logits in memory.
-        g = lax.optimization_barrier(g)
+        # On a CPU the barrier lets g take the place of the logits in memory; elsewhere
+        # it would keep compilers from forming g inside of the products.
+        g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
         total, sums_of_slopes = carry
         total = jax.tree.map(jnp.add, total, values)
         by_rows = [
@@ -296,14 +297,15 @@ def _add_product(
 ) -> Array:
     """total + hiddenᵀ g, a block of classes at a time: so it takes no memory."""
     dtype = total.dtype
-    transposed = hidden.astype(dtype).T
+    hidden = hidden.astype(dtype)
+    transposed = hidden.T
 
     def step(total: Array, start: Any, size: int) -> Array:
         block = lax.dynamic_slice_in_dim(g, start, size, 1)
         if layout.vocab_axis:
             here = _dot(transposed, block, 1, 0, low)
         else:
-            here = _dot(block, transposed, 0, 1, low)
+            here = _dot(block, hidden, 0, 0, low)
         old = lax.dynamic_slice_in_dim(total, start, size, layout.vocab_axis)
         return lax.dynamic_update_slice_in_dim(
             total, old + here, start, layout.vocab_axis
