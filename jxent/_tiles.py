@@ -129,8 +129,8 @@ def sum_over_tiles(
       The sums, as `loss` returns them.
 
     Numerics:
-      Gradients of params are summed in float32 or better and rounded once, to their own
-      dtype. Every derivative exists: forward mode, and reverse mode of any order, each
+      Gradients of params are summed over tiles in float32 or better, and their error
+      does not grow with the number of tiles. Every derivative exists: forward mode, and reverse mode of any order, each
       with one tile's intermediate results at a time. Each floating sum has a gradient
       of its own, in memory as large as params; under `jax.jit` those that nobody
       differentiates are dropped.

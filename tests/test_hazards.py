@@ -1205,3 +1205,18 @@ def test_statistics_have_gradients():
         expected = value_and_grad(lambda x, i=which: textbook(x)[i], x)
         for a, b in zip(got, expected, strict=True):
             same(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("p", [-0.1, 1.1])
+def test_a_probability_outside_its_range_is_nan(p, label):
+    """The label's own logarithm may exist; loss and gradient are NaN all the same."""
+    probs, labels = jnp.array([p, 0.5]), jnp.array([label, label])
+    loss, slope = jax.value_and_grad(
+        lambda probs: jxent.binary_cross_entropy(probs, labels, reduction="sum")
+    )(probs)
+    assert jnp.isnan(loss)
+    assert jnp.isnan(slope[0])
+    assert jnp.isfinite(slope[1])
+    dropped = jxent.binary_cross_entropy(probs, labels, where=probs == 0.5)
+    assert dropped[0] == 0

@@ -18,6 +18,8 @@ from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 def _binary_of_probabilities(p: Array, y: Array, pos_weight: Array | None) -> Array:
     positive = y if pos_weight is None else pos_weight * y
+    # Labels of 0 or 1 would hide one of the logarithms.
+    p = p + masked(jnp.full_like(p, jnp.nan), (p < 0) | (p > 1))
     return minus_x_log_y(positive, p) + minus_x_log_1_minus(1 - y, p)
 
 
