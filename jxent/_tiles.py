@@ -130,10 +130,10 @@ def sum_over_tiles(
 
     Numerics:
       Gradients of params are summed over tiles in float32 or better, and their error
-      does not grow with the number of tiles. Every derivative exists: forward mode, and reverse mode of any order, each
-      with one tile's intermediate results at a time. Each floating sum has a gradient
-      of its own, in memory as large as params; under `jax.jit` those that nobody
-      differentiates are dropped.
+      does not grow with the number of tiles. Every derivative exists: forward mode, and
+      reverse mode of any order, each with one tile's intermediate results at a time.
+      Each floating sum has a gradient of its own, in memory as large as params; under
+      `jax.jit` those that nobody differentiates are dropped.
 
     Raises:
       TypeError: the loss returns something that is not a scalar.
