@@ -85,7 +85,7 @@ def softmax_loss(
     for i in np.ndindex(rows):
         if not keep[i] or v[i] == 0 or (ids and y[i] == ignore_index):
             continue
-        if ids and not (0 <= y[i] < classes and allowed[i][y[i]]):
+        if ids and not (0 <= y[i] < classes and allowed[i][int(y[i])]):
             losses[i] = r[i] = np.nan
             continue
         t = (np.arange(classes) == y[i]) * 1.0 if ids else np.where(allowed[i], y[i], 0)
@@ -227,7 +227,7 @@ def categorical_cross_entropy(
     for i in np.ndindex(rows):
         if not keep[i] or v[i] == 0 or (ids and y[i] == ignore_index):
             continue
-        if ids and not (0 <= y[i] < classes and allowed[i][y[i]]):
+        if ids and not (0 <= y[i] < classes and allowed[i][int(y[i])]):
             losses[i] = r[i] = np.nan
             continue
         t = (np.arange(classes) == y[i]) * 1.0 if ids else np.where(allowed[i], y[i], 0)
