@@ -71,11 +71,15 @@ def run_linear(args: argparse.Namespace) -> None:
     plain = linear.jxent_plain
     streamed = functools.partial(plain, implementation="streamed")
     ignoring = functools.partial(plain, ignore_index=linear.IGNORED)
+    table = problem._replace(kernel=problem.kernel.T)
+    of_table = functools.partial(plain, vocab_axis=0)
     losses = {
         "Optax, materialized": (linear.optax_materialized, problem),
         "jxent": (plain, problem),
         "jxent, streamed": (streamed, problem),
         "jxent, everything on": (linear.jxent_everything, problem),
+        "Optax, embedding table": (linear.optax_table, table),
+        "jxent, embedding table": (of_table, table),
         "jxent, half ignored": (ignoring, masked),
         "jxent, 90 % ignored": (ignoring, mostly),
     }
@@ -223,6 +227,62 @@ def run_compile(args: argparse.Namespace) -> None:
             )
 
 
+def run_compile_linear(args: argparse.Namespace) -> None:
+    """Temporary memory of losses of hidden @ kernel, compiled for absent devices."""
+    labels = jax.ShapeDtypeStruct((args.rows,), jnp.int32)
+    hidden = jax.ShapeDtypeStruct((args.rows, args.features), args.dtype)
+    implementations = ("materialized", "tiled", "streamed")
+    jobs = [
+        (implementation, dtype, derivative)
+        for implementation in implementations
+        for dtype, derivative in (
+            (args.dtype, "value_and_grad"),
+            ("float32", "value_and_grad"),
+            (args.dtype, "hessian-vector product"),
+        )
+        if derivative == "value_and_grad" or implementation == "streamed"
+    ]
+    for target in args.target or TARGETS:
+        platform_name = {"cuda": "gpu"}.get(TARGETS[target][0], TARGETS[target][0])
+        rows = []
+        for implementation, dtype, derivative in tqdm(jobs, desc=target, leave=False):
+            kernel = jax.ShapeDtypeStruct((args.features, args.classes), dtype)
+            plan = jxent.linear_softmax_plan(
+                hidden,
+                kernel,
+                reduction="mean",
+                implementation=implementation,
+                platform=platform_name,
+            )
+            loss = functools.partial(
+                linear.jxent_plain,
+                implementation=implementation,
+                block_sizes=plan.block_sizes,
+            )
+            function = linear.hessian_vector_product(loss)
+            if derivative == "value_and_grad":
+                function = jax.value_and_grad(loss, (0, 1))
+            try:
+                compiled = compile_for(target, function, hidden, kernel, labels)
+            except MissingCompilerError as error:
+                print(f"{target}: skipped, {error}")
+                break
+            rows.append(
+                (
+                    f"{implementation}: {derivative}, kernel {dtype}",
+                    str(plan.block_sizes),
+                    f"{temporary_mib(compiled):.1f}",
+                )
+            )
+        if rows:
+            show(
+                f"{target}, compiled, not run: {args.dtype} "
+                f"[{args.rows}, {args.features}] @ [{args.features}, {args.classes}]",
+                ["loss", "block sizes", "temporary MiB"],
+                rows,
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -254,12 +314,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_rounds(linear_suite)
     add_rounds(suite("eager", run_eager))
     add_rounds(suite("startup", run_startup))
-    compile_suite = suite("compile", run_compile, 8192, 131072, "bfloat16")
-    compile_suite.add_argument(
-        "--target", action="append", choices=TARGETS, help="all where not given"
+    compile_suites = (
+        suite("compile", run_compile, 8192, 131072, "bfloat16"),
+        suite("compile-linear", run_compile_linear, 8192, 131072, "bfloat16"),
+    )
+    for sub in compile_suites:
+        sub.add_argument(
+            "--target", action="append", choices=TARGETS, help="all where not given"
+        )
+    compile_suites[1].add_argument(
+        "--features", type=int, default=2048, help="of hidden"
     )
     args = parser.parse_args(argv)
-    if args.run is run_compile:  # a plugin that finds no device of its own steps back
+    if args.run in (
+        run_compile,
+        run_compile_linear,
+    ):  # a plugin that finds no device of its own steps back
         jax.config.update("jax_platforms", "cpu")
     device = jax.devices()[0]
     print(

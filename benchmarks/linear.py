@@ -51,6 +51,23 @@ def jxent_everything(hidden, kernel, labels, **options):
     )
 
 
+def optax_table(hidden, table, labels):
+    """The same on an embedding table, (classes, features)."""
+    return optax_materialized(hidden, table.T, labels)
+
+
+def hessian_vector_product(loss: Loss) -> Callable[..., Any]:
+    """In the direction of hidden and kernel themselves."""
+
+    def product(hidden, kernel, labels):
+        def gradient(hidden, kernel):
+            return jax.grad(loss, (0, 1))(hidden, kernel, labels)
+
+        return jax.jvp(gradient, (hidden, kernel), (hidden, kernel))[1]
+
+    return product
+
+
 def three_products(hidden, kernel, labels):
     """What no loss can do without: the logits, and the two gradients of a product."""
     del labels

@@ -39,6 +39,12 @@ def spread_rows(x: Array, like: Array | jax.ShapeDtypeStruct, axis: int) -> Arra
     return jax.sharding.reshard(full, NamedSharding(sharding.mesh, rows))
 
 
+def moves(dot: Any) -> bool:
+    """Whether a tangent may be other than zero: not by its kind."""
+    symbolic = isinstance(dot, jax.custom_derivatives.SymbolicZero)
+    return dot is not None and not symbolic and dot.dtype != jax.dtypes.float0
+
+
 def varying(x: Any) -> frozenset[str]:
     """The mesh axes of an enclosing `shard_map` along which an array (type) differs."""
     kind: Any = jax.typeof(x) if isinstance(x, Array) else x

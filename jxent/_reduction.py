@@ -63,56 +63,60 @@ def combine(
     With `batch_axis_name` both sums run over these mesh axes too: the global mean, not
     a mean of means. Nothing left to average gives 0, with gradient 0.
     """
-    weights = kept_weights(losses, keep, weights)
-    losses = weigh(losses, keep, weights)
     if reduction == "none":
-        return losses
-    total = jnp.sum(losses, axis)
-    if batch_axis_name:
-        total = lax.psum(total, batch_axis_name)
-    if reduction == "sum":
-        return total
-    denominator = normalizer
-    if denominator is None:
-        ratio = factors(losses, keep, weights, class_factor)
-        denominator = jnp.sum(ratio, axis)
-        if batch_axis_name:
-            denominator = lax.psum(denominator, batch_axis_name)
-    return quotient(total, denominator)
+        return _weighed(losses, keep, weights)[0]
+    total, denominator = sums(losses, keep, weights, class_factor, axis)
+    return settled(total, denominator, reduction, normalizer, batch_axis_name)
 
 
-def kept_weights(
+def _weighed(
     losses: Array, keep: Array | None, weights: Array | None
-) -> Array | None:
-    """Weights ready to meet the losses, 0 where a row is dropped."""
-    if weights is None:
-        return None
-    weights = spread(weights, losses)
-    return weights if keep is None else masked(weights, keep)
-
-
-def weigh(losses: Array, keep: Array | None, weights: Array | None) -> Array:
-    """keep · weights · loss."""
+) -> tuple[Array, Array | None]:
+    """keep · weights · loss, and the weights of the rows that are kept."""
     if keep is not None:
         losses = masked(losses, keep)
-    return losses if weights is None else times(weights, losses)
+    if weights is None:
+        return losses, None
+    weights = spread(weights, losses)
+    if keep is not None:
+        weights = masked(weights, keep)
+    return times(weights, losses), weights
 
 
-def factors(
-    losses: Array, keep: Array | None, weights: Array | None, class_factor: Array | None
-) -> Array:
-    """r = keep · weights · class_factor, of the losses' shape."""
+def sums(
+    losses: Array,
+    keep: Array | None,
+    weights: Array | None,
+    class_factor: Array | None,
+    axis: Axis = None,
+) -> tuple[Array, Array]:
+    """Σ r · loss and Σ r, which a mean is the quotient of."""
+    losses, weights = _weighed(losses, keep, weights)
     r = jnp.ones((1,) * losses.ndim, losses.dtype) if weights is None else weights
     if class_factor is not None:
         r = r * class_factor
     r = spread(r, losses)
     if keep is not None:
         r = masked(r, keep)
-    return jnp.broadcast_to(r, losses.shape)
+    return jnp.sum(losses, axis), jnp.sum(jnp.broadcast_to(r, losses.shape), axis)
 
 
-def quotient(total: Array, denominator: Array) -> Array:
-    """total / denominator, and 0 with gradient 0 where there is nothing to divide."""
+def settled(
+    total: Array,
+    denominator: Array,
+    reduction: str,
+    normalizer: Array | None,
+    batch_axis_name: tuple[str, ...],
+) -> Array:
+    """The sum or the mean, over all devices, from the sums of this one."""
+    if batch_axis_name:
+        total = lax.psum(total, batch_axis_name)
+    if reduction == "sum":
+        return total
+    if normalizer is not None:
+        denominator = normalizer
+    elif batch_axis_name:
+        denominator = lax.psum(denominator, batch_axis_name)
     nothing = jnp.equal(denominator, 0)
     return masked(total / jnp.where(nothing, 1, denominator), ~nothing)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from . import _checks
-from ._arrays import vary, varying, varying_of
+from ._arrays import moves, vary, varying, varying_of
 from ._checks import ArrayLike
 
 
@@ -133,7 +133,8 @@ def sum_over_tiles(
       does not grow with the number of tiles. Every derivative exists: forward mode, and
       reverse mode of any order, each with one tile's intermediate results at a time.
       Each floating sum has a gradient of its own, in memory as large as params; under
-      `jax.jit` those that nobody differentiates are dropped.
+      `jax.jit` those that nobody differentiates are dropped. Outside of jit the loss is
+      traced at every call.
 
     Raises:
       TypeError: the loss returns something that is not a scalar.
@@ -351,11 +352,6 @@ def along(slopes: dict[Any, Array], dots: dict[Any, Array], value: Array) -> Arr
     for names, part in parts.items():
         total = total + (lax.psum(part, names) if names else part)
     return total
-
-
-def moves(dot: Any) -> bool:
-    zero = isinstance(dot, jax.custom_derivatives.SymbolicZero)
-    return not zero and dot.dtype != jax.dtypes.float0
 
 
 def differentiable(x: Array) -> bool:

@@ -166,7 +166,7 @@ EVERYTHING = (
 
 
 @pytest.mark.parametrize("kind", ["ids", "distributions"])
-@over(STREAMED, TILED)
+@over(MATERIALIZED, STREAMED, TILED)
 def test_every_option_in_every_order(layout, kind, x64, rng):
     """Forward, reverse and second order, in every floating argument at once."""
     arguments = pick(problem(rng), EVERYTHING + kind)
@@ -539,7 +539,7 @@ def promises(layout):
 
 
 def averages(layout):
-    return promised(layout, "none" if layout.implementation == "streamed" else "mean")
+    return promised(layout, "mean")
 
 
 def with_rows(x, rows, value):
@@ -632,6 +632,32 @@ def test_a_bias_of_minus_inf(layout, x64, rng):
     assert one == np.inf
     assert np.all(np.isfinite(gradients["hidden"]))
     assert np.all(np.isfinite(gradients["kernel"]))
+
+
+@over(MATERIALIZED, STREAMED, TILED)
+def test_a_masked_class_may_have_any_bias(layout, x64, rng):
+    """NaN there changes no loss and no gradient, under a soft cap too."""
+    arguments = promising(rng, class_mask=np.arange(8) != 7, logit_soft_cap=np.float64(5))
+    arguments["ids"] = np.array([0, 1, 3, 4, 6, 2])
+    layout = layout._replace(block_sizes=(2, 3))
+
+    def total(arguments):
+        f, x = of_floats(lambda a: fused(layout, a, reduction="sum"), arguments)
+        return jax.value_and_grad(f)(x)
+
+    wanted = total(arguments)
+    arguments["bias"][7] = np.nan
+    close(total(arguments), wanted)
+
+
+@over(MATERIALIZED, STREAMED, TILED)
+def test_is_one_call(layout, rng):
+    """Outside of jit one compiled function runs, whatever the shapes."""
+    hidden, kernel = jnp.ones((2, 3, 4)), jnp.ones((4, 8))
+    arguments = {"hidden": hidden, "kernel": kernel, "ids": jnp.zeros((2, 3), int)}
+    arguments["where"] = jnp.ones((2, 1), bool)
+    traced = jax.make_jaxpr(lambda a: fused(layout, a, reduction="mean"))(arguments)
+    assert [str(eqn.primitive) for eqn in traced.eqns] in (["jit"], ["pjit"])
 
 
 @over(STREAMED, TILED)

@@ -6,13 +6,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .. import _labels, _statistics
-from .._arrays import along_classes, masked, vary, varying_of
-from .._reduction import factors, kept_weights, weigh
-from .._softmax.problem import Arrays, Plan, form_of, losses_in_memory, losses_of
+from .. import _labels, _reduction, _statistics
+from .._arrays import masked, vary, varying_of
+from .._softmax.problem import (
+    Arrays,
+    Losses,
+    Plan,
+    form_of,
+    losses_in_memory,
+    losses_of,
+)
 from .._statistics import SoftmaxStatistics
 from .._tiles import live_first
-from .product import Head, is_low, logits_dtype, product
+from .product import Head, logits_dtype, logits_of
 from .streamed import Rows, Shared, Static, mass, streamed_totals
 
 
@@ -23,15 +29,6 @@ class Layout(NamedTuple):
     vocab_axis: int
     rows: int  # in a tile
     classes: int  # in a block
-
-
-class Losses(NamedTuple):
-    """Losses of rows, before weights and reduction, and what these need."""
-
-    losses: Array
-    class_factor: Array | None
-    target: _labels.Target
-    statistics: SoftmaxStatistics
 
 
 def like_logits(head: Head, vocab_axis: int) -> jax.ShapeDtypeStruct:
@@ -69,24 +66,14 @@ def without_dropped(
     return head._replace(hidden=hidden), a
 
 
-def logits_of(head: Head, vocab_axis: int) -> Array:
-    z = product(head.hidden, head.kernel, vocab_axis, low=is_low(head.hidden))
-    if head.bias is None:
-        return z
-    return z + along_classes(head.bias.astype(z.dtype), 1, 2)
-
-
 def materialized(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
     z = logits_of(head, layout.vocab_axis)
-    return Losses(*losses_in_memory(plan, a._replace(logits=z)))
+    return losses_in_memory(plan, a._replace(logits=z))
 
 
 def streamed(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
     target, statistics, label_weight = streamed_statistics(plan, layout, head, a)
-    losses, class_factor = losses_of(
-        plan, a, target, statistics, label_weight, _no_log_probabilities
-    )
-    return Losses(losses, class_factor, target, statistics)
+    return losses_of(plan, a, target, statistics, label_weight, _no_log_probabilities)
 
 
 def _no_log_probabilities() -> Array:
@@ -154,9 +141,5 @@ def streamed_statistics(
 
 
 def sums(a: Arrays, of: Losses) -> tuple[Array, Array]:
-    """Σ r · loss and Σ r over the rows: what a mean is the quotient of."""
-    keep = of.target.keep
-    weights = kept_weights(of.losses, keep, a.wanted.weights)
-    total = jnp.sum(weigh(of.losses, keep, weights))
-    r = factors(of.losses, keep, weights, of.class_factor)
-    return total, jnp.sum(r)
+    """Σ r · loss and Σ r over the rows."""
+    return _reduction.sums(of.losses, of.target.keep, a.wanted.weights, of.class_factor)

@@ -62,8 +62,8 @@ def linear_softmax_cross_entropy(
 
     Returns:
       As `softmax_cross_entropy` of the logits: losses in nats of shape (...), or a
-      scalar; float32, or float64 where an operand is. With return_statistics a pair
-      (loss, `SoftmaxStatistics`).
+      scalar; float32, or float64 where hidden or kernel is. With return_statistics a
+      pair (loss, `SoftmaxStatistics`).
 
     Numerics:
       As in `softmax_cross_entropy`. A bfloat16 hidden is multiplied with the kernel in
@@ -72,7 +72,9 @@ def linear_softmax_cross_entropy(
       their own dtype. Errors do not grow with the number of blocks. Rows that
       ignore_index, where or a weight of 0 drops may hold anything, and whole blocks of
       them are skipped when the program runs. Every derivative exists, forward and
-      reverse, to any order, in each implementation.
+      reverse, to any order, in each implementation. Arrays split over a mesh belong
+      inside `jax.shard_map`, with class_axis_name and batch_axis_name: outside of it
+      the loops would gather them, and with explicit axes refuse them.
 
     Raises:
       As `softmax_cross_entropy`; ValueError also where hidden, kernel and bias do not
@@ -127,7 +129,7 @@ def linear_softmax_log_prob(
 
     Returns:
       Log-probabilities in nats, of hidden's shape without its last axis; float32, or
-      float64 where an operand is. Reduce them with `reduce`.
+      float64 where hidden or kernel is. Reduce them with `reduce`.
 
     Numerics:
       As in `linear_softmax_cross_entropy`; never above 0. A dropped row gives 0.
@@ -177,7 +179,7 @@ def linear_softmax_entropy(
 
     Returns:
       Entropies in nats, from 0 to log(classes), of hidden's shape without its last
-      axis; float32, or float64 where an operand is. Reduce them with `reduce`.
+      axis; float32, or float64 where hidden or kernel is. Reduce them with `reduce`.
 
     Numerics:
       As in `softmax_entropy` and `linear_softmax_cross_entropy`.
@@ -233,7 +235,7 @@ def linear_softmax_statistics(
 
     Returns:
       `SoftmaxStatistics`, whose fields have hidden's shape without its last axis, in
-      nats; float32, or float64 where an operand is.
+      nats; float32, or float64 where hidden or kernel is.
 
     Numerics:
       As in `softmax_statistics` and `linear_softmax_cross_entropy`.

@@ -226,7 +226,9 @@ def linear_softmax_plan(
     512 MiB on a TPU. All else is streamed, which takes the
     least memory and one more product of the logits' size: results per row, statistics,
     and classes split over a mesh. Its blocks of classes make 32 MiB of logits, 512
-    classes at most on a CPU, where they shall fit the cache, and 2048 elsewhere.
+    classes at most on a CPU, where they shall fit the cache, and 2048 elsewhere. Given
+    weights, where or ignore_index, it takes tiles of an eighth of the rows within
+    these, so that tiles of dropped rows can be skipped.
 
     Args:
       hidden: (..., features), or its shape and dtype.

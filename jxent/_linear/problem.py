@@ -6,25 +6,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._reduction import combine, quotient
+from .._reduction import settled
 from .._softmax.formulas import cross_entropy
-from .._softmax.problem import Arrays, Plan, check, kept, report, statistics_in_memory
+from .._softmax.problem import (
+    Arrays,
+    Losses,
+    Plan,
+    check,
+    kept,
+    reduced,
+    report,
+    statistics_in_memory,
+)
 from .._statistics import SoftmaxStatistics
 from .layout import (
     Layout,
-    Losses,
-    logits_of,
     materialized,
     streamed,
     streamed_statistics,
     without_dropped,
 )
 from .plan import chosen, head_axis
-from .product import Head, logits_dtype
+from .product import Head, logits_dtype, logits_of
 from .tiled import tiled_sums
 
 
@@ -58,8 +65,8 @@ def checked(
     implementation: str | None,
     where: ArrayLike | None = None,
     **options: Any,
-) -> tuple[Plan, Layout, Head, Arrays, tuple[int, ...]]:
-    """Every argument, checked, rows in one axis; and the rows' own shape."""
+) -> tuple[Plan, Layout, Head, Arrays]:
+    """Every argument, checked."""
     head, axis = head_of(function, hidden, kernel, bias, vocab_axis)
     rows = head.hidden.shape[:-1]
     dtype = logits_dtype(head)
@@ -85,12 +92,13 @@ def checked(
         block_sizes=block_sizes,
         implementation=implementation,
     )
-    head = head._replace(hidden=head.hidden.reshape(count, head.hidden.shape[-1]))
-    return plan, layout, head, _flat(a, rows, count), rows
+    return plan, layout, head, a
 
 
-def _flat(a: Arrays, rows: tuple[int, ...], count: int) -> Arrays:
+def _flat(plan: Plan, layout: Layout, head: Head, a: Arrays) -> tuple[Head, Arrays]:
     """All arrays with one axis of rows, of size 1 where they are all alike."""
+    rows = head.hidden.shape[:-1]
+    count = math.prod(rows)
 
     def flat(x: Array | None, last: tuple[int, ...] = ()) -> Array | None:
         if x is None:
@@ -111,7 +119,9 @@ def _flat(a: Arrays, rows: tuple[int, ...], count: int) -> Arrays:
         class_where=where,
         weights=flat(wanted.weights),
     )
-    return a._replace(wanted=wanted, temperature=flat(a.temperature))
+    a = a._replace(wanted=wanted, temperature=flat(a.temperature))
+    head = head._replace(hidden=head.hidden.reshape(count, head.hidden.shape[-1]))
+    return without_dropped(plan, layout, head, a)
 
 
 def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
@@ -122,70 +132,40 @@ def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
     return of
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _loss(
-    plan: Plan, layout: Layout, rows: tuple[int, ...], head: Head, a: Arrays
-) -> Any:
-    head, a = without_dropped(plan, layout, head, a)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _loss(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Any:
+    rows = head.hidden.shape[:-1]
+    head, a = _flat(plan, layout, head, a)
     if layout.implementation == "tiled":
         total, denominator = tiled_sums(plan, layout, head, a)
-        names = plan.batch_axis_name
-        if names:
-            total = lax.psum(total, names)
-        if plan.reduction == "sum":
-            return total
-        if a.normalizer is not None:
-            denominator = a.normalizer
-        elif names:
-            denominator = lax.psum(denominator, names)
-        return quotient(total, denominator)
-    of = _losses(plan, layout, head, a)
-    loss = combine(
-        of.losses,
-        keep=of.target.keep,
-        weights=a.wanted.weights,
-        class_factor=of.class_factor,
-        reduction=plan.reduction,
-        normalizer=a.normalizer,
-        batch_axis_name=plan.batch_axis_name,
-    )
-    if plan.reduction == "none":
-        loss = loss.reshape(rows)
-    if plan.return_statistics:
-        return loss, _shaped(of.statistics, of.target.keep, rows)
-    return loss
+        return settled(
+            total, denominator, plan.reduction, a.normalizer, plan.batch_axis_name
+        )
+    results = reduced(plan, a, _losses(plan, layout, head, a))
+    return jax.tree.map(lambda x: x.reshape(rows) if x.ndim else x, results)
 
 
-def _shaped(
-    statistics: SoftmaxStatistics, keep: Array | None, rows: tuple[int, ...]
-) -> SoftmaxStatistics:
-    return jax.tree.map(lambda x: x.reshape(rows), kept(statistics, keep))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _statistics(
-    plan: Plan, layout: Layout, rows: tuple[int, ...], head: Head, a: Arrays
-) -> SoftmaxStatistics:
-    head, a = without_dropped(plan, layout, head, a)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _statistics(plan: Plan, layout: Layout, head: Head, a: Arrays) -> SoftmaxStatistics:
+    rows = head.hidden.shape[:-1]
+    head, a = _flat(plan, layout, head, a)
     if layout.implementation == "materialized":
         z = logits_of(head, layout.vocab_axis)
         target, statistics = statistics_in_memory(plan, a._replace(logits=z))
     else:
         target, statistics, _ = streamed_statistics(plan, layout, head, a)
         report(plan, a, statistics, head.kernel.shape[layout.vocab_axis])
-    return _shaped(statistics, target.keep, rows)
+    return jax.tree.map(lambda x: x.reshape(rows), kept(statistics, target.keep))
 
 
 def loss_of(function: str, options: dict[str, Any]) -> Any:
     also = options["return_statistics"]
-    plan, layout, head, a, rows = checked(
-        function, **options, formula=cross_entropy, entropy=also, argmax=also
+    return _loss(
+        *checked(function, **options, formula=cross_entropy, entropy=also, argmax=also)
     )
-    return _loss(plan, layout, rows, head, a)
 
 
 def statistics_of(
     function: str, options: dict[str, Any], **settings: Any
 ) -> SoftmaxStatistics:
-    plan, layout, head, a, rows = checked(function, **options, **settings, formula=None)
-    return _statistics(plan, layout, rows, head, a)
+    return _statistics(*checked(function, **options, **settings, formula=None))

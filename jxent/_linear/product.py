@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from .._arrays import along_classes
 from .._checks import compute_dtype
 
 
@@ -18,7 +19,15 @@ class Head(NamedTuple):
 
 
 def logits_dtype(head: Head) -> jnp.dtype:
-    return compute_dtype(*(x for x in head if x is not None))
+    return compute_dtype(head.hidden, head.kernel)
+
+
+def logits_of(head: Head, vocab_axis: int) -> Array:
+    """hidden @ kernel + bias"""
+    z = product(head.hidden, head.kernel, vocab_axis, low=is_low(head.hidden))
+    if head.bias is None:
+        return z
+    return z + along_classes(head.bias.astype(z.dtype), 1, 2)
 
 
 def columns(x: Array, axis: int, start: Array | int, size: int) -> Array:

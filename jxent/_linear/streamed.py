@@ -17,7 +17,7 @@ from .._arrays import along_classes, masked
 from .._checks import compute_dtype
 from .._statistics import NO_CLASS, Form, Inputs, Totals
 from .._tiles import over_tiles, zeros_of
-from .product import columns, is_low, product
+from .product import Head, columns, is_low, logits_of, product
 
 
 class Rows(NamedTuple):
@@ -139,11 +139,10 @@ def mass(static: Static, rows: Rows, shared: Shared) -> Array:
 def _block_inputs(
     static: Static, rows: Rows, shared: Shared, start: Any, size: int
 ) -> Inputs:
-    kernel = columns(shared.kernel, static.vocab_axis, start, size)
-    z = product(rows.hidden, kernel, static.vocab_axis, low=is_low(rows.hidden))
-    if shared.bias is not None:
-        bias = columns(shared.bias, 0, start, size).astype(z.dtype)
-        z = z + along_classes(bias, 1, 2)
+    kernel, bias = shared.kernel, shared.bias
+    kernel = columns(kernel, static.vocab_axis, start, size)
+    bias = None if bias is None else columns(bias, 0, start, size)
+    z = logits_of(Head(rows.hidden, kernel, bias), static.vocab_axis)
     target = _block_target(rows, shared, start, size)
     labels = distribution = None
     if rows.labels is not None:

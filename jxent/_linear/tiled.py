@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import vary, varying, varying_of
+from .._arrays import masked, vary, varying, varying_of
 from .._checks import compute_dtype
 from .._labels import Wanted, report_bad_labels
 from .._softmax.problem import Arrays, Plan, losses_in_memory
@@ -15,14 +15,12 @@ from .._statistics import NO_CLASS, moving
 from .._tiles import along, live_first, over_tiles, zeros_of
 from .layout import (
     Layout,
-    Losses,
-    logits_of,
     materialized,
     streamed,
     sums,
     target_of,
 )
-from .product import Head, algorithm, is_low, product
+from .product import Head, algorithm, is_low, logits_of, product
 from .streamed import over_blocks
 
 
@@ -203,7 +201,7 @@ def _slopes(
             _, a = _problem(part._replace(**some_rows), shared._replace(**some_shared))
             if cap is not None:
                 a = a._replace(logit_soft_cap=None)
-            return sums(a, Losses(*losses_in_memory(plan, a._replace(logits=z))))
+            return sums(a, losses_in_memory(plan, a._replace(logits=z)))
 
         values, pull = jax.vjp(
             of_logits,
@@ -215,7 +213,9 @@ def _slopes(
         g, *slopes = pull((one, none))
         _, *r_slopes = pull((none, one))
         if cap is not None:
-            g = g * (1 - jnp.square(z / cap))
+            slope = 1 - jnp.square(z / cap)
+            # A masked class has no slope, whatever its logit; any other NaN is in g.
+            g = g * masked(slope, ~jnp.isnan(slope), 1)
         # On a CPU the barrier lets g take the place of the logits in memory; elsewhere
         # it would keep compilers from forming g inside of the products.
         g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)

@@ -220,6 +220,15 @@ def kept(statistics: SoftmaxStatistics, keep: Array | None) -> SoftmaxStatistics
     return jax.tree.map(lambda x: masked(x, keep), statistics)
 
 
+class Losses(NamedTuple):
+    """Losses of rows, before weights and reduction, and what these need."""
+
+    losses: Array
+    class_factor: Array | None
+    target: _labels.Target
+    statistics: SoftmaxStatistics
+
+
 def losses_of(
     plan: Plan,
     a: Arrays,
@@ -227,8 +236,8 @@ def losses_of(
     statistics: SoftmaxStatistics,
     label_weight: Array | None,
     log_probabilities: Callable[[], Array],
-) -> tuple[Array, Array | None]:
-    """The rows' losses, class weights and z-loss included, and their class factors."""
+) -> Losses:
+    """The rows' losses, class weights and z-loss included."""
     assert plan.formula is not None
     losses = row_losses(
         plan.formula,
@@ -250,16 +259,14 @@ def losses_of(
         if class_factor is not None:
             penalty = times(class_factor, penalty)
         losses = losses + a.z_loss * penalty
-    return losses, class_factor
+    return Losses(losses, class_factor, target, statistics)
 
 
-def losses_in_memory(
-    plan: Plan, a: Arrays
-) -> tuple[Array, Array | None, _labels.Target, SoftmaxStatistics]:
+def losses_in_memory(plan: Plan, a: Arrays) -> Losses:
     target, form, inputs = _in_memory(plan, a)
     statistics, label_weight = _statistics.in_memory(form, inputs)
     report(plan, a, statistics, inputs.logits.shape[plan.axis])
-    losses, class_factor = losses_of(
+    return losses_of(
         plan,
         a,
         target,
@@ -267,34 +274,27 @@ def losses_in_memory(
         label_weight,
         lambda: _statistics.log_probabilities(form, inputs, statistics),
     )
-    return losses, class_factor, target, statistics
 
 
-def reduced(
-    plan: Plan,
-    a: Arrays,
-    losses: Array,
-    class_factor: Array | None,
-    target: _labels.Target,
-    statistics: SoftmaxStatistics,
-) -> Any:
+def reduced(plan: Plan, a: Arrays, of: Losses) -> Any:
+    """The loss as it was asked for, with statistics where these were."""
     loss = combine(
-        losses,
-        keep=target.keep,
+        of.losses,
+        keep=of.target.keep,
         weights=a.wanted.weights,
-        class_factor=class_factor,
+        class_factor=of.class_factor,
         reduction=plan.reduction,
         normalizer=a.normalizer,
         batch_axis_name=plan.batch_axis_name,
     )
     if plan.return_statistics:
-        return loss, kept(statistics, target.keep)
+        return loss, kept(of.statistics, of.target.keep)
     return loss
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def loss_in_memory(plan: Plan, a: Arrays) -> Any:
-    return reduced(plan, a, *losses_in_memory(plan, a))
+    return reduced(plan, a, losses_in_memory(plan, a))
 
 
 def statistics_in_memory(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from .._arrays import along_classes, masked, rows_to_classes
+from .._arrays import along_classes, masked, moves, rows_to_classes
 from .._reduction import finite_slope
 from .in_memory import block, like_rows
 from .inputs import (
@@ -100,11 +100,7 @@ def _totals_jvp(form: Form, primals: Any, tangents: Any) -> Any:
 def moving(dots: Any) -> dict[str, Array]:
     """The tangents in a NamedTuple that are not zero by their kind."""
     return {
-        name: dot
-        for name, dot in zip(dots._fields, dots, strict=True)
-        if dot is not None
-        and not isinstance(dot, jax.custom_derivatives.SymbolicZero)
-        and dot.dtype != jax.dtypes.float0
+        name: dot for name, dot in zip(dots._fields, dots, strict=True) if moves(dot)
     }
 
 
