@@ -538,10 +538,6 @@ def promises(layout):
     return promised(layout, "none" if layout.implementation == "streamed" else "sum")
 
 
-def averages(layout):
-    return promised(layout, "mean")
-
-
 def with_rows(x, rows, value):
     x = x.copy()
     x[rows] = value
@@ -637,7 +633,9 @@ def test_a_bias_of_minus_inf(layout, x64, rng):
 @over(MATERIALIZED, STREAMED, TILED)
 def test_a_masked_class_may_have_any_bias(layout, x64, rng):
     """NaN there changes no loss and no gradient, under a soft cap too."""
-    arguments = promising(rng, class_mask=np.arange(8) != 7, logit_soft_cap=np.float64(5))
+    arguments = promising(
+        rng, class_mask=np.arange(8) != 7, logit_soft_cap=np.float64(5)
+    )
     arguments["ids"] = np.array([0, 1, 3, 4, 6, 2])
     layout = layout._replace(block_sizes=(2, 3))
 
@@ -697,7 +695,7 @@ def test_nothing_left_to_average(layout, x64, rng):
         {"where": np.zeros(6, bool)},
         {"weights": np.zeros(6)},
     ):
-        value, gradients = averages(layout)(arguments | change)
+        value, gradients = promised(layout, "mean")(arguments | change)
         assert not np.any(value)
         if layout is STREAMED:  # the slope in a weight is its row's loss
             del gradients["weights"]
@@ -709,12 +707,11 @@ def test_half_of_the_rows_skipped(layout, x64, rng):
     """Values and gradients where most tiles are empty."""
     arguments = promising(rng)
     arguments["ids"][[0, 2, 4]] = -100
-    options: dict[str, Any] = {"ignore_index": -100, "z_loss": 0.01}
-    if layout.implementation == "tiled":
-        options["reduction"] = "mean"
+    reduction = "none" if layout.implementation == "streamed" else "mean"
+    options = {"ignore_index": -100, "z_loss": 0.01, "reduction": reduction}
     f, x = of_floats(functools.partial(in_memory, **options), arguments)
     value, pull = jax.vjp(f, x)
-    got = averages(layout)(arguments)
+    got = promised(layout, reduction)(arguments)
     close(got, (value, pull(jnp.ones_like(value))[0]))
 
 
