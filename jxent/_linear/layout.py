@@ -1,13 +1,13 @@
 """From the fused head's operands to losses of rows, materialized or streamed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from .. import _labels, _reduction, _statistics
-from .._arrays import masked, vary, varying_of
+from .._arrays import masked
 from .._softmax.problem import (
     Arrays,
     Losses,
@@ -17,8 +17,8 @@ from .._softmax.problem import (
     losses_of,
 )
 from .._statistics import SoftmaxStatistics
-from .._tiles import live_first
 from .product import Head, logits_dtype, logits_of
+from .split import Split, enter, placed, row_specs, shared_specs
 from .streamed import Rows, Shared, Static, mass, streamed_totals
 
 
@@ -29,22 +29,58 @@ class Layout(NamedTuple):
     vocab_axis: int
     rows: int  # in a tile
     classes: int  # in a block
+    split: Split = Split()
 
 
-def like_logits(head: Head, vocab_axis: int) -> jax.ShapeDtypeStruct:
-    shape = (head.hidden.shape[0], head.kernel.shape[vocab_axis])
-    return jax.ShapeDtypeStruct(shape, logits_dtype(head))
+def like_logits(head: Head, vocab_axis: int, split: Split) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of the logits of one device."""
+    *rows, _ = head.hidden.shape
+    for axis, names in enumerate(split.rows):
+        rows[axis] //= split.size(names)
+    classes = head.kernel.shape[vocab_axis] // split.size(split.classes)
+    return jax.ShapeDtypeStruct((*rows, classes), logits_dtype(head))
 
 
 def target_of(plan: Plan, layout: Layout, head: Head, a: Arrays) -> _labels.Target:
-    """The target, but for distributions."""
-    return _labels.target(
-        a.wanted,
-        like_logits(head, layout.vocab_axis),
-        1,
-        ids=plan.ids,
-        class_axis_name=plan.class_axis_name,
+    """The target of each row, but for distributions and masks of its classes."""
+    split = layout.split
+    like = like_logits(head, layout.vocab_axis, split)
+    rows = {n: getattr(a.wanted, n) for n in _OF_ROWS}
+    shared = {n: x for n, x in a.wanted._asdict().items() if n not in rows}
+
+    def body(rows: Any, shared: Any) -> _labels.Target:
+        target = _labels.target(
+            _labels.Wanted(**rows, **shared),
+            like,
+            plan.axis,
+            ids=plan.ids,
+            class_axis_name=plan.class_axis_name + split.classes,
+        )
+
+        def of_rows(x: Array | None) -> Array | None:
+            return None if x is None else jnp.broadcast_to(x, like.shape[:-1])
+
+        return target._replace(
+            share=of_rows(target.share),
+            total_class_weight=of_rows(target.total_class_weight),
+            mask=None,
+            class_weights=None,
+            smoothing=None,
+        )
+
+    target = enter(
+        split,
+        body,
+        (rows, shared),
+        (row_specs(split, rows), shared_specs(split, shared, layout.vocab_axis)),
+        split.row_spec,
     )
+    return target._replace(
+        class_weights=a.wanted.class_weights, smoothing=a.wanted.label_smoothing
+    )
+
+
+_OF_ROWS = ("labels", "row_where", "class_where", "weights")
 
 
 def without_dropped(
@@ -58,17 +94,28 @@ def without_dropped(
     keep = target.keep
     if a.wanted.weights is not None:
         assert target.counted is not None
-        usable = target.counted | jnp.all(jnp.isfinite(hidden), 1)
+        usable = target.counted | jnp.all(jnp.isfinite(hidden), -1)
         keep = usable if keep is None else keep & usable
         a = a._replace(wanted=a.wanted._replace(row_where=keep))
     if keep is not None:
-        hidden = masked(hidden, keep[:, None])
+        hidden = masked(hidden, keep[..., None])
     return head._replace(hidden=hidden), a
 
 
 def materialized(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
-    z = logits_of(head, layout.vocab_axis)
-    return losses_in_memory(plan, a._replace(logits=z))
+    return losses_in_memory(plan, a._replace(logits=held_logits(layout, head)))
+
+
+def held_logits(layout: Layout, head: Head) -> Array:
+    """The logits, split as the head is where its axes are explicit."""
+    split, axis = layout.split, layout.vocab_axis
+    rows, shared = {"hidden": head.hidden}, {"kernel": head.kernel, "bias": head.bias}
+    specs = row_specs(split, rows) | shared_specs(split, shared, axis)
+    parts = {
+        n: None if x is None else placed(split, x, specs[n])
+        for n, x in (rows | shared).items()
+    }
+    return logits_of(Head(**parts), axis)
 
 
 def streamed(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
@@ -84,60 +131,57 @@ def streamed_statistics(
     plan: Plan, layout: Layout, head: Head, a: Arrays
 ) -> tuple[_labels.Target, SoftmaxStatistics, Array | None]:
     target = target_of(plan, layout, head, a)
-    count = head.hidden.shape[0]
     soft = a.wanted.labels is not None and not plan.ids
-
-    def of_rows(x: Array | None) -> Array | None:
-        return None if x is None else jnp.broadcast_to(x, (count,))
-
-    mask = target.mask
-    common = mask is None or mask.shape[0] == 1
+    shape = head.hidden.shape[:-1]
+    where, common = class_where(a, shape)
     rows = Rows(
         head.hidden,
         labels=target.labels,
         given=a.wanted.labels if soft else None,
-        mask=None if common else mask,
-        keep=of_rows(target.keep),
-        counted=of_rows(target.counted),
-        temperature=of_rows(a.temperature),
-        share=of_rows(target.share) if soft else None,
-        weights=of_rows(a.wanted.weights),
+        class_where=None if common else where,
+        keep=target.keep,
+        counted=target.counted,
+        temperature=of_rows(a.temperature, shape),
+        share=target.share if soft else None,
+        weights=of_rows(a.wanted.weights, shape),
     )
     shared = Shared(
         head.kernel,
         head.bias,
         class_weights=target.class_weights,
-        mask=mask if common else None,
+        class_mask=a.wanted.class_mask,
+        class_where=where.reshape(1, -1) if where is not None and common else None,
         smoothing=target.smoothing if soft else None,
         logit_soft_cap=a.logit_soft_cap,
     )
-    skip = rows.counted is not None and layout.rows < count
+    form = form_of(plan, a)
+    names = plan.class_axis_name + layout.split.classes
     static = Static(
-        form_of(plan, a), layout.vocab_axis, layout.rows, layout.classes, skip
-    )
-    back = None
-    if skip and rows.counted is not None:
-        rows, _, back = live_first(rows, rows.counted)
-    everywhere = varying_of((rows, shared))
-    shared = vary(shared, everywhere)
-    rows = vary(rows, everywhere - set(plan.class_axis_name))
-    rows = rows._replace(
-        hidden=vary(rows.hidden, everywhere),
-        given=vary(rows.given, everywhere),
-        temperature=vary(rows.temperature, everywhere),
-        share=vary(rows.share, everywhere),
+        form._replace(axis=1, class_axis_name=names),
+        layout.vocab_axis,
+        layout.rows,
+        layout.classes,
+        layout.split,
     )
     totals = streamed_totals(static, rows, shared)
-    total_mass = mass(static, rows, shared) if soft else None
-    if back is not None:
-        totals, total_mass = jax.tree.map(
-            lambda x: jnp.take(x, back, 0, unique_indices=True), (totals, total_mass)
-        )
     statistics = _statistics.assemble(
         target.counted, totals, totals.weight if soft else None
     )
-    target = target._replace(mass=total_mass)
+    if soft:
+        target = target._replace(mass=mass(static, rows, shared))
     return target, statistics, totals.label_weight
+
+
+def class_where(a: Arrays, shape: tuple[int, ...]) -> tuple[Array | None, bool]:
+    """The mask of each row's classes, and whether it is the same for all rows."""
+    where = a.wanted.class_where
+    if where is None or where.size == where.shape[-1]:
+        return where, True
+    return jnp.broadcast_to(where, (*shape, where.shape[-1])), False
+
+
+def of_rows(x: Array | None, shape: tuple[int, ...]) -> Array | None:
+    return None if x is None else jnp.broadcast_to(x, shape)
 
 
 def sums(a: Arrays, of: Losses) -> tuple[Array, Array]:

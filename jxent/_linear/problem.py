@@ -5,8 +5,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array
 
 from .. import _checks
 from .._checks import ArrayLike
@@ -25,13 +23,16 @@ from .._softmax.problem import (
 from .._statistics import SoftmaxStatistics
 from .layout import (
     Layout,
+    held_logits,
+    like_logits,
     materialized,
     streamed,
     streamed_statistics,
     without_dropped,
 )
 from .plan import chosen, head_axis
-from .product import Head, logits_dtype, logits_of
+from .product import Head, logits_dtype
+from .split import split_of
 from .tiled import tiled_sums
 
 
@@ -73,55 +74,33 @@ def checked(
     logits = jax.ShapeDtypeStruct((*rows, head.kernel.shape[axis]), dtype)
     seen = tuple(x for x in head if x is not None)
     plan, a = check(function, logits, labels, -1, where, seen=seen, **options)
-    plan = plan._replace(axis=1)
-    count = math.prod(rows)
+    split = split_of(
+        function,
+        head,
+        axis,
+        a.wanted.labels,
+        options.get("class_axis_name"),
+        options.get("batch_axis_name"),
+    )
+    here = like_logits(head, axis, split).shape
     scalar = plan.formula is not None and plan.reduction != "none"
     layout = chosen(
         function,
-        count,
+        math.prod(here[:-1]),
         head.kernel.shape[1 - axis],
-        head.kernel.shape[axis],
+        here[-1],
         axis,
         kernel_dtype=head.kernel.dtype,
         hidden_dtype=head.hidden.dtype,
         scalar=scalar and not plan.return_statistics,
-        split=bool(plan.class_axis_name),
+        split=bool(plan.class_axis_name + split.classes),
         droppable=a.wanted.weights is not None
         or a.wanted.row_where is not None
         or a.wanted.ignore_index is not None,
         block_sizes=block_sizes,
         implementation=implementation,
     )
-    return plan, layout, head, a
-
-
-def _flat(plan: Plan, layout: Layout, head: Head, a: Arrays) -> tuple[Head, Arrays]:
-    """All arrays with one axis of rows, of size 1 where they are all alike."""
-    rows = head.hidden.shape[:-1]
-    count = math.prod(rows)
-
-    def flat(x: Array | None, last: tuple[int, ...] = ()) -> Array | None:
-        if x is None:
-            return None
-        if math.prod(x.shape[: len(rows)]) == 1:
-            return x.reshape(1, *last)
-        return jnp.broadcast_to(x, (*rows, *last)).reshape(count, *last)
-
-    wanted = a.wanted
-    y, where = wanted.labels, wanted.class_where
-    if y is not None:
-        y = y.reshape(count, *y.shape[len(rows) :])
-    if where is not None:
-        where = flat(where, where.shape[-1:])
-    wanted = wanted._replace(
-        labels=y,
-        row_where=flat(wanted.row_where),
-        class_where=where,
-        weights=flat(wanted.weights),
-    )
-    a = a._replace(wanted=wanted, temperature=flat(a.temperature))
-    head = head._replace(hidden=head.hidden.reshape(count, head.hidden.shape[-1]))
-    return without_dropped(plan, layout, head, a)
+    return plan, layout._replace(split=split), head, a
 
 
 def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
@@ -134,28 +113,25 @@ def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _loss(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Any:
-    rows = head.hidden.shape[:-1]
-    head, a = _flat(plan, layout, head, a)
+    head, a = without_dropped(plan, layout, head, a)
     if layout.implementation == "tiled":
         total, denominator = tiled_sums(plan, layout, head, a)
         return settled(
             total, denominator, plan.reduction, a.normalizer, plan.batch_axis_name
         )
-    results = reduced(plan, a, _losses(plan, layout, head, a))
-    return jax.tree.map(lambda x: x.reshape(rows) if x.ndim else x, results)
+    return reduced(plan, a, _losses(plan, layout, head, a))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _statistics(plan: Plan, layout: Layout, head: Head, a: Arrays) -> SoftmaxStatistics:
-    rows = head.hidden.shape[:-1]
-    head, a = _flat(plan, layout, head, a)
+    head, a = without_dropped(plan, layout, head, a)
     if layout.implementation == "materialized":
-        z = logits_of(head, layout.vocab_axis)
+        z = held_logits(layout, head)
         target, statistics = statistics_in_memory(plan, a._replace(logits=z))
     else:
         target, statistics, _ = streamed_statistics(plan, layout, head, a)
         report(plan, a, statistics, head.kernel.shape[layout.vocab_axis])
-    return jax.tree.map(lambda x: x.reshape(rows), kept(statistics, target.keep))
+    return kept(statistics, target.keep)
 
 
 def loss_of(function: str, options: dict[str, Any]) -> Any:

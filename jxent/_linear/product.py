@@ -13,7 +13,7 @@ from .._checks import compute_dtype
 class Head(NamedTuple):
     """The operands of the logits; the kernel is (D, V), or (V, D) with vocab_axis 0."""
 
-    hidden: Float[Array, "rows features"]
+    hidden: Float[Array, "*rows features"]
     kernel: Float[Array, "_ _"]
     bias: Float[Array, " classes"] | None
 
@@ -27,7 +27,7 @@ def logits_of(head: Head, vocab_axis: int) -> Array:
     z = product(head.hidden, head.kernel, vocab_axis, low=is_low(head.hidden))
     if head.bias is None:
         return z
-    return z + along_classes(head.bias.astype(z.dtype), 1, 2)
+    return z + along_classes(head.bias.astype(z.dtype), z.ndim - 1, z.ndim)
 
 
 def columns(x: Array, axis: int, start: Array | int, size: int) -> Array:
@@ -53,7 +53,7 @@ def product(
     return lax.dot_general(
         hidden.astype(dtype),
         kernel.astype(dtype),
-        (((1,), (contract,)), ((), ())),
+        (((hidden.ndim - 1,), (contract,)), ((), ())),
         precision=algorithm(dtype, low),
         preferred_element_type=dtype,
     )

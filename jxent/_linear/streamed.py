@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _labels, _statistics
-from .._arrays import along_classes, masked
+from .._arrays import along_classes, masked, varying_of
 from .._checks import compute_dtype
 from .._statistics import NO_CLASS, Form, Inputs, Totals
-from .._tiles import over_tiles, zeros_of
+from .._tiles import live_first, over_tiles, zeros_of
 from .product import Head, columns, is_low, logits_of, product
+from .split import Split, enter, flat, row_specs, shared_specs, vary_fields
 
 
 class Rows(NamedTuple):
@@ -26,7 +27,7 @@ class Rows(NamedTuple):
     hidden: Array
     labels: Array | None = None  # class ids
     given: Array | None = None  # distributions, as they came
-    mask: Array | None = None  # (rows, classes) or (rows, 1)
+    class_where: Array | None = None  # (rows, classes) or (rows, 1)
     keep: Array | None = None
     counted: Array | None = None
     temperature: Array | None = None
@@ -40,7 +41,8 @@ class Shared(NamedTuple):
     kernel: Array
     bias: Array | None = None
     class_weights: Array | None = None
-    mask: Array | None = None  # (1, classes)
+    class_mask: Array | None = None
+    class_where: Array | None = None  # (1, classes)
     smoothing: Array | None = None
     logit_soft_cap: Array | None = None
 
@@ -50,7 +52,7 @@ class Static(NamedTuple):
     vocab_axis: int
     rows: int  # in a tile
     classes: int  # in a block
-    skip: bool = False
+    split: Split = Split()
     # A row of weight 0 adds nothing and is skipped, but for the derivative in weights,
     # which is its loss.
     weighty: bool = True
@@ -85,14 +87,19 @@ def _local_labels(static: Static, labels: Array, shared: Shared, start: Any) -> 
 
 
 def _block_target(rows: Rows, shared: Shared, start: Any, size: int) -> _labels.Target:
-    mask = shared.mask if rows.mask is None else rows.mask
-    weights = shared.class_weights
+    mask, weights = None, shared.class_weights
+    named = shared.class_mask
+    named = None if named is None else named[None]
+    for some in (named, shared.class_where, rows.class_where):
+        if some is not None:
+            some = columns(some, 1, start, size)
+            mask = some if mask is None else mask & some
     return _labels.Target(
         labels=None,
         distribution=None,
         keep=rows.keep,
         counted=rows.counted,
-        mask=None if mask is None else columns(mask, 1, start, size),
+        mask=mask,
         class_weights=None if weights is None else columns(weights, 0, start, size),
         smoothing=shared.smoothing,
         share=rows.share,
@@ -126,14 +133,19 @@ def mass(static: Static, rows: Rows, shared: Shared) -> Array:
         t = _labels.allowed_distribution(target, given, like, 1)
         return total + jnp.sum(_labels.weigh_classes(target, t, like, 1), 1)
 
-    total = over_blocks(
-        lambda total, start, size: of_block(total, rows, shared, start, size),
-        jnp.zeros_like(rows.hidden[:, 0], dtype=_like(rows, shared, 0).dtype),
-        _count(static, shared),
-        static.classes,
-    )
-    names = static.form.class_axis_name
-    return lax.psum(total, names) if names else total
+    def body(rows: Rows, shared: Shared) -> Array:
+        shape = rows.hidden.shape[:-1]
+        rows, shared = _varied(static, flat(rows, shape), shared)
+        total = over_blocks(
+            lambda total, start, size: of_block(total, rows, shared, start, size),
+            jnp.zeros_like(rows.hidden[:, 0], dtype=_like(rows, shared, 0).dtype),
+            _count(static, shared),
+            static.classes,
+        )
+        names = static.form.class_axis_name
+        return (lax.psum(total, names) if names else total).reshape(shape)
+
+    return _enter(static, body, rows, shared)
 
 
 def _block_inputs(
@@ -168,9 +180,42 @@ def _block_form(static: Static) -> Form:
 
 
 def _live(static: Static, rows: Rows) -> Array | None:
-    if not static.skip:
+    """The rows for which there is something to do; None where none can be left out."""
+    if rows.counted is None or static.rows >= rows.hidden.shape[0]:
         return None
     return rows.counted if static.weighty else rows.keep
+
+
+def _sorted(live: Array | None, *trees: Any) -> tuple[Any, ...]:
+    """Rows and what goes with them, the live ones in front; and the way back."""
+    if live is None:
+        return *trees, lambda results: results
+    trees, _, back = live_first(trees, live)
+    take = lambda x: jnp.take(x, back, 0, unique_indices=True)
+    return *trees, functools.partial(jax.tree.map, take)
+
+
+def _varied(static: Static, rows: Any, shared: Any) -> tuple[Any, Any]:
+    names = static.form.class_axis_name
+    everywhere = varying_of((rows, shared))
+    return vary_fields(rows, everywhere, names), vary_fields(shared, everywhere, names)
+
+
+def _enter(
+    static: Static, body: Callable[..., Any], rows: Rows, shared: Shared, *more: Any
+) -> Any:
+    """Results of rows; `more` are tangents of rows, tangents of shared, and totals."""
+    split = static.split
+    specs = [row_specs(split, rows), shared_specs(split, shared, static.vocab_axis)]
+    if more:
+        row_dots, dots, totals = more
+        specs += [
+            {n: getattr(specs[0], n) for n in row_dots},
+            {n: getattr(specs[1], n) for n in dots},
+            jax.tree.map(lambda _: split.row_spec, totals),
+        ]
+    operands = (rows, shared, *more)
+    return enter(split, body, operands, tuple(specs), split.row_spec)
 
 
 def _of_rows(static: Static, shared: Shared, rows: Rows) -> Totals:
@@ -198,6 +243,13 @@ def _of_rows(static: Static, shared: Shared, rows: Rows) -> Totals:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def streamed_totals(static: Static, rows: Rows, shared: Shared) -> Totals:
+    return _enter(static, functools.partial(_totals, static), rows, shared)
+
+
+def _totals(static: Static, rows: Rows, shared: Shared) -> Totals:
+    shape = rows.hidden.shape[:-1]
+    rows, shared = _varied(static, flat(rows, shape), shared)
+    rows, unsorted = _sorted(_live(static, rows), rows)
     _, t = over_tiles(
         lambda _, part: (None, _of_rows(static, shared, part)),
         None,
@@ -214,7 +266,8 @@ def streamed_totals(static: Static, rows: Rows, shared: Shared) -> Totals:
         weight = lax.psum(weight, names)
     inputs = Inputs(rows.hidden, labels=rows.labels, keep=rows.counted)
     t = _statistics.finish(inputs, t)
-    return t._replace(weight=weight if soft else None)
+    t = unsorted(t._replace(weight=weight if soft else None))
+    return jax.tree.map(lambda x: x.reshape(shape), t)
 
 
 # The tangent of each block is that of logits in memory, taken at logits that are formed
@@ -229,9 +282,32 @@ def _jvp(static: Static, primals: Any, tangents: Any) -> Any:
         static = static._replace(weighty=False)
         del row_dots["weights"]
     totals = streamed_totals(static, rows, shared)
+    body = functools.partial(_tangents, static)
+    sums = _enter(static, body, rows, shared, row_dots, dots, totals)
+    return totals, _statistics.with_tangents(totals, sums)
+
+
+def _tangents(
+    static: Static,
+    rows: Rows,
+    shared: Shared,
+    row_dots: dict[str, Array],
+    dots: dict[str, Array],
+    totals: Totals,
+) -> dict[str, Array]:
+    shape = rows.hidden.shape[:-1]
+    rows, row_dots, totals = flat((rows, row_dots, totals), shape)
+    names = static.form.class_axis_name
+    everywhere = varying_of((rows, shared, row_dots, dots))
+    rows, shared, row_dots, dots = (
+        vary_fields(x, everywhere, names) for x in (rows, shared, row_dots, dots)
+    )
+    rows, row_dots, totals, unsorted = _sorted(
+        _live(static, rows), rows, row_dots, totals
+    )
+    live = _live(static, rows)
     if "hidden" in row_dots:  # the gradients of all blocks are summed: in float32
         row_dots["hidden"] = row_dots["hidden"].astype(compute_dtype(rows.hidden))
-    live = _live(static, rows)
 
     @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(4,))
     def of_block(
@@ -265,9 +341,9 @@ def _jvp(static: Static, primals: Any, tangents: Any) -> Any:
         dots,
     )
     sums = over_blocks(step, nothing, total, size)
-    if static.form.class_axis_name:
-        sums = lax.psum(sums, static.form.class_axis_name)
-    return totals, _statistics.with_tangents(totals, sums)
+    if names:
+        sums = lax.psum(sums, names)
+    return jax.tree.map(lambda x: x.reshape(shape), unsorted(sums))
 
 
 def _block_dot(static: Static, name: str, dot: Array, start: Any, size: int) -> Array:

@@ -6,21 +6,34 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 
 from .._arrays import masked, vary, varying, varying_of
 from .._checks import compute_dtype
 from .._labels import Wanted, report_bad_labels
 from .._softmax.problem import Arrays, Plan, losses_in_memory
-from .._statistics import NO_CLASS, moving
+from .._statistics import NO_CLASS, Form, is_label, moving
 from .._tiles import along, live_first, over_tiles, zeros_of
 from .layout import (
     Layout,
+    class_where,
+    like_logits,
     materialized,
+    of_rows,
     streamed,
     sums,
     target_of,
 )
 from .product import Head, algorithm, is_low, logits_of, product
+from .split import (
+    Split,
+    enter,
+    flat,
+    row_specs,
+    shared_specs,
+    sums_of_devices,
+    vary_fields,
+)
 from .streamed import over_blocks
 
 
@@ -58,22 +71,16 @@ def tiled_sums(
     plan: Plan, layout: Layout, head: Head, a: Arrays
 ) -> tuple[Array, Array]:
     """Σ r · loss and Σ r over the rows."""
-    count = head.hidden.shape[0]
-    wanted = a.wanted
+    shape, wanted = head.hidden.shape[:-1], a.wanted
     assert wanted.labels is not None
-
-    def of_rows(x: Array | None) -> Array | None:
-        return None if x is None else jnp.broadcast_to(x, (count,))
-
-    where = wanted.class_where
-    common = where is None or where.shape[0] == 1
+    where, common = class_where(a, shape)
     rows = TileRows(
         head.hidden,
         wanted.labels,
-        of_rows(wanted.row_where),
+        of_rows(wanted.row_where, shape),
         None if common else where,
-        of_rows(wanted.weights),
-        of_rows(a.temperature),
+        of_rows(wanted.weights, shape),
+        of_rows(a.temperature, shape),
     )
     shared = TileShared(
         head.kernel,
@@ -86,40 +93,60 @@ def tiled_sums(
         a.z_loss,
         a.logit_soft_cap,
     )
-    # What is of classes may differ wherever these are split, what is of rows may not.
-    everywhere = varying_of((rows, shared))
-    of_classes = {"kernel", "bias", "class_mask", "class_where", "class_weights"}
-    of_classes |= {"hidden", "temperature", "logit_soft_cap"}
-
-    def varied(part: Any) -> Any:
-        names = {
-            n: everywhere - (set() if n in of_classes else set(plan.class_axis_name))
-            for n in part._fields
-        }
-        return part._replace(**{n: vary(getattr(part, n), x) for n, x in names.items()})
-
-    rows, shared = varied(rows), varied(shared)
-    _report(plan, layout, head, a)
-    plan = plan._replace(traced=False)  # reported once, outside of the loop
+    if plan.traced and plan.ids:
+        _report(Static(plan, layout), rows, shared)
+        plan = plan._replace(traced=False)  # once, outside of the loop
     return _sums(Static(plan, layout), rows, shared)
 
 
-def _report(plan: Plan, layout: Layout, head: Head, a: Arrays) -> None:
-    labels = a.wanted.labels
-    if not plan.traced or not plan.ids or labels is None:
-        return
-    target = target_of(plan, layout, head, a)
-    assert target.labels is not None
-    bad = target.labels == NO_CLASS
-    classes = head.kernel.shape[layout.vocab_axis]
-    if plan.class_axis_name:
-        classes = classes * lax.axis_size(plan.class_axis_name)
-    elif target.mask is not None:
-        mask = jnp.broadcast_to(target.mask, (labels.shape[0], classes))
-        at = jnp.where(bad, 0, target.labels)[:, None]
-        allowed = jnp.take_along_axis(mask, at, 1, mode="clip").squeeze(1)
-        bad |= ~allowed if target.counted is None else ~allowed & target.counted
-    report_bad_labels(labels, bad, classes)
+def _local(static: Static) -> Static:
+    """What is static for one device's rows, when their axes are one."""
+    plan, layout = static
+    names = plan.class_axis_name + layout.split.classes
+    return Static(
+        plan._replace(axis=1, class_axis_name=names), layout._replace(split=Split())
+    )
+
+
+def _flat(rows: TileRows, shared: TileShared) -> tuple[TileRows, TileShared]:
+    where = shared.class_where
+    if where is not None:
+        shared = shared._replace(class_where=where.reshape(1, -1))
+    return flat(rows, rows.hidden.shape[:-1]), shared
+
+
+def _report(static: Static, rows: TileRows, shared: TileShared) -> None:
+    split, axis = static.layout.split, static.layout.vocab_axis
+    plan, layout = _local(static)
+    names = plan.class_axis_name
+
+    def bad_labels(rows: TileRows, shared: TileShared) -> Array:
+        shape = rows.hidden.shape[:-1]
+        rows, shared = _flat(rows, shared)
+        head, a = _problem(rows, shared)
+        target = target_of(plan, layout, head, a)
+        assert target.labels is not None
+        bad = target.labels == NO_CLASS
+        like = like_logits(head, axis, Split())
+        possible = shared.class_mask
+        possible = None if possible is None else possible[None]
+        for mask in (possible, shared.class_where, rows.class_where):
+            if mask is not None:
+                mask = jnp.broadcast_to(mask, like.shape)
+                here = is_label(Form(1, names), target.labels, mask) & ~mask
+                count = jnp.sum(here, 1, dtype=jnp.int32)
+                count = lax.psum(count, names) if names else count
+                bad |= count > 0
+        if target.counted is not None:
+            bad &= target.counted
+        return bad.reshape(shape)
+
+    specs = row_specs(split, rows), shared_specs(split, shared, axis)
+    bad = enter(split, bad_labels, (rows, shared), specs, split.row_spec)
+    classes = shared.kernel.shape[axis]
+    if static.plan.class_axis_name:
+        classes = classes * lax.axis_size(static.plan.class_axis_name)
+    report_bad_labels(rows.labels, bad, classes)
 
 
 def _problem(rows: TileRows, shared: TileShared) -> tuple[Head, Arrays]:
@@ -186,10 +213,46 @@ def _slopes(
     shared: TileShared,
 ) -> Any:
     """The two sums, and the slopes of each in what is named of rows and shared."""
+    split, axis = static.layout.split, static.layout.vocab_axis
+    specs = row_specs(split, rows), shared_specs(split, shared, axis)
+    out_specs = [
+        tuple(
+            {n: getattr(s, n) for n in some} for s, some in zip(specs, ns, strict=True)
+        )
+        for ns in (names, _of_options(names))
+    ]
+    out_specs = ((PartitionSpec(),) * 2, out_specs)
+    body = functools.partial(_local_slopes, static, names, specs)
+    return enter(split, body, (rows, shared), specs, out_specs)
+
+
+def _of_options(
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What Σ r may depend on."""
+    head = ("hidden", "kernel", "bias")
+    in_rows, in_shared = (tuple(n for n in some if n not in head) for some in names)
+    return in_rows, in_shared
+
+
+def _local_slopes(
+    static: Static,
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    specs: tuple[TileRows, TileShared],
+    rows: TileRows,
+    shared: TileShared,
+) -> Any:
+    split, shape = static.layout.split, rows.hidden.shape[:-1]
+    given = rows, shared
+    static = _local(static)
     plan, layout = static
+    rows, shared = _flat(rows, shared)
+    everywhere = varying_of((rows, shared))
+    rows, shared = (
+        vary_fields(x, everywhere, plan.class_axis_name) for x in (rows, shared)
+    )
     axis, low = layout.vocab_axis, is_low(rows.hidden)
-    in_rows = [n for n in names[0] if n != "hidden"]
-    in_shared = [n for n in names[1] if n not in ("kernel", "bias")]
+    in_rows, in_shared = _of_options(names)
     cap = None if "logit_soft_cap" in in_shared else shared.logit_soft_cap
 
     def step(carry: Any, part: TileRows) -> Any:
@@ -265,7 +328,14 @@ def _slopes(
     )
     if back is not None:
         row_slopes = jax.tree.map(lambda x: jnp.take(x, back, 0), row_slopes)
-    return values, list(zip(row_slopes, shared_slopes, strict=True))
+    row_slopes = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), row_slopes)
+    if split.row_names:
+        values = lax.psum(values, split.row_names)
+    slopes = [
+        tuple(map(functools.partial(sums_of_devices, split), pair, given, specs))
+        for pair in zip(row_slopes, shared_slopes, strict=True)
+    ]
+    return values, slopes
 
 
 @_slopes.defjvp
