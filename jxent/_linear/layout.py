@@ -110,12 +110,9 @@ def held_logits(layout: Layout, head: Head) -> Array:
     """The logits, split as the head is where its axes are explicit."""
     split, axis = layout.split, layout.vocab_axis
     rows, shared = {"hidden": head.hidden}, {"kernel": head.kernel, "bias": head.bias}
-    specs = row_specs(split, rows) | shared_specs(split, shared, axis)
-    parts = {
-        n: None if x is None else placed(split, x, specs[n])
-        for n, x in (rows | shared).items()
-    }
-    return logits_of(Head(**parts), axis)
+    rows = placed(split, rows, row_specs(split, rows))
+    shared = placed(split, shared, shared_specs(split, shared, axis))
+    return logits_of(Head(**rows, **shared), axis)
 
 
 def streamed(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:

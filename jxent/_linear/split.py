@@ -52,11 +52,16 @@ def _mesh_of(*arrays: Array | None) -> AbstractMesh | None:
     return None
 
 
+def _names(entry: Any) -> tuple[str, ...]:
+    """The mesh axes of one entry of a spec, or of an argument."""
+    return entry if isinstance(entry, tuple) else (entry,) if entry else ()
+
+
 def _typed(x: Array) -> tuple[tuple[str, ...], ...]:
     """The explicit mesh axes that split each axis of an array."""
     sharding: Any = jax.typeof(x).sharding
-    entries = [n if isinstance(n, tuple) else (n,) if n else () for n in sharding.spec]
-    return (*entries, *[()] * (x.ndim - len(entries)))
+    entries = map(_names, sharding.spec)
+    return (*entries, *[()] * (x.ndim - len(sharding.spec)))
 
 
 def split_of(
@@ -74,8 +79,7 @@ def split_of(
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
 
     def automatic(names: _checks.AxisName) -> tuple[str, ...]:
-        several = names if isinstance(names, tuple) else (names,) if names else ()
-        return tuple(n for n in several if kinds.get(n) == AxisType.Auto)
+        return tuple(n for n in _names(names) if kinds.get(n) == AxisType.Auto)
 
     *rows, _ = _typed(head.hidden)
     named = automatic(batch_axis_name)
@@ -182,8 +186,7 @@ def sums_of_devices(
         names = set(split.row_names)
         if name not in _OF_ROWS | _OF_NEITHER:
             names |= set(split.classes)
-        for entry in getattr(specs, name):
-            names -= set(entry or ())
+        names -= {n for entry in getattr(specs, name) for n in _names(entry)}
         if not names:
             return x
         low = getattr(operands, name).dtype == jnp.bfloat16
@@ -193,24 +196,25 @@ def sums_of_devices(
     return {n: total(n, x) for n, x in gradients.items()}
 
 
-def placed(split: Split, x: Array, spec: PartitionSpec) -> Array:
-    """The array split by `spec` as far as the mesh's axes are explicit."""
+def placed(split: Split, tree: Any, specs: Any) -> Any:
+    """Arrays split by their specs as far as the mesh's axes are explicit."""
     mesh = split.mesh
     if mesh is None:
-        return x
+        return tree
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
 
-    def explicit(names: Any) -> tuple[str, ...]:
-        several = names if isinstance(names, tuple) else (names,) if names else ()
-        return tuple(n for n in several if kinds[n] == AxisType.Explicit)
+    def explicit(entry: Any) -> tuple[str, ...]:
+        return tuple(n for n in _names(entry) if kinds[n] == AxisType.Explicit)
 
-    wanted = tuple(explicit(n) for n in spec)
-    wanted = (*wanted, *[()] * (x.ndim - len(wanted)))
-    if wanted == _typed(x):
-        return x
-    return jax.sharding.reshard(
-        x, NamedSharding(mesh, PartitionSpec(*(n or None for n in wanted)))
-    )
+    def one(x: Array, spec: PartitionSpec) -> Array:
+        wanted = tuple(explicit(n) for n in spec)
+        wanted = (*wanted, *[()] * (x.ndim - len(wanted)))
+        if wanted == _typed(x):
+            return x
+        entries = PartitionSpec(*(n or None for n in wanted))
+        return jax.sharding.reshard(x, NamedSharding(mesh, entries))
+
+    return jax.tree.map(one, tree, specs)
 
 
 # Derivative rules stand outside of what is entered: JAX's own rule for a `shard_map`
@@ -227,11 +231,10 @@ def enter(
     """`body` of each device's part of the operands."""
     if split.mesh is None:
         return body(*operands)
-    operands = jax.tree.map(lambda x, spec: placed(split, x, spec), operands, specs)
     return jax.shard_map(
         jax.checkpoint(body, prevent_cse=False),
         mesh=split.mesh,
         in_specs=specs,
         out_specs=out_specs,
         axis_names=set(split.row_names + split.classes),
-    )(*operands)
+    )(*placed(split, operands, specs))

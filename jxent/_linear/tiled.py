@@ -29,6 +29,7 @@ from .split import (
     Split,
     enter,
     flat,
+    placed,
     row_specs,
     shared_specs,
     sums_of_devices,
@@ -92,6 +93,13 @@ def tiled_sums(
         wanted.label_smoothing,
         a.z_loss,
         a.logit_soft_cap,
+    )
+    split = layout.split
+    rows = placed(split, rows, row_specs(split, rows))
+    shared = placed(split, shared, shared_specs(split, shared, layout.vocab_axis))
+    everywhere = varying_of((rows, shared))
+    rows, shared = (
+        vary_fields(x, everywhere, plan.class_axis_name) for x in (rows, shared)
     )
     if plan.traced and plan.ids:
         _report(Static(plan, layout), rows, shared)
@@ -202,6 +210,12 @@ def _sums_jvp(static: Static, primals: Any, tangents: Any) -> Any:
     return values, out_dots
 
 
+def _basis(values: tuple[Array, Array]) -> tuple[tuple[Array, Array], ...]:
+    """The cotangents that pick the first and the second of two numbers."""
+    (a, b), zero = map(jnp.ones_like, values), jnp.zeros_like
+    return (a, zero(b)), (zero(a), b)
+
+
 # ∂/∂hidden = g kernelᵀ and ∂/∂kernel = hiddenᵀ g for a tile's g = ∂/∂logits, which the
 # loss in memory tells. Its own derivative is that of the streamed layout, the same
 # function in less memory.
@@ -272,9 +286,9 @@ def _local_slopes(
             {n: getattr(part, n) for n in in_rows},
             {n: getattr(shared, n) for n in in_shared},
         )
-        one, none = (jnp.full_like(values[0], x) for x in (1, 0))
-        g, *slopes = pull((one, none))
-        _, *r_slopes = pull((none, one))
+        of_total, of_r = _basis(values)
+        g, *slopes = pull(of_total)
+        _, *r_slopes = pull(of_r)
         if cap is not None:
             slope = 1 - jnp.square(z / cap)
             # A masked class has no slope, whatever its logit; any other NaN is in g.
@@ -351,8 +365,7 @@ def _slopes_jvp(static: Static, names: Any, primals: Any, tangents: Any) -> Any:
             {n: getattr(rows, n) for n in names[0]},
             {n: getattr(shared, n) for n in names[1]},
         )
-        one, none = (jnp.full_like(values[0], x) for x in (1, 0))
-        slopes = [pull((one, none)), pull((none, one))]
+        slopes = [pull(of) for of in _basis(values)]
         for n in ("hidden", "kernel", "bias"):
             for s in slopes[1]:
                 s.pop(n, None)
