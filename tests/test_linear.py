@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.experimental import checkify
-from jax.sharding import PartitionSpec as P
 
 import jxent
 from tests import oracles
@@ -437,71 +436,6 @@ def test_scan_equals_the_unrolled_loop(layout, x64, rng):
     direction = jnp.asarray(rng.normal(size=kernel.shape))
     got = quick_jit(functools.partial(every_order, scanned))(kernel, direction)
     close(got, every_order(unrolled, kernel, direction))
-
-
-SPLIT = {
-    "hidden": P("data"),
-    "kernel": P(None, "model"),
-    "bias": P("model"),
-    "ids": P("data"),
-    "distributions": P("data", "model"),
-    "class_weights": P("model"),
-    "class_mask": P("model"),
-    "weights": P("data"),
-    "where": P("data"),
-}
-AXES = {
-    "rows": {"batch_axis_name": "data"},
-    "classes": {"class_axis_name": "model"},
-    "both": {"batch_axis_name": "data", "class_axis_name": "model"},
-}
-
-
-def split_over(names):
-    """The axes of `SPLIT` that are split under these names."""
-    kept = set(names.values())
-    return {k: P(*(a if a in kept else None for a in s)) for k, s in SPLIT.items()}
-
-
-@pytest.mark.parametrize(
-    ("axes", "kind"),
-    [("rows", "ids"), ("classes", "ids"), ("both", "ids"), ("both", "distributions")],
-)
-@over(STREAMED, TILED)
-def test_inside_shard_map(layout, axes, kind, x64, rng):
-    """The mean over a mesh of 2×4: value, gradients, and forward mode where both."""
-    arrays = problem(rng, (12,), 3, 32)
-    names = "hidden kernel bias class_mask class_weights weights where " + kind
-    arguments = pick(arrays, names)
-    options: dict[str, Any] = {"reduction": "mean", "label_smoothing": 0.1}
-    if kind == "ids":
-        options["ignore_index"] = -100
-    directions = {k: rng.normal(size=arrays[k].shape) for k in ("hidden", "kernel")}
-    tangent = axes == "both" and kind == "ids"
-
-    def run(call, arguments, directions):
-        x = {k: arguments[k] for k in directions}
-        f = lambda values: call(arguments | values)
-        results = jax.value_and_grad(f)(x)
-        if tangent:
-            return *results, jax.jvp(f, (x,), (directions,))[1]
-        return results
-
-    specs = split_over(AXES[axes])
-    inputs = {k: specs[k] for k in arguments}, {k: specs[k] for k in directions}
-    outputs = (P(), inputs[1], P())[: 2 + tangent]
-    automatic = (jax.sharding.AxisType.Auto,) * 2
-    split = jax.shard_map(
-        functools.partial(
-            run, functools.partial(fused, layout, **options, **AXES[axes])
-        ),
-        mesh=jax.make_mesh((2, 4), ("data", "model"), axis_types=automatic),
-        in_specs=inputs,
-        out_specs=outputs,
-    )
-    wanted = jax.jit(functools.partial(run, functools.partial(in_memory, **options)))
-    got = quick_jit(split)(arguments, directions)
-    close(got, wanted(arguments, directions))
 
 
 # Promises -----------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """From the fused head's operands to losses of rows, materialized or streamed."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,12 +45,10 @@ def target_of(plan: Plan, layout: Layout, head: Head, a: Arrays) -> _labels.Targ
     """The target of each row, but for distributions and masks of its classes."""
     split = layout.split
     like = like_logits(head, layout.vocab_axis, split)
-    rows = {n: getattr(a.wanted, n) for n in _OF_ROWS}
-    shared = {n: x for n, x in a.wanted._asdict().items() if n not in rows}
 
-    def body(rows: Any, shared: Any) -> _labels.Target:
+    def body(wanted: _labels.Wanted) -> _labels.Target:
         target = _labels.target(
-            _labels.Wanted(**rows, **shared),
+            wanted,
             like,
             plan.axis,
             ids=plan.ids,
@@ -68,19 +66,22 @@ def target_of(plan: Plan, layout: Layout, head: Head, a: Arrays) -> _labels.Targ
             smoothing=None,
         )
 
-    target = enter(
-        split,
-        body,
-        (rows, shared),
-        (row_specs(split, rows), shared_specs(split, shared, layout.vocab_axis)),
-        split.row_spec,
-    )
+    specs = _specs(layout, a.wanted)
+    target = enter(split, body, (a.wanted,), (specs,), split.row_spec)
     return target._replace(
         class_weights=a.wanted.class_weights, smoothing=a.wanted.label_smoothing
     )
 
 
-_OF_ROWS = ("labels", "row_where", "class_where", "weights")
+def _specs(layout: Layout, wanted: _labels.Wanted) -> _labels.Wanted:
+    """How what is wanted of the labels is split."""
+    of_rows = ("labels", "row_where", "class_where", "weights")
+    fields = wanted._asdict()
+    rows = {n: fields.pop(n) for n in of_rows}
+    rows = row_specs(layout.split, rows)
+    return _labels.Wanted(
+        **rows, **shared_specs(layout.split, fields, layout.vocab_axis)
+    )
 
 
 def without_dropped(
@@ -103,11 +104,16 @@ def without_dropped(
 
 
 def materialized(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
-    return losses_in_memory(plan, a._replace(logits=held_logits(layout, head)))
+    return losses_in_memory(plan, in_memory(layout, head, a))
 
 
-def held_logits(layout: Layout, head: Head) -> Array:
-    """The logits, split as the head is where its axes are explicit."""
+def in_memory(layout: Layout, head: Head, a: Arrays) -> Arrays:
+    """With the logits formed, and split, as all that meets them, as the head is."""
+    wanted = placed(layout.split, a.wanted, _specs(layout, a.wanted))
+    return a._replace(logits=_logits(layout, head), wanted=wanted)
+
+
+def _logits(layout: Layout, head: Head) -> Array:
     split, axis = layout.split, layout.vocab_axis
     rows, shared = {"hidden": head.hidden}, {"kernel": head.kernel, "bias": head.bias}
     rows = placed(split, rows, row_specs(split, rows))

@@ -23,7 +23,7 @@ from .._softmax.problem import (
 from .._statistics import SoftmaxStatistics
 from .layout import (
     Layout,
-    held_logits,
+    in_memory,
     like_logits,
     materialized,
     streamed,
@@ -126,8 +126,7 @@ def _loss(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Any:
 def _statistics(plan: Plan, layout: Layout, head: Head, a: Arrays) -> SoftmaxStatistics:
     head, a = without_dropped(plan, layout, head, a)
     if layout.implementation == "materialized":
-        z = held_logits(layout, head)
-        target, statistics = statistics_in_memory(plan, a._replace(logits=z))
+        target, statistics = statistics_in_memory(plan, in_memory(layout, head, a))
     else:
         target, statistics, _ = streamed_statistics(plan, layout, head, a)
         report(plan, a, statistics, head.kernel.shape[layout.vocab_axis])

@@ -1,0 +1,190 @@
+"""The fused head on meshes: in every way of splitting it the numbers of one device."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import (
+    AxisType,
+    NamedSharding,
+    PartitionSpec as P,
+)
+
+import jxent
+
+
+BATCH, TOKENS, FEATURES, CLASSES = 8, 4, 4, 24
+IMPLEMENTATIONS = ("materialized", "streamed", "tiled")
+NAMES = {"class_axis_name": "model", "batch_axis_name": "data"}
+
+
+class Way(NamedTuple):
+    """How a call meets its mesh, and how its arrays are split.
+
+    Rows over the axes named for the batch and for the tokens, classes over those named
+    for the classes; the features of the kernel too (FSDP).
+    """
+
+    kind: AxisType = AxisType.Auto
+    mesh: tuple[int, int] = (2, 4)
+    rows: tuple[Any, Any] = ("data", None)
+    classes: Any = "model"
+    features: Any = None
+    manual: tuple[str, ...] = ()  # bound by a shard_map of the caller's
+    names: dict[str, str] = NAMES
+
+
+WAYS = {
+    "manual 1x8": Way(mesh=(1, 8), manual=("data", "model")),
+    "manual 2x4": Way(manual=("data", "model")),
+    "manual 4x2": Way(mesh=(4, 2), manual=("data", "model")),
+    "manual 8x1": Way(mesh=(8, 1), manual=("data", "model")),
+    "automatic": Way(),
+    "explicit": Way(AxisType.Explicit, names={}),
+    "nested in rows": Way(manual=("data",)),
+    "nested in classes": Way(manual=("model",)),
+    "automatic FSDP": Way(features="data"),
+    "explicit FSDP": Way(AxisType.Explicit, features="data", names={}),
+    "explicit, tokens too": Way(AxisType.Explicit, rows=("data", "model"), names={}),
+    "rows alone": Way(classes=None, names={"batch_axis_name": "data"}),
+    "classes alone": Way(rows=(None, None), names={"class_axis_name": "model"}),
+}
+
+
+def specs_of(way):
+    rows, tokens = way.rows
+    return {
+        "hidden": P(rows, tokens),
+        "kernel": P(way.features, way.classes),
+        "bias": P(way.classes),
+        "ids": P(rows, tokens),
+        "distributions": P(rows, tokens, None if tokens else way.classes),
+        "class_weights": P(way.classes),
+        "class_mask": P(way.classes),
+        "where": P(rows, tokens),
+        "weights": P(rows, tokens),
+        "temperature": P(rows, tokens),
+    }
+
+
+def problem(rng, kind):
+    """Every option on. The last two classes are padding, some rows are ignored."""
+    rows = (BATCH, TOKENS)
+    ids = rng.integers(0, CLASSES - 2, rows)
+    ids[rng.random(rows) < 0.3] = -100
+    arrays = {
+        "hidden": rng.normal(size=(*rows, FEATURES)),
+        "kernel": rng.normal(size=(FEATURES, CLASSES)),
+        "bias": rng.normal(size=CLASSES),
+        "ids": ids,
+        "distributions": rng.uniform(size=(*rows, CLASSES)),
+        "class_weights": rng.uniform(0.5, 2, CLASSES),
+        "class_mask": np.arange(CLASSES) < CLASSES - 2,
+        "where": rng.random(rows) < 0.8,
+        "weights": rng.uniform(0.5, 2, rows),
+        "temperature": rng.uniform(0.5, 2, rows),
+    }
+    del arrays["distributions" if kind == "ids" else "ids"]
+    return arrays
+
+
+def call(arrays, function=jxent.linear_softmax_cross_entropy, **options):
+    rest = dict(arrays)
+    hidden, kernel = rest.pop("hidden"), rest.pop("kernel")
+    ignored = {"ignore_index": -100} if "ids" in rest else {}
+    labels = rest.pop("ids") if ignored else rest.pop("distributions")
+    return function(hidden, kernel, labels, **rest, **ignored, **options)
+
+
+def mean_loss(arrays, **options):
+    numbers = {"label_smoothing": 0.1, "z_loss": 0.01, "logit_soft_cap": 5.0}
+    return call(arrays, reduction="mean", **numbers, **options)
+
+
+def all_orders(f, arrays, directions):
+    """Value, gradients, their derivatives along a direction: f and Hessian products."""
+    x = {k: arrays[k] for k in directions}
+    slopes = jax.value_and_grad(lambda some: f(arrays | some))
+    return jax.jvp(slopes, (x,), (directions,))
+
+
+quick_jit = functools.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
+
+
+def on_mesh(way, f, inputs, outputs):
+    """A function of split arrays; with `manual` names inside a shard_map over them."""
+    mesh = jax.make_mesh(way.mesh, ("data", "model"), axis_types=(way.kind,) * 2)
+
+    def kept(spec):
+        return P(*(n if n in way.manual else None for n in spec))
+
+    if way.manual:
+        f = jax.shard_map(
+            f,
+            mesh=mesh,
+            in_specs=jax.tree.map(kept, inputs),
+            out_specs=jax.tree.map(kept, outputs),
+            axis_names=set(way.manual),
+        )
+
+    def run(*arrays):
+        put = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))
+        arrays = jax.tree.map(put, arrays, inputs)
+        with jax.set_mesh(mesh):
+            return quick_jit(f)(*arrays)
+
+    return run
+
+
+def close(got, wanted, tolerance=1e-11):
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@functools.cache
+def of_one_device(kind):
+    with jax.enable_x64(True):
+        arrays = problem(np.random.default_rng(0), kind)
+        names = ("hidden", "kernel", "bias", "weights", "class_weights")
+        rng = np.random.default_rng(1)
+        directions = {k: rng.normal(size=arrays[k].shape) for k in names}
+        f = functools.partial(mean_loss, implementation="materialized")
+        wanted = quick_jit(functools.partial(all_orders, f))(arrays, directions)
+    return arrays, directions, wanted
+
+
+CASES = [
+    *((way, of, "ids", (8, 3)) for way in WAYS for of in IMPLEMENTATIONS),
+    *(
+        (way, of, "distributions", (8, 3))
+        for way in ("manual 2x4", "explicit", "nested in rows")
+        for of in ("streamed", "tiled")
+    ),
+    ("explicit, tokens too", "materialized", "distributions", None),
+    ("automatic", "streamed", "ids", (5, 4)),  # blocks that do not divide
+    ("automatic", "tiled", "ids", (5, 4)),
+]
+
+
+@pytest.mark.parametrize(("way", "implementation", "kind", "block_sizes"), CASES)
+def test_every_order(way, implementation, kind, block_sizes, x64):
+    arrays, directions, wanted = of_one_device(kind)
+    way = WAYS[way]
+    f = functools.partial(
+        mean_loss, implementation=implementation, block_sizes=block_sizes, **way.names
+    )
+    specs = specs_of(way)
+    inputs = {k: specs[k] for k in arrays}, {k: specs[k] for k in directions}
+    run = on_mesh(
+        way, functools.partial(all_orders, f), inputs, ((P(), inputs[1]),) * 2
+    )
+    close(run(arrays, directions), wanted)
