@@ -1,12 +1,7 @@
 """Strict modes for every test, and what the tests share."""
 
+import gc
 import os
-
-
-# Before jax starts: eight devices, so that meshes are real.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +9,14 @@ import numpy as np
 import pytest
 
 import jxent
+from tests.compiling import QUICKLY
+
+
+# Before jax starts its devices: eight of them, so that meshes are real.
+flags = {"xla_force_host_platform_device_count": 8} | QUICKLY
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), *(f"--{k}={v}".lower() for k, v in flags.items())]
+).strip()
 
 
 jax.config.update("jax_platforms", "cpu")
@@ -37,3 +40,9 @@ def rng(request):
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace):
     doctest_namespace.update(jxent=jxent, jnp=jnp, jax=jax)
+
+
+def pytest_collection_finish():
+    """Modules and tests stay: the collector need not look through them again."""
+    gc.collect()
+    gc.freeze()

@@ -8,6 +8,7 @@ import pytest
 
 import jxent
 from tests import oracles
+from tests.compiling import as_users_jit
 
 
 EPS = float(np.finfo(np.float32).eps)
@@ -33,6 +34,16 @@ def realistic(rng, classes, scale, dtype, rows=64):
     return x.astype(dtype), np.where(ignored, -100, y).astype(np.int32), ~ignored
 
 
+def both(f, x):
+    """The losses, and the gradient of their sum."""
+
+    def losses_and_gradient(x):
+        losses, pull = jax.vjp(f, x)
+        return losses, pull(jnp.ones_like(losses))[0]
+
+    return as_users_jit(losses_and_gradient)(x)
+
+
 def relative(got, truth):
     return np.abs(np.asarray(got, np.float64) - truth) / np.abs(truth)
 
@@ -46,12 +57,8 @@ def test_no_worse_than_the_naive_code(dtype, scale, classes, rng):
     loss = lambda x: jxent.softmax_cross_entropy(x, y, ignore_index=-100)
     plain = lambda x: naive(x, jnp.asarray(y[kept]))
 
-    def both(f, x):
-        losses, pull = jax.vjp(f, x)
-        return losses, pull(jnp.ones_like(losses))[0]
-
-    losses, gradient = jax.jit(lambda x: both(loss, x))(x)
-    usual, usual_gradient = jax.jit(lambda x: both(plain, x))(x[kept])
+    losses, gradient = both(loss, x)
+    usual, usual_gradient = both(plain, x[kept])
     assert losses.dtype == jnp.float32
     assert gradient.dtype == dtype
     assert not np.any(losses[~kept])
@@ -89,7 +96,7 @@ def test_a_confident_token_keeps_its_gradient(dtype):
     assert np.all(np.abs(truth) < 1e-3)
 
     def gradient(f, x):
-        slope = jax.jit(jax.grad(lambda x: jnp.sum(f(x, jnp.asarray(y)))))(x)
+        slope = as_users_jit(jax.grad(lambda x: jnp.sum(f(x, jnp.asarray(y)))))(x)
         return np.asarray(slope, np.float64)[:, 7]
 
     got = gradient(jxent.softmax_cross_entropy, x)
@@ -104,11 +111,13 @@ def test_a_confident_token_keeps_its_gradient(dtype):
 def test_a_loss_is_never_negative(scale, dtype, rng):
     """−log p_y ≥ 0 for every class of every row, the largest one's included."""
     x = (scale * rng.normal(size=(16, 129))).astype(dtype)
+    loss, log_prob = map(
+        as_users_jit, (jxent.softmax_cross_entropy, jxent.softmax_log_prob)
+    )
     for y in (x.argmax(-1), rng.integers(0, 129, 16)):
-        loss = jxent.softmax_cross_entropy(x, y)
-        assert np.all(np.asarray(loss) >= 0)
-        assert np.all(np.asarray(jxent.softmax_log_prob(x, y)) <= 0)
-    assert np.all(np.asarray(jxent.softmax_entropy(x)) >= 0)
+        assert np.all(np.asarray(loss(x, y)) >= 0)
+        assert np.all(np.asarray(log_prob(x, y)) <= 0)
+    assert np.all(np.asarray(as_users_jit(jxent.softmax_entropy)(x)) >= 0)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -128,7 +137,7 @@ def test_smoothing_and_class_weights_round_no_worse(dtype, scale, rng):
 
     loss = lambda x: jxent.softmax_cross_entropy(x, y, **options)
     truth = oracles.softmax_cross_entropy(x, y, **options)
-    error, bar = (relative(jax.jit(f)(x), truth) for f in (loss, plain))
+    error, bar = (relative(as_users_jit(f)(x), truth) for f in (loss, plain))
     assert error.max() <= bar.max() + 4 * EPS
     assert error.mean() <= bar.mean() + EPS
 
@@ -139,7 +148,7 @@ def test_smoothing_and_class_weights_round_no_worse(dtype, scale, rng):
     size = q.sum(-1, keepdims=True) * p + q  # of the two terms, which may cancel
 
     def worst(f):
-        got = jax.jit(jax.grad(lambda x: jnp.sum(f(x))))(x)
+        got = as_users_jit(jax.grad(lambda x: jnp.sum(f(x))))(x)
         return (np.abs(np.asarray(got, np.float64) - slope) / size).max()
 
     assert worst(loss) <= worst(plain) + 8 * EPS
@@ -152,10 +161,10 @@ def test_more_classes_than_float16_can_count():
     y = np.array([0, classes - 1])
     options = {"label_smoothing": 0.1, "return_statistics": True}
     f = lambda x: jxent.softmax_cross_entropy(x, y, **options)
-    loss, statistics = f(x)
+    loss, statistics = as_users_jit(f)(x)
     np.testing.assert_allclose(loss, np.log(classes), rtol=4 * EPS)
     np.testing.assert_allclose(statistics.entropy, np.log(classes), rtol=4 * EPS)
-    gradient = jax.grad(lambda x: jnp.sum(f(x)[0]))(jnp.asarray(x))
+    gradient = as_users_jit(jax.grad(lambda x: jnp.sum(f(x)[0])))(x)
     assert np.all(np.isfinite(gradient))
     np.testing.assert_allclose(gradient[0, 0], -0.9, rtol=1e-3)
 
@@ -175,15 +184,12 @@ def test_entropy_rounds_no_worse(scale, classes, rng):
     slope = -np.exp(log_p) * (log_p + truth[:, None])
 
     def errors(f):
-        losses, pull = jax.vjp(f, jnp.asarray(x))
-        gradient = pull(jnp.ones_like(losses))[0]
+        losses, gradient = both(f, x)
         size = np.exp(log_p) * (np.abs(log_p) + truth[:, None])
         worst = np.abs(np.asarray(gradient, np.float64) - slope) / size
         return np.abs(losses - truth) / np.maximum(1, truth), worst
 
-    for got, bar in zip(
-        errors(jax.jit(jxent.softmax_entropy)), errors(plain), strict=True
-    ):
+    for got, bar in zip(errors(jxent.softmax_entropy), errors(plain), strict=True):
         assert got.max() <= bar.max() + 4 * EPS
         assert got.mean() <= bar.mean() + EPS
 
@@ -205,12 +211,11 @@ def test_sigmoid_rounds_no_worse(dtype, scale, rng):
     slope = sign * np.exp(oracles.log_sigmoid(sign * z))
 
     def errors(f):
-        losses, pull = jax.vjp(f, jnp.asarray(x))
-        gradient = np.asarray(pull(jnp.ones_like(losses))[0], np.float64)
+        losses, gradient = both(f, x)
         normal = np.abs(slope) > 2 * float(jnp.finfo(dtype).tiny)
         return relative(losses, truth), relative(gradient, slope)[normal]
 
     loss = lambda x: jxent.sigmoid_binary_cross_entropy(x, y)
-    for got, bar in zip(errors(jax.jit(loss)), errors(plain), strict=True):
+    for got, bar in zip(errors(loss), errors(plain), strict=True):
         assert got.max() <= bar.max() + 4 * EPS
         assert got.mean() <= bar.mean() + EPS

@@ -26,20 +26,11 @@ from tests.cases import (
     shares,
     yes_no,
 )
+from tests.compiling import as_users_jit
 
 
 every = pytest.mark.parametrize("case", CASES, ids=str)
 every_loss = pytest.mark.parametrize("case", RICHEST, ids=str)
-
-
-# For programs of many derivatives, which take long to compile and no time to run.
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 def those_that_take(*options, cases=CASES):
@@ -212,12 +203,12 @@ def test_first_and_second_order_in_both_modes(case, x64, rng):
 def test_forward_equals_reverse_and_hessian_is_right(case, x64, rng):
     x, *rest = map(jnp.asarray, case.inputs(rng, rows=(2,)))
     f = lambda x: case(x, *rest)
-    close(quick_jit(jax.jacfwd(f))(x), quick_jit(jax.jacrev(f))(x))
+    close(jax.jit(jax.jacfwd(f))(x), jax.jit(jax.jacrev(f))(x))
     gradient = jax.jit(jax.grad(lambda x: weighed(f(x))))
-    hessian = quick_jit(jax.hessian(lambda x: weighed(f(x))))(x)
+    hessian = jax.jit(jax.hessian(lambda x: weighed(f(x))))(x)
     wanted = oracles.central_differences(gradient, x)
     close(hessian, wanted, 1e-8)
-    twice = quick_jit(jax.grad(lambda x: weighed(gradient(x))))(x)
+    twice = jax.jit(jax.grad(lambda x: weighed(gradient(x))))(x)
     factors = np.cos(np.arange(x.size)).reshape(x.shape)
     close(twice, np.tensordot(factors, wanted, x.ndim), 1e-8)
 
@@ -265,7 +256,7 @@ def test_scan_equals_the_unrolled_loop(case, x64, rng):
         return jax.grad(lambda s: jnp.vdot(jax.grad(f)(s), direction))(scale)
 
     def quickly(order, f):
-        return quick_jit(functools.partial(order, f))()
+        return jax.jit(functools.partial(order, f))()
 
     wanted = quickly(forward, unrolled)
     for scanned in (scan_of(step), scan_of(jax.checkpoint(step))):
@@ -319,7 +310,7 @@ def test_dropped_rows_are_exactly_zero(case, how, x64, rng):
     values, _ = floats(inputs)
     tangents = tuple(jnp.ones_like(v) for v in values)
 
-    @jax.jit
+    @as_users_jit
     def all_of_it(*inputs):
         values, all_of = floats_of(inputs)
         f = lambda *values: case(*all_of(*values), **options)
@@ -369,10 +360,10 @@ def test_dropped_rows_under_a_reduction(case, x64, rng):
         one, zero = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
         return values, pull((one, zero))[0], pull((zero, one))[0]
 
-    values, *gradients = quick_jit(both)(*(x[kept] for x in inputs))
+    values, *gradients = jax.jit(both)(*(x[kept] for x in inputs))
     for how in ("where", "weights"):
         options = dropping(case, dropped, how)
-        f = quick_jit(functools.partial(both, **options))
+        f = jax.jit(functools.partial(both, **options))
         for garbage in GARBAGE:
             got, *slopes = f(*spoiled(inputs, dropped, garbage))
             close(got, values)
@@ -424,7 +415,7 @@ def test_nothing_left_is_zero(case, x64, rng):
                 for reduction in ("none", "sum", "mean")
             ]
 
-        f = quick_jit(lambda *a, f=f: (f(*a), jax.jacrev(f)(*a)))
+        f = jax.jit(lambda *a, f=f: (f(*a), jax.jacrev(f)(*a)))
         for garbage in (0.5, *GARBAGE):
             values, gradients = f(*spoiled(inputs, everything, garbage))
             assert not np.any(values)
@@ -522,12 +513,12 @@ def test_extreme_logits_keep_every_derivative_finite(case, dtype, x64, rng):
     def one(x, *labels):
         return jnp.sum(case(x, *labels))
 
-    value = jax.jit(case)(x, *labels)
+    value = as_users_jit(case)(x, *labels)
     tolerance = 1e-12 if dtype == np.float64 else 2e-6
     close(value, case.oracle(x, *labels), tolerance)
     labels = tuple(map(jnp.asarray, labels))
-    gradient = jax.jit(jax.vmap(jax.grad(one)))(jnp.asarray(x), *labels)
-    hessian = jax.jit(jax.vmap(jax.hessian(one)))(jnp.asarray(x), *labels)
+    gradient = as_users_jit(jax.vmap(jax.grad(one)))(jnp.asarray(x), *labels)
+    hessian = as_users_jit(jax.vmap(jax.hessian(one)))(jnp.asarray(x), *labels)
     assert gradient.shape == (rows, 3)
     assert np.all(np.isfinite(gradient))
     assert np.all(np.isfinite(hessian))
@@ -549,7 +540,7 @@ def test_focal_derivatives_are_finite_for_every_gamma(focal, x64):
     x = np.stack([np.zeros_like(z), z], -1) if softmax else z
     y = np.broadcast_to(labels, (2, len(z)))
     one = lambda x, y, gamma: loss(x, y, gamma=gamma)
-    over = lambda f: jax.jit(jax.vmap(jax.vmap(f, (0, 0, None)), (None, 0, None)))
+    over = lambda f: as_users_jit(jax.vmap(jax.vmap(f, (0, 0, None)), (None, 0, None)))
     value, gradient, hessian = over(one), over(jax.grad(one)), over(jax.hessian(one))
     for gamma in (0.0, 0.5, 1.0, 1.5, 2.0, 5.0):
         g = jnp.float64(gamma)
@@ -590,8 +581,8 @@ def test_an_offset_of_all_logits_costs_no_precision(case, options, rng):
     x = np.round(x * 64) / 64
     labels = [y.astype(np.float32) if y.dtype == np.float64 else y for y in labels]
     truth = case.oracle(x, *labels, **options)
-    f = jax.jit(jax.value_and_grad(lambda x: weighed(case(x, *labels, **options))))
-    losses = jax.jit(lambda x: case(x, *labels, **options))
+    f = as_users_jit(jax.value_and_grad(lambda x: weighed(case(x, *labels, **options))))
+    losses = as_users_jit(lambda x: case(x, *labels, **options))
     near, near_slope = losses(np.float32(x)), f(np.float32(x))[1]
     error = np.max(np.abs(near - truth) / np.maximum(1, np.abs(truth)))
     for offset in (1e4, -1e4):
@@ -614,10 +605,10 @@ def test_impossible_classes(case, x64, rng):
     if case.labels is ids:
         few = [np.where(y > 3, y - 1, y) for y in few]
     close(case(x, *labels), case.oracle(np.delete(x, 3, 1), *few))
-    slopes = jax.jit(jax.jacrev(case))(x, *labels)
+    slopes = as_users_jit(jax.jacrev(case))(x, *labels)
     assert np.all(np.isfinite(slopes))
     assert np.all(
-        np.isfinite(jax.jit(jax.hessian(lambda x: jnp.sum(case(x, *labels))))(x))
+        np.isfinite(as_users_jit(jax.hessian(lambda x: jnp.sum(case(x, *labels))))(x))
     )
     assert not np.any(slopes[:, :, 3])
 
@@ -632,7 +623,7 @@ def test_an_impossible_label_costs_infinity(case, x64, rng):
         y[[0, 2]] = 0
     else:
         y[[0, 2], 1] = 0
-    losses, gradient = jax.jit(
+    losses, gradient = as_users_jit(
         lambda x: (case(x, y), jax.grad(lambda x: jnp.sum(case(x, y)))(x))
     )(x)
     assert losses[1] == np.inf
@@ -662,7 +653,7 @@ def test_rows_of_infinities_are_nan(case, rng):
 def test_infinite_logits_of_a_yes_no_label(case, x64):
     """±inf: 0 or +inf, as the limit of the formula has it, with a finite gradient."""
     x, y = np.array([np.inf, np.inf, -np.inf, -np.inf]), np.array([1, 0, 1, 0])
-    losses, gradient = jax.jit(
+    losses, gradient = as_users_jit(
         lambda x: (case(x, y), jax.grad(lambda x: jnp.sum(case(x, y)))(x))
     )(x)
     np.testing.assert_array_equal(losses, [0, np.inf, np.inf, 0])

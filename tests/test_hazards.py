@@ -18,6 +18,7 @@ from jax.experimental import checkify
 from jax.sharding import PartitionSpec as P
 
 import jxent
+from tests.compiling import as_users_jit
 
 
 INF, NAN = jnp.inf, jnp.nan
@@ -35,7 +36,7 @@ def spread(*shape, low=0.05, high=0.9):
 def values_and_grads(losses, *inputs):
     """Every row's loss and the gradient of their sum, for each loss and its input."""
 
-    @jax.jit
+    @as_users_jit
     def each(inputs):
         results = []
         for loss, x in zip(losses, inputs, strict=True):
@@ -173,7 +174,7 @@ def test_L3_a_row_without_mass(loss):
 
 def checked(function):
     """The message that checkify has for a call, or None."""
-    run = jax.jit(checkify.checkify(jax.jit(function)))
+    run = as_users_jit(checkify.checkify(jax.jit(function)))
     return lambda *args: run(*args)[0].get()
 
 
@@ -516,7 +517,7 @@ def test_N2_every_derivative_at_minus_inf(loss):
     """Forward and reverse agree, in logits and labels; the Hessian has no NaN."""
     x, q = jnp.array([-INF, 0.0, 1.0, 0.5]), jnp.array([0.0, 1.0, 0.0, 0.0])
 
-    @jax.jit
+    @as_users_jit
     def derivatives(x, q):
         forward = jax.jacfwd(loss, (0, 1))(x, q)
         backward = jax.jacrev(loss, (0, 1))(x, q)
@@ -648,7 +649,7 @@ def test_N6_a_masked_class_holds_anything(loss):
     """1e38, inf or NaN there: loss and gradient as without that class."""
     x, labels, mask = spread(3, 5), jnp.array([0, 1, 4]), np.arange(5) != 3
 
-    @jax.jit
+    @as_users_jit
     def both(x):
         value, pull = jax.vjp(lambda x: loss(x, labels, class_mask=mask), x)
         return value, pull(jnp.ones_like(value))[0]
@@ -667,7 +668,7 @@ def test_N7_nothing_left_to_average(loss):
     """0 with gradient 0: all ignored, all masked, all weights 0, no rows at all."""
     x, ignored = spread(2, 5), jnp.full(2, -100)
 
-    @jax.jit
+    @as_users_jit
     def every(x):
         def mean(labels, **options):
             return jax.value_and_grad(
@@ -735,7 +736,7 @@ def test_N9_derivatives_of_the_sigmoid_focal_loss(label):
     def loss(z, gamma):
         return jxent.sigmoid_focal_loss(z, jnp.float32(label), gamma=gamma)
 
-    @jax.jit
+    @as_users_jit
     @partial(jax.vmap, in_axes=(None, 0))
     @partial(jax.vmap, in_axes=(0, None))
     def all_of(z, gamma):
@@ -761,7 +762,7 @@ def test_N9_derivatives_of_the_softmax_focal_loss():
             logits = jnp.stack([z, 0 * z, 1 + 0 * z])
             return jxent.softmax_focal_loss(logits, y, gamma=gamma)
 
-        @jax.jit
+        @as_users_jit
         @partial(jax.vmap, in_axes=(None, 0))
         @partial(jax.vmap, in_axes=(0, None))
         def all_of(z, gamma, loss=loss):
@@ -788,7 +789,7 @@ def test_N10_targets_of_0(divergence):
     general = divergence is jxent.generalized_kl_divergence
     same(value, math.log(2))
     for jacobian in (jax.jacfwd, jax.jacrev):
-        in_q, in_t = jax.jit(jacobian(divergence, (0, 1)))(log_q, t)
+        in_q, in_t = as_users_jit(jacobian(divergence, (0, 1)))(log_q, t)
         same(in_q, [-0.5, 0.5, 0.0] if general else [-1.0, 0.0, 0.0])
         assert not jnp.any(jnp.isnan(in_t))
         same(in_t[0], math.log(2) + (0 if general else 1), rtol=1e-5)
@@ -802,7 +803,7 @@ def test_N10_log_targets_of_minus_inf():
     divergence = jxent.kl_divergence_with_log_targets
     same(divergence(log_q, log_t), math.log(2))
     for jacobian in (jax.jacfwd, jax.jacrev):
-        in_q, in_t = jax.jit(jacobian(divergence, (0, 1)))(log_q, log_t)
+        in_q, in_t = as_users_jit(jacobian(divergence, (0, 1)))(log_q, log_t)
         same(in_q, [-1.0, 0.0, 0.0])
         same(in_t, [math.log(2) + 1, 0.0, 0.0])
 
@@ -865,7 +866,7 @@ ALL_OPTIONS: dict[str, Any] = {
 
 def test_R1_micro_batches_add_up_to_the_global_mean():
     """With total_weight as normalizer; a mean of means is something else."""
-    loss = jax.jit(
+    loss = as_users_jit(
         jax.value_and_grad(partial(cross_entropy, **ALL_OPTIONS, reduction="mean"))
     )
     mean, grad = loss(BATCH, LABELS, weights=WEIGHTS)
@@ -898,9 +899,9 @@ def test_R1_devices_add_up_to_the_global_mean():
             batch_axis_name="batch",
         )
 
-    got = jax.jit(jax.value_and_grad(mean))(BATCH, LABELS, WEIGHTS)
+    got = as_users_jit(jax.value_and_grad(mean))(BATCH, LABELS, WEIGHTS)
     loss = partial(cross_entropy, **ALL_OPTIONS, weights=WEIGHTS, reduction="mean")
-    expected = jax.jit(jax.value_and_grad(loss))(BATCH, LABELS)
+    expected = as_users_jit(jax.value_and_grad(loss))(BATCH, LABELS)
     same(got[0], expected[0])
     same(got[1], expected[1])
 
@@ -1105,7 +1106,7 @@ def test_P4_no_second_array_of_the_logits_size(loss):
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32)
     mean = partial(loss, reduction="mean")
     for function in (mean, jax.value_and_grad(mean)):
-        compiled = jax.jit(function).lower(x, labels).compile()
+        compiled = as_users_jit(function).lower(x, labels).compile()
         memory = compiled.memory_analysis()
         assert memory is not None
         assert memory.temp_size_in_bytes < rows * classes * 4 / 20

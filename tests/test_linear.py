@@ -17,6 +17,7 @@ from jax.experimental import checkify
 
 import jxent
 from tests import oracles
+from tests.compiling import as_users_jit
 
 
 class Layout(NamedTuple):
@@ -781,7 +782,7 @@ def test_error_does_not_grow_with_the_blocks(layout, dtype, rng):
     truth = true_loss(hidden, kernel, ids)
 
     def errors(f):
-        got = jax.jit(jax.value_and_grad(f, (0, 1)))(hidden, kernel, ids)
+        got = as_users_jit(jax.value_and_grad(f, (0, 1)))(hidden, kernel, ids)
         pairs = zip(jax.tree.leaves(got), jax.tree.leaves(truth), strict=True)
         return np.array(
             [
@@ -832,7 +833,7 @@ def test_a_confident_token_keeps_its_gradient(layout, dtype):
     assert np.all(missing < 1e-3)
 
     def errors(f):
-        value, slope = jax.jit(jax.value_and_grad(f))(hidden, kernel)
+        value, slope = as_users_jit(jax.value_and_grad(f))(hidden, kernel)
         error = np.diag(np.asarray(slope, np.float64)) + missing
         return value, np.linalg.norm(error), np.max(np.abs(error / missing))
 
@@ -968,7 +969,7 @@ TEMPORARY_MIB = {  # the logits take 16, a gradient of the kernel 2
 def test_the_logits_are_never_held(layout, program):
     """No array of N · V elements in the compiled program, and few temporaries."""
     f = PROGRAMS[program](wide_loss(layout))
-    compiled = jax.jit(f).lower(*shapes_of()).compile()
+    compiled = as_users_jit(f).lower(*shapes_of()).compile()
     assert largest_array(str(compiled.as_text())) < ROWS * CLASSES // 4
     memory = compiled.memory_analysis()
     assert memory is not None
@@ -980,7 +981,7 @@ def test_the_logits_are_never_held(layout, program):
 def test_the_kernel_is_never_cast_whole(layout):
     """A float32 kernel under bfloat16 hidden states: no copy of it in bfloat16."""
     f = jax.value_and_grad(wide_loss(layout), (0, 1))
-    compiled = jax.jit(f).lower(*shapes_of(jnp.bfloat16)).compile()
+    compiled = as_users_jit(f).lower(*shapes_of(jnp.bfloat16)).compile()
     text = str(compiled.as_text())
     assert largest_array(text) < ROWS * CLASSES // 4
     for shape in ((FEATURES, CLASSES), (CLASSES, FEATURES)):

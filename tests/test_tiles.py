@@ -15,15 +15,7 @@ from jax import lax
 
 import jxent
 from tests import oracles
-
-
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
+from tests.compiling import as_users_jit
 
 
 def close(got, wanted, tolerance=1e-11):
@@ -148,8 +140,8 @@ def test_heads_in_every_order(name, x64, rng):
         both = jax.value_and_grad(total, (0, 1))
         return f(*point), jax.jvp(both, point, direction)
 
-    got = quick_jit(functools.partial(every_order, tiled))(point)
-    close(got, quick_jit(functools.partial(every_order, whole))(point))
+    got = jax.jit(functools.partial(every_order, tiled))(point)
+    close(got, jax.jit(functools.partial(every_order, whole))(point))
 
 
 @pytest.mark.parametrize(("rows", "tile"), [(7, 3), (4, 4), (2, 5), (3, 1), (0, 2)])
@@ -162,7 +154,7 @@ def test_sizes(rows, tile, x64, rng):
         f = lambda params: run(loss, tile, params, rows)
         return f(params), jax.grad(lambda p: weighed(f(p)))(params)
 
-    close(quick_jit(functools.partial(both, tiled))(), both(whole))
+    close(jax.jit(functools.partial(both, tiled))(), both(whole))
 
 
 def test_gradient_of_a_gradient(x64, rng):
@@ -184,8 +176,8 @@ def test_gradient_of_a_gradient(x64, rng):
         )
 
     base = normal(rng, FEATURES, CLASSES)
-    got = quick_jit(functools.partial(twice, tiled))(base)
-    close(got, quick_jit(functools.partial(twice, whole))(base))
+    got = jax.jit(functools.partial(twice, tiled))(base)
+    close(got, jax.jit(functools.partial(twice, whole))(base))
 
 
 def test_vmap_and_scan(x64, rng):
@@ -212,7 +204,7 @@ def test_vmap_and_scan(x64, rng):
             jax.jvp(gradient, (first,), (second,)),
         )
 
-    close(quick_jit(functools.partial(both, tiled))(), both(whole))
+    close(jax.jit(functools.partial(both, tiled))(), both(whole))
 
 
 def test_closed_over_tracers_have_gradients(x64, rng):
@@ -229,7 +221,7 @@ def test_closed_over_tracers_have_gradients(x64, rng):
 
     scale = jnp.float64(1.5)
     got, wanted = (functools.partial(total, run) for run in (tiled, whole))
-    close(quick_jit(jax.value_and_grad(got))(scale), jax.value_and_grad(wanted)(scale))
+    close(jax.jit(jax.value_and_grad(got))(scale), jax.value_and_grad(wanted)(scale))
     close(jax.jvp(got, (scale,), (scale,)), jax.jvp(wanted, (scale,), (scale,)))
 
 
@@ -252,8 +244,8 @@ def test_where_changes_nothing_but_the_work(x64, rng):
         point = params, hidden
         return f(*point), jax.jvp(gradient, point, point)
 
-    got = quick_jit(both)(rows["ids"] >= 0, rows["hidden"])
-    close(got, quick_jit(functools.partial(both, None))(rows["hidden"]))
+    got = jax.jit(both)(rows["ids"] >= 0, rows["hidden"])
+    close(got, jax.jit(functools.partial(both, None))(rows["hidden"]))
 
 
 def test_tiles_of_dropped_rows_are_not_run():
@@ -306,7 +298,7 @@ def test_error_does_not_grow_with_the_tiles(rng):
 
     def error(run, tile):
         f = functools.partial(run, loss, tile)
-        slope = jax.jit(jax.grad(f))(kernel, (hidden, ids))
+        slope = as_users_jit(jax.grad(f))(kernel, (hidden, ids))
         assert slope.dtype == jnp.bfloat16
         gap = np.asarray(slope, np.float64) - truth
         return np.linalg.norm(gap) / np.linalg.norm(truth)
@@ -352,7 +344,7 @@ def test_one_tile_of_logits_at_a_time(order):
         "reverse-reverse": reverse_reverse,
     }[order]
     compiled = (
-        jax.jit(f)
+        as_users_jit(f)
         .lower(
             jax.ShapeDtypeStruct((features, classes), jnp.float32),
             jax.ShapeDtypeStruct((rows, features), jnp.float32),
