@@ -245,7 +245,6 @@ def test_the_gradient_of_any_mass(batch):
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-@pytest.mark.parametrize("garbage", [0.0, np.nan, np.inf, -np.inf, 1e38])
 @pytest.mark.parametrize(
     ("hot", "drop"),
     [
@@ -257,14 +256,11 @@ def test_the_gradient_of_any_mass(batch):
     ],
     ids=lambda x: x if isinstance(x, str) else ("ids", "distributions")[x],
 )
-def test_padded_equals_unpadded(hot, drop, garbage, reduction, batch):
+def test_padded_equals_unpadded(hot, drop, reduction, batch):
     """N rows and M dropped rows of garbage give what the N rows give alone."""
     x, y, q = batch
     labels = q if hot else y
     weights = np.array([1.0, 0.5, 2.0, 0.5, 1.0, 3.0])
-    padding = np.full((3, CLASSES), garbage)
-    wide_x = np.concatenate([x, padding])
-    wide_labels = np.concatenate([q, padding] if hot else [y, [-100, 99, 2**31 - 1]])
     wide_weights = np.concatenate([weights, [2, np.nan, np.inf]])
     extra = {}
     if drop == "where":
@@ -272,9 +268,9 @@ def test_padded_equals_unpadded(hot, drop, garbage, reduction, batch):
     elif drop == "weights":
         wide_weights[ROWS:] = 0
     else:
-        wide_labels[ROWS:] = -100
         wide_weights[ROWS:] = 2
         extra["ignore_index"] = -100
+    ids = [-100] * 3 if drop == "ignore_index" else [-100, 99, 2**31 - 1]
     options = {"class_weights": WEIGHTS, "label_smoothing": 0.1, "z_loss": 0.01}
 
     @jax.jit
@@ -288,12 +284,17 @@ def test_padded_equals_unpadded(hot, drop, garbage, reduction, batch):
         return value, pull(jnp.cos(jnp.arange(value.size)).reshape(value.shape))[0]
 
     value, gradient = run(x, labels, weights)
-    got, slope = run(wide_x, wide_labels, wide_weights, **extra)
-    close(got[:ROWS] if reduction == "none" else got, value)
-    close(slope[:ROWS], gradient)
-    assert not np.any(slope[ROWS:])
-    if reduction == "none":
-        assert not np.any(got[ROWS:])
+    for garbage in (0.0, np.nan, np.inf, -np.inf, 1e38):
+        padding = np.full((3, CLASSES), garbage)
+        wide_labels = np.concatenate([labels, padding if hot else ids])
+        got, slope = run(
+            np.concatenate([x, padding]), wide_labels, wide_weights, **extra
+        )
+        close(got[:ROWS] if reduction == "none" else got, value)
+        close(slope[:ROWS], gradient)
+        assert not np.any(slope[ROWS:])
+        if reduction == "none":
+            assert not np.any(got[ROWS:])
 
 
 @pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
