@@ -28,19 +28,17 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator
 from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
 import jxent
+from command_line import add_shared, new_parser, positive, progress
+from pictures import ABOVE, BLUE, GREY, MIST, ORANGE, PEACH, SKY, picture
 
 
 CLASSES = 10
@@ -151,17 +149,13 @@ def train(
         curves.held_out.append(float(evaluate(examined, held_out).loss))
 
     record()
-    running = np.log(CLASSES)
-    total = args.epochs * steps
-    with tqdm(total=total, unit="step", disable=args.no_progress) as bar:
+    with progress(args.epochs * steps, args) as bar:
         for _ in range(args.epochs):
             order = rng.permutation(examples)[: steps * args.batch_size]
             for rows in order.reshape(steps, -1):
                 batch = Digits(training.images[rows], training.labels[rows])
                 loss = train_step(learner, optimizer, batch, args.label_smoothing)
-                running = 0.9 * running + 0.1 * float(loss)
-                bar.set_postfix_str(f"loss {running:.3f} nats", refresh=False)
-                bar.update()
+                bar(float(loss))
             record()
     return curves
 
@@ -201,28 +195,6 @@ def reliability(
 
 
 # Picture ------------------------------------------------------------------------------
-
-
-BLUE, ORANGE, GREY = "#2f6690", "#e4572e", "#6b7280"
-SKY, PEACH, MIST = "#a9c9e3", "#f7b267", "#e5e7eb"
-STYLE = {
-    "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 32,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "legend.frameon": False,
-    "legend.borderaxespad": 0.2,
-    "legend.borderpad": 0.2,
-    "legend.handlelength": 1.4,
-    "legend.columnspacing": 1.4,
-    "hatch.linewidth": 1.2,
-}
-ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1.01), "ncols": 3}  # of a legend
 
 
 def draw_curves(axes: Axes, curves: Curves) -> None:
@@ -316,9 +288,7 @@ def draw(
     bins: Reliability,
 ) -> None:
     """The three panels, side by side."""
-    with rc_context(STYLE):
-        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-        figure = Figure(figsize=(16, 5.4), layout=layout)
+    with picture(output, 16, 5.4) as figure:
         grid = figure.add_gridspec(4, 3, wspace=0.06)
         draw_curves(figure.add_subplot(grid[:, 0]), curves)
         draw_confusion(
@@ -326,34 +296,24 @@ def draw(
         )
         above = figure.add_subplot(grid[:3, 2])
         draw_reliability(above, figure.add_subplot(grid[3, 2], sharex=above), bins)
-        figure.savefig(output, format="png", dpi=150)
 
 
 # Command line -------------------------------------------------------------------------
 
 
-def positive(text: str) -> int:
-    """A whole number from 1 up."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
-    return number
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Train a small convolutional network on scikit-learn's digits.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = new_parser("Train a small convolutional network on scikit-learn's digits.")
     add = parser.add_argument
     add("--epochs", type=positive, default=40, help="passes over the training images")
     add("--batch-size", type=positive, default=64, help="images per step")
     add("--learning-rate", type=float, default=3e-3, help="AdamW's, at the start")
     add("--label-smoothing", type=float, default=0.05, help="between 0 and 1")
-    add("--seed", type=int, default=0, help="of parameters, dropout and order")
-    add("--output", type=Path, default=Path("digits.png"), help="the picture, a PNG")
-    add("--smoke", action="store_true", help="three epochs only, to see that it runs")
-    add("--no-progress", action="store_true", help="without the progress bar")
+    add_shared(
+        parser,
+        output="digits.png",
+        seed="of parameters, dropout and order",
+        smoke="three epochs only",
+    )
     args = parser.parse_args(argv)
     if args.smoke:
         args.epochs = 3
@@ -362,7 +322,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     training, held_out = load_data()
     model = Classifier(nnx.Rngs(args.seed))
     curves = train(model, training, held_out, args)

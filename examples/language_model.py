@@ -36,14 +36,12 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
-from tqdm import tqdm
 
 import jxent
+from command_line import add_shared, new_parser, positive, progress
+from pictures import ABOVE, BLUE, GREY, ORANGE, SKY, picture
 
 
 CONTEXT = 64  # tokens in a window
@@ -196,14 +194,12 @@ def train(
     orders = [rng.permutation(len(text.training)) for _ in range(args.epochs)]
     rows = np.stack(orders)[:, : steps // args.epochs * args.batch_size]
     batches = text.training[rows.reshape(steps, args.batch_size)]
-    running = 0.0
     curves = Curves([], [0], [float(evaluate(model, text.held_out))])
-    with tqdm(batches, unit="step", disable=args.no_progress) as bar:
-        for step, tokens in enumerate(bar, 1):
+    with progress(steps, args) as bar:
+        for step, tokens in enumerate(batches, 1):
             loss = float(train_step(model, optimizer, tokens))
-            running = loss if step == 1 else 0.9 * running + 0.1 * loss
             curves.training.append(loss)
-            bar.set_postfix_str(f"loss {running:.3f} nats", refresh=False)
+            bar(loss)
             if step % max(1, steps // 4) == 0 or step == steps:
                 curves.steps.append(step)
                 curves.held_out.append(float(evaluate(model, text.held_out)))
@@ -268,26 +264,6 @@ def memory_of(model: LanguageModel, optimizer: nnx.Optimizer, windows: int) -> M
 # Picture ------------------------------------------------------------------------------
 
 
-BLUE, ORANGE, GREY, SKY = "#2f6690", "#e4572e", "#6b7280", "#a9c9e3"
-STYLE = {
-    "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 32,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "legend.frameon": False,
-    "legend.borderaxespad": 0.2,
-    "legend.borderpad": 0.2,
-    "legend.handlelength": 1.4,
-    "legend.columnspacing": 1.4,
-}
-ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1.01), "ncols": 3}  # of a legend
-
-
 def draw_curves(
     axes: Axes, curves: Curves, unigram: float, tokens_per_step: int
 ) -> None:
@@ -341,48 +317,34 @@ def draw(
     tokens_per_step: int,
 ) -> None:
     """The two panels, side by side."""
-    with rc_context(STYLE):
-        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-        figure = Figure(figsize=(13, 5.4), layout=layout)
+    with picture(output, 13, 5.4) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
         draw_curves(left, curves, unigram, tokens_per_step)
         draw_memory(right, table)
-        figure.savefig(output, format="png", dpi=150)
 
 
 # Command line -------------------------------------------------------------------------
 
 
-def positive(text: str) -> int:
-    """A whole number from 1 up."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
-    return number
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Train a small language model with a vocabulary of 131,072.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = new_parser("Train a small language model with a vocabulary of 131,072.")
     add = parser.add_argument
     add("--epochs", type=positive, default=1, help="passes over the training text")
     add("--batch-size", type=positive, default=8, help="windows of 64 tokens per step")
     add("--blocks", type=positive, default=1, help="of attention and dense layers")
     add("--learning-rate", type=float, default=5e-3, help="Adam's, at its highest")
     add("--prompt", default="The", help="what the model continues")
-    add("--seed", type=int, default=0, help="of parameters, order and writing")
-    output = Path("language_model.png")
-    add("--output", type=Path, default=output, help="the picture, a PNG")
-    add("--smoke", action="store_true", help="four steps only, to see that it runs")
-    add("--no-progress", action="store_true", help="without the progress bar")
+    add_shared(
+        parser,
+        output="language_model.png",
+        seed="of parameters, order and writing",
+        smoke="four steps only",
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer()
     text = load_data(tokenizer)
     counts = np.bincount(np.asarray(text.training).ravel(), minlength=tokenizer.n_words)

@@ -1,11 +1,14 @@
 """Every example runs to its end, prints its figures and draws its picture."""
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -128,3 +131,53 @@ class TestLanguageModel:
         assert done.returncode == 0, done.stderr
         assert "--prompt" in done.stdout
         assert "(default: 0.005)" in done.stdout
+
+
+class Played(NamedTuple):
+    """What a short run of an example gave."""
+
+    out: str
+    losses: list[float]  # the bar's
+    panels: list[float]  # the share of ink in each panel of the picture, side by side
+
+
+@pytest.fixture
+def play(tmp_path, capsys):
+    """Runs an example here, which saves a process, with jax as a user finds it."""
+
+    def play(name: str, *arguments: str, panels: int) -> Played:
+        output = tmp_path / f"{name}.png"
+        options = ["--smoke", "--seed=1", f"--output={output}", *arguments]
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            importlib.import_module(name).main(options)
+        done = capsys.readouterr()
+        assert done.out.endswith(f"{output}\n")
+        pixels = imread(output)
+        assert pixels.shape[0] > 600
+        ink = np.any(pixels[..., :3] < 0.95, axis=-1)
+        return Played(
+            done.out,
+            [float(x) for x in re.findall(r"loss ([\d.]+) nats", done.err)],
+            [panel.mean() for panel in np.array_split(ink, panels, axis=1)],
+        )
+
+    return play
+
+
+@pytest.mark.parametrize("name", ["breast_cancer"])
+def test_help(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(name).main(["--help"])
+    out = capsys.readouterr().out
+    assert "--no-progress" in out
+    assert f"(default: {name}.png)" in " ".join(out.split())
+
+
+def test_breast_cancer(play):
+    out, losses, panels = play("breast_cancer", panels=2)
+    assert number(out, r"held-out accuracy +([\d.]+)%") > 90
+    assert number(out, r"malignant tumours found +([\d.]+)%") > 80
+    assert number(out, r"benign tumours spared +([\d.]+)%") > 90
+    assert 0.02 < number(out, r"held-out cross-entropy +([\d.]+) nats") < 0.3
+    assert losses[-1] < losses[0] / 1.5
+    assert all(0.01 < panel < 0.6 for panel in panels)
