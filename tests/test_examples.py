@@ -164,7 +164,7 @@ def play(tmp_path, capsys):
     return play
 
 
-@pytest.mark.parametrize("name", ["breast_cancer"])
+@pytest.mark.parametrize("name", ["breast_cancer", "textbook"])
 def test_help(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         importlib.import_module(name).main(["--help"])
@@ -179,5 +179,19 @@ def test_breast_cancer(play):
     assert number(out, r"malignant tumours found +([\d.]+)%") > 80
     assert number(out, r"benign tumours spared +([\d.]+)%") > 90
     assert 0.02 < number(out, r"held-out cross-entropy +([\d.]+) nats") < 0.3
+    assert losses[-1] < losses[0] / 1.5
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_textbook(play):
+    out, losses, panels = play("textbook", panels=2)
+    worked = re.findall(r"  (-?\d\.\d{5})  ? ?(-?\d\.\d{5})\n", out)
+    assert len(worked) == 19
+    for by_hand, library in worked:
+        assert float(library) == pytest.approx(float(by_hand), abs=1e-5)
+    assert number(out, r"a fair die, ln 6 +[\d.]+ +([\d.]+)\n") == 1.79176
+    assert number(out, r"farthest from jax.grad +(\S+)\n") < 1e-6
+    assert number(out, r"held-out cross-entropy +([\d.]+) nats") < 0.4
+    assert number(out, r"held-out accuracy +([\d.]+)%") > 80
     assert losses[-1] < losses[0] / 1.5
     assert all(0.01 < panel < 0.6 for panel in panels)
