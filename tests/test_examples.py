@@ -164,7 +164,7 @@ def play(tmp_path, capsys):
     return play
 
 
-@pytest.mark.parametrize("name", ["breast_cancer", "textbook"])
+@pytest.mark.parametrize("name", ["breast_cancer", "textbook", "classic_mistakes"])
 def test_help(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         importlib.import_module(name).main(["--help"])
@@ -194,4 +194,30 @@ def test_textbook(play):
     assert number(out, r"held-out cross-entropy +([\d.]+) nats") < 0.4
     assert number(out, r"held-out accuracy +([\d.]+)%") > 80
     assert losses[-1] < losses[0] / 1.5
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_classic_mistakes(play):
+    out, losses, panels = play("classic_mistakes", panels=3)
+    told = {
+        name.strip(): [float(x) for x in numbers.split()]
+        for name, numbers in re.findall(r"\n(\D{36})([\d. ]+)(?=\n)", out)
+    }
+    assert len(told) == 5
+    for name in (
+        "A softmax layer before the loss",
+        "A mixture's probabilities as logits",
+    ):
+        mistake, right, floor, *_ = told[name]
+        assert floor == 1.4612  # ln(e + 9) − 1
+        assert right < mistake > floor
+    mistake, right, floor, *_ = told["A sigmoid layer before the loss"]
+    assert 0.5 < floor < 0.6
+    assert right < mistake > floor - 0.05  # of one batch, with yes where all have some
+    mistake, right, *_ = told["Padding counted"]
+    assert mistake < right
+    mistake, right, worth, best = told["A mean of micro-batches' means"]
+    assert mistake < right < 3.4
+    assert best < worth
+    assert losses[0] > 2
     assert all(0.01 < panel < 0.6 for panel in panels)
