@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from jax.experimental import topologies
 from jax.sharding import (
     AxisType,
     NamedSharding,
@@ -13,6 +14,7 @@ from jax.sharding import (
 )
 
 import jxent
+from benchmarks.communication import Moved, Step, compiled, of_paper
 
 
 BATCH, TOKENS, FEATURES, CLASSES = 8, 4, 4, 24
@@ -110,15 +112,6 @@ def all_orders(f, arrays, directions):
     return jax.jvp(slopes, (x,), (directions,))
 
 
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
-
-
 def on_mesh(way, f, inputs, outputs):
     """A function of split arrays; with `manual` names inside a shard_map over them."""
     mesh = jax.make_mesh(way.mesh, ("data", "model"), axis_types=(way.kind,) * 2)
@@ -139,7 +132,7 @@ def on_mesh(way, f, inputs, outputs):
         put = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))
         arrays = jax.tree.map(put, arrays, inputs)
         with jax.set_mesh(mesh):
-            return quick_jit(f)(*arrays)
+            return jax.jit(f)(*arrays)
 
     return run
 
@@ -158,9 +151,11 @@ def of_one_device(kind):
         rng = np.random.default_rng(1)
         directions = {k: rng.normal(size=arrays[k].shape) for k in names}
         f = functools.partial(mean_loss, implementation="materialized")
-        wanted = quick_jit(functools.partial(all_orders, f))(arrays, directions)
+        wanted = jax.jit(functools.partial(all_orders, f))(arrays, directions)
     return arrays, directions, wanted
 
+
+# Numbers ----------------------------------------------------------------------------
 
 CASES = [
     *((way, of, "ids", (8, 3)) for way in WAYS for of in IMPLEMENTATIONS),
@@ -188,3 +183,117 @@ def test_every_order(way, implementation, kind, block_sizes, x64):
         way, functools.partial(all_orders, f), inputs, ((P(), inputs[1]),) * 2
     )
     close(run(arrays, directions), wanted)
+
+
+def test_padded_vocabulary(x64):
+    """Kernel columns that class_mask forbids: the numbers of the head without them."""
+    arrays, _, _ = of_one_device("ids")
+    del arrays["class_mask"]
+    real = CLASSES - 2
+    parts = {"kernel": (..., slice(real)), "bias": slice(real)}
+    parts |= {"class_weights": slice(real)}
+    unpadded = arrays | {k: arrays[k][at] for k, at in parts.items()}
+
+    def run(arrays, **options):
+        f = lambda kernel: mean_loss(arrays | {"kernel": kernel}, **options)
+        return jax.value_and_grad(f)(arrays["kernel"])
+
+    value, gradient = jax.jit(run)(unpadded)
+    padded = arrays | {"class_mask": np.arange(CLASSES) < real}
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        f = functools.partial(run, implementation="streamed", **NAMES)
+        got, slope = jax.jit(f)(padded)
+    close(got, value)
+    close(slope[:, :real], gradient)
+    assert not np.any(slope[:, real:])
+
+
+def test_rows_that_do_not_divide_stay_whole(x64):
+    """And no mesh in context: that of the arrays is found, without jit, too."""
+    arrays, _, _ = of_one_device("ids")
+    split = ("kernel", "bias", "class_weights", "class_mask")
+    odd = {k: x if k in split else x[:7] for k, x in arrays.items()}
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    specs = specs_of(WAYS["classes alone"])
+    placed = {
+        k: jax.device_put(x, NamedSharding(mesh, specs[k])) for k, x in odd.items()
+    }
+    f = functools.partial(mean_loss, implementation="streamed")
+    close(f(placed, **NAMES), f(odd))
+
+
+# What is compiled ---------------------------------------------------------------------
+
+STEP = Step(tokens=1024, features=64, classes=4096, data=2, model=4, width=4)
+TILE = 128  # rows of a tile, the least that is planned
+
+
+LIBTPU = {  # a compiler alone, beside others: it need not look for its chips
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}
+
+
+def check_sent(sent: list[Moved], step: Step, implementation: str, forward: bool):
+    """One maximum and one sum of statistics; the gradients of hidden and of kernel."""
+    wanted = of_paper(step)
+    assert {m.operation for m in sent} == {"all-reduce"}
+    numbers, small = [], 0
+    for m in sent:
+        for shape in m.shapes:
+            if shape:
+                numbers.append((m.in_loop, m.devices, int(np.prod(shape))))
+            else:
+                small += 1
+                assert not m.in_loop
+    rows = step.tokens // step.data
+    tiled = implementation == "tiled" and not forward
+    each = TILE if tiled else rows
+    expected = [(tiled, step.model, each)] * 3  # maximum, sum, the label's logit
+    assert small <= 3  # Σ loss, Σ 1, and which tiles there are to compute
+    if not forward:
+        expected += [
+            (False, step.model, rows * step.features),
+            (False, step.data, step.features * step.classes // step.model),
+        ]
+    assert sorted(numbers) == sorted(expected)
+    reductions = [m for m in sent if m.shapes[0] == (each,)]
+    assert [len(m.shapes) for m in reductions] == [1, 2]
+    if not tiled:
+        total = sum(m.sent for m in sent)
+        if forward:
+            total += wanted["hidden gradient"] + wanted["kernel gradient"]
+        assert total == sum(wanted.values())
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["forward", "gradient"])
+@pytest.mark.parametrize("implementation", ["streamed", "tiled"])
+def test_what_devices_send(implementation, forward):
+    """No logits and no kernel: what is sent is what is on paper."""
+    sent = compiled(STEP, implementation, forward=forward)
+    check_sent(sent, STEP, implementation, forward)
+
+
+@pytest.mark.parametrize("implementation", ["streamed", "tiled"])
+def test_a_kernel_split_over_the_batch_axis_is_gathered_once(implementation):
+    """As FSDP splits it: one gather and one reduction, none of them in a loop."""
+    sent = compiled(STEP, implementation, features="data")
+    gathers = [m for m in sent if m.operation == "all-gather"]
+    whole = STEP.features * STEP.classes // STEP.model
+    assert [(m.numbers, m.devices, m.in_loop) for m in gathers] == [(whole, 2, False)]
+    check_sent([m for m in sent if m not in gathers], STEP, implementation, False)
+
+
+@pytest.mark.parametrize("implementation", ["streamed", "tiled"])
+def test_what_chips_send(implementation, monkeypatch):
+    """The same, compiled for a TPU v5e of 2×4 chips that need not be there."""
+    pytest.importorskip("libtpu")
+    for name, value in LIBTPU.items():
+        monkeypatch.setenv(name, value)
+    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
+    step = STEP._replace(width=2)
+    sent = compiled(step, implementation, topology.devices)
+    check_sent(sent, step, implementation, forward=False)
