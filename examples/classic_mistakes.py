@@ -20,8 +20,8 @@ draws classic_mistakes.png.
 A loss on logits takes the softmax itself. Given probabilities, it cannot fall below
 what the logits 1, 0, …, 0 cost: ln(e + K − 1) − 1 with K classes, its floor. The first
 three mistakes learn all the same, later or less, while what they report looks hopeless;
-other seeds leave some classes unlearnt. The last two report less than the right version,
-and are worth less.
+other seeds leave some classes unlearnt. The last two report less than the right
+version, and are worth less.
 """
 
 import argparse
