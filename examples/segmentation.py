@@ -9,7 +9,15 @@ the true class of every pixel is known: background, one of ten digits, or undeci
 thin edge of a stroke, which is labelled 255 and ignored. Held out are 1,000 digits and
 the right third of both photographs. It draws segmentation.png: the loss, and masks.
 
-TEXT
+    held-out mean IoU, 11 classes   79.60%
+    held-out background IoU         99.33%
+    held-out pixels right           98.67%
+      of the digits' pixels         87.57%
+    held-out cross-entropy          0.0435 nats
+    picture                         segmentation.png
+
+IoU is the share of pixels that are of a class and found to be, in those that are or are
+found to be; its mean over classes does not let the background drown the rest.
 """
 
 import argparse
@@ -80,16 +88,16 @@ def compose(
 # Model --------------------------------------------------------------------------------
 
 # Kernels of shape (out, in, height, width), as lax takes images of (batch, channels,
-# height, width): down to an eighth of the size, and up again beside what was passed.
+# height, width). What a digit is, is seen at an eighth of the size; where its ink is,
+# at the full size. The logits are the sum of both.
 SHAPES = {
     "down2": (16, 3, 5, 5),
     "down4": (32, 16, 3, 3),
     "down8": (64, 32, 3, 3),
-    "deep": (64, 64, 3, 3),
-    "deeper": (64, 64, 3, 3),
-    "up4": (32, 96, 3, 3),
-    "up2": (16, 48, 3, 3),
-    "logits": (CLASSES, 19, 1, 1),
+    "deep": (64, 64, 5, 5),
+    "what": (CLASSES, 64, 1, 1),
+    "ink": (16, 3, 3, 3),
+    "where": (CLASSES, 16, 1, 1),
 }
 
 
@@ -110,19 +118,13 @@ def logits_of(parameters: dict[str, tuple[Array, Array]], images: Array) -> Arra
         kernel, bias = parameters[name]
         return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME") + bias
 
-    def beside(x: Array, passed: Array) -> Array:
-        doubled = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
-        return jnp.concatenate([doubled, passed], axis=1)
-
     images = 4 * images - 1  # about 0, of variance about 1
-    half = jax.nn.relu(conv("down2", images, 2))
-    quarter = jax.nn.relu(conv("down4", half, 2))
-    eighth = jax.nn.relu(conv("down8", quarter, 2))
-    eighth = jax.nn.relu(conv("deep", eighth))
-    eighth = jax.nn.relu(conv("deeper", eighth))
-    up = jax.nn.relu(conv("up4", beside(eighth, quarter)))
-    up = jax.nn.relu(conv("up2", beside(up, half)))
-    return conv("logits", beside(up, images))
+    x = jax.nn.relu(conv("down2", images, 2))
+    x = jax.nn.relu(conv("down4", x, 2))
+    x = jax.nn.relu(conv("down8", x, 2))
+    what = conv("what", jax.nn.relu(conv("deep", x)))
+    where = conv("where", jax.nn.relu(conv("ink", images)))
+    return where + jax.image.resize(what, where.shape, "linear")
 
 
 # Training -----------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def train(
             parameters, state, value = step(parameters, state, next(training))
             curves.training.append(float(value))
             bar(curves.training[-1])
-            if count % max(1, args.steps // 10) == 0:
+            if count % max(1, args.steps // 20) == 0:
                 curves.steps.append(count)
                 curves.held_out.append(float(evaluate(parameters, held_out).loss))
     return parameters, curves
@@ -256,7 +258,7 @@ def draw_masks(
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = new_parser("Find the handwritten digits in photographs, pixel by pixel.")
     add = parser.add_argument
-    add("--steps", type=positive, default=400, help="of training")
+    add("--steps", type=positive, default=700, help="of training")
     add("--batch-size", type=positive, default=16, help="scenes per step")
     add("--learning-rate", type=float, default=4e-3, help="Adam's, at the start")
     add(
@@ -293,17 +295,17 @@ def main(argv: list[str] | None = None) -> None:
     kept = held_out.labels != IGNORED
     right = (predicted == held_out.labels)[kept]
     ink = held_out.labels[kept] > 0
-    print(f"held-out mean IoU, 11 classes  {overlap.mean():7.2%}")
-    print(f"held-out background IoU        {overlap[0]:7.2%}")
-    print(f"held-out pixels right          {right.mean():7.2%}")
-    print(f"  of the digits' pixels        {right[ink].mean():7.2%}")
-    print(f"held-out cross-entropy         {curves.held_out[-1]:7.4f} nats")
+    print(f"held-out mean IoU, 11 classes   {overlap.mean():7.2%}")
+    print(f"held-out background IoU         {overlap[0]:7.2%}")
+    print(f"held-out pixels right           {right.mean():7.2%}")
+    print(f"  of the digits' pixels         {right[ink].mean():7.2%}")
+    print(f"held-out cross-entropy          {curves.held_out[-1]:7.4f} nats")
     with picture(args.output, 17, 5.8) as figure:
         left, right = figure.subfigures(1, 2, width_ratios=(1, 2))
         draw_curves(left.subplots(), curves)
         title = f"Held-out scenes: mean IoU {overlap.mean():.2f} over 11 classes"
         draw_masks(right, held_out, predicted, title)
-    print(f"picture                        {args.output}")
+    print(f"picture                         {args.output}")
 
 
 if __name__ == "__main__":

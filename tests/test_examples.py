@@ -164,7 +164,17 @@ def play(tmp_path, capsys):
     return play
 
 
-@pytest.mark.parametrize("name", ["breast_cancer", "textbook", "classic_mistakes"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "breast_cancer",
+        "textbook",
+        "classic_mistakes",
+        "mnist_linen",
+        "segmentation",
+        "policy_gradient",
+    ],
+)
 def test_help(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         importlib.import_module(name).main(["--help"])
@@ -220,4 +230,38 @@ def test_classic_mistakes(play):
     assert mistake < right < 3.4
     assert best < worth
     assert losses[0] > 2
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_mnist_linen(play):
+    out, losses, panels = play("mnist_linen", panels=2)
+    assert number(out, r"held-out accuracy +([\d.]+)%") > 50
+    assert 0.1 < number(out, r"held-out cross-entropy +([\d.]+) nats") < 1.6
+    assert losses[-1] < losses[0]
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_segmentation(play):
+    out, losses, panels = play("segmentation", panels=3)
+    assert number(out, r"held-out background IoU +([\d.]+)%") > 50
+    mean = number(out, r"held-out mean IoU, 11 classes +([\d.]+)%")
+    assert 5 < mean <= 100
+    assert number(out, r"held-out pixels right +([\d.]+)%") > 50
+    assert 0 < number(out, r"held-out cross-entropy +([\d.]+) nats") < 2
+    assert losses[-1] < losses[0]
+    assert all(0.01 < panel < 0.8 for panel in panels)
+
+
+def test_policy_gradient(play):
+    out, _, panels = play("policy_gradient", panels=2)
+    assert number(out, r"with every sequence, weighted +(\S+) of its length") < 1e-5
+    fair = number(out, r"sampled sequences +([\d.]+)°")
+    assert fair < number(out, r"with a mean of their means +([\d.]+)°") < 60
+    before, after, ideal = (
+        number(out, rf"\n +{name} +([\d.]+)\n")
+        for name in ("before", "after", "after, by the exact gradient")
+    )
+    assert before < 0.05
+    assert after > 2 * before
+    assert ideal > 2 * before
     assert all(0.01 < panel < 0.6 for panel in panels)
