@@ -1058,6 +1058,24 @@ def test_a_name_that_shard_map_does_not_bind(argument):
     assert str(error.value) == unknown_axis(argument, "model", ["batch", "vocab"])
 
 
+@pytest.mark.parametrize("implementation", ["streamed", "tiled", "materialized"])
+def test_classes_that_do_not_divide_over_the_mesh(implementation):
+    with jax.set_mesh(mesh()), pytest.raises(ValueError, match="divide") as error:
+        jxent.linear_softmax_cross_entropy(
+            floats(4, 3),
+            floats(3, 7),
+            ints(4),
+            reduction="mean",
+            implementation=implementation,
+            class_axis_name="vocab",
+        )
+    assert str(error.value) == (
+        "linear_softmax_cross_entropy: expected classes that divide evenly over the 2 "
+        "devices of mesh axes ('vocab',), got 7. Pad the kernel by 1 classes, and give "
+        "a class_mask that is False for them."
+    )
+
+
 # What is not refused ------------------------------------------------------------------
 
 

@@ -141,6 +141,20 @@ class Played(NamedTuple):
     panels: list[float]  # the share of ink in each panel of the picture, side by side
 
 
+def test_sharded_language_model(tmp_path):
+    """8 devices of the processor's own, and the losses of one."""
+    done = run("sharded_language_model.py", "--smoke", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no accelerators: 8 devices made of the processor" in done.stdout
+    table = re.findall(r"\n +(?:step +\d|held out) +([\d.]+) +([\d.]+) ", done.stdout)
+    assert len(table) == 4
+    for one, mesh in table:
+        assert float(mesh) == pytest.approx(float(one), abs=3e-5)
+    ((one, mesh),) = re.findall(r"\n +state +(\d+) +(\d+)\n", done.stdout)
+    assert int(mesh) < int(one) / 3
+    assert imread(tmp_path / "sharded_language_model.png").shape[0] > 600
+
+
 @pytest.fixture
 def play(tmp_path, capsys):
     """Runs an example here, which saves a process, with jax as a user finds it."""
