@@ -185,6 +185,36 @@ def test_every_order(way, implementation, kind, block_sizes, x64):
     close(run(arrays, directions), wanted)
 
 
+@pytest.mark.parametrize("way", ["manual 2x4", "automatic", "explicit"])
+def test_statistics_of_rows(way, x64):
+    """What log-probability and entropy are made of, the argmax, and their slopes."""
+    way, (arrays, _, _) = WAYS[way], of_one_device("ids")
+    taken = ("hidden", "kernel", "bias", "ids", "class_mask", "temperature")
+    arrays = {k: arrays[k] for k in taken}
+
+    def run(arrays, **options):
+        def f(hidden):
+            s = call(
+                arrays | {"hidden": hidden},
+                jxent.linear_softmax_statistics,
+                entropy=True,
+                argmax=True,
+                **options,
+            )
+            return (s.lse, s.log_prob, s.entropy), s.argmax
+
+        results, pull, argmax = jax.vjp(f, arrays["hidden"], has_aux=True)
+        return results, argmax, pull(results)
+
+    specs = {k: specs_of(way)[k] for k in taken}
+    rows = specs["hidden"]
+    f = functools.partial(
+        run, implementation="streamed", block_sizes=(8, 3), **way.names
+    )
+    got = on_mesh(way, f, (specs,), ((rows,) * 3, rows, (rows,)))(arrays)
+    close(got, jax.jit(functools.partial(run, implementation="materialized"))(arrays))
+
+
 def test_padded_vocabulary(x64):
     """Kernel columns that class_mask forbids: the numbers of the head without them."""
     arrays, _, _ = of_one_device("ids")

@@ -72,13 +72,21 @@ def linear_softmax_cross_entropy(
       their own dtype. Errors do not grow with the number of blocks. Rows that
       ignore_index, where or a weight of 0 drops may hold anything, and whole blocks of
       them are skipped when the program runs. Every derivative exists, forward and
-      reverse, to any order, in each implementation. Arrays split over a mesh belong
-      inside `jax.shard_map`, with class_axis_name and batch_axis_name: outside of it
-      the loops would gather them, and with explicit axes refuse them.
+      reverse, to any order, in each implementation.
+
+      Outside of `jax.shard_map`, on arrays that a mesh splits, the head enters it
+      itself: over the axes that class_axis_name and batch_axis_name name, and over
+      explicit axes by the arrays' types, without names. Rows and classes stay where
+      they are; a kernel that is split over the rows' axes as well is gathered once. An
+      automatic axis that splits an array and is not named is left to the compiler,
+      which may gather blocks inside of the loops. Of automatic axes batch_axis_name
+      means those of the first axis of rows; where it does not divide, every device has
+      all rows. block_sizes and the plan are those of one device.
 
     Raises:
       As `softmax_cross_entropy`; ValueError also where hidden, kernel and bias do not
-      fit, or block_sizes or implementation are not among the above.
+      fit, block_sizes or implementation are not among the above, or the classes do not
+      divide over their devices: pad the kernel, and give a class_mask.
 
     Example:
       >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
@@ -111,6 +119,7 @@ def linear_softmax_log_prob(
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "..."]:
@@ -119,7 +128,7 @@ def linear_softmax_log_prob(
         log p_y = z_y − log Σ_c exp(z_c),   z = hidden @ kernel + bias
 
     Args:
-      hidden, kernel, bias, vocab_axis, block_sizes: as in
+      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
         `linear_softmax_cross_entropy`.
       labels: integer class ids (actions, tokens), of hidden's shape without its last
         axis.
@@ -163,6 +172,7 @@ def linear_softmax_entropy(
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "..."]:
@@ -171,7 +181,7 @@ def linear_softmax_entropy(
         H = −Σ_c p_c log p_c,   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, bias, vocab_axis, block_sizes: as in
+      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
         `linear_softmax_cross_entropy`.
       where, class_mask, logit_soft_cap, temperature, class_axis_name: as in
         `softmax_cross_entropy`.
@@ -217,6 +227,7 @@ def linear_softmax_statistics(
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
     entropy: bool = False,
     argmax: bool = False,
     block_sizes: BlockSizes | None = None,
@@ -227,7 +238,7 @@ def linear_softmax_statistics(
         shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
 
     Args:
-      hidden, kernel, bias, vocab_axis, block_sizes: as in
+      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
         `linear_softmax_cross_entropy`.
       labels, where, class_weights, class_mask, ignore_index, logit_soft_cap,
         temperature, class_axis_name, entropy, argmax: as in `softmax_statistics`.

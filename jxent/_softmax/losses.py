@@ -66,7 +66,7 @@ def softmax_cross_entropy(
       class_axis_name: the mesh axis (or axes) that the classes are split over, inside
         `jax.shard_map`. Labels stay global ids. Per-class arguments are split alike.
       batch_axis_name: the mesh axes that the rows are split over: the mean and the sum
-        run over them too.
+        run over them too. Outside of `shard_map` arrays in memory need neither name.
       return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
