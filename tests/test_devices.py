@@ -1,6 +1,7 @@
 """The fused head on meshes: in every way of splitting it the numbers of one device."""
 
 import functools
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import (
 )
 
 import jxent
-from benchmarks.communication import Moved, Step, compiled, of_paper
+from benchmarks.communication import Moved, Step, compiled, of_paper, table
 
 
 BATCH, TOKENS, FEATURES, CLASSES = 8, 4, 4, 24
@@ -305,6 +306,10 @@ def test_what_devices_send(implementation, forward):
     """No logits and no kernel: what is sent is what is on paper."""
     sent = compiled(STEP, implementation, forward=forward)
     check_sent(sent, STEP, implementation, forward)
+
+
+def test_the_table_of_the_readme():
+    assert table() in Path(__file__).parents[1].joinpath("README.md").read_text()
 
 
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
