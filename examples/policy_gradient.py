@@ -101,13 +101,16 @@ class Policy(nnx.Module):
 @nnx.jit(static_argnames="sequences")
 def sample(policy: Policy, key: Array, sequences: int) -> Sequences:
     """Written token by token; after END comes END."""
-    tokens = jnp.full((sequences, LENGTH), END)
-    going = jnp.ones(sequences, bool)
-    for at in range(LENGTH):
+
+    def write(at: int, so_far: tuple[Array, Array]) -> tuple[Array, Array]:
+        tokens, going = so_far
         logits = policy(tokens)[:, at]
         token = jax.random.categorical(jax.random.fold_in(key, at), logits)
         token = jnp.where(going, token, END)
-        tokens, going = tokens.at[:, at].set(token), going & (token != END)
+        return tokens.at[:, at].set(token), going & (token != END)
+
+    nothing = jnp.full((sequences, LENGTH), END), jnp.ones(sequences, bool)
+    tokens, _ = jax.lax.fori_loop(0, LENGTH, write, nothing)
     return judge(tokens)
 
 
@@ -192,8 +195,25 @@ def weighted_error(
     return float(jnp.linalg.norm(apart) / jnp.linalg.norm(flat(truth.gradient)))
 
 
+class Sums(NamedTuple):
+    """Gradients of a micro-batch. What both are divided by, an angle does not see."""
+
+    over_tokens: Array
+    of_means: Array  # each sequence divided by its own number of tokens
+
+
+@nnx.jit
+def sampled_sums(
+    policy: Policy, key: Array, baseline: Array, entropy_weight: float
+) -> Sums:
+    batch = sample(policy, key, 256)
+    given = batch, baseline, entropy_weight, jnp.ones(())
+    own = 1 / jnp.sum(batch.chosen, axis=1, keepdims=True)
+    return Sums(flat(gradient(policy, *given)), flat(gradient(policy, *given, own)))
+
+
 class Angles(NamedTuple):
-    """Degrees from the exact gradient, the means of four runs."""
+    """Degrees from the exact gradient, the means of several runs."""
 
     sequences: list[float]  # how many were sampled
     global_mean: list[float]
@@ -201,29 +221,30 @@ class Angles(NamedTuple):
 
 
 def sampled_angles(
-    policy: Policy, everything: Sequences, chunks: int, args: argparse.Namespace
+    policy: Policy,
+    everything: Sequences,
+    runs: int,
+    chunks: int,
+    args: argparse.Namespace,
 ) -> Angles:
-    """Sums over micro-batches: their gradients, and apart from these their tokens."""
+    """Of the gradients summed over ever more micro-batches of 256 sequences."""
     truth = exact(policy, everything, args.entropy_weight)
     target = flat(truth.gradient)
 
     def one_run(key: Array) -> Angles:
-        sums = tokens = means = 0
+        total = Sums(0, 0)
         angles = Angles([], [], [])
         for chunk in range(1, chunks + 1):
-            batch = sample(policy, jax.random.fold_in(key, chunk), 256)
-            given = batch, truth.reward, args.entropy_weight, jnp.ones(())
-            sums += flat(gradient(policy, *given))
-            tokens += jxent.total_weight(batch.tokens, where=batch.chosen)
-            own = 1 / jnp.sum(batch.chosen, axis=1, keepdims=True)
-            means += flat(gradient(policy, *given, own))
+            at = jax.random.fold_in(key, chunk)
+            more = sampled_sums(policy, at, truth.reward, args.entropy_weight)
+            total = jax.tree.map(jnp.add, total, more)
             if chunk & (chunk - 1) == 0:  # a power of two
                 angles.sequences.append(256 * chunk)
-                angles.global_mean.append(angle(sums / tokens, target))
-                angles.mean_of_means.append(angle(means / (256 * chunk), target))
+                angles.global_mean.append(angle(total.over_tokens, target))
+                angles.mean_of_means.append(angle(total.of_means, target))
         return angles
 
-    keys = jax.random.split(jax.random.key(args.seed + 1), 4)
+    keys = jax.random.split(jax.random.key(args.seed + 1), runs)
     return Angles(*np.mean([one_run(key) for key in keys], axis=0).tolist())
 
 
@@ -286,13 +307,14 @@ def follow_exact(
     policy: Policy, everything: Sequences, args: argparse.Namespace
 ) -> Curve:
     """The same steps down the exact gradient."""
+    update = nnx.jit(lambda optimizer, *given: optimizer.update(*given))
     optimizer = nnx.Optimizer(policy, optax.adam(args.learning_rate), wrt=nnx.Param)
     curve = Curve([], [])
     for step in range(args.steps + 1):
         told = exact(policy, everything, args.entropy_weight)
         curve.steps.append(step)
         curve.reward.append(float(told.reward))
-        optimizer.update(policy, told.gradient)
+        update(optimizer, policy, told.gradient)
     return curve
 
 
@@ -365,8 +387,8 @@ def main(argv: list[str] | None = None) -> None:
     everything = every_sequence()
     policy = Policy(nnx.Rngs(args.seed))
     error = weighted_error(policy, everything, args.entropy_weight)
-    chunks = 4 if args.smoke else 64
-    angles = sampled_angles(policy, everything, chunks, args)
+    runs, chunks = (1, 16) if args.smoke else (4, 64)
+    angles = sampled_angles(policy, everything, runs, chunks, args)
     ideal = follow_exact(Policy(nnx.Rngs(args.seed)), everything, args)
     curve = train(policy, everything, args)
 

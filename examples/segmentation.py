@@ -9,12 +9,12 @@ the true class of every pixel is known: background, one of ten digits, or undeci
 thin edge of a stroke, which is labelled 255 and ignored. Held out are 1,000 digits and
 the right third of both photographs. It draws segmentation.png: the loss, and masks.
 
-    held-out mean IoU, 11 classes   79.60%
-    held-out background IoU         99.33%
-    held-out pixels right           98.67%
-      of the digits' pixels         87.57%
-    held-out cross-entropy          0.0435 nats
-    picture                         segmentation.png
+    held-out mean IoU, 11 classes    79.60%
+    held-out background IoU          99.33%
+    held-out pixels right            98.67%
+      of the digits' pixels          87.57%
+    held-out cross-entropy           0.0435 nats
+    picture                          segmentation.png
 
 IoU is the share of pixels that are of a class and found to be, in those that are or are
 found to be; its mean over classes does not let the background drown the rest.
@@ -305,7 +305,7 @@ def main(argv: list[str] | None = None) -> None:
         draw_curves(left.subplots(), curves)
         title = f"Held-out scenes: mean IoU {overlap.mean():.2f} over 11 classes"
         draw_masks(right, held_out, predicted, title)
-    print(f"picture                         {args.output}")
+    print(f"picture                          {args.output}")
 
 
 if __name__ == "__main__":
