@@ -1,59 +1,142 @@
-"""Interleaved timing, and what the compiler reports."""
+"""Programs and what the compiler says of them; interleaved timing."""
 
+import itertools
+import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from tqdm import tqdm
+
+
+class Prepared(NamedTuple):
+    """A call that is ready to be timed, and what was learnt on the way."""
+
+    call: Callable[[], Any]
+    numbers: dict[str, Any]
 
 
 class Timing(NamedTuple):
-    """Seconds a call: the median, and the middle half of the rounds."""
+    """Seconds a call: the median, the middle half of the rounds, and their number."""
 
     median: float
     low: float
     high: float
+    rounds: int
 
 
-def interleaved(
-    calls: Mapping[str, Callable[[], Any]], *, rounds: int, title: str, repeat: int = 1
-) -> dict[str, Timing]:
-    """Times the calls in turn, round after round, so that drift meets all alike.
+def program(function: Callable[..., Any], arguments: Iterable[Any]) -> Prepared:
+    """`function` compiled ahead of time, so that no call is timed with its compiler."""
+    arguments = tuple(arguments)
+    start = time.perf_counter()
+    traced = jax.jit(function).trace(*arguments)
+    middle = time.perf_counter()
+    compiled = traced.lower().compile()
+    numbers = {
+        "trace_s": middle - start,
+        "compile_s": time.perf_counter() - middle,
+        **compiler_numbers(compiled),
+    }
+    return Prepared(lambda: compiled(*arguments), numbers)
 
-    Each round starts one call later, so that no call always follows the same one. With
-    `repeat` a turn is that many calls in a row, and the last one is waited for.
+
+def compiler_numbers(compiled: Any) -> dict[str, Any]:
+    """Temporary memory, and traffic and collectives where there are any.
+
+    A compiler counts the body of a loop once, so that its traffic and roofline time
+    say nothing of a program with loops; they are left out of it.
     """
-    for call in calls.values():
-        for _ in range(2):
-            jax.block_until_ready(call())
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    turns = list(calls.items())
-    for _ in tqdm(range(rounds), desc=title, leave=False):
-        turns.append(turns.pop(0))
-        for name, call in turns:
-            start = time.perf_counter()
-            for _ in range(repeat - 1):
-                call()
-            jax.block_until_ready(call())
-            seconds[name].append((time.perf_counter() - start) / repeat)
-    timings = {}
-    for name, values in seconds.items():
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        timings[name] = Timing(median, low, high)
-    return timings
-
-
-def temporary_mib(compiled: Any) -> float:
-    """Memory beyond inputs and outputs, from the compiler's own report."""
-    return compiled.memory_analysis().temp_size_in_bytes / 2**20
-
-
-def traffic_gib(compiled: Any) -> float | None:
-    """Bytes moved between memory and chip, where the compiler tells (on a TPU)."""
+    text = compiled.as_text() or ""
+    numbers: dict[str, Any] = {}
+    memory = compiled.memory_analysis()
+    if memory is not None:
+        numbers["temporary_bytes"] = memory.temp_size_in_bytes
+    numbers["collectives"] = collectives(text)
     cost = compiled.cost_analysis()
     if isinstance(cost, list):
         cost = cost[0] if cost else None
-    moved = (cost or {}).get("bytes accessed")
-    return None if moved is None else moved / 2**30
+    # Where a compiler has no model of its device, as on a CPU, it has no roofline time
+    # either, and its bytes are those of the program's text.
+    modelled = bool(cost) and cost.get("optimal_seconds", 0) > 0
+    if modelled and not re.search(r"\bwhile\(", text):
+        numbers["traffic_bytes"] = cost["bytes accessed"]
+        numbers["roofline_s"] = cost["optimal_seconds"]
+    return numbers
+
+
+# An asynchronous one by its end, whose type is that of the result.
+_COLLECTIVE = re.compile(
+    r"= (?P<type>\(?[a-z]\w*\[.*?) (?P<name>all-reduce|all-gather|reduce-scatter|"
+    r"all-to-all|collective-permute)(?:-done)?\("
+)
+_ARRAY = re.compile(r"\b[a-z]+(\d+)\w*\[([\d,]*)\]")
+
+
+def collectives(text: str) -> str:
+    """ "2 all-reduce (0.25 MiB)": what a compiled program sends, by the results' size.
+
+    A collective in a loop counts once.
+    """
+    count, moved = Counter[str](), Counter[str]()
+    for match in _COLLECTIVE.finditer(text):
+        count[match["name"]] += 1
+        for bits, sizes in _ARRAY.findall(match["type"]):
+            elements = 1
+            for size in filter(None, sizes.split(",")):
+                elements *= int(size)
+            moved[match["name"]] += elements * int(bits) // 8
+    return ", ".join(
+        f"{n} {name} ({moved[name] / 2**20:.2f} MiB)"
+        for name, n in sorted(count.items())
+    )
+
+
+def stopwatch(call: Callable[[], Any], repeat: int = 1) -> Callable[[], float]:
+    """Seconds of one call among `repeat` in a row, of which the last is waited for."""
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        for _ in range(repeat - 1):
+            call()
+        jax.block_until_ready(call())
+        return (time.perf_counter() - start) / repeat
+
+    return seconds
+
+
+def interleaved(
+    watches: Mapping[Any, Callable[[], float]],
+    *,
+    seconds: float,
+    at_most: int = 50,
+) -> dict[Any, Timing]:
+    """Reads the watches in turn, round after round, so that drift meets all alike.
+
+    Each round starts one later, so that no one always follows the same other. There are
+    as many rounds as fit into `seconds`, but 3 at least, and 1 where seconds is 0.
+    """
+    at_least = 3 if seconds else 1
+    for watch in watches.values():
+        watch()  # to warm up
+    values: dict[Any, list[float]] = {name: [] for name in watches}
+    turns = list(watches)
+    start = time.perf_counter()
+    for done in itertools.count(1):
+        turns.append(turns.pop(0))
+        for name in turns:
+            values[name].append(watches[name]())
+        spent = time.perf_counter() - start
+        if done >= at_most or (
+            done >= at_least and spent * (done + 1) / done > seconds
+        ):
+            break
+    return {name: summary(v) for name, v in values.items()}
+
+
+def summary(values: list[float]) -> Timing:
+    if len(values) < 2:
+        return Timing(values[0], values[0], values[0], 1)
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Timing(median, low, high, len(values))

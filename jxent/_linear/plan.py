@@ -260,7 +260,7 @@ def linear_softmax_plan(
       tiled (1024, 131072)
 
     Source:
-      Measured: `python -m benchmarks linear`.
+      Measured: `python -m benchmarks --suite linear`.
 
     See also:
       `linear_softmax_cross_entropy`.

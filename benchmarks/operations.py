@@ -1,0 +1,158 @@
+"""What each operation takes, and its derivatives."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import (
+    NamedSharding,
+    PartitionSpec as P,
+)
+
+from . import truth
+from .case import Case
+
+
+Loss = Callable[..., Any]
+
+# Every option: class weights, ignored labels, smoothing and z-loss.
+SMOOTHING, Z_LOSS, IGNORED = 0.1, 1e-4, -100
+EVERY_OPTION = {"label_smoothing": SMOOTHING, "z_loss": Z_LOSS}
+
+
+class Operation(NamedTuple):
+    """Arguments of a loss by name, its truth, and where the arguments are split."""
+
+    arguments: tuple[str, ...]
+    truth: Loss
+    differentiated: tuple[int, ...] = (0,)
+
+
+_head = Operation(("hidden", "kernel", "labels"), truth.head, (0, 1))
+_every = functools.partial(truth.logits, **EVERY_OPTION)
+
+OPERATIONS = {
+    # Means over the rows.
+    "logits": Operation(("logits", "labels"), truth.logits),
+    "logits, every option": Operation(("logits", "labels", "class_weights"), _every),
+    "head": _head,
+    "head, every option": Operation(
+        ("hidden", "kernel", "labels", "class_weights"),
+        functools.partial(truth.head, **EVERY_OPTION),
+        (0, 1),
+    ),
+    "head, embedding table": Operation(
+        ("hidden", "table", "labels"), truth.table_head, (0, 1)
+    ),
+    "head, by blocks": _head,
+    "head, ignored": _head,
+    # On a mesh.
+    "logits, split": Operation(("logits", "labels"), truth.logits),
+    "head, split": _head,
+    # One loss per row.
+    "rows": Operation(("logits", "labels"), truth.rows),
+    "rows, distributions": Operation(("logits", "distributions"), truth.distributions),
+    "rows, sigmoid": Operation(("logits", "one_hot"), truth.sigmoid),
+    # No loss at all.
+    "import": Operation((), truth.rows),
+}
+
+SPLIT = {
+    "logits": P("data", "model"),
+    "hidden": P("data", None),
+    "kernel": P(None, "model"),
+    "labels": P("data"),
+    "class_weights": P("model"),
+}
+
+
+def widths(dtype: str) -> tuple[str, str]:
+    """The dtypes of hidden and kernel."""
+    return ("bfloat16", "float32") if dtype == "mixed" else (dtype, dtype)
+
+
+def _array(name: str, case: Case) -> jax.Array:
+    """An argument as it is in training: logits of a plausible spread."""
+    rows, features, classes = case.shape
+    key = functools.partial(jax.random.fold_in, jax.random.key(0))
+    low, high = widths(case.dtype)
+    normal = functools.partial(jax.random.normal, dtype=jnp.float32)
+    if name == "logits":
+        return (3 * normal(key(0), (rows, classes))).astype(low)
+    if name == "hidden":
+        return normal(key(1), (rows, features)).astype(low)
+    if name in ("kernel", "table"):
+        kernel = normal(key(2), (features, classes)) / features**0.5
+        return (kernel.T if name == "table" else kernel).astype(high)
+    if name == "class_weights":
+        return jax.random.uniform(key(3), (classes,), minval=0.5, maxval=1.5)
+    labels = jax.random.randint(key(4), (rows,), 0, classes)
+    if name == "labels":
+        dropped = jax.random.uniform(key(5), (rows,)) < case.ignored
+        return jnp.where(dropped, IGNORED, labels)
+    if name == "one_hot":
+        return jax.nn.one_hot(labels, classes, dtype=low)
+    return jax.nn.softmax(normal(key(6), (rows, classes))).astype(low)
+
+
+def arrays(case: Case) -> tuple[jax.Array, ...]:
+    """The case's arguments, made in one compiled call."""
+    names = OPERATIONS[case.operation].arguments
+    return jax.jit(lambda: tuple(_array(name, case) for name in names))()
+
+
+def split(case: Case, mesh: jax.sharding.Mesh) -> tuple[NamedSharding, ...]:
+    """Rows over data, classes over model."""
+    names = OPERATIONS[case.operation].arguments
+    return tuple(NamedSharding(mesh, SPLIT[name]) for name in names)
+
+
+def _of(loss: Loss, operation: Operation, arguments: tuple[Any, ...]) -> Loss:
+    """The loss as a function of the differentiated arguments alone."""
+
+    def function(*some):
+        whole = list(arguments)
+        for i, x in zip(operation.differentiated, some, strict=True):
+            whole[i] = x
+        return loss(*whole)
+
+    return function
+
+
+def _directional(loss: Loss, operation: Operation, *, second: bool) -> Loss:
+    """The derivative, or that of the gradient, in the direction of the point itself."""
+
+    def function(*arguments):
+        point = tuple(arguments[i] for i in operation.differentiated)
+        f = _of(loss, operation, arguments)
+        if second:
+            f = jax.grad(f, tuple(range(len(point))))
+        return jax.jvp(f, point, point)
+
+    return function
+
+
+def _per_example(loss: Loss, operation: Operation) -> Loss:
+    """Each row's own gradient in the kernel, as private training clips it."""
+
+    def of_row(hidden, kernel, label):
+        return jax.grad(loss, 1)(hidden[None], kernel, label[None])
+
+    del operation
+    return jax.vmap(of_row, in_axes=(0, None, 0))
+
+
+DERIVATIVES: dict[str, Callable[[Loss, Operation], Loss]] = {
+    "forward": lambda loss, _: loss,
+    "value and gradient": lambda loss, op: jax.value_and_grad(loss, op.differentiated),
+    "jvp": functools.partial(_directional, second=False),
+    "hessian-vector product": functools.partial(_directional, second=True),
+    "per-example gradients": _per_example,
+}
+
+
+def derived(case: Case, loss: Loss) -> Loss:
+    """What is compiled for a case: the loss, or its derivative."""
+    return DERIVATIVES[case.derivative](loss, OPERATIONS[case.operation])

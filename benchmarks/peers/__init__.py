@@ -1,0 +1,37 @@
+"""Whom jxent is measured beside: one adapter each, of the same few names.
+
+    NAME        as tables print it
+    MODULE      what is imported, "" for none
+    available() whether it can be
+    LOSSES      operation → variant → a function of the operation's arguments
+    prepare     optional: how a call is made ready, where it is no JAX function
+
+A function of LOSSES imports its library itself, so that a library that is not there
+still says which measurements lack it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from ..operations import Loss
+from . import by_hand, jax_cce, jxent, keras, optax, products, tokamax, torch
+
+
+class Peer(Protocol):
+    NAME: str
+    MODULE: str
+    LOSSES: Mapping[str, Mapping[str, Loss]]
+
+    def available(self) -> bool: ...
+
+
+PEERS: dict[str, Peer] = {
+    "jxent": cast(Any, jxent),
+    "optax": cast(Any, optax),
+    "by-hand": cast(Any, by_hand),
+    "products": cast(Any, products),
+    "torch": cast(Any, torch),
+    "keras": cast(Any, keras),
+    "tokamax": cast(Any, tokamax),
+    "jax-cce": cast(Any, jax_cce),
+}

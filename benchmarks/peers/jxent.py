@@ -1,0 +1,131 @@
+"""jxent itself: what is planned for each shape, and each implementation by name."""
+
+import functools
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+import jxent
+
+from .. import operations
+from ..case import Case
+from ..operations import EVERY_OPTION, IGNORED, SPLIT, widths
+
+
+NAME, MODULE = "jxent", "jxent"
+SPLIT_AXES = {"class_axis_name": "model", "batch_axis_name": "data"}
+
+
+def available() -> bool:
+    return True
+
+
+def mean(logits, labels, **options):
+    return jxent.softmax_cross_entropy(logits, labels, reduction="mean", **options)
+
+
+def logits_every(logits, labels, class_weights):
+    return mean(
+        logits,
+        labels,
+        class_weights=class_weights,
+        ignore_index=IGNORED,
+        **EVERY_OPTION,
+    )
+
+
+def head(hidden, kernel, labels, *, blocks=1, **options):
+    """With `blocks` of rows where the layout is tiled, of classes where it is not."""
+    if blocks > 1:
+        tiled = options["implementation"] == "tiled"
+        size = -(-(hidden.shape[0] if tiled else kernel.shape[1]) // blocks)
+        options["block_sizes"] = (size, None) if tiled else (None, size)
+    return jxent.linear_softmax_cross_entropy(
+        hidden, kernel, labels, reduction="mean", **options
+    )
+
+
+def head_every(hidden, kernel, labels, class_weights, **options):
+    return head(
+        hidden,
+        kernel,
+        labels,
+        class_weights=class_weights,
+        ignore_index=IGNORED,
+        **EVERY_OPTION,
+        **options,
+    )
+
+
+def _in(implementation, loss=head, **options):
+    return functools.partial(loss, implementation=implementation, **options)
+
+
+def head_in_shard_map(hidden, kernel, labels, **options):
+    """The same inside the `shard_map` that the call outside of it enters by itself."""
+    return jax.shard_map(
+        functools.partial(head, **SPLIT_AXES, **options),
+        in_specs=tuple(SPLIT[x] for x in ("hidden", "kernel", "labels")),
+        out_specs=P(),
+    )(hidden, kernel, labels)
+
+
+def derived(case: Case, loss):
+    """Planned for what is compiled for, where that is not where JAX runs."""
+    given = getattr(loss, "keywords", {})
+    if case.platform and case.shape.features and "blocks" not in given:
+        data, model = case.mesh or (1, 1)
+        rows, features, classes = case.shape
+        low, high = widths(case.dtype)
+        plan = jxent.linear_softmax_plan(
+            jax.ShapeDtypeStruct((-(-rows // data), features), low),
+            jax.ShapeDtypeStruct((features, -(-classes // model)), high),
+            reduction="mean",
+            # Of classes that are split, one number is streamed.
+            implementation=given.get(
+                "implementation", "streamed" if case.mesh else None
+            ),
+            platform=case.platform,
+        )
+        sizes = {"implementation": plan.implementation, "block_sizes": plan.block_sizes}
+        loss = functools.partial(loss, **sizes)
+    return operations.derived(case, loss)
+
+
+LOSSES = {
+    "logits": {"": mean},
+    "logits, every option": {"": logits_every},
+    "head": {
+        "": head,
+        "materialized": _in("materialized"),
+        "tiled": _in("tiled"),
+        "streamed": _in("streamed"),
+    },
+    "head, every option": {
+        "": head_every,
+        "tiled": _in("tiled", head_every),
+        "streamed": _in("streamed", head_every),
+    },
+    "head, embedding table": {
+        "": functools.partial(head, vocab_axis=0),
+        "streamed": _in("streamed", vocab_axis=0),
+    },
+    "head, by blocks": {
+        f"{layout} in {n}": _in(layout, blocks=n)
+        for layout in ("tiled", "streamed")
+        for n in (4, 16, 64)
+    },
+    "head, ignored": {
+        "": functools.partial(head, ignore_index=IGNORED),
+        "streamed": _in("streamed", ignore_index=IGNORED),
+    },
+    "head, split": {
+        "plain jit": functools.partial(head, **SPLIT_AXES),
+        "shard_map": head_in_shard_map,
+    },
+    "logits, split": {"plain jit": mean},
+    "rows": {"": jxent.softmax_cross_entropy},
+    "rows, distributions": {"": jxent.softmax_cross_entropy},
+    "rows, sigmoid": {"": jxent.sigmoid_binary_cross_entropy},
+    "import": {"": None},
+}

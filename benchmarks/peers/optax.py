@@ -1,0 +1,87 @@
+"""Optax behind the cast to float32 that training code puts before it."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+
+from ..operations import IGNORED, SMOOTHING, Z_LOSS
+
+
+NAME, MODULE = "Optax", "optax"
+
+
+def available() -> bool:
+    return importlib.util.find_spec(MODULE) is not None
+
+
+def rows(logits, labels):
+    import optax
+
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def logits(logits, labels):
+    return rows(logits.astype(jnp.float32), labels).mean()
+
+
+def logits_every(logits, labels, class_weights):
+    """The options as they are written with Optax: one-hot, smoothed, masked."""
+    import optax
+
+    logits = logits.astype(jnp.float32)
+    kept = labels != IGNORED
+    ids = jnp.where(kept, labels, 0)
+    targets = optax.smooth_labels(jax.nn.one_hot(ids, logits.shape[-1]), SMOOTHING)
+    losses = optax.softmax_cross_entropy(logits, targets * class_weights)
+    weights = class_weights[ids] * kept
+    losses = losses * kept + Z_LOSS * weights * jax.nn.logsumexp(logits, -1) ** 2
+    return jnp.sum(losses) / jnp.sum(weights)
+
+
+def product(hidden, kernel):
+    """Float32 logits of a product in hidden's dtype, as a layer of it has them."""
+    return (hidden @ kernel.astype(hidden.dtype)).astype(jnp.float32)
+
+
+def head(hidden, kernel, labels):
+    kept = labels != IGNORED
+    losses = rows(product(hidden, kernel), jnp.where(kept, labels, 0))
+    return jnp.sum(losses * kept) / jnp.sum(kept)
+
+
+def head_every(hidden, kernel, labels, class_weights):
+    return logits_every(product(hidden, kernel), labels, class_weights)
+
+
+def head_table(hidden, table, labels):
+    return head(hidden, table.T, labels)
+
+
+def distributions(logits, targets):
+    import optax
+
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def sigmoid(logits, targets):
+    import optax
+
+    return optax.sigmoid_binary_cross_entropy(logits, targets)
+
+
+LOSSES = {
+    "logits": {"": logits},
+    "logits, every option": {"": logits_every},
+    "head": {"materialized": head},
+    "head, every option": {"materialized": head_every},
+    "head, embedding table": {"materialized": head_table},
+    "head, by blocks": {"materialized": head},
+    "head, ignored": {"materialized": head},
+    "head, split": {"materialized": head},
+    "logits, split": {"": logits},
+    "rows": {"": rows},
+    "rows, distributions": {"": distributions},
+    "rows, sigmoid": {"": sigmoid},
+    "import": {"": None},
+}

@@ -1,0 +1,241 @@
+"""The README's numbers from the stored runs: none of them is typed by hand.
+
+Between `<!-- benchmarks: NAME -->` and `<!-- end -->` stands what a function makes.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import tables
+from .record import Record, Results, load
+
+
+REPOSITORY = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+GRADIENT = "value and gradient"
+
+
+@functools.cache
+def _results(name: str) -> Results:
+    return load(RESULTS / name)
+
+
+def find(results: Results, suite: str, name: str, **of: Any) -> Record:
+    """The one record of a peer's variant, "Optax" or "jxent, streamed"."""
+    found = [
+        r
+        for r in results.records
+        if r.suite == suite
+        and r.name == name
+        and all(getattr(r, k) == v for k, v in of.items())
+    ]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} records of {suite}: {name}, {of}")
+    return found[0]
+
+
+def _machine(results: Results) -> str:
+    device, versions = results.device, results.versions
+    return f"{device['cores']} cores ({device['kind']}, jax {versions['jax']})"
+
+
+def _times(r: Record, unit: Record, strong: bool) -> str:
+    """As a ratio, and for the unit of the ratios itself in seconds."""
+    if r.seconds is None:
+        return r.status
+    if r == unit:
+        return f"1 ({tables.duration(r.seconds)})"
+    text = tables.ratio(r.seconds, unit.seconds)
+    return f"**{text}**" if strong else text
+
+
+def _row(label: str, cells: Sequence[Record], units: Sequence[Record]) -> list[str]:
+    strong = label.startswith("jxent")
+    times = [_times(r, u, strong) for r, u in zip(cells, units, strict=True)]
+    memory = tables.shown(cells[-1].temporary_bytes, tables.size)
+    return [f"**{label}**" if strong else label, *times, memory]
+
+
+HEAD = ("", "forward", "value and gradient", "temporary memory, with gradient")
+
+
+def dense() -> str:
+    results = _results("cpu")
+    of = {"rows": 2048, "classes": 32768, "dtype": "float32"}
+    derivatives = ("forward", GRADIENT)
+
+    def both(name: str, operation: str) -> list[Record]:
+        return [
+            find(results, "dense", name, operation=operation, derivative=d, **of)
+            for d in derivatives
+        ]
+
+    plain, every = "logits", "logits, every option"
+    units = both("Optax", plain)
+    rows = [
+        _row("Optax, plain", units, units),
+        _row("jxent, plain", both("jxent", plain), units),
+        _row("PyTorch, plain", both("PyTorch", plain), units),
+        _row("jxent, everything on", both("jxent", every), units),
+        _row("Optax, everything on", both("Optax", every), units),
+        _row("PyTorch, everything on", both("PyTorch", every), units),
+    ]
+    about = f"""\
+On {_machine(results)}, float32 logits [2048, 32768], mean loss;
+*everything on* is class weights, ignored labels, smoothing and z-loss. `python -m
+benchmarks --suite dense`:
+
+"""
+    return about + tables.markdown(HEAD, rows)
+
+
+def compiled() -> str:
+    tpu, gpu = _results("tpu-v5e"), _results("h100")
+    of = {
+        "rows": 8192,
+        "classes": 131072,
+        "dtype": "bfloat16",
+        "derivative": GRADIENT,
+    }
+    plain, every = "logits", "logits, every option"
+    limit = find(tpu, "dense", "jxent", operation=plain, **of).floor_bytes or 0
+    rows = [["the limit: read twice, write once", tables.size(limit), "", ""]]
+    for label, name, operation in (
+        ("**jxent, plain**", "jxent", plain),
+        ("**jxent, everything on**", "jxent", every),
+        ("Optax behind a float32 cast, plain", "Optax", plain),
+        ("Optax behind a float32 cast, everything on", "Optax", every),
+    ):
+        a, b = (find(x, "dense", name, operation=operation, **of) for x in (tpu, gpu))
+        rows.append(
+            [
+                label,
+                tables.shown(a.traffic_bytes, tables.size),
+                tables.shown(a.temporary_bytes, tables.size),
+                tables.shown(b.temporary_bytes, tables.size),
+            ]
+        )
+    head = ("", "TPU v5e: HBM traffic", "TPU v5e: temporary", "H100: temporary")
+    about = """\
+Compiled, not run, for bfloat16 logits [8192, 131072] (2 GiB) by the compilers of a TPU
+v5e and an H100, value and gradient. `python -m benchmarks compile --suite dense`, which
+needs no such device:
+
+"""
+    return about + tables.markdown(head, rows)
+
+
+def linear() -> str:
+    results = _results("cpu")
+    of = {"rows": 2048, "features": 512, "classes": 32768, "dtype": "float32"}
+    derivatives = ("forward", GRADIENT)
+
+    def both(name: str, suite: str = "linear", **rest: Any) -> list[Record]:
+        rest = rest or {"operation": "head"}
+        return [
+            find(results, suite, name, derivative=d, **of, **rest) for d in derivatives
+        ]
+
+    units = both("Optax, materialized")
+    half = {"ignored": 0.5}
+    rows = [
+        _row("Optax, materialized", units, units),
+        _row("jxent", both("jxent"), units),
+        _row("jxent, streamed", both("jxent, streamed"), units),
+        _row(
+            "jxent, half the tokens ignored",
+            both("jxent", "masked", **half),
+            both("Optax, materialized", "masked", **half),
+        ),
+    ]
+    for label, name in (
+        ("the bare products", "bare products"),
+        ("a scan with checkpoint, by hand", "by hand, scan and checkpoint"),
+        (
+            f"PyTorch {results.versions['torch'].partition('+')[0]}, "
+            "`linear_cross_entropy` in chunks of 512",
+            "PyTorch, linear_cross_entropy in chunks of 512",
+        ),
+        (f"jax-cce {results.versions['jax-cce']}", "jax-cce"),
+    ):
+        rows.append(_row(label, both(name), units))
+    about = """\
+The fused head, float32 [2048, 512] @ [512, 32768], on the same machine, as a multiple
+of Optax on materialized logits. `python -m benchmarks --suite linear masked`:
+
+"""
+    return about + tables.markdown(HEAD, rows)
+
+
+def compiled_linear() -> str:
+    of = {
+        "operation": "head",
+        "rows": 8192,
+        "features": 2048,
+        "classes": 131072,
+        "dtype": "bfloat16",
+        "derivative": GRADIENT,
+    }
+    rows = []
+    for label, name in (
+        ("materialized", "Optax, materialized"),
+        ("a scan with checkpoint, by hand", "by hand, scan and checkpoint"),
+        ("**jxent, tiled**", "jxent, tiled"),
+        ("**jxent, streamed**", "jxent, streamed"),
+    ):
+        both = (find(_results(t), "linear", name, **of) for t in ("tpu-v5e", "h100"))
+        memory = [tables.shown(r.temporary_bytes, tables.size) for r in both]
+        rows.append([label, *memory])
+    about = """\
+Compiled, not run, for bfloat16 [8192, 2048] @ [2048, 131072], value and gradient.
+`python -m benchmarks compile --suite linear`:
+
+"""
+    return about + tables.markdown(("temporary memory", "TPU v5e", "H100"), rows)
+
+
+def small() -> str:
+    results = _results("cpu")
+    of = {"rows": 128, "classes": 10, "derivative": "forward"}
+
+    def time(name: str, operation: str) -> str:
+        found = find(results, "eager", name, operation=operation, **of)
+        return tables.duration(found.seconds or 0)
+
+    added = find(results, "tracing", "jxent", operation="import").seconds or 0
+    return f"""\
+A call outside jit on [128, 10] takes {time("jxent", "rows")} where Optax takes
+{time("Optax", "rows")} (integer labels), and {time("jxent", "rows, distributions")}
+where it takes {time("Optax", "rows, distributions")} (distributions):
+`python -m benchmarks --suite eager`. `import jxent` adds {tables.duration(added)} to
+`import jax`: `python -m benchmarks --suite tracing`."""
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "dense": dense,
+    "compiled": compiled,
+    "linear": linear,
+    "compiled linear": compiled_linear,
+    "small": small,
+}
+_SECTION = re.compile(r"(<!-- benchmarks: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """The text with every section made anew."""
+    return _SECTION.sub(lambda m: f"{m[1]}\n{SECTIONS[m[2]]()}\n\n{m[3]}", text)
+
+
+def main(*, check: bool) -> int:
+    """Writes the README; with `check` only tells whether that would change it."""
+    path = REPOSITORY / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = filled(old)
+    if check:
+        print("README.md is", "up to date" if new == old else "out of date")
+        return int(new != old)
+    path.write_text(new, encoding="utf-8")
+    return 0

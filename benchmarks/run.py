@@ -1,0 +1,245 @@
+"""A case becomes records: every peer is checked against the truth, then timed."""
+
+import contextlib
+import functools
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from . import limits, operations, truth
+from .case import Case
+from .measure import Prepared, interleaved, program, stopwatch, summary
+from .operations import OPERATIONS, Loss
+from .peers import Peer
+from .record import Record, record
+
+
+class Contestant(NamedTuple):
+    """A peer's way to compute a case."""
+
+    peer: Peer
+    variant: str
+    loss: Loss
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.peer.NAME, self.variant
+
+
+def contestants(case: Case, peers: Sequence[Peer]) -> Iterator[Contestant]:
+    """Whoever has the operation, installed or not."""
+    for peer in peers:
+        if case.protocol == "trace" and hasattr(peer, "prepare"):
+            continue  # nothing is traced
+        for variant, loss in peer.LOSSES.get(case.operation, {}).items():
+            if case.protocol == "import" or function(case, peer, loss) is not None:
+                yield Contestant(peer, variant, loss)
+
+
+def function(case: Case, peer: Peer, loss: Loss) -> Loss:
+    """The peer's loss or derivative as a JAX function."""
+    return getattr(peer, "derived", operations.derived)(case, loss)
+
+
+def mesh(case: Case, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh | None:
+    if case.mesh is None:
+        return None
+    automatic = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh(case.mesh, ("data", "model"), automatic, devices=devices)
+
+
+def on(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def prepare(case: Case, one: Contestant, arguments: tuple[Any, ...]) -> Prepared:
+    """A call that gives the case's result, ready to be timed."""
+    own = getattr(one.peer, "prepare", None)
+    if own is not None:
+        return own(case, one.loss, arguments)
+    f = function(case, one.peer, one.loss)
+    if case.protocol == "eager":
+        return Prepared(lambda: f(*arguments), {})
+    return program(f, arguments)
+
+
+# By dtype: of the value, and of derivatives, as a share of their norm. Some peers round
+# the loss to bfloat16, whose unit is 2⁻⁷; a product in float32 has fewer digits on an
+# accelerator, by default.
+TOLERANCES = {
+    "float32": (1e-5, 1e-4),
+    "float32 on an accelerator": (1e-3, 2e-2),
+    "bfloat16": (1e-2, 4e-2),
+    "mixed": (1e-2, 4e-2),
+}
+
+
+def errors(got: Any, true: Any, leaf: Callable[[Any], Any] = lambda x: x):
+    """Largest error of the value, relative and absolute, and of the derivatives.
+
+    Derivatives are compared as ‖got − true‖ / ‖true‖.
+    """
+    got = [np.asarray(leaf(x), np.float64) for x in jax.tree.leaves(got)]
+    true = [np.asarray(x, np.float64) for x in jax.tree.leaves(true)]
+    if [x.shape for x in got] != [x.shape for x in true]:
+        shapes = [x.shape for x in got], [x.shape for x in true]
+        raise ValueError("results of shapes {}, where {} are right".format(*shapes))
+    distances = [np.linalg.norm(g - t) for g, t in zip(got, true, strict=True)]
+    sizes = [np.linalg.norm(t) for t in true]
+    relative = [d / s if s else d for d, s in zip(distances, sizes, strict=True)]
+    absolute = float(np.max(np.abs(got[0] - true[0])))
+    return absolute, float(relative[0]), max(map(float, relative[1:]), default=None)
+
+
+def _checked(case: Case, one: Contestant, call: Callable[[], Any], true: Any):
+    """The errors for a record; its status and message where they are too large."""
+    absolute, of_value, of_rest = errors(
+        jax.block_until_ready(call()), true, getattr(one.peer, "leaf", lambda x: x)
+    )
+    found: dict[str, Any] = {"error": absolute, "gradient_error": of_rest}
+    kind = case.dtype
+    if kind == "float32" and jax.default_backend() != "cpu":
+        kind += " on an accelerator"
+    first, rest = TOLERANCES[kind]
+    if case.derivative == "per-example gradients":  # there is no value
+        found, first = {"gradient_error": of_value}, rest
+    elif case.derivative == "hessian-vector product":
+        found["gradient_error"], first = max(of_value, of_rest or 0), rest
+        found["error"] = None
+    if not of_value <= first or not (of_rest or 0) <= rest:
+        found["status"] = "wrong"
+        worst = of_value if not of_value <= first else of_rest
+        found["message"] = f"off by {worst:.2g} of its size"
+    return found
+
+
+def true_result(case: Case, arguments: tuple[jax.Array, ...]) -> Any:
+    """In float64, on the same numbers."""
+    with jax.enable_x64(True):
+        loss = OPERATIONS[case.operation].truth
+        result = jax.jit(operations.derived(case, loss))(*truth.widened(arguments))
+        return jax.tree.map(np.asarray, result)
+
+
+MISSING: dict[str, Any] = {"status": "missing", "message": "not installed"}
+
+
+def failing(error: Exception) -> dict[str, Any]:
+    """A status, and one line that tells what went wrong."""
+    lines = str(error).strip().splitlines() or [""]
+    message = f"{type(error).__name__}: {lines[0]}"[:200]
+    return {"status": "failing", "message": message}
+
+
+def run(
+    case: Case,
+    peers: Sequence[Peer],
+    *,
+    speed: limits.Limits | None = None,
+    seconds: float = 2.0,
+) -> Iterator[Record]:
+    """A record per contestant; a raising or wrong one does not stop the others."""
+    if case.protocol == "import":
+        yield from _imports(case, peers, seconds)
+        return
+    with on(here := mesh(case)):
+        arguments = operations.arrays(case)
+        true = true_result(case, arguments)
+        if here is not None:
+            arguments = jax.device_put(arguments, operations.split(case, here))
+        records: dict[tuple[str, str], dict[str, Any]] = {}
+        calls: dict[tuple[str, str], Callable[[], Any]] = {}
+        for one in contestants(case, peers):
+            if not one.peer.available():
+                yield record(case, *one.name, **MISSING)
+                continue
+            found: dict[str, Any] = limits.floor(case, speed) if speed else {}
+            try:
+                call, numbers = prepare(case, one, arguments)
+                found |= numbers
+                if getattr(one.peer, "IS_LOSS", True):
+                    found |= _checked(case, one, call, true)
+            except Exception as error:
+                found |= failing(error)
+            records[one.name] = found
+            if found.get("status", "ok") == "ok":
+                calls[one.name] = call
+                if case.protocol == "trace":
+                    calls[one.name] = functools.partial(_traced, case, one, arguments)
+        for name, timing in _times(case, calls, seconds).items():
+            records[name] |= timing
+        for name, found in records.items():
+            yield record(case, *name, **found)
+
+
+def _times(case: Case, calls: Mapping[Any, Callable[[], Any]], seconds: float):
+    """Fields of records by contestant."""
+    if not calls or case.protocol == "error":
+        return {}
+    if case.protocol == "trace":
+        return _trace_times(calls, seconds)
+    repeat = 100 if case.protocol == "eager" else 1
+    watches = {name: stopwatch(call, repeat) for name, call in calls.items()}
+    times = interleaved(watches, seconds=seconds)
+    return {
+        name: {"seconds": t.median, "low": t.low, "high": t.high, "rounds": t.rounds}
+        for name, t in times.items()
+    }
+
+
+def _traced(case: Case, one: Contestant, arguments: tuple[Any, ...]) -> tuple:
+    """Seconds to trace and to compile, with nothing left of the last time."""
+    jax.clear_caches()
+    numbers = prepare(case, one, arguments).numbers
+    return numbers["trace_s"], numbers["compile_s"]
+
+
+def _trace_times(calls: Mapping[Any, Callable[[], Any]], seconds: float):
+    """Medians of both; the spread is that of tracing."""
+    pairs: dict[Any, list[tuple[float, float]]] = {name: [] for name in calls}
+    start, rounds = time.perf_counter(), 0
+    while rounds < (3 if seconds else 1) or time.perf_counter() - start < seconds:
+        rounds += 1
+        for name, call in calls.items():
+            pairs[name].append(call())
+    found = {}
+    for name, values in pairs.items():
+        trace, compiling = (summary(list(v)) for v in zip(*values, strict=True))
+        found[name] = {
+            "trace_s": trace.median,
+            "low": trace.low,
+            "high": trace.high,
+            "rounds": trace.rounds,
+            "compile_s": compiling.median,
+        }
+    return found
+
+
+_IMPORT = (
+    "import time, jax, jax.numpy; start = time.perf_counter(); import {}; "
+    "print(time.perf_counter() - start)"
+)
+
+
+def _imports(case: Case, peers: Sequence[Peer], seconds: float) -> Iterator[Record]:
+    """What an import adds to that of jax, in fresh interpreters."""
+
+    def watch(module: str) -> float:
+        command = [sys.executable, "-c", _IMPORT.format(module)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return float(done.stdout)
+
+    watches = {}
+    for one in contestants(case, peers):
+        if one.peer.available():
+            watches[one.name] = functools.partial(watch, one.peer.MODULE)
+        else:
+            yield record(case, *one.name, **MISSING)
+    for name, t in interleaved(watches, seconds=seconds).items():
+        numbers = {"seconds": t.median, "low": t.low, "high": t.high}
+        yield record(case, *name, rounds=t.rounds, **numbers)

@@ -1,0 +1,32 @@
+"""The suites: each a table of cases.
+
+SHAPES, DTYPES   machine → what is measured where nothing else is asked for
+cases            shapes and dtypes → cases
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
+
+from ..case import Case, Shape
+from . import accuracy, ad, dense, eager, linear, masked, sharded, tracing
+
+
+class Suite(Protocol):
+    SHAPES: Mapping[str, tuple[str, ...]]
+    DTYPES: Mapping[str, tuple[str, ...]]
+
+    def cases(
+        self, shapes: Iterable[Shape], dtypes: Iterable[str], /
+    ) -> Iterable[Case]: ...
+
+
+SUITES: dict[str, Suite] = {
+    "dense": cast(Any, dense),
+    "linear": cast(Any, linear),
+    "sharded": cast(Any, sharded),
+    "eager": cast(Any, eager),
+    "ad": cast(Any, ad),
+    "accuracy": cast(Any, accuracy),
+    "masked": cast(Any, masked),
+    "tracing": cast(Any, tracing),
+}

@@ -1,0 +1,25 @@
+"""Beyond the gradient: forward mode, second order, and each example's own gradient."""
+
+from collections.abc import Iterable, Iterator
+
+from ..case import Case, Shape
+
+
+SHAPES = {"cpu": ("512x256x16384",), "accelerator": ("8192x2048x131072",)}
+DTYPES = {"cpu": ("float32",), "accelerator": ("bfloat16",)}
+DIRECTIONAL = ("jvp", "hessian-vector product")
+# A gradient of the kernel for each of so many rows has to fit.
+ELEMENTS = 2**26
+
+
+def cases(shapes: Iterable[Shape], dtypes: Iterable[str]) -> Iterator[Case]:
+    for shape in shapes:
+        rows, features, classes = shape
+        few = min(rows, max(ELEMENTS // max(features * classes, 1), 1))
+        for dtype in dtypes:
+            for derivative in DIRECTIONAL:
+                flat = shape._replace(features=0)
+                yield Case("ad", "logits", flat, dtype, derivative)
+                yield Case("ad", "head", shape, dtype, derivative)
+            each = shape._replace(rows=few)
+            yield Case("ad", "head", each, dtype, "per-example gradients")

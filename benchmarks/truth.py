@@ -1,0 +1,69 @@
+"""The formulas written out, in float64 and by rows: what every peer is held against."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def _row(z, label, class_weights=None, label_smoothing=0.0, z_loss=0.0):
+    """A row's loss and its weight in the mean: 0 and 0 for a label below 0."""
+    classes = z.shape[-1]
+    w = jnp.ones_like(z) if class_weights is None else class_weights.astype(z.dtype)
+    shift = jax.lax.stop_gradient(z.max())
+    log_sum = jnp.log(jnp.exp(z - shift).sum())
+    log_p, lse = z - shift - log_sum, shift + log_sum
+    y = jnp.maximum(label, 0)
+    loss = -(1 - label_smoothing) * w[y] * log_p[y]
+    loss += -label_smoothing / classes * jnp.vdot(w, log_p) + z_loss * w[y] * lse**2
+    kept = label >= 0
+    return jnp.where(kept, loss, 0), jnp.where(kept, w[y], 0)
+
+
+def _mean(of_row: Callable[..., Any], *rows: jax.Array) -> jax.Array:
+    """By blocks of rows, so that no float64 array of logits is held."""
+    block = jax.checkpoint(lambda x: of_row(*x))
+    loss, weight = jax.lax.map(block, rows, batch_size=128)
+    return loss.sum() / weight.sum()
+
+
+def logits(logits, labels, class_weights=None, **options):
+    return _mean(lambda z, y: _row(z, y, class_weights, **options), logits, labels)
+
+
+def head(hidden, kernel, labels, class_weights=None, **options):
+    kernel = kernel.astype(jnp.result_type(hidden, kernel))
+    hidden = hidden.astype(kernel.dtype)
+
+    def of_row(h, y):
+        return _row(h @ kernel, y, class_weights, **options)
+
+    return _mean(of_row, hidden, labels)
+
+
+def table_head(hidden, table, labels):
+    return head(hidden, table.T, labels)
+
+
+def rows(logits, labels):
+    return jax.vmap(_row)(logits, labels)[0]
+
+
+def distributions(logits, targets):
+    return -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
+
+
+def sigmoid(logits, targets):
+    return -targets * jax.nn.log_sigmoid(logits) - (1 - targets) * jax.nn.log_sigmoid(
+        -logits
+    )
+
+
+def widened(arguments: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The same numbers in float64; float32 on a TPU, which has no float64 unit."""
+    wide = jnp.float32 if jax.default_backend() == "tpu" else jnp.float64
+    return tuple(
+        x.astype(wide) if jnp.issubdtype(x.dtype, jnp.floating) else x
+        for x in arguments
+    )

@@ -1,0 +1,363 @@
+"""The benchmarks: every suite end to end, what they say of peers, and their reports."""
+
+import json
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import (
+    __main__ as command_line,
+    compiled,
+    device_clock,
+    measure,
+    readme,
+    record,
+    report,
+    run,
+    session,
+    tables,
+)
+from benchmarks.case import Case, Shape, shape
+from benchmarks.limits import Limits, floor
+from benchmarks.operations import OPERATIONS
+from benchmarks.peers import PEERS
+from benchmarks.suites import SUITES
+from benchmarks.targets import TARGETS
+
+
+TINY = Shape(16, 8, 24)
+SPEED = Limits(1e10, {"float32": 1e11, "bfloat16": 1e11})
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """Peers rely on JAX's default promotions."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def briefly(name):
+    """A peer with the first variant of each operation alone."""
+    peer = PEERS[name]
+    losses = {op: dict(list(f.items())[:1]) for op, f in peer.LOSSES.items()}
+    return SimpleNamespace(**(vars(peer) | {"LOSSES": losses}))
+
+
+# The case of each suite that asks most of it.
+HARDEST = {
+    "dense": ("logits, every option", "value and gradient"),
+    "linear": ("head", "value and gradient"),
+    "sharded": ("head, split", "value and gradient"),
+    "eager": ("rows", "forward"),
+    "ad": ("head", "hessian-vector product"),
+    "accuracy": ("head, by blocks", "value and gradient"),
+    "masked": ("head, ignored", "value and gradient"),
+    "tracing": ("logits", "value and gradient"),
+}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_suites_run_end_to_end(suite, monkeypatch):
+    """Both peers are right, and what the suite is for is measured."""
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # other tests' programs
+    operation, derivative = HARDEST[suite]
+    cases = list(SUITES[suite].cases([TINY], ["float32"]))
+    case = next(
+        c for c in cases if (c.operation, c.derivative) == (operation, derivative)
+    )
+    peers: list[Any] = [briefly("jxent"), briefly("optax")]
+    records = list(run.run(case, peers, speed=SPEED, seconds=0))
+    assert [(r.peer, r.status) for r in records] == [("jxent", "ok"), ("Optax", "ok")]
+    for r in records:
+        assert r.error is not None or r.gradient_error is not None
+        assert r.trace_s if suite == "tracing" else r.seconds or suite == "accuracy"
+        if suite == "sharded":
+            assert "all-reduce" in r.collectives
+    assert tables.compared(records).count("\n") == 3
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_case_has_jxent_and_another(suite):
+    """And shapes for both kinds of machine."""
+    for on in ("cpu", "accelerator"):
+        shapes = [shape(text, on) for text in SUITES[suite].SHAPES[on]]
+        for case in SUITES[suite].cases(shapes, SUITES[suite].DTYPES[on]):
+            names = {c.peer.NAME for c in run.contestants(case, list(PEERS.values()))}
+            assert {"jxent", "Optax"} <= names, case
+            assert case.operation in OPERATIONS
+            assert case.suite == suite
+
+
+def test_imports_are_timed_in_fresh_interpreters():
+    case = next(iter(SUITES["tracing"].cases([TINY], ["float32"])))
+    absent = SimpleNamespace(**vars(PEERS["optax"]) | {"available": lambda: False})
+    peers: list[Any] = [PEERS["jxent"], absent]
+    missing, ours = run.run(case, peers, seconds=0)
+    assert (ours.peer, ours.status, missing.status) == ("jxent", "ok", "missing")
+    assert ours.seconds is not None
+    assert 0 < ours.seconds < 10
+
+
+def test_a_wrong_a_raising_and_a_missing_peer_are_told():
+    """None of them stops the run, and none of them is timed."""
+
+    def peer(name, loss, there=True):
+        losses = {"logits": {"": loss}}
+        return SimpleNamespace(NAME=name, LOSSES=losses, available=lambda: there)
+
+    def right(logits, labels):
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels])
+
+    def raising(logits, labels):
+        raise ValueError("not this one\nwith a second line")
+
+    peers: list[Any] = [
+        peer("wrong", lambda *args: 1.01 * right(*args)),
+        peer("nan", lambda *args: np.nan * right(*args)),
+        peer("shape", lambda *args: right(*args)[None]),
+        peer("raising", raising),
+        peer("absent", right, there=False),
+        peer("right", right),
+    ]
+    case = Case("dense", "logits", TINY._replace(features=0), "float32")
+    records = {r.peer: r for r in run.run(case, peers, seconds=0)}
+    assert {name: r.status for name, r in records.items()} == {
+        "absent": "missing",
+        "wrong": "wrong",
+        "nan": "wrong",
+        "shape": "failing",
+        "raising": "failing",
+        "right": "ok",
+    }
+    assert records["wrong"].message == "off by 0.01 of its size"
+    assert records["wrong"].error == pytest.approx(
+        0.01 * 4, rel=1
+    )  # of a loss of some 4 nats
+    assert records["raising"].message == "ValueError: not this one"
+    assert records["absent"].message == "not installed"
+    assert [name for name, r in records.items() if r.seconds] == ["right"]
+
+
+def test_an_interrupted_run_keeps_what_is_measured(capsys):
+    """A case that cannot be set up is told, and the next one follows."""
+    cases = [Case("dense", "logits", Shape(n, 0, 8), "float32") for n in range(1, 5)]
+
+    def measure(case):
+        if case.shape.rows == 2:
+            raise MemoryError("too large")
+        if case.shape.rows == 4:
+            raise KeyboardInterrupt
+        return [record.record(case, "peer", "")]
+
+    found = session.collected(cases, measure, Console(width=200))
+    assert [(r.rows, r.peer, r.status) for r in found] == [
+        (1, "peer", "ok"),
+        (2, "every peer", "failing"),
+        (3, "peer", "ok"),
+    ]
+    assert found[1].message == "MemoryError: too large"
+    assert "interrupted" in capsys.readouterr().out
+
+
+RESULTS = {
+    "command": "python -m benchmarks --suite dense",
+    "date": "2026-01-02",
+    "versions": {"Python": "3.11.7", "jax": "0.10.2"},
+    "device": {"platform": "cpu", "kind": "A processor", "cores": 2, "flags": {}},
+    "limits": {"bandwidth": 2e10, "flops": {"float32": 1.5e11}},
+    "records": [
+        {
+            "suite": "dense",
+            "operation": "logits",
+            "rows": 2048,
+            "features": 0,
+            "classes": 32768,
+            "dtype": "float32",
+            "derivative": "forward",
+            **rest,
+        }
+        for rest in (
+            {
+                "peer": "Optax",
+                "seconds": 0.043,
+                "low": 0.0421,
+                "high": 0.05,
+                "error": 1e-7,
+                "temporary_bytes": 52429,
+                "floor_bytes": 268435456,
+                "floor_flops": 0,
+                "floor_s": 0.0134,
+            },
+            {
+                "peer": "jxent",
+                "seconds": 0.036,
+                "low": 0.035,
+                "high": 0.0361,
+                "error": 1e-7,
+                "temporary_bytes": 0,
+                "floor_bytes": 268435456,
+                "floor_flops": 0,
+                "floor_s": 0.0134,
+            },
+            {"peer": "Keras", "status": "wrong", "message": "off by 0.5 of its size"},
+            {
+                "peer": "PyTorch",
+                "variant": "eager",
+                "status": "failing",
+                "message": "E",
+            },
+            {"peer": "tokamax", "status": "missing", "message": "not installed"},
+        )
+    ],
+}
+
+REPORT = """\
+# A processor
+
+`python -m benchmarks --suite dense`, 2026-01-02
+
+Python 3.11.7, jax 0.10.2
+
+Device: platform cpu, cores 2
+
+Measured: 20 GB/s of copying, products at 150 GFLOP/s in float32
+
+Missing here: tokamax
+
+## dense
+
+Logits in memory, from ten classes to a vocabulary: plain, and with every option.
+
+### logits: forward, float32 [2048, 32768]
+
+The floor: 256 MiB, 13.4 ms.
+
+| | median | middle half | to Optax | to floor | temporary | error | |
+|---|---:|---:|---:|---:|---:|---:|---:|
+| jxent | 36 ms | 35 ms–36.1 ms | 0.84 × | 2.69 × | 0 B | 1.0e-07 | |
+| Optax | 43 ms | 42.1 ms–50 ms | 1.00 × | 3.21 × | 51.2 KiB | 1.0e-07 | |
+| Keras | | | | | | | wrong: off by 0.5 of its size |
+| PyTorch, eager | | | | | | | failing: E |
+"""
+
+
+def test_report_of_a_fixed_result_file(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    report.write(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert re.sub(" +", " ", text) == REPORT
+    results = record.load(tmp_path)
+    record.save(results, tmp_path / "again")
+    assert record.load(tmp_path / "again") == results
+    # A second size, and there is something to plot.
+    others = [
+        r._replace(classes=10, derivative="value and gradient") for r in results.records
+    ]
+    more = [r._replace(derivative="value and gradient") for r in results.records]
+    record.save(results._replace(records=(*others, *more)), tmp_path / "swept")
+    report.write(tmp_path / "swept")
+    names = {path.name for path in (tmp_path / "swept").iterdir()}
+    assert {"dense.svg", "dense.png"} <= names
+    lines = (tmp_path / "again" / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(RESULTS["records"])
+    assert lines[0].startswith("suite,operation,peer,variant,rows,features,classes")
+
+
+def test_command_line(tmp_path, capsys, monkeypatch):
+    """A run from the words of a shell to its files."""
+    monkeypatch.setitem(vars(PEERS["keras"]), "available", lambda: False)
+    words = "--suite eager --shape 16x8 --peers jxent keras --seconds 0 --output"
+    assert command_line.main([*words.split(), str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "Missing here: Keras" in printed
+    assert "### logits: value and gradient, float32 [16, 8]" in printed
+    results = record.load(tmp_path)
+    assert results.command.startswith("python -m benchmarks --suite eager")
+    assert {r.status for r in results.records if r.peer == "jxent"} == {"ok"}
+    assert results.limits["bandwidth"] > 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"report.md", "results.csv", "results.json"}
+
+
+def test_a_target_without_its_compiler_says_what_brings_it(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = "compile --target tpu-v5e --target h100 --shape 16x8 --peers jxent"
+    args = command_line.parser().parse_args(words.split())
+    results = compiled.measured(args, "", Console(width=200))
+    assert results.records == ()
+    printed = capsys.readouterr().out
+    assert "tpu-v5e: skipped, pip install 'jxent[tpu]' brings its compiler" in printed
+    assert "h100: skipped, pip install 'jxent[cuda]' brings its compiler" in printed
+
+
+def test_shapes():
+    assert shape("64x32", "cpu") == Shape(64, 0, 32)
+    assert shape("64x8x32", "cpu") == Shape(64, 8, 32)
+    assert shape("llama3", "accelerator") == Shape(8192, 4096, 128256)
+    assert shape("64xgpt2", "cpu") == Shape(64, 768, 50257)
+    with pytest.raises(ValueError, match="got 'gpt5'"):
+        shape("gpt5", "cpu")
+
+
+def test_floor():
+    """Two products for each gradient, one for the value; logits read twice, written."""
+    case = Case(
+        "linear", "head", Shape(1000, 100, 5000), "float32", "value and gradient"
+    )
+    found = floor(case, SPEED)
+    assert found["floor_flops"] == 6 * 1000 * 100 * 5000
+    assert found["floor_bytes"] == 2 * 4 * (1000 * 100 + 100 * 5000)
+    assert found["floor_s"] == pytest.approx(found["floor_flops"] / 1e11)
+    dense = Case("dense", "logits", Shape(10, 0, 100), "bfloat16", "value and gradient")
+    assert floor(dense, SPEED)["floor_bytes"] == 3 * 10 * 100 * 2
+    assert floor(case, TARGETS["h100"].limits)["floor_s"] > 0
+
+
+def test_interleaved_takes_turns():
+    """Each round starts with the next one, after a round to warm up."""
+    read = []
+    watches = {n: (lambda n=n: read.append(n) or float(len(read))) for n in "abc"}
+    times = measure.interleaved(watches, seconds=1e-9)
+    assert "".join(read) == "abc" + "bca" + "cab" + "abc"
+    assert times["a"].rounds == 3
+    assert times["a"].median == np.median([6, 8, 10])
+
+
+def test_collectives_count_an_asynchronous_one_once():
+    text = """
+      %a = ((f32[8]), f32[8]) all-reduce-start(%x)
+      %b = f32[8]{0} all-reduce-done(%a)
+      %c = (bf16[1024,512]{1,0}, f32[]) all-reduce(%x, %y)
+      ROOT %d = s32[4,2]{1,0} all-gather(%x), metadata={op_name="all-reduce(1)"}
+    """
+    assert (
+        measure.collectives(text) == "1 all-gather (0.00 MiB), 2 all-reduce (1.00 MiB)"
+    )
+
+
+def test_device_clock_counts_overlapping_kernels_once():
+    def line(name, *spans):
+        events = [SimpleNamespace(start_ns=a, duration_ns=b - a) for a, b in spans]
+        return SimpleNamespace(name=name, events=events)
+
+    host = SimpleNamespace(name="/host:CPU", lines=[line("main", (0, 9e9))])
+    streams = [line("Stream #1", (0, 2e9), (5e9, 6e9)), line("Stream #2", (1e9, 3e9))]
+    gpu = SimpleNamespace(name="/device:GPU:0", lines=streams)
+    modules = [line("XLA Modules", (1e9, 2e9)), line("XLA Ops", (0, 5e9))]
+    tpu = SimpleNamespace(name="/device:TPU:0", lines=modules)
+    assert device_clock.of_planes([host, gpu]) == pytest.approx(4)
+    assert device_clock.of_planes([host, tpu]) == pytest.approx(1)
+    with pytest.raises(RuntimeError, match="no device"):
+        device_clock.of_planes([host])
+
+
+def test_readme_is_made_from_the_stored_runs():
+    text = (readme.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"<!-- benchmarks: (.*?) -->", text) == list(readme.SECTIONS)
+    assert readme.filled(text) == text
