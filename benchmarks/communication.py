@@ -81,7 +81,7 @@ class Moved(NamedTuple):
 
 _OPERATION = re.compile(
     r"= (?P<shapes>.*?) (?P<operation>all-reduce|all-gather|all-to-all|reduce-scatter|"
-    r"collective-permute|collective-broadcast|ragged-all-to-all)(?:-start)?\("
+    r"collective-permute|collective-broadcast|ragged-all-to-all)(?P<start>-start)?\("
 )
 _SHAPE = re.compile(r"[a-z]+(\d+)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -108,6 +108,8 @@ def moved(program: str) -> list[Moved]:
             shapes = tuple(
                 tuple(map(int, filter(None, s.split(",")))) for _, s in types
             )
+            if here["start"] and here["operation"] != "all-reduce":
+                shapes = shapes[len(shapes) // 2 :]  # operands stand before results
             width = int(types[0][0]) // 8
             found.append((computation, here["operation"], shapes, width, _group(line)))
     in_loop: set[str] = set()

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from .communication import moved
+
 
 class Prepared(NamedTuple):
     """A call that is ready to be timed, and what was learnt on the way."""
@@ -66,29 +68,18 @@ def compiler_numbers(compiled: Any) -> dict[str, Any]:
     return numbers
 
 
-# An asynchronous one by its end, whose type is that of the result.
-_COLLECTIVE = re.compile(
-    r"= (?P<type>\(?[a-z]\w*\[.*?) (?P<name>all-reduce|all-gather|reduce-scatter|"
-    r"all-to-all|collective-permute)(?:-done)?\("
-)
-_ARRAY = re.compile(r"\b[a-z]+(\d+)\w*\[([\d,]*)\]")
-
-
 def collectives(text: str) -> str:
     """ "2 all-reduce (0.25 MiB)": what a compiled program sends, by the results' size.
 
-    A collective in a loop counts once.
+    One in a loop is counted once, and said to be there.
     """
-    count, moved = Counter[str](), Counter[str]()
-    for match in _COLLECTIVE.finditer(text):
-        count[match["name"]] += 1
-        for bits, sizes in _ARRAY.findall(match["type"]):
-            elements = 1
-            for size in filter(None, sizes.split(",")):
-                elements *= int(size)
-            moved[match["name"]] += elements * int(bits) // 8
+    count, size = Counter[str](), Counter[str]()
+    for m in moved(text):
+        name = m.operation + " in a loop" * m.in_loop
+        count[name] += 1
+        size[name] += m.numbers * m.width
     return ", ".join(
-        f"{n} {name} ({moved[name] / 2**20:.2f} MiB)"
+        f"{n} {name} ({size[name] / 2**20:.2f} MiB)"
         for name, n in sorted(count.items())
     )
 

@@ -330,14 +330,25 @@ def test_interleaved_takes_turns():
 
 
 def test_collectives_count_an_asynchronous_one_once():
+    """And tell of those that a loop repeats, in what its body calls too."""
     text = """
-      %a = ((f32[8]), f32[8]) all-reduce-start(%x)
-      %b = f32[8]{0} all-reduce-done(%a)
-      %c = (bf16[1024,512]{1,0}, f32[]) all-reduce(%x, %y)
-      ROOT %d = s32[4,2]{1,0} all-gather(%x), metadata={op_name="all-reduce(1)"}
-    """
-    assert (
-        measure.collectives(text) == "1 all-gather (0.00 MiB), 2 all-reduce (1.00 MiB)"
+%called (p: f32[8]) -> f32[8] {
+  ROOT %d = s32[4,2] all-gather(%p), replica_groups={{0,1}}, metadata={op_name="all"}
+}
+
+%body.1 (p: f32[8]) -> f32[8] {
+  %f = f32[8]{0} fusion(%p), kind=kLoop, calls=%called
+}
+
+ENTRY %main.2 (x: f32[8]) -> f32[8] {
+  %a = f32[8]{0} all-reduce-start(%x), replica_groups=[1,2]<=[2], to_apply=%add
+  %b = f32[8]{0} all-reduce-done(%a)
+  %c = bf16[1024,512]{1,0} all-reduce(%y), replica_groups={{0,1}}, to_apply=%add
+  %w = f32[8]{0} while(%x), condition=%condition, body=%body.1
+}
+"""
+    assert measure.collectives(text) == (
+        "1 all-gather in a loop (0.00 MiB), 2 all-reduce (1.00 MiB)"
     )
 
 

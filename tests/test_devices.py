@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from jax.experimental import topologies
 from jax.sharding import (
     AxisType,
     NamedSharding,
@@ -16,6 +15,7 @@ from jax.sharding import (
 
 import jxent
 from benchmarks.communication import Moved, Step, compiled, of_paper, table
+from benchmarks.targets import TARGETS
 
 
 BATCH, TOKENS, FEATURES, CLASSES = 8, 4, 4, 24
@@ -260,14 +260,6 @@ STEP = Step(tokens=1024, features=64, classes=4096, data=2, model=4, width=4)
 TILE = 128  # rows of a tile, the least that is planned
 
 
-LIBTPU = {  # a compiler alone, beside others: it need not look for its chips
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-}
-
-
 def check_sent(sent: list[Moved], step: Step, implementation: str, forward: bool):
     """One maximum and one sum of statistics; the gradients of hidden and of kernel."""
     wanted = of_paper(step)
@@ -323,12 +315,9 @@ def test_a_kernel_split_over_the_batch_axis_is_gathered_once(implementation):
 
 
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
-def test_what_chips_send(implementation, monkeypatch):
+def test_what_chips_send(implementation):
     """The same, compiled for a TPU v5e of 2×4 chips that need not be there."""
     pytest.importorskip("libtpu")
-    for name, value in LIBTPU.items():
-        monkeypatch.setenv(name, value)
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
     step = STEP._replace(width=2)
-    sent = compiled(step, implementation, topology.devices)
+    sent = compiled(step, implementation, TARGETS["tpu-v5e"].devices(8))
     check_sent(sent, step, implementation, forward=False)

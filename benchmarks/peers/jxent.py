@@ -122,6 +122,7 @@ LOSSES = {
     "head, split": {
         "plain jit": functools.partial(head, **SPLIT_AXES),
         "shard_map": head_in_shard_map,
+        "tiled": _in("tiled", **SPLIT_AXES),
     },
     "logits, split": {"plain jit": mean},
     "rows": {"": jxent.softmax_cross_entropy},

@@ -50,7 +50,9 @@ class Target(NamedTuple):
 def _tpu_v5e(count: int) -> topologies.TopologyDescription:
     if importlib.util.find_spec("libtpu") is None:
         raise MissingCompilerError("pip install 'jxent[tpu]' brings its compiler")
-    # Without these, libtpu asks a cloud's metadata server which machine this is.
+    # Without these, libtpu asks a cloud's metadata server which machine this is, and
+    # lets no other process compile.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
