@@ -1,4 +1,48 @@
-"""Cross-entropy losses for JAX: exact, complete under every transformation, fast."""
+"""Cross-entropy losses for JAX: exact, complete under every transformation, fast.
+
+Pure functions of arrays. Each gives one loss per example, or with `reduction="mean"`
+the loss to train on:
+
+>>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+>>> labels = jnp.array([0, -100])
+>>> print(jxent.softmax_cross_entropy(logits, labels, ignore_index=-100))
+[0.23954 0.     ]
+>>> loss = lambda logits: jxent.softmax_cross_entropy(
+...     logits, labels, ignore_index=-100, label_smoothing=0.1, reduction="mean")
+>>> print(jax.grad(loss)(logits))
+[[-0.14635  0.07317  0.07317]
+ [ 0.       0.       0.     ]]
+
+**One class of many.** `softmax_cross_entropy` takes logits, and class ids or
+distributions; its docstring explains every option that the others share.
+`softmax_focal_loss` and `poly_loss_cross_entropy` weigh easy examples otherwise.
+`softmax_log_prob`, `softmax_entropy` and `softmax_statistics` are what policy gradients
+and losses of your own are made of.
+
+**A vocabulary too large to hold logits for.** `linear_softmax_cross_entropy`,
+`linear_softmax_log_prob`, `linear_softmax_entropy` and `linear_softmax_statistics` take
+`hidden` and `kernel` in place of their product; `linear_softmax_plan` tells what they
+need. `sum_over_tiles` does the same for a head or a formula of yours.
+
+**Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
+or many at once.
+
+**Probabilities.** `categorical_cross_entropy` and `binary_cross_entropy`, for models
+that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
+`kl_divergence_with_log_targets` and `generalized_kl_divergence`.
+
+**Labels and means.** `next_token_labels` and `smooth_labels` make labels. `reduce` masks,
+weights and averages any losses as the ones here do; `total_weight` is what that mean
+divides by, for batches that are taken in parts.
+
+**Other libraries' calls.** Optax's losses have their names and arguments here;
+`jxent.torch` and `jxent.keras` take PyTorch's and Keras's.
+
+In the formulas z are logits, p probabilities, y a class id or a yes/no label, q or t a
+distribution of labels; log is the natural logarithm, so losses are in nats. A *row* is
+what has one loss of its own: an example, a token, a pixel. To *drop* a row is to make
+its loss and its gradient exactly 0 and to leave it out of the mean.
+"""
 
 from importlib import import_module as _import_module
 from importlib.metadata import version as _version
@@ -47,6 +91,7 @@ from ._statistics import SoftmaxStatistics as SoftmaxStatistics
 from ._tiles import sum_over_tiles as sum_over_tiles
 
 
+__docformat__ = "google"
 __version__ = _version("jxent")
 
 __all__ = [

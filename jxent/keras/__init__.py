@@ -48,6 +48,8 @@ from ._sparse import (
 )
 
 
+__docformat__ = "google"
+
 __all__ = [
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",

@@ -36,6 +36,8 @@ from ._softmax import (
 )
 
 
+__docformat__ = "google"
+
 __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
