@@ -322,8 +322,8 @@ def sigmoid_focal_loss(
       derivative is finite for every γ.
 
     Raises:
-      As `sigmoid_binary_cross_entropy`; ValueError also for gamma or alpha, as Python
-      numbers, out of range.
+      As `sigmoid_binary_cross_entropy`.
+      ValueError: also for gamma or alpha, as Python numbers, out of range.
 
     Example:
       >>> logits = jnp.array([2.0, -1.0, 0.0])

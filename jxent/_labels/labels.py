@@ -40,8 +40,8 @@ def smooth_labels(
       Where every class of a row is masked, the row is 0.
 
     Raises:
-      TypeError: the labels are not floating. ValueError: alpha, a Python number, lies
-      outside [0, 1], or the where does not fit.
+      TypeError: the labels are not floating, or where is.
+      ValueError: alpha, a Python number, lies outside [0, 1], or a shape does not fit.
 
     Example:
       >>> print(jxent.smooth_labels(jax.nn.one_hot(1, 4), 0.1))
@@ -94,8 +94,8 @@ def next_token_labels(
       int32 labels of the tokens' shape (int64 for int64 tokens).
 
     Raises:
-      TypeError: tokens or segment_ids are not integers. ValueError: their shapes
-      differ, or tokens are a scalar.
+      TypeError: tokens or segment_ids are not integers.
+      ValueError: their shapes differ, or tokens are a scalar.
 
     Example:
       >>> tokens, documents = jnp.array([5, 6, 7, 8]), jnp.array([0, 0, 1, 1])

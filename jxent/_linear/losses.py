@@ -84,9 +84,10 @@ def linear_softmax_cross_entropy(
       all rows. block_sizes and the plan are those of one device.
 
     Raises:
-      As `softmax_cross_entropy`; ValueError also where hidden, kernel and bias do not
-      fit, block_sizes or implementation are not among the above, or the classes do not
-      divide over their devices: pad the kernel, and give a class_mask.
+      As `softmax_cross_entropy`.
+      ValueError: also where hidden, kernel and bias do not fit, block_sizes or
+        implementation are not among the above, or the classes do not divide over their
+        devices: pad the kernel, and give a class_mask.
 
     Example:
       >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])

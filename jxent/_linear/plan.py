@@ -219,16 +219,18 @@ def linear_softmax_plan(
 ) -> LinearSoftmaxPlan:
     """The layout that `linear_softmax_cross_entropy` would choose, and its memory.
 
-    Small logits, 8 MiB or less, are materialized: nothing is faster. A scalar result is
-    tiled, which multiplies no more than materialized logits do, if a slab of logits and
-    the gradient of a bfloat16 kernel in float32 fit the budget; a slab has a quarter of
-    all rows at most, up to 512 and 128 MiB on a CPU, 512 and 256 MiB on a GPU, 1024 and
-    512 MiB on a TPU. All else is streamed, which takes the
-    least memory and one more product of the logits' size: results per row, statistics,
-    and classes split over a mesh. Its blocks of classes make 32 MiB of logits, 512
-    classes at most on a CPU, where they shall fit the cache, and 2048 elsewhere. Given
-    weights, where or ignore_index, it takes tiles of an eighth of the rows within
-    these, so that tiles of dropped rows can be skipped.
+    Small logits, 8 MiB or less, are materialized: nothing is faster.
+
+    A scalar result is tiled, which multiplies no more than materialized logits do, if a
+    slab of logits and the gradient of a bfloat16 kernel in float32 fit the budget. A
+    slab has at most a quarter of all rows: up to 512 of them and 128 MiB on a CPU, 512
+    and 256 MiB on a GPU, 1024 and 512 MiB on a TPU.
+
+    All else is streamed: results per row, statistics, and classes split over a mesh. It
+    takes the least memory and one more product of the logits' size. Its blocks of
+    classes make 32 MiB of logits, 512 classes at most on a CPU, where they are to fit
+    the cache, and 2048 elsewhere. Given weights, where or ignore_index, its blocks have
+    an eighth of the rows each, so that blocks of dropped rows can be skipped.
 
     Args:
       hidden: (..., features), or its shape and dtype.
@@ -237,7 +239,7 @@ def linear_softmax_plan(
       vocab_axis: the kernel's axis of classes.
       reduction, return_statistics: what the loss is asked for.
       block_sizes, implementation: what is settled already.
-      budget: bytes that temporary arrays may take.
+      budget: bytes that temporary arrays may take; 2 GiB unless told.
       platform: "cpu", "gpu" or "tpu"; None for where JAX runs by default.
 
     Returns:

@@ -105,7 +105,8 @@ def entropy(
       NaN.
 
     Raises:
-      TypeError: probs are not floating, or where is. ValueError: a shape does not fit.
+      TypeError: probs are not floating, or where is.
+      ValueError: a shape does not fit.
 
     Example:
       >>> coin_and_certainty = jnp.array([[0.5, 0.5], [1.0, 0.0]])
@@ -145,7 +146,8 @@ def kl_divergence(
       one.
 
     Raises:
-      TypeError: an input is not floating. ValueError: shapes differ.
+      TypeError: an input is not floating, or where is.
+      ValueError: shapes differ.
 
     Example:
       >>> log_q = jnp.log(jnp.array([0.5, 0.5]))
@@ -190,7 +192,8 @@ def kl_divergence_with_log_targets(
       A log t of −inf counts 0, whatever log q is there.
 
     Raises:
-      TypeError: an input is not floating. ValueError: shapes differ.
+      TypeError: an input is not floating, or where is.
+      ValueError: shapes differ.
 
     Example:
       >>> log_q, log_t = jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, -jnp.inf])
@@ -235,7 +238,8 @@ def generalized_kl_divergence(
       As in `kl_divergence`.
 
     Raises:
-      TypeError: an input is not floating. ValueError: shapes differ.
+      TypeError: an input is not floating, or where is.
+      ValueError: shapes differ.
 
     Example:
       >>> log_q = jnp.log(jnp.array([0.5, 0.5]))

@@ -76,21 +76,27 @@ def softmax_cross_entropy(
 
     Numerics:
       bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
-      Nothing is clipped and no epsilon is added. 0 · ∞ counts as 0: a logit of −inf is
-      an impossible class. As the label's own class it makes the loss +inf, with a
-      finite gradient. A row of −inf alone, or a logit of +inf, gives NaN. A dropped row
-      is exactly 0 and so is its gradient, whatever it holds. So is a row with every
-      class masked. An id outside [0, classes) that is not ignore_index, or on a masked
-      class, makes loss and gradient of its row NaN; under `jax.experimental.checkify`
-      it is an error with a message. Nothing left to average gives 0 with gradient 0.
-      Target mass on masked classes is dropped. Every derivative exists, forward and
-      reverse, to any order. `jax.grad` inside `shard_map(check_vma=False)` is wrong by
-      JAX itself: leave check_vma on.
+      Nothing is clipped and no epsilon is added.
+
+      0 · ∞ counts as 0: a logit of −inf is an impossible class. As the label's own
+      class it makes the loss +inf, with a finite gradient. A row of −inf alone, or a
+      logit of +inf, gives NaN.
+
+      A dropped row is exactly 0 and so is its gradient, whatever it holds. So is a row
+      with every class masked. Nothing left to average gives 0 with gradient 0. Target
+      mass on masked classes is dropped.
+
+      An id outside [0, classes) that is not ignore_index, or on a masked class, makes
+      loss and gradient of its row NaN; under `jax.experimental.checkify` it is an error
+      with a message.
+
+      Every derivative exists, forward and reverse, to any order. `jax.grad` inside
+      `shard_map(check_vma=False)` is wrong by JAX itself: leave check_vma on.
 
     Raises:
       TypeError: logits are not floating, ids not integers, or a mask is floating.
       ValueError: shapes do not fit, a Python number is out of range, or an axis name is
-      unknown.
+        unknown.
 
     Example:
       >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
@@ -163,7 +169,8 @@ def softmax_focal_loss(
       are 0 for γ > 0.
 
     Raises:
-      As `softmax_cross_entropy`; ValueError also for a negative Python number as gamma.
+      As `softmax_cross_entropy`.
+      ValueError: also for a negative Python number as gamma.
 
     Example:
       >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
