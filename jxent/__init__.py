@@ -31,9 +31,9 @@ or many at once.
 that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
 `kl_divergence_with_log_targets` and `generalized_kl_divergence`.
 
-**Labels and means.** `next_token_labels` and `smooth_labels` make labels. `reduce` masks,
-weights and averages any losses as the ones here do; `total_weight` is what that mean
-divides by, for batches that are taken in parts.
+**Labels and means.** `next_token_labels` and `smooth_labels` make labels. `reduce`
+masks, weights and averages any losses as the ones here do; `total_weight` is what that
+mean divides by, for batches that are taken in parts.
 
 **Other libraries' calls.** Optax's losses have their names and arguments here;
 `jxent.torch` and `jxent.keras` take PyTorch's and Keras's.

@@ -1,6 +1,7 @@
 """The names, their documentation, and how the package is put together."""
 
 import ast
+import importlib
 import importlib.metadata
 import importlib.resources
 import inspect
@@ -71,6 +72,9 @@ def test_types_are_shipped():
 # Documentation ------------------------------------------------------------------------
 
 FUNCTIONS = [n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))]
+OPTIONS = {
+    p for n in FUNCTIONS for p in inspect.signature(getattr(jxent, n)).parameters
+}
 SECTIONS = ("Args", "Returns", "Numerics", "Raises", "Example", "Source", "See also")
 # Named after nothing in the literature, or without a number to speak of.
 WITHOUT = {"reduce": {"Source"}, "next_token_labels": {"Numerics"}}
@@ -101,6 +105,22 @@ def test_the_statistics_are_documented():
     assert tuple(fields) == jxent.SoftmaxStatistics._fields
     for name in ("lse", "log_prob", "entropy"):
         assert inspect.getdoc(getattr(jxent.SoftmaxStatistics, name))
+
+
+@pytest.mark.parametrize("module", ["jxent", "jxent.torch", "jxent.keras"])
+def test_references_lead_somewhere(module):
+    """What stands under See also is a public name or an option."""
+    face = importlib.import_module(module)
+    found = 0
+    for name in face.__all__:
+        value = getattr(face, name)
+        text = (inspect.getdoc(value) or "").partition("\nSee also:\n")[2]
+        for reference in re.findall(r"`([\w.]+)`", text):
+            found += 1
+            there = jxent if reference.startswith("jxent.") else face
+            public = hasattr(there, reference.removeprefix("jxent."))
+            assert public or reference in OPTIONS, (name, reference)
+    assert found
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

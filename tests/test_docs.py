@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 import jxent
+from tests import reference
 
 
 README = Path(__file__).parent.parent / "README.md"
@@ -76,10 +77,10 @@ class Checker(doctest.OutputChecker):
         return says(want, got)
 
 
-@pytest.mark.parametrize("name", jxent.__all__)
+@pytest.mark.parametrize("name", ["jxent", *jxent.__all__])
 def test_docstring_examples(name, capsys):
     """They run with jax, jnp and jxent given, and print what stands below them."""
-    value = getattr(jxent, name)
+    value = getattr(jxent, name, jxent)
     given = {"jax": jax, "jnp": jnp, "jxent": jxent}
     text = inspect.getdoc(value) or ""
     test = doctest.DocTestParser().get_doctest(text, given, name, None, None)
@@ -142,6 +143,23 @@ def test_readme(tmp_path, monkeypatch):
             run(first, source, names)
     prints = [text for _, source in found for text in expected_prints(source).values()]
     assert prints, "README shows no results"
+
+
+def test_reference():
+    """It is that of today's signatures: `python -m tests.reference` writes it."""
+    text = README.read_text(encoding="utf-8")
+    assert text.count("\n## Reference\n") == 1
+    assert reference.placed(text) == text
+
+
+def test_reference_names_everything():
+    """Each public function, and each of its parameters."""
+    text = reference.section()
+    for name, function in inspect.getmembers(jxent, inspect.isfunction):
+        if not name.startswith("_"):
+            assert re.search(rf"\b{name}\b", text)
+            for parameter in inspect.signature(function).parameters:
+                assert re.search(rf"[`( ]{parameter}\b", text)
 
 
 @pytest.mark.parametrize(
