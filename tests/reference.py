@@ -141,10 +141,8 @@ def section() -> str:
         table="\n".join(options()),
         others="\n".join(signature(name) for name in functions if name not in in_table),
         results=code(name for name in public if name not in functions),
-        torch=mirrored(
-            "torch", TORCH + "functional.{name}.html", TORCH + "{name}.html"
-        ),
-        keras=mirrored("keras", KERAS + "{anchor}-function", KERAS + "{anchor}-class"),
+        torch=mirrored("torch", TORCH),
+        keras=mirrored("keras", KERAS),
     )
 
 
