@@ -254,6 +254,54 @@ def test_rows_that_do_not_divide_stay_whole(x64):
     close(f(placed, **NAMES), f(odd))
 
 
+@pytest.mark.parametrize(
+    "specs",
+    [
+        {"labels": P("data")},
+        {"weights": P("data"), "bias": P("model"), "class_weights": P("model")},
+        {"hidden": P(None, "model"), "kernel": P("model")},
+        {
+            "hidden": P(("data", "model")),
+            "kernel": P(None, "model"),
+            "labels": P("data"),
+        },
+    ],
+    ids=["labels", "options", "features", "twice"],
+)
+@pytest.mark.parametrize("implementation", ["streamed", "tiled"])
+def test_explicit_axes_that_split_operands_otherwise(implementation, specs, x64, rng):
+    """Rows and classes are those of hidden and kernel; what else is split is gathered."""
+    arrays = {
+        "hidden": rng.normal(size=(8, FEATURES)),
+        "kernel": rng.normal(size=(FEATURES, CLASSES)),
+        "labels": rng.integers(0, CLASSES, 8),
+        "bias": rng.normal(size=CLASSES),
+        "weights": rng.uniform(0.5, 2, 8),
+        "class_weights": rng.uniform(0.5, 2, CLASSES),
+    }
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    placed = {
+        k: jax.device_put(x, NamedSharding(mesh, specs.get(k, P())))
+        for k, x in arrays.items()
+    }
+
+    def run(arrays, **options):
+        def f(hidden, kernel):
+            some = arrays | {"hidden": hidden, "kernel": kernel}
+            return jxent.linear_softmax_cross_entropy(
+                **some, reduction="mean", **options
+            )
+
+        return jax.value_and_grad(f, (0, 1))(arrays["hidden"], arrays["kernel"])
+
+    f = functools.partial(run, implementation=implementation, block_sizes=(3, 4))
+    with jax.set_mesh(mesh):
+        got = jax.jit(f)(placed)
+    for slope, k in zip(got[1], ("hidden", "kernel"), strict=True):
+        assert slope.sharding.is_equivalent_to(placed[k].sharding, 2)
+    close(got, jax.jit(functools.partial(run, implementation="materialized"))(arrays))
+
+
 # What is compiled ---------------------------------------------------------------------
 
 STEP = Step(tokens=1024, features=64, classes=4096, data=2, model=4, width=4)

@@ -84,6 +84,22 @@ def _specs(layout: Layout, wanted: _labels.Wanted) -> _labels.Wanted:
     )
 
 
+def on_devices(layout: Layout, head: Head, a: Arrays) -> tuple[Head, Arrays]:
+    """All operands split as the rows of hidden and the classes of the kernel are.
+
+    Explicit axes that split one otherwise, the labels of rows that are not split or the
+    features of a kernel, would meet axes that differ: what they split is gathered.
+    """
+    split, axis = layout.split, layout.vocab_axis
+    rows = {"hidden": head.hidden, "temperature": a.temperature}
+    shared = {"kernel": head.kernel, "bias": head.bias}
+    rows = placed(split, rows, row_specs(split, rows))
+    shared = placed(split, shared, shared_specs(split, shared, axis))
+    wanted = placed(split, a.wanted, _specs(layout, a.wanted))
+    a = a._replace(wanted=wanted, temperature=rows.pop("temperature"))
+    return Head(**rows, **shared), a
+
+
 def without_dropped(
     plan: Plan, layout: Layout, head: Head, a: Arrays
 ) -> tuple[Head, Arrays]:
@@ -108,17 +124,8 @@ def materialized(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
 
 
 def in_memory(layout: Layout, head: Head, a: Arrays) -> Arrays:
-    """With the logits formed, and split, as all that meets them, as the head is."""
-    wanted = placed(layout.split, a.wanted, _specs(layout, a.wanted))
-    return a._replace(logits=_logits(layout, head), wanted=wanted)
-
-
-def _logits(layout: Layout, head: Head) -> Array:
-    split, axis = layout.split, layout.vocab_axis
-    rows, shared = {"hidden": head.hidden}, {"kernel": head.kernel, "bias": head.bias}
-    rows = placed(split, rows, row_specs(split, rows))
-    shared = placed(split, shared, shared_specs(split, shared, axis))
-    return logits_of(Head(**rows, **shared), axis)
+    """With the logits formed."""
+    return a._replace(logits=logits_of(head, layout.vocab_axis))
 
 
 def streamed(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:

@@ -26,6 +26,7 @@ from .layout import (
     in_memory,
     like_logits,
     materialized,
+    on_devices,
     streamed,
     streamed_statistics,
     without_dropped,
@@ -113,7 +114,7 @@ def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _loss(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Any:
-    head, a = without_dropped(plan, layout, head, a)
+    head, a = without_dropped(plan, layout, *on_devices(layout, head, a))
     if layout.implementation == "tiled":
         total, denominator = tiled_sums(plan, layout, head, a)
         return settled(
@@ -124,7 +125,7 @@ def _loss(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _statistics(plan: Plan, layout: Layout, head: Head, a: Arrays) -> SoftmaxStatistics:
-    head, a = without_dropped(plan, layout, head, a)
+    head, a = without_dropped(plan, layout, *on_devices(layout, head, a))
     if layout.implementation == "materialized":
         target, statistics = statistics_in_memory(plan, in_memory(layout, head, a))
     else:

@@ -25,11 +25,15 @@ class Split(NamedTuple):
 
     rows: tuple[tuple[str, ...], ...] = ()  # those of each axis of rows
     classes: tuple[str, ...] = ()
-    mesh: AbstractMesh | None = None  # None: there is nothing to enter
+    mesh: AbstractMesh | None = None  # None: no axis of one concerns the head
 
     @property
     def row_names(self) -> tuple[str, ...]:
         return sum(self.rows, ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.row_names + self.classes
 
     @property
     def row_spec(self) -> PartitionSpec:
@@ -91,7 +95,7 @@ def split_of(
     taken = sum(rows, ())
     typed = _typed(head.kernel)[vocab_axis]
     classes = tuple(n for n in typed + automatic(class_axis_name) if n not in taken)
-    if not taken and not classes:
+    if not taken and not classes and AxisType.Explicit not in kinds.values():
         return Split()
     split = Split(tuple(rows), classes, mesh)
     count, parts = head.kernel.shape[vocab_axis], split.size(classes)
@@ -229,12 +233,13 @@ def enter(
     out_specs: Any,
 ) -> Any:
     """`body` of each device's part of the operands."""
-    if split.mesh is None:
+    operands = placed(split, operands, specs)
+    if not split.names:
         return body(*operands)
     return jax.shard_map(
         jax.checkpoint(body, prevent_cse=False),
         mesh=split.mesh,
         in_specs=specs,
         out_specs=out_specs,
-        axis_names=set(split.row_names + split.classes),
-    )(*placed(split, operands, specs))
+        axis_names=set(split.names),
+    )(*operands)

@@ -96,7 +96,6 @@ def tiled_sums(
     )
     split = layout.split
     rows = placed(split, rows, row_specs(split, rows))
-    shared = placed(split, shared, shared_specs(split, shared, layout.vocab_axis))
     everywhere = varying_of((rows, shared))
     rows, shared = (
         vary_fields(x, everywhere, plan.class_axis_name) for x in (rows, shared)
