@@ -302,6 +302,31 @@ def test_explicit_axes_that_split_operands_otherwise(implementation, specs, x64,
     close(got, jax.jit(functools.partial(run, implementation="materialized"))(arrays))
 
 
+@pytest.mark.parametrize(("rows", "data"), [(0, 2), (1, 1)])
+def test_few_rows(rows, data, x64):
+    """None at all, and one, which must not be taken for an axis that is broadcast."""
+    mesh = jax.make_mesh(
+        (data, 8 // data), ("data", "model"), axis_types=(AxisType.Auto,) * 2
+    )
+    hidden, kernel = np.ones((rows, FEATURES)), np.ones((FEATURES, CLASSES))
+
+    @jax.jit
+    def run(hidden, kernel):
+        f = functools.partial(
+            jxent.linear_softmax_cross_entropy,
+            reduction="mean",
+            implementation="tiled",
+            **NAMES,
+        )
+        labels = np.zeros(rows, int)
+        return jax.value_and_grad(f, (0, 1))(hidden, kernel, labels)
+
+    with jax.set_mesh(mesh):
+        value, slopes = run(hidden, kernel)
+    close(value, rows * np.log(CLASSES))
+    assert [s.shape for s in slopes] == [hidden.shape, kernel.shape]
+
+
 # What is compiled ---------------------------------------------------------------------
 
 STEP = Step(tokens=1024, features=64, classes=4096, data=2, model=4, width=4)

@@ -130,30 +130,34 @@ def _like(tree: Any, fields: dict[str, Any]) -> Any:
     return fields if isinstance(tree, dict) else tree._replace(**fields)
 
 
+def _spec(split: Split, x: Array, names: list[tuple[str, ...]]) -> PartitionSpec:
+    """Axes of size 1, which are broadcast, stay whole."""
+    divided = (n if s % split.size(n) == 0 else () for s, n in zip(x.shape, names))
+    return PartitionSpec(*(n or None for n in divided))
+
+
 def row_specs(split: Split, tree: Any) -> Any:
     """How arrays with the rows' axes in front are split."""
 
     def spec(name: str, x: Array | None) -> PartitionSpec | None:
         if x is None:
             return None
-        names = [n if x.shape[i] > 1 else None for i, n in enumerate(split.rows)]
-        if x.ndim > len(names) and name != "hidden" and x.shape[-1] > 1:
+        names = [*split.rows]
+        if x.ndim > len(names) and name != "hidden":
             names.append(split.classes)
-        return PartitionSpec(*(n or None for n in names))
+        return _spec(split, x, names)
 
     return _like(tree, {n: spec(n, x) for n, x in _fields(tree).items()})
 
 
 def shared_specs(split: Split, tree: Any, vocab_axis: int) -> Any:
     """How arrays that all rows share are split."""
-    classes = split.classes or None
 
     def spec(name: str, x: Array | None) -> PartitionSpec | None:
         if x is None or not x.ndim:
             return None if x is None else PartitionSpec()
         axis = vocab_axis if name == "kernel" else x.ndim - 1
-        entry = classes if x.shape[axis] > 1 else None
-        return PartitionSpec(*[None] * axis, entry)
+        return _spec(split, x, [*[()] * axis, split.classes])
 
     return _like(tree, {n: spec(n, x) for n, x in _fields(tree).items()})
 
