@@ -327,6 +327,24 @@ def test_few_rows(rows, data, x64):
     assert [s.shape for s in slopes] == [hidden.shape, kernel.shape]
 
 
+def test_vmap_over_rows_that_can_be_skipped(x64, rng):
+    """Under vmap the condition that skips dropped rows is a select of its operands."""
+    hidden = rng.normal(size=(3, 8, FEATURES))
+    ids, weights = rng.integers(0, CLASSES, (3, 8)), rng.uniform(size=(3, 8))
+    kernel = rng.normal(size=(FEATURES, CLASSES))
+
+    def run(**options):
+        f = lambda hidden, ids, weights: jxent.linear_softmax_cross_entropy(
+            hidden, kernel, ids, weights=weights, reduction="mean", **options
+        )
+        return jax.jit(jax.vmap(jax.grad(f)))(hidden, ids, weights)
+
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        got = run(implementation="streamed", block_sizes=(3, 4), **NAMES)
+    close(got, run(implementation="materialized"))
+
+
 # What is compiled ---------------------------------------------------------------------
 
 STEP = Step(tokens=1024, features=64, classes=4096, data=2, model=4, width=4)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _labels, _statistics
-from .._arrays import along_classes, masked, varying_of
+from .._arrays import along_classes, masked, vary, varying_of
 from .._checks import compute_dtype
 from .._statistics import NO_CLASS, Form, Inputs, Totals
 from .._tiles import live_first, over_tiles, zeros_of
@@ -329,6 +329,9 @@ def _tangents(
         return over_tiles(step, None, part, static.rows, live, remember=False)[1]
 
     def step(sums: Any, start: Any, size: int) -> Any:
+        # vmap makes the condition on live rows a select, of its operands too: all of
+        # them must vary as the rows do.
+        start = vary(jnp.asarray(start, jnp.int32), everywhere)
         operands = rows, shared, totals, live
         here = of_block(operands, row_dots, dots, start, size)
         return jax.tree.map(jnp.add, sums, here)
