@@ -255,22 +255,20 @@ def test_rows_that_do_not_divide_stay_whole(x64):
 
 
 @pytest.mark.parametrize(
-    "specs",
+    ("implementation", "specs"),
     [
-        {"labels": P("data")},
-        {"weights": P("data"), "bias": P("model"), "class_weights": P("model")},
-        {"hidden": P(None, "model"), "kernel": P("model")},
-        {
-            "hidden": P(("data", "model")),
-            "kernel": P(None, "model"),
-            "labels": P("data"),
-        },
+        ("streamed", {"labels": P("data")}),
+        (
+            "tiled",
+            {"weights": P("data"), "bias": P("model"), "class_weights": P("model")},
+        ),
+        ("streamed", {"hidden": P(None, "model"), "kernel": P("model")}),
+        ("tiled", {"hidden": P(("data", "model")), "kernel": P(None, "model")}),
     ],
     ids=["labels", "options", "features", "twice"],
 )
-@pytest.mark.parametrize("implementation", ["streamed", "tiled"])
 def test_explicit_axes_that_split_operands_otherwise(implementation, specs, x64, rng):
-    """Rows and classes are those of hidden and kernel; what else is split is gathered."""
+    """Rows and classes are those of hidden and kernel: other splits are undone."""
     arrays = {
         "hidden": rng.normal(size=(8, FEATURES)),
         "kernel": rng.normal(size=(FEATURES, CLASSES)),

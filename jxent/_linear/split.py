@@ -132,7 +132,8 @@ def _like(tree: Any, fields: dict[str, Any]) -> Any:
 
 def _spec(split: Split, x: Array, names: list[tuple[str, ...]]) -> PartitionSpec:
     """Axes of size 1, which are broadcast, stay whole."""
-    divided = (n if s % split.size(n) == 0 else () for s, n in zip(x.shape, names))
+    sizes = zip(names, x.shape, strict=False)  # features, at the end, are never split
+    divided = (n if count % split.size(n) == 0 else () for n, count in sizes)
     return PartitionSpec(*(n or None for n in divided))
 
 
