@@ -114,13 +114,21 @@ def _derived(case: Case, loss: Callable[..., Any], tensors: list[Any]) -> Any:
     def seen(*tensors):
         return loss(*(x.T if t else x for t, x in zip(turned, tensors, strict=True)))
 
+    def direct(*gradients):
+        """Gradients as the operation's arguments lie."""
+        return [
+            x.T if turned[i] else x
+            for i, x in zip(operation.differentiated, gradients, strict=True)
+        ]
+
+    point = tuple(tensors[i] for i in operation.differentiated)
+
     def backward():
-        leaves = [tensors[i] for i in operation.differentiated]
-        for leaf in leaves:
-            leaf.grad = None
+        for x in point:
+            x.grad = None
         value = seen(*tensors)
         value.backward()
-        return value.detach(), direct(*(leaf.grad for leaf in leaves))
+        return value.detach(), direct(*(x.grad for x in point))
 
     def of_some(*some):
         whole = list(tensors)
@@ -131,15 +139,6 @@ def _derived(case: Case, loss: Callable[..., Any], tensors: list[Any]) -> Any:
     def forward():
         with torch.no_grad():
             return seen(*tensors)
-
-    def direct(*gradients):
-        """Gradients as the operation's arguments lie."""
-        return [
-            x.T if turned[i] else x
-            for i, x in zip(operation.differentiated, gradients, strict=True)
-        ]
-
-    point = tuple(tensors[i] for i in operation.differentiated)
 
     def jvp():
         return torch.func.jvp(of_some, point, point)
