@@ -153,6 +153,17 @@ def _dense(records: Sequence[Record], where: str) -> Iterator[tuple]:
             yield name, found, "classes", "classes", title, PER_LOGIT
 
 
+def _masked(records: Sequence[Record]) -> Iterator[tuple]:
+    """As ratios: each share was a case of its own, at a time of its own."""
+    found = sweep(records, "ignored", suite="masked", derivative=GRADIENT)
+    units = {r.ignored: r.seconds for r in found if r.peer == "Optax" and r.seconds}
+    found = [r for r in found if r.ignored in units and r.seconds]
+    if len(units) > 1:
+        title = "Fused head, value and gradients, where labels are ignored"
+        panels = {"times Optax": lambda r: r.seconds / units[r.ignored]}
+        yield "masked", found, "ignored", "share of ignored tokens", title, panels
+
+
 def _wanted(results: Results) -> Iterator[tuple]:
     """Name, records, and how they are drawn."""
     for target in sorted({r.target for r in results.records}):
@@ -160,10 +171,7 @@ def _wanted(results: Results) -> Iterator[tuple]:
         where = f"; compiled for {target}, not run" if target else ""
         yield from _heads(records, target, where)
         yield from _dense(records, where)
-        found = sweep(records, "ignored", suite="masked", derivative=GRADIENT)
-        if any(r.seconds for r in found):
-            title = "Fused head, value and gradients, where labels are ignored"
-            yield "masked", found, "ignored", "share of ignored tokens", title, TIME
+        yield from _masked(records)
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
