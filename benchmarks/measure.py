@@ -21,19 +21,21 @@ class Prepared(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Seconds a call: the median, the middle half of the rounds, and their number."""
+    """Seconds a call: the median, the middle half, the rounds and the best of them."""
 
     median: float
     low: float
     high: float
     rounds: int
+    best: float
 
 
 def program(function: Callable[..., Any], arguments: Iterable[Any]) -> Prepared:
     """`function` compiled ahead of time, so that no call is timed with its compiler."""
     arguments = tuple(arguments)
     start = time.perf_counter()
-    traced = jax.jit(function).trace(*arguments)
+    # A function of its own: JAX would remember another call's program.
+    traced = jax.jit(lambda *args: function(*args)).trace(*arguments)
     middle = time.perf_counter()
     compiled = traced.lower().compile()
     numbers = {
@@ -128,6 +130,6 @@ def interleaved(
 
 def summary(values: list[float]) -> Timing:
     if len(values) < 2:
-        return Timing(values[0], values[0], values[0], 1)
+        return Timing(*values * 3, 1, *values)
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Timing(median, low, high, len(values))
+    return Timing(median, low, high, len(values), min(values))
