@@ -5,6 +5,7 @@ Between `<!-- benchmarks: NAME -->` and `<!-- end -->` stands what a function ma
 
 import functools
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ def find(results: Results, suite: str, name: str, **of: Any) -> Record:
     if len(found) != 1:
         raise LookupError(f"{len(found)} records of {suite}: {name}, {of}")
     return found[0]
+
+
+def _paragraph(text: str) -> str:
+    """In lines as the README has them."""
+    return textwrap.fill(" ".join(text.split()), 88, break_on_hyphens=False)
 
 
 def _machine(results: Results) -> str:
@@ -83,13 +89,10 @@ def dense() -> str:
         _row("Optax, everything on", both("Optax", every), units),
         _row("PyTorch, everything on", both("PyTorch", every), units),
     ]
-    about = f"""\
-On {_machine(results)}, float32 logits [2048, 32768], mean loss;
-*everything on* is class weights, ignored labels, smoothing and z-loss. `python -m
-benchmarks --suite dense`:
-
-"""
-    return about + tables.markdown(HEAD, rows)
+    about = f"""On {_machine(results)}, float32 logits [2048, 32768], mean loss;
+        *everything on* is class weights, ignored labels, smoothing and z-loss.
+        `python -m benchmarks --suite dense`:"""
+    return _paragraph(about) + "\n\n" + tables.markdown(HEAD, rows)
 
 
 def compiled() -> str:
@@ -206,12 +209,14 @@ def small() -> str:
         return tables.duration(found.seconds or 0)
 
     added = find(results, "tracing", "jxent", operation="import").seconds or 0
-    return f"""\
-A call outside jit on [128, 10] takes {time("jxent", "rows")} where Optax takes
-{time("Optax", "rows")} (integer labels), and {time("jxent", "rows, distributions")}
-where it takes {time("Optax", "rows, distributions")} (distributions):
-`python -m benchmarks --suite eager`. `import jxent` adds {tables.duration(added)} to
-`import jax`: `python -m benchmarks --suite tracing`."""
+    return _paragraph(
+        f"""A call outside jit on [128, 10] takes {time("jxent", "rows")} where Optax
+        takes {time("Optax", "rows")} (integer labels), and
+        {time("jxent", "rows, distributions")} where it takes
+        {time("Optax", "rows, distributions")} (distributions): `python -m benchmarks
+        --suite eager`. `import jxent` adds {tables.duration(added)} to `import jax`:
+        `python -m benchmarks --suite tracing`."""
+    )
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
