@@ -1,0 +1,370 @@
+"""Pictures for the README, and the numbers that they show, in benchmarks/pictures.
+
+python -m benchmarks.pictures memory      compiles for an H100 and a TPU v5e, 10 minutes
+python -m benchmarks.pictures accuracy    measures on this machine, a minute
+python -m benchmarks.pictures memory --stored    draws the numbers that are there again
+"""
+
+import argparse
+import datetime
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import jax
+from rich.console import Console
+
+from . import compiled, record, run, session, tables
+from .case import Case, Shape, machine, shape
+from .peers import PEERS, Peer
+from .plots import COLOURS, plt
+from .record import Record, Results
+from .suites import SUITES
+from .targets import TARGETS, MissingCompilerError
+
+
+FOLDER = Path(__file__).with_suffix("")
+STYLE = {
+    "svg.hashsalt": "jxent",  # the same numbers give the same file
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+}
+
+
+def only(name: str, losses: dict[str, dict[str, Any]]) -> Peer:
+    """A peer with these losses alone."""
+    return cast(Peer, SimpleNamespace(**vars(PEERS[name]) | {"LOSSES": losses}))
+
+
+# Memory against tokens.
+
+TOKENS = tuple(2**n for n in range(10, 17))
+FEATURES, CLASSES, DTYPE = 2048, 131072, "bfloat16"
+DEVICES = {"h100": ("H100", 80e9), "tpu-v5e": ("TPU v5e", 16e9)}
+VARIANTS = {
+    "jxent": ("materialized", "tiled", "streamed"),
+    "optax": ("materialized",),
+    "by-hand": ("scan and checkpoint",),
+}
+
+
+def compile_heads(
+    progress: Console,
+    tokens: Sequence[int] = TOKENS,
+    sizes: tuple[int, int] = (FEATURES, CLASSES),
+    targets: Sequence[str] = tuple(DEVICES),
+) -> list[Record]:
+    """Heads for each number of tokens and each target that has its compiler here."""
+    peers = []
+    for name, variants in VARIANTS.items():
+        heads = PEERS[name].LOSSES["head"]
+        peers.append(only(name, {"head": {v: heads[v] for v in variants}}))
+    derivative = "value and gradient"
+    shapes = (Shape(n, *sizes) for n in tokens)
+    cases = [Case("linear", "head", shape, DTYPE, derivative) for shape in shapes]
+    if not any(TARGETS[name].present() for name in targets):
+        # A plugin that finds no device of its own would only complain.
+        jax.config.update("jax_platforms", "cpu")
+    found = []
+    for name in targets:
+        try:
+            TARGETS[name].devices(1)
+        except (MissingCompilerError, RuntimeError) as error:
+            progress.print(f"{name}: skipped, {error}", markup=False, soft_wrap=True)
+            continue
+        measure = functools.partial(
+            compiled.records, peers=peers, name=name, real=TARGETS[name].present()
+        )
+        found += session.collected(cases, measure, progress, f"{name}: ")
+    return found
+
+
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """The heights moved up where they are nearer to the one below than the gap."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    moved = list(heights)
+    for below, above in zip(order, order[1:], strict=False):
+        moved[above] = max(moved[above], moved[below] + gap)
+    return moved
+
+
+def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str, dict]]) -> None:
+    """A text right of each line's last point, in its colour."""
+    to_points = 72 / axes.figure.dpi
+    heights = [axes.transData.transform(end[:2])[1] * to_points for end in ends]
+    for (x, y, text, look), old, new in zip(
+        ends, heights, apart(heights, 10.5), strict=True
+    ):
+        axes.annotate(
+            text,
+            (x, y),
+            (7, new - old),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+            annotation_clip=False,
+            **look,
+        )
+
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "jxent, streamed": {"marker": "o"},
+    "jxent, tiled": {"marker": "s"},
+    "jxent, materialized": {"marker": "D"},
+    "Optax, materialized": {"marker": "^"},
+    "by hand, scan and checkpoint": {"marker": "v"},
+}
+
+
+def draw_memory(results: Results) -> Any:
+    """A panel for each target; what does not fit its device ends the line."""
+    there = {r.target for r in results.records if r.status == "ok"}
+    targets = [name for name in DEVICES if name in there]
+    figure, several = plt.subplots(
+        1, len(targets), figsize=(1 + 4.2 * len(targets), 4.3), sharey=True, squeeze=False
+    )
+    one = results.records[0]
+    tokens = sorted({r.rows for r in results.records})
+    low = min(r.temporary_bytes for r in results.records if r.temporary_bytes)
+    for axes, target in zip(several[0], targets, strict=True):
+        name, memory = DEVICES[target]
+        axes.set_title(f"Compiled for {name}", weight="bold")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xticks(tokens, [f"{n // 1024}k" if n >= 1024 else n for n in tokens])
+        axes.set_xlabel("tokens")
+        axes.set_xlim(tokens[0] / 1.15, tokens[-1] * 1.15)
+        ticks = [2.0**n for n in range(10, 38, 3)]
+        axes.set_yticks(ticks, [tables.size(x) for x in ticks])
+        axes.set_ylim(low / 2, 2 * max(m for _, m in DEVICES.values()))
+        axes.axhline(memory, color="#aaaaaa", linewidth=1)
+        axes.annotate(
+            f"memory of the device, {memory / 1e9:.0f} GB",
+            (tokens[0], memory),
+            (0, 3),
+            textcoords="offset points",
+            fontsize=8,
+            color="#777777",
+        )
+    figure.tight_layout()
+    figure.subplots_adjust(wspace=0.62, right=0.86, top=0.82)
+    for axes, target in zip(several[0], targets, strict=True):
+        own = [2.0 * n * one.classes for n in tokens]
+        axes.plot(tokens, own, ":", color="#555555", linewidth=1.2)
+        ends = [(tokens[-1], own[-1], "the logits\nthemselves", {"color": "#555555"})]
+        for name, look in LOOKS.items():
+            points = [
+                (r.rows, r.temporary_bytes)
+                for r in results.records
+                if (r.target, r.name, r.status) == (target, name, "ok")
+            ]
+            if not points:
+                continue
+            ours = name.startswith("jxent")
+            colour = COLOURS[name.partition(",")[0]]
+            width = 2.2 if ours else 1.1
+            axes.plot(*zip(*points, strict=True), color=colour, lw=width, ms=4.5, **look)
+            bold = {"color": colour, "weight": "bold" if ours else "normal"}
+            short = name.removeprefix("jxent, ").replace(", ", ",\n")
+            ends.append((*points[-1], short, bold))
+        _label_ends(axes, ends)
+    several[0][0].set_ylabel("temporary memory")
+    figure.suptitle(
+        f"Cross-entropy of {one.dtype} [tokens, {one.features:,}] @ "
+        f"[{one.features:,}, {one.classes:,}], value and gradients",
+        x=0.01,
+        ha="left",
+        fontsize=10.5,
+    )
+    return figure
+
+
+# Errors against float64.
+
+
+WIDENED = "cast to float32"
+LIBRARIES = {"jxent": "jxent", "optax": "Optax", "keras": "Keras", "torch": "PyTorch"}
+
+
+def _losses(name: str) -> dict[str, dict[str, Any]]:
+    """A peer's losses as they are called, and behind the cast that users add."""
+    rows: Any = PEERS[name].LOSSES["rows"][""]
+
+    def wide(logits):
+        return logits.float() if name == "torch" else logits.astype("float32")
+
+    def mean(logits, labels):
+        return rows(logits, labels).mean()
+
+    def widened(logits, labels):
+        return rows(wide(logits), labels)
+
+    def widened_mean(logits, labels):
+        return mean(wide(logits), labels)
+
+    if name == "jxent":  # which casts by itself
+        return {"rows": {"": rows}, "logits": {"": mean}}
+    return {
+        "rows": {"": rows, WIDENED: widened},
+        "logits": {"": mean, WIDENED: widened_mean},
+    }
+
+
+def measure_errors(
+    progress: Console, sizes: Sequence[str] | None = None
+) -> list[Record]:
+    """Of each row's loss, and of the mean's gradient, on the accuracy suite's sizes."""
+    suite = SUITES["accuracy"]
+    sizes = sizes or suite.SHAPES[machine()]
+    shapes = [shape(text, machine())._replace(features=0) for text in sizes]
+    parts = {"rows": "forward", "logits": "value and gradient"}
+    cases = [
+        Case("accuracy", operation, flat, dtype, derivative, protocol="error")
+        for flat in shapes
+        for dtype in ("float32", "bfloat16")
+        for operation, derivative in parts.items()
+    ]
+    peers = [only(name, _losses(name)) for name in LIBRARIES]
+    return session.collected(cases, functools.partial(run.run, peers=peers), progress)
+
+
+def _shown(records: Sequence[Record], dtype: str) -> list[str]:
+    """The names of a dtype's lines, as they are measured; float32 needs no cast."""
+    names = dict.fromkeys(r.name for r in records if r.dtype == dtype)
+    return [n for n in names if dtype != "float32" or WIDENED not in n]
+
+
+ERRORS: dict[str, tuple[str, Callable[[Record], float | None]]] = {
+    "Loss: the worst row, nats": ("rows", lambda r: r.error),
+    "Gradient: ‖error‖ / ‖gradient‖": ("logits", lambda r: r.gradient_error),
+}
+
+
+def _error_panel(axes: Any, found: Sequence[Record], lines: list, y: Callable) -> None:
+    """A dot for each library and dtype, with its number."""
+    for r in found:
+        if (r.dtype, r.name) not in lines or not y(r):
+            continue
+        height = -lines.index((r.dtype, r.name))
+        colour = COLOURS[r.peer]
+        size = 9 if r.peer == "jxent" else 6.5
+        axes.plot(y(r), height, "o", color=colour, markersize=size)
+        axes.annotate(
+            f"{y(r):.1e}".replace("e-0", "e−"),
+            (y(r), height),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color="#444444",
+        )
+    values = [v for r in found if (v := y(r))]
+    axes.set_xscale("log")
+    axes.set_xlim(min(values) / 4, max(values) * 30)
+
+
+def draw_errors(results: Results) -> Any:
+    """A panel for the loss and one for its gradient; the dtypes one below the other."""
+    dtypes = list(dict.fromkeys(r.dtype for r in results.records))
+    there = [r for r in results.records if r.status in ("ok", "wrong")]
+    lines: list[Any] = []
+    for dtype in dtypes:
+        lines += [(dtype, name) for name in _shown(there, dtype)] + [None]
+    lines.pop()
+    height = 1.3 + 0.24 * len(lines)
+    figure, several = plt.subplots(1, 2, figsize=(9.2, height), sharey=True)
+    for axes, (title, (operation, y)) in zip(several, ERRORS.items(), strict=True):
+        axes.set_title(title)
+        _error_panel(axes, [r for r in there if r.operation == operation], lines, y)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    marks = [-i for i, line in enumerate(lines) if line]
+    names = [line[1].replace(", ", ": ") for line in lines if line]
+    several[0].set_yticks(marks, names)
+    for label in several[0].get_yticklabels():
+        if label.get_text() == "jxent":
+            label.set(color=COLOURS["jxent"], weight="bold")
+    several[0].set_ylim(0.6 - len(lines), 0.6)
+    one = there[0]
+    figure.suptitle(
+        f"Error against float64, logits [{one.rows:,}, {one.classes:,}]. "
+        "Keras's loss classes cast by themselves, its functions do not.",
+        x=0.01,
+        ha="left",
+        fontsize=10.5,
+    )
+    figure.tight_layout()
+    # Left of the names: which logits they were given.
+    figure.subplots_adjust(left=0.29)
+    for dtype in dtypes:
+        of = [-i for i, line in enumerate(lines) if line and line[0] == dtype]
+        several[0].annotate(
+            f"{dtype}\nlogits",
+            (0.01, sum(of) / len(of)),
+            xycoords=("figure fraction", "data"),
+            va="center",
+            weight="bold",
+        )
+    return figure
+
+
+PICTURES: dict[str, tuple[Callable[[Console], list[Record]], Callable[[Results], Any]]]
+PICTURES = {
+    "memory": (compile_heads, draw_memory),
+    "accuracy": (measure_errors, draw_errors),
+}
+
+
+def save(figure: Any, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pictures",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("picture", choices=PICTURES)
+    parser.add_argument(
+        "--stored", action="store_true", help="measure nothing: draw what is there"
+    )
+    parser.add_argument("--output", type=Path, default=FOLDER, metavar="FOLDER")
+    args = parser.parse_args(argv)
+    measure, draw = PICTURES[args.picture]
+    numbers = args.output / args.picture
+    if not args.stored:
+        records = measure(Console(stderr=True))
+        results = Results(
+            f"python -m benchmarks.pictures {args.picture}",
+            datetime.date.today().isoformat(),
+            session.versions(),
+            session.device(),
+            {},
+            tuple(records),
+        )
+        record.save(results, numbers)
+    with plt.rc_context(STYLE):
+        save(draw(record.load(numbers)), path := numbers.with_suffix(".svg"))
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
