@@ -10,11 +10,13 @@ import datetime
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from . import compiled, record, run, session, tables
@@ -98,96 +100,108 @@ def apart(heights: Sequence[float], gap: float) -> list[float]:
     """The heights moved up where they are nearer to the one below than the gap."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
     moved = list(heights)
-    for below, above in zip(order, order[1:], strict=False):
+    for below, above in pairwise(order):
         moved[above] = max(moved[above], moved[below] + gap)
     return moved
 
 
 def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str, dict]]) -> None:
-    """A text right of each line's last point, in its colour."""
+    """A text right of each line's last point, in its colour; none on another."""
     to_points = 72 / axes.figure.dpi
-    heights = [axes.transData.transform(end[:2])[1] * to_points for end in ends]
-    for (x, y, text, look), old, new in zip(
-        ends, heights, apart(heights, 10.5), strict=True
-    ):
-        axes.annotate(
-            text,
-            (x, y),
-            (7, new - old),
-            textcoords="offset points",
-            va="center",
-            fontsize=8.5,
-            annotation_clip=False,
-            **look,
-        )
+    for x in {end[0] for end in ends}:
+        here = [end[1:] for end in ends if end[0] == x]
+        heights = [axes.transData.transform((x, y))[1] * to_points for y, *_ in here]
+        shifts = np.subtract(apart(heights, 10.5), heights)
+        for (y, text, look), shift in zip(here, shifts, strict=True):
+            axes.annotate(
+                text,
+                (x, y),
+                (7, shift),
+                textcoords="offset points",
+                va="center",
+                fontsize=8.5,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+                annotation_clip=False,
+                **look,
+            )
 
 
-LOOKS: dict[str, dict[str, Any]] = {
-    "jxent, streamed": {"marker": "o"},
-    "jxent, tiled": {"marker": "s"},
-    "jxent, materialized": {"marker": "D"},
-    "Optax, materialized": {"marker": "^"},
-    "by hand, scan and checkpoint": {"marker": "v"},
+# Of each line: what is written at its end, and its marks.
+LOOKS = {
+    "jxent, streamed": ("jxent, streamed", "o"),
+    "jxent, tiled": ("jxent, tiled", "s"),
+    "jxent, materialized": ("jxent, materialized", "D"),
+    "Optax, materialized": ("Optax", "^"),
+    "by hand, scan and checkpoint": ("by hand, bf16 sums", "v"),
 }
+SIZES = [2.0**n for n in range(17, 40, 3)]  # 128 KiB, 1 MiB, 8 MiB
+
+
+def _memory_axes(axes: Any, target: str, tokens: Sequence[int]) -> None:
+    """Log axes with sizes on them, and how much the device has."""
+    name, memory = DEVICES[target]
+    axes.set_title(f"Compiled for {name}", weight="bold")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(tokens, [f"{n // 1024}k" if n >= 1024 else n for n in tokens])
+    axes.set_yticks(SIZES, [tables.size(x) for x in SIZES])
+    axes.set_xlabel("tokens")
+    axes.set_xlim(tokens[0] / 1.2, tokens[-1] * 1.2)
+    axes.axhline(memory, color="#bbbbbb", linewidth=1)
+    axes.annotate(
+        f"the device has {memory / 1e9:.0f} GB",
+        (tokens[0], memory),
+        (0, 4),
+        textcoords="offset points",
+        fontsize=8,
+        color="#777777",
+    )
+
+
+def _memory_lines(axes: Any, found: Sequence[Record], tokens: Sequence[int]) -> None:
+    """Each with its name at its end, which comes early where nothing fits any more."""
+    own = [2.0 * n * found[0].classes for n in tokens]
+    axes.plot(tokens, own, ":", color="#555555", linewidth=1.3)
+    ends: list[Any] = [(tokens[-1], own[-1], "the logits", {"color": "#555555"})]
+    for name, (text, marker) in LOOKS.items():
+        points = [(r.rows, r.temporary_bytes) for r in found if r.name == name]
+        if not points:
+            continue
+        ours = name.startswith("jxent")
+        colour = COLOURS[name.partition(",")[0]]
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            linewidth=2.2 if ours else 1.1,
+            marker=marker,
+            markersize=4.5,
+        )
+        bold = {"color": colour, "weight": "bold" if ours else "normal"}
+        ends.append((*points[-1], text, bold))
+    _label_ends(axes, ends)
 
 
 def draw_memory(results: Results) -> Any:
-    """A panel for each target; what does not fit its device ends the line."""
-    there = {r.target for r in results.records if r.status == "ok"}
-    targets = [name for name in DEVICES if name in there]
-    figure, several = plt.subplots(
-        1, len(targets), figsize=(1 + 4.2 * len(targets), 4.3), sharey=True, squeeze=False
-    )
-    one = results.records[0]
-    tokens = sorted({r.rows for r in results.records})
-    low = min(r.temporary_bytes for r in results.records if r.temporary_bytes)
-    for axes, target in zip(several[0], targets, strict=True):
-        name, memory = DEVICES[target]
-        axes.set_title(f"Compiled for {name}", weight="bold")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log", base=2)
-        axes.set_xticks(tokens, [f"{n // 1024}k" if n >= 1024 else n for n in tokens])
-        axes.set_xlabel("tokens")
-        axes.set_xlim(tokens[0] / 1.15, tokens[-1] * 1.15)
-        ticks = [2.0**n for n in range(10, 38, 3)]
-        axes.set_yticks(ticks, [tables.size(x) for x in ticks])
-        axes.set_ylim(low / 2, 2 * max(m for _, m in DEVICES.values()))
-        axes.axhline(memory, color="#aaaaaa", linewidth=1)
-        axes.annotate(
-            f"memory of the device, {memory / 1e9:.0f} GB",
-            (tokens[0], memory),
-            (0, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color="#777777",
-        )
-    figure.tight_layout()
-    figure.subplots_adjust(wspace=0.62, right=0.86, top=0.82)
-    for axes, target in zip(several[0], targets, strict=True):
-        own = [2.0 * n * one.classes for n in tokens]
-        axes.plot(tokens, own, ":", color="#555555", linewidth=1.2)
-        ends = [(tokens[-1], own[-1], "the logits\nthemselves", {"color": "#555555"})]
-        for name, look in LOOKS.items():
-            points = [
-                (r.rows, r.temporary_bytes)
-                for r in results.records
-                if (r.target, r.name, r.status) == (target, name, "ok")
-            ]
-            if not points:
-                continue
-            ours = name.startswith("jxent")
-            colour = COLOURS[name.partition(",")[0]]
-            width = 2.2 if ours else 1.1
-            axes.plot(*zip(*points, strict=True), color=colour, lw=width, ms=4.5, **look)
-            bold = {"color": colour, "weight": "bold" if ours else "normal"}
-            short = name.removeprefix("jxent, ").replace(", ", ",\n")
-            ends.append((*points[-1], short, bold))
-        _label_ends(axes, ends)
-    several[0][0].set_ylabel("temporary memory")
+    """A panel for each target."""
+    found = [r for r in results.records if r.status == "ok" and r.temporary_bytes]
+    targets = [name for name in DEVICES if any(r.target == name for r in found)]
+    size = 0.6 + 4.3 * len(targets), 4.4
+    figure, several = plt.subplots(1, len(targets), figsize=size, sharey=True)
+    tokens = sorted({r.rows for r in found})
+    low = min(r.temporary_bytes or 0 for r in found)
+    figure.subplots_adjust(left=0.1, right=0.845, top=0.83, bottom=0.11, wspace=0.5)
+    panels = list(zip(np.atleast_1d(several), targets, strict=True))
+    for axes, target in panels:
+        _memory_axes(axes, target, tokens)
+    panels[0][0].set_ylim(low / 2, 3 * max(m for _, m in DEVICES.values()))
+    for axes, target in panels:
+        _memory_lines(axes, [r for r in found if r.target == target], tokens)
+    panels[0][0].set_ylabel("temporary memory in HBM")
+    one = found[0]
     figure.suptitle(
         f"Cross-entropy of {one.dtype} [tokens, {one.features:,}] @ "
         f"[{one.features:,}, {one.classes:,}], value and gradients",
-        x=0.01,
+        x=0.012,
         ha="left",
         fontsize=10.5,
     )

@@ -1,0 +1,133 @@
+"""The pictures' commands, on tiny sizes and without peers that are not there."""
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import pictures, record, ten_calls
+from benchmarks.targets import TARGETS
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """Peers rely on JAX's default promotions."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def test_ten_calls(monkeypatch, tmp_path, capsys):
+    """jxent is right in each; what is missing is said to be missing."""
+    several = ten_calls.calls(classes=64)
+    assert len(several) == 10
+    monkeypatch.setattr(ten_calls, "calls", lambda: several)
+    absent = {"Keras": "no_such_module_as_keras", "PyTorch": "no_such_module_as_torch"}
+    monkeypatch.setattr(ten_calls, "LIBRARIES", ten_calls.LIBRARIES | absent)
+    assert ten_calls.main(["--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "Missing here: Keras, PyTorch" in printed
+    table = [line.split("|")[1:-1] for line in printed.splitlines() if "|" in line]
+    marks = [[cell.strip(" *")[:1] for cell in line] for line in table[2:]]
+    assert [line[2] for line in marks] == ["✓"] * 10
+    assert "".join(line[3] for line in marks) == "✓✓✓✓≠✗✗✗––"  # Optax's
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ten_calls.md",
+        "ten_calls.svg",
+    }
+
+
+def test_a_verdict_takes_value_and_gradient():
+    """Neither a wrong gradient nor an undocumented number passes."""
+    plain = ten_calls.calls(classes=8)[0]
+    right = plain.losses["jxent"]
+
+    def verdict(loss, **of):
+        call = plain._replace(losses={"jxent": loss}, **of)
+        return ten_calls.answer(call, "jxent").verdict
+
+    def stopped(module, z, y):
+        return jax.lax.stop_gradient(right(module, z, y))
+
+    def doubled(module, z, y):
+        return 2 * right(module, z, y)
+
+    documented = {"jxent": lambda z, y: 2 * ten_calls.mean(z, y)}
+    assert verdict(right) == ten_calls.RIGHT
+    assert verdict(stopped) == verdict(doubled) == ten_calls.WRONG
+    assert verdict(doubled, documented=documented) == ten_calls.DIFFERS
+    assert verdict(right, truth=None) == ten_calls.WRONG
+
+
+def test_the_stored_table_is_the_picture_s():
+    """And jxent is right in all of its rows."""
+    text = (pictures.FOLDER / "ten_calls.md").read_text(encoding="utf-8")
+    for call in ten_calls.calls(classes=8):
+        assert call.text.replace("8 classes", "131,072 classes") in text
+    lines = [line.split("|") for line in text.splitlines() if line.startswith("|")]
+    assert all(line[3].strip().startswith("✓") for line in lines[2:])
+
+
+def test_errors_are_measured_and_drawn(monkeypatch, tmp_path):
+    libraries = {"jxent": "jxent", "optax": "Optax"}
+    monkeypatch.setattr(pictures, "LIBRARIES", libraries)
+    records = pictures.measure_errors(Console(quiet=True), ["8x4x32"])
+    assert {r.name for r in records} == {"jxent", "Optax", "Optax, cast to float32"}
+    assert all(r.error is not None for r in records)
+    results = record.Results("", "", {}, {}, {}, tuple(records))
+    record.save(results, tmp_path / "accuracy")
+    assert pictures.main(["accuracy", "--stored", "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "accuracy.svg").read_text().count("<svg") == 1
+
+
+def test_memory_is_compiled_and_drawn(monkeypatch):
+    """Here for the processor; where no compiler is, it is said which brings it."""
+    local: Any = SimpleNamespace(devices=jax.devices("cpu"))
+
+    def none(count):
+        raise pictures.MissingCompilerError("pip install it")
+
+    here = TARGETS["h100"]._replace(
+        platform="cpu", lowering="cpu", files=(), topology=lambda count: local
+    )
+    targets = {"h100": here, "tpu-v5e": here._replace(topology=none)}
+    for module in (pictures, pictures.compiled):
+        monkeypatch.setattr(module, "TARGETS", targets)
+    progress = Console(record=True, width=200)
+    monkeypatch.setattr(pictures, "VARIANTS", {"jxent": ("materialized", "streamed")})
+    records = pictures.compile_heads(progress, (16, 32), (8, 64))
+    assert "tpu-v5e: skipped, pip install it" in progress.export_text()
+    assert [(r.rows, r.variant, r.status) for r in records] == [
+        (16, "materialized", "ok"),
+        (16, "streamed", "ok"),
+        (32, "materialized", "ok"),
+        (32, "streamed", "ok"),
+    ]
+    figure = pictures.draw_memory(record.Results("", "", {}, {}, {}, tuple(records)))
+    texts = [t.get_text() for axes in figure.axes for t in axes.texts]
+    assert {"jxent, materialized", "jxent, streamed", "the logits"} <= set(texts)
+    pictures.plt.close(figure)
+
+
+def test_labels_keep_their_distance():
+    moved = pictures.apart([0.0, 3.0, 1.0, 40.0], 10)
+    assert moved == [0, 20, 10, 40]
+    assert np.array_equal(pictures.apart([5.0], 10), [5.0])
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_committed_pictures_are_those_of_the_stored_numbers(name):
+    """By their words: a version of matplotlib draws the same line in other digits."""
+    results = record.load(pictures.FOLDER / name)
+    assert results.command == f"python -m benchmarks.pictures {name}"
+    svg = (pictures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    with pictures.plt.rc_context(pictures.STYLE):
+        figure = pictures.PICTURES[name][1](results)
+    words = [t.get_text() for axes in figure.axes for t in axes.texts]
+    pictures.plt.close(figure)
+    written = re.findall(r"<!-- (.*?) -->", svg)
+    assert words
+    assert {line for w in words for line in w.split("\n")} <= set(written)
