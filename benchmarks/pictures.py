@@ -29,7 +29,7 @@ from .targets import TARGETS, MissingCompilerError
 
 
 FOLDER = Path(__file__).with_suffix("")
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "jxent",  # the same numbers give the same file
     "font.size": 9,
     "axes.titlesize": 10,
@@ -240,7 +240,9 @@ def _losses(name: str) -> dict[str, dict[str, Any]]:
 
 
 def measure_errors(
-    progress: Console, sizes: Sequence[str] | None = None
+    progress: Console,
+    sizes: Sequence[str] | None = None,
+    dtypes: Sequence[str] = ("float32", "bfloat16"),
 ) -> list[Record]:
     """Of each row's loss, and of the mean's gradient, on the accuracy suite's sizes."""
     suite = SUITES["accuracy"]
@@ -250,7 +252,7 @@ def measure_errors(
     cases = [
         Case("accuracy", operation, flat, dtype, derivative, protocol="error")
         for flat in shapes
-        for dtype in ("float32", "bfloat16")
+        for dtype in dtypes
         for operation, derivative in parts.items()
     ]
     peers = [only(name, _losses(name)) for name in LIBRARIES]

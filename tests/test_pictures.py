@@ -24,6 +24,7 @@ def test_ten_calls(monkeypatch, tmp_path, capsys):
     """jxent is right in each; what is missing is said to be missing."""
     several = ten_calls.calls(classes=64)
     assert len(several) == 10
+    several = [several[i] for i in (3, 4, 6, 7, 9)]
     monkeypatch.setattr(ten_calls, "calls", lambda: several)
     absent = {"Keras": "no_such_module_as_keras", "PyTorch": "no_such_module_as_torch"}
     monkeypatch.setattr(ten_calls, "LIBRARIES", ten_calls.LIBRARIES | absent)
@@ -32,8 +33,8 @@ def test_ten_calls(monkeypatch, tmp_path, capsys):
     assert "Missing here: Keras, PyTorch" in printed
     table = [line.split("|")[1:-1] for line in printed.splitlines() if "|" in line]
     marks = [[cell.strip(" *")[:1] for cell in line] for line in table[2:]]
-    assert [line[2] for line in marks] == ["✓"] * 10
-    assert "".join(line[3] for line in marks) == "✓✓✓✓≠✗✗✗––"  # Optax's
+    assert [line[2] for line in marks] == ["✓"] * 5
+    assert "".join(line[3] for line in marks) == "✓≠✗✗–"  # Optax's
     assert {path.name for path in tmp_path.iterdir()} == {
         "ten_calls.md",
         "ten_calls.svg",
@@ -74,7 +75,7 @@ def test_the_stored_table_is_the_picture_s():
 def test_errors_are_measured_and_drawn(monkeypatch, tmp_path):
     libraries = {"jxent": "jxent", "optax": "Optax"}
     monkeypatch.setattr(pictures, "LIBRARIES", libraries)
-    records = pictures.measure_errors(Console(quiet=True), ["8x4x32"])
+    records = pictures.measure_errors(Console(quiet=True), ["8x4x32"], ["bfloat16"])
     assert {r.name for r in records} == {"jxent", "Optax", "Optax, cast to float32"}
     assert all(r.error is not None for r in records)
     results = record.Results("", "", {}, {}, {}, tuple(records))
@@ -98,13 +99,11 @@ def test_memory_is_compiled_and_drawn(monkeypatch):
         monkeypatch.setattr(module, "TARGETS", targets)
     progress = Console(record=True, width=200)
     monkeypatch.setattr(pictures, "VARIANTS", {"jxent": ("materialized", "streamed")})
-    records = pictures.compile_heads(progress, (16, 32), (8, 64))
+    records = pictures.compile_heads(progress, (16,), (8, 64))
     assert "tpu-v5e: skipped, pip install it" in progress.export_text()
     assert [(r.rows, r.variant, r.status) for r in records] == [
         (16, "materialized", "ok"),
         (16, "streamed", "ok"),
-        (32, "materialized", "ok"),
-        (32, "streamed", "ok"),
     ]
     figure = pictures.draw_memory(record.Results("", "", {}, {}, {}, tuple(records)))
     texts = [t.get_text() for axes in figure.axes for t in axes.texts]
