@@ -26,7 +26,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from . import tables, truth
+from . import session, tables, truth
 
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # asked for when Keras is imported
@@ -372,7 +372,10 @@ def markdown(found: Sequence[Row]) -> str:
         for r in found
         if any(a.verdict == DIFFERS for a in r.answers)
     ]
-    return "\n\n".join([tables.markdown(columns, cells), *notes])
+    used = ("jax", "optax", "keras", "torch")
+    there = [f"{k} {v}" for k, v in session.versions().items() if k in used]
+    versions = f"Measured with {', '.join(there)}."
+    return "\n\n".join([tables.markdown(columns, cells), *notes, versions])
 
 
 def missing(found: Sequence[Row]) -> list[str]:
