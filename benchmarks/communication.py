@@ -133,18 +133,18 @@ def _group(line: str) -> int:
     return math.prod(int(sizes[n]) for n in re.findall(r"'(\w+)'", mesh[2]))
 
 
+SPLIT_KERNEL = P(None, "model")
+
+
 def compiled(
     step: Step,
     implementation: str,
     devices: Any = None,
     *,
     forward: bool = False,
-    features: str | None = None,
+    kernel_spec: P = SPLIT_KERNEL,
 ) -> list[Moved]:
-    """What a step sends, by its program for `devices`, or for those that are there.
-
-    `features` is a mesh axis that splits the kernel's features too, as FSDP does.
-    """
+    """What a step sends, by its program for `devices`, or for those that are there."""
     grid = (step.data, step.model)
     kinds = (AxisType.Auto,) * 2
     mesh = jax.make_mesh(grid, ("data", "model"), axis_types=kinds, devices=devices)
@@ -154,7 +154,7 @@ def compiled(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
     hidden = array(dtype, P("data"), step.tokens, step.features)
-    kernel = array(dtype, P(features, "model"), step.features, step.classes)
+    kernel = array(dtype, kernel_spec, step.features, step.classes)
     labels = array(jnp.int32, P("data"), step.tokens)
 
     def loss(hidden: Any, kernel: Any, labels: Any) -> Any:

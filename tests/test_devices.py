@@ -393,10 +393,11 @@ def test_the_table_of_the_readme():
     assert table() in Path(__file__).parents[1].joinpath("README.md").read_text()
 
 
+@pytest.mark.parametrize("spec", [P("data", "model"), P(None, ("model", "data"))])
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
-def test_a_kernel_split_over_the_batch_axis_is_gathered_once(implementation):
+def test_a_kernel_split_over_the_batch_axis_is_gathered_once(implementation, spec):
     """As FSDP splits it: one gather and one reduction, none of them in a loop."""
-    sent = compiled(STEP, implementation, features="data")
+    sent = compiled(STEP, implementation, kernel_spec=spec)
     gathers = [m for m in sent if m.operation == "all-gather"]
     whole = STEP.features * STEP.classes // STEP.model
     assert [(m.numbers, m.devices, m.in_loop) for m in gathers] == [(whole, 2, False)]
