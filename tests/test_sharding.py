@@ -422,3 +422,13 @@ def test_the_tpu_program_reads_the_logits_once():
     assert len(over_classes) == 1
     assert over_classes[0].count("init:") == 3
     assert "gather" not in text
+
+
+def test_total_weight_of_explicitly_split_labels(rng):
+    labels = rng.integers(0, CLASSES, ROWS)
+    labels[[1, 9, 15]] = -100
+    mesh = mesh_of((2, 4), AxisType.Explicit)
+    split = jax.device_put(labels, NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh):
+        total = jax.jit(functools.partial(jxent.total_weight, ignore_index=-100))(split)
+    assert total == ROWS - 3

@@ -252,7 +252,7 @@ def _total_weight(
         counted = ~equal(y, wanted.ignore_index)
         keep = counted if keep is None else keep & counted
     if ids:
-        factor = jnp.ones(y.shape, dtype)
+        factor = jnp.ones_like(y, dtype=dtype)
         if w is not None:
             kept = None if keep is None else jnp.broadcast_to(keep, y.shape)
             at = class_ids(y, kept, w.shape[0], ())
