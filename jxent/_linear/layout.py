@@ -75,10 +75,9 @@ def target_of(plan: Plan, layout: Layout, head: Head, a: Arrays) -> _labels.Targ
 
 def _specs(layout: Layout, wanted: _labels.Wanted) -> _labels.Wanted:
     """How what is wanted of the labels is split."""
-    of_rows = ("labels", "row_where", "class_where", "weights")
     fields = wanted._asdict()
-    rows = {n: fields.pop(n) for n in of_rows}
-    rows = row_specs(layout.split, rows)
+    names = ("labels", "row_where", "class_where", "weights")
+    rows = row_specs(layout.split, {n: fields.pop(n) for n in names})
     return _labels.Wanted(
         **rows, **shared_specs(layout.split, fields, layout.vocab_axis)
     )

@@ -110,7 +110,8 @@ def split_of(
 
 
 # Specs and reductions by the names of fields. What is of rows may differ along the axes
-# that split the rows alone, anything else along those of the classes as well.
+# that split the rows alone, anything else along those of the classes as well: rows'
+# temperatures and ε/K, too, whose derivatives are sums over classes.
 
 _OF_ROWS = {"labels", "row_where", "keep", "counted", "weights"}
 _OF_NEITHER = {"ignore_index", "label_smoothing", "z_loss"}

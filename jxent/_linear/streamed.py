@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     counted: Array | None = None
     temperature: Array | None = None
     share: Array | None = None  # ε/K
-    weights: Array | None = None  # not used here, but see `Static.weighty`
+    weights: Array | None = None  # their tangent alone counts: see `Static.weighty`
 
 
 class Shared(NamedTuple):
