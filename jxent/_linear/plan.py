@@ -198,11 +198,11 @@ def chosen(
         )
     default = _blocks(implementation, s, droppable)
     limits = max(rows, 1), max(classes, 1)
-    blocks = [
+    tile, block = (
         min(limit, d if w is None else w)
         for w, d, limit in zip(wanted, default, limits, strict=True)
-    ]
-    return Layout(implementation, vocab_axis, *blocks)
+    )
+    return Layout(implementation, vocab_axis, tile, block)
 
 
 def linear_softmax_plan(
