@@ -811,6 +811,25 @@ def test_error_does_not_grow_with_the_blocks(layout, dtype, rng):
     assert np.all(each[-1] <= 1.1 * each[0] + slack)
 
 
+@pytest.mark.parametrize(("rows", "classes"), [(8, 9), (1, 9), (1, 8)])
+@over(STREAMED, STREAMED_TABLE, TILED, TILED_TABLE)
+def test_vectors_in_low_precision(layout, rows, classes, rng):
+    """One row, or one class in the last block: compilers treat them otherwise."""
+    hidden = rng.normal(size=(rows, 16)).astype(ml_dtypes.bfloat16)
+    kernel = rng.normal(size=(16, classes)).astype(ml_dtypes.bfloat16)
+    ids = rng.integers(0, classes, rows).astype(np.int32)
+
+    def f(hidden, kernel):
+        arguments = {"hidden": hidden, "kernel": kernel, "ids": ids}
+        return fused(layout._replace(block_sizes=(8, 4)), arguments, reduction="mean")
+
+    value, slopes = as_users_jit(jax.value_and_grad(f, (0, 1)))(hidden, kernel)
+    truth, true_slopes = true_loss(hidden, kernel, ids)
+    np.testing.assert_allclose(value, truth, rtol=1e-5, atol=1e-6)
+    for got, wanted in zip(slopes, true_slopes, strict=True):
+        np.testing.assert_allclose(np.float64(got), wanted, rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @over(STREAMED, TILED)
 def test_a_confident_token_keeps_its_gradient(layout, dtype):

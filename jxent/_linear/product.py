@@ -50,19 +50,25 @@ def product(
     """
     dtype = compute_dtype(hidden, kernel)
     contract = vocab_axis if transpose else 1 - vocab_axis
+    hidden, kernel = hidden.astype(dtype), kernel.astype(dtype)
+    return dot(hidden, kernel, hidden.ndim - 1, contract, low)
+
+
+def dot(a: Array, b: Array, a_axis: int, b_axis: int, low: bool) -> Array:
+    """The product of two arrays over one axis of each, summed in their dtype."""
+    precision = None
+    # Of a vector XLA makes no product but a loop, which on a CPU takes no algorithm (in
+    # jax 0.10). Nothing is rounded then.
+    vector = a.size == a.shape[a_axis] or 1 in b.shape
+    if low and a.dtype == jnp.float32 and not vector:
+        precision = lax.DotAlgorithmPreset.BF16_BF16_F32
     return lax.dot_general(
-        hidden.astype(dtype),
-        kernel.astype(dtype),
-        (((hidden.ndim - 1,), (contract,)), ((), ())),
-        precision=algorithm(dtype, low),
-        preferred_element_type=dtype,
+        a,
+        b,
+        (((a_axis,), (b_axis,)), ((), ())),
+        precision=precision,
+        preferred_element_type=a.dtype,
     )
-
-
-def algorithm(dtype: jnp.dtype, low: bool) -> lax.DotAlgorithmPreset | None:
-    if low and dtype == jnp.float32:
-        return lax.DotAlgorithmPreset.BF16_BF16_F32
-    return None
 
 
 def is_low(hidden: Array) -> bool:

@@ -24,7 +24,7 @@ from .layout import (
     sums,
     target_of,
 )
-from .product import Head, algorithm, is_low, logits_of, product
+from .product import Head, dot, is_low, logits_of, product
 from .split import (
     Split,
     enter,
@@ -385,22 +385,12 @@ def _add_product(
     def step(total: Array, start: Any, size: int) -> Array:
         block = lax.dynamic_slice_in_dim(g, start, size, 1)
         if layout.vocab_axis:
-            here = _dot(transposed, block, 1, 0, low)
+            here = dot(transposed, block, 1, 0, low)
         else:
-            here = _dot(block, hidden, 0, 0, low)
+            here = dot(block, hidden, 0, 0, low)
         old = lax.dynamic_slice_in_dim(total, start, size, layout.vocab_axis)
         return lax.dynamic_update_slice_in_dim(
             total, old + here, start, layout.vocab_axis
         )
 
     return over_blocks(step, total, g.shape[1], layout.classes)
-
-
-def _dot(a: Array, b: Array, a_axis: int, b_axis: int, low: bool) -> Array:
-    return lax.dot_general(
-        a,
-        b,
-        (((a_axis,), (b_axis,)), ((), ())),
-        precision=algorithm(a.dtype, low),
-        preferred_element_type=a.dtype,
-    )
