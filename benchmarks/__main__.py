@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     several("--peers", choices=PEERS, metavar="PEER", help=_list(PEERS))
     several("--target", choices=TARGETS, help="what to compile for; all if not given")
     add("--output", type=Path, help="a folder for results.json, tables and plots")
-    add("--seconds", type=float, default=2.0, help="of timing per case (%(default)s)")
+    add("--seconds", type=float, default=1.0, help="of timing per case (%(default)s)")
     add("--check", action="store_true", help="readme: fail where it is out of date")
     return parser
 

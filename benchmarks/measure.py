@@ -107,18 +107,19 @@ def interleaved(
 ) -> dict[Any, Timing]:
     """Reads the watches in turn, round after round, so that drift meets all alike.
 
-    Each round starts one later, so that no one always follows the same other. There are
-    as many rounds as fit into `seconds`, but 3 at least, and 1 where seconds is 0.
+    Each is run once before it is read: what the one before it left in caches and heap
+    (a gigabyte given back, to be asked for again) would else count as its own. Each
+    round starts one later. There are as many rounds as fit into `seconds`, but 3 at
+    least, and 1 where seconds is 0.
     """
     at_least = 3 if seconds else 1
-    for watch in watches.values():
-        watch()  # to warm up
     values: dict[Any, list[float]] = {name: [] for name in watches}
     turns = list(watches)
     start = time.perf_counter()
     for done in itertools.count(1):
         turns.append(turns.pop(0))
         for name in turns:
+            watches[name]()
             values[name].append(watches[name]())
         spent = time.perf_counter() - start
         if done >= at_most or (

@@ -320,13 +320,13 @@ def test_floor():
 
 
 def test_interleaved_takes_turns():
-    """Each round starts with the next one, after a round to warm up."""
+    """Each round starts with the next one, and each runs once before it is read."""
     read = []
     watches = {n: (lambda n=n: read.append(n) or float(len(read))) for n in "abc"}
     times = measure.interleaved(watches, seconds=1e-9)
-    assert "".join(read) == "abc" + "bca" + "cab" + "abc"
+    assert "".join(read) == "bbccaa" + "ccaabb" + "aabbcc"
     assert times["a"].rounds == 3
-    assert times["a"].median == np.median([6, 8, 10])
+    assert times["a"].median == np.median([6, 10, 14])
 
 
 def test_collectives_count_an_asynchronous_one_once():
