@@ -996,6 +996,25 @@ def test_the_logits_are_never_held(layout, program):
     assert memory.temp_size_in_bytes <= bound
 
 
+@pytest.mark.parametrize("rows", [(ROWS,), (4, ROWS // 4)])
+def test_materialized_logits_are_held_once(rows):
+    """With any number of axes of rows: their gradient takes their place."""
+
+    def loss(hidden, kernel, ids):
+        return jxent.linear_softmax_cross_entropy(
+            hidden, kernel, ids, reduction="mean", implementation="materialized"
+        )
+
+    hidden, kernel, ids = shapes_of()
+    hidden, ids = (
+        jax.ShapeDtypeStruct((*rows, *x.shape[1:]), x.dtype) for x in (hidden, ids)
+    )
+    f = jax.value_and_grad(loss, (0, 1))
+    memory = as_users_jit(f).lower(hidden, kernel, ids).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 1.1 * ROWS * CLASSES * 4
+
+
 @over(STREAMED, TILED)
 def test_the_kernel_is_never_cast_whole(layout):
     """A float32 kernel under bfloat16 hidden states: no copy of it in bfloat16."""

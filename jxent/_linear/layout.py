@@ -18,7 +18,7 @@ from .._softmax.problem import (
 )
 from .._statistics import SoftmaxStatistics
 from .product import Head, logits_dtype, logits_of
-from .split import Split, enter, placed, row_specs, shared_specs
+from .split import Split, enter, flat, placed, row_specs, shared_specs
 from .streamed import Rows, Shared, Static, mass, streamed_totals
 
 
@@ -97,6 +97,21 @@ def on_devices(layout: Layout, head: Head, a: Arrays) -> tuple[Head, Arrays]:
     wanted = placed(split, a.wanted, _specs(layout, a.wanted))
     a = a._replace(wanted=wanted, temperature=rows.pop("temperature"))
     return Head(**rows, **shared), a
+
+
+def one_axis_of_rows(head: Head, a: Arrays) -> tuple[Head, Arrays]:
+    """Of logits with several axes of rows XLA on a CPU keeps a second copy."""
+    shape, wanted = head.hidden.shape[:-1], a.wanted
+    where, _ = class_where(a, shape)
+    wanted = wanted._replace(
+        labels=flat(wanted.labels, shape),
+        row_where=flat(of_rows(wanted.row_where, shape), shape),
+        class_where=None if where is None else where.reshape(-1, where.shape[-1]),
+        weights=flat(of_rows(wanted.weights, shape), shape),
+    )
+    temperature = flat(of_rows(a.temperature, shape), shape)
+    head = head._replace(hidden=flat(head.hidden, shape))
+    return head, a._replace(wanted=wanted, temperature=temperature)
 
 
 def without_dropped(

@@ -27,6 +27,7 @@ from .layout import (
     like_logits,
     materialized,
     on_devices,
+    one_axis_of_rows,
     streamed,
     streamed_statistics,
     without_dropped,
@@ -112,26 +113,41 @@ def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
     return of
 
 
+def _prepared(
+    plan: Plan, layout: Layout, head: Head, a: Arrays
+) -> tuple[Plan, Head, Arrays]:
+    """Rows keep their axes where a mesh may split each of them; else they are one."""
+    if layout.split.mesh is None:
+        plan = plan._replace(axis=1)
+        head, a = one_axis_of_rows(head, a)
+    else:
+        head, a = on_devices(layout, head, a)
+    return plan, *without_dropped(plan, layout, head, a)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _loss(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Any:
-    head, a = without_dropped(plan, layout, *on_devices(layout, head, a))
+    rows = head.hidden.shape[:-1]
+    plan, head, a = _prepared(plan, layout, head, a)
     if layout.implementation == "tiled":
         total, denominator = tiled_sums(plan, layout, head, a)
         return settled(
             total, denominator, plan.reduction, a.normalizer, plan.batch_axis_name
         )
-    return reduced(plan, a, _losses(plan, layout, head, a))
+    results = reduced(plan, a, _losses(plan, layout, head, a))
+    return jax.tree.map(lambda x: x.reshape(rows) if x.ndim else x, results)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _statistics(plan: Plan, layout: Layout, head: Head, a: Arrays) -> SoftmaxStatistics:
-    head, a = without_dropped(plan, layout, *on_devices(layout, head, a))
+    rows = head.hidden.shape[:-1]
+    plan, head, a = _prepared(plan, layout, head, a)
     if layout.implementation == "materialized":
         target, statistics = statistics_in_memory(plan, in_memory(layout, head, a))
     else:
         target, statistics, _ = streamed_statistics(plan, layout, head, a)
         report(plan, a, statistics, head.kernel.shape[layout.vocab_axis])
-    return kept(statistics, target.keep)
+    return jax.tree.map(lambda x: x.reshape(rows), kept(statistics, target.keep))
 
 
 def loss_of(function: str, options: dict[str, Any]) -> Any:

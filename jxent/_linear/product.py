@@ -1,8 +1,7 @@
 """hidden @ kernel, in blocks of classes, summed in float32 or better."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
@@ -52,14 +51,7 @@ def product(
     dtype = compute_dtype(hidden, kernel)
     contract = vocab_axis if transpose else 1 - vocab_axis
     hidden, kernel = hidden.astype(dtype), kernel.astype(dtype)
-    *rows, features = hidden.shape
-    mesh: Any = jax.typeof(hidden).sharding.mesh
-    if len(rows) == 1 or not mesh.empty:
-        return dot(hidden, kernel, hidden.ndim - 1, contract, low)
-    # Of several axes of rows XLA on a CPU keeps two copies of the logits. Where a mesh
-    # may split them they stay what they are.
-    flat = dot(hidden.reshape(-1, features), kernel, 1, contract, low)
-    return flat.reshape(*rows, flat.shape[-1])
+    return dot(hidden, kernel, hidden.ndim - 1, contract, low)
 
 
 def dot(a: Array, b: Array, a_axis: int, b_axis: int, low: bool) -> Array:
