@@ -15,8 +15,8 @@ draws language_model.png: the loss, and that memory.
       after training         543.1
     temporary memory of a training step
       tokens    fused head    materialized logits
-         512       102 MiB                517 MiB
-       8,192       252 MiB              8,281 MiB
+         512       102 MiB                293 MiB
+       8,192       252 MiB              4,219 MiB
     writes   The "True" the "class" is" "None" and class,; the are *selfError" is ...
     picture  language_model.png
 
