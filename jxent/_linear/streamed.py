@@ -72,7 +72,10 @@ def over_blocks(
     elif full:
         carry = step(carry, 0, block)
     if total % block:
-        carry = step(carry, full * block, total % block)
+        # Were it a constant, XLA would pad the last block's gradient to all classes and
+        # add whole arrays, where it updates the sum of the others in place.
+        start = lax.optimization_barrier(jnp.int32(full * block))
+        carry = step(carry, start, total % block)
     return carry
 
 
