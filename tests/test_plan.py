@@ -28,6 +28,22 @@ def test_what_is_asked_for_decides():
     assert plan(*large, reduction="sum", budget=2**20).implementation == "streamed"
 
 
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_few_rows_are_materialized_where_that_takes_less(platform):
+    """The gradient of a bfloat16 kernel in float32 is 1 GiB, whatever the rows."""
+    few, many = (
+        jxent.linear_softmax_plan(
+            *shapes(rows, 2048, 131072, jnp.bfloat16, jnp.bfloat16),
+            reduction="mean",
+            platform=platform,
+        )
+        for rows in (1024, 8192)
+    )
+    assert few[:2] == ("materialized", (1024, 131072))
+    assert few.temporary_bytes == 2**29
+    assert many.implementation == "tiled"
+
+
 def test_what_is_settled_is_kept():
     """Block sizes and the implementation given are those of the plan."""
     plan = jxent.linear_softmax_plan(

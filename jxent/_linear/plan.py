@@ -127,13 +127,14 @@ def _temporaries(implementation: str, s: Sizes, blocks: tuple[int, int]) -> int:
     hidden = s.rows * s.features * s.width
     kernel = s.features * s.classes * s.width
     low_hidden, low_kernel = s.hidden_width < s.width, s.kernel_width < s.width
+    cast = s.platform == "cpu"  # other compilers do without the cast operands
     if implementation == "materialized":
-        return s.rows * s.classes * s.width + hidden * low_hidden + kernel * low_kernel
+        operands = cast * (hidden * low_hidden + kernel * low_kernel)
+        return s.rows * s.classes * s.width + operands
     if implementation == "streamed":
         block = (s.rows + s.features) * classes * s.width
         return block + hidden + 2 * hidden * low_hidden
     operands = hidden + 2 * rows * s.features * s.width
-    cast = s.platform == "cpu"
     sums = hidden * low_hidden + (1 + cast) * kernel * low_kernel
     return rows * s.classes * s.width + operands + sums
 
@@ -145,9 +146,12 @@ def _choice(
     if small and not split:
         return "materialized"
     if scalar and not split:
-        blocks = _blocks("tiled", s, droppable)
-        if _temporaries("tiled", s, blocks) <= budget:
-            return "tiled"
+        # Of the two that form no product twice, the one that takes less.
+        either: tuple[Implementation, ...] = ("tiled", "materialized")
+        needed = {i: _temporaries(i, s, _blocks(i, s, droppable)) for i in either}
+        least = min(either, key=needed.__getitem__)
+        if needed[least] <= budget:
+            return least
     return "streamed"
 
 
@@ -222,9 +226,10 @@ def linear_softmax_plan(
     Small logits, 8 MiB or less, are materialized: nothing is faster.
 
     A scalar result is tiled, which multiplies no more than materialized logits do, if a
-    slab of logits and the gradient of a bfloat16 kernel in float32 fit the budget. A
-    slab has at most a quarter of all rows: up to 512 of them and 128 MiB on a CPU, 512
-    and 256 MiB on a GPU, 1024 and 512 MiB on a TPU.
+    slab of logits and the gradient of a bfloat16 kernel in float32 fit the budget; for
+    few rows, whose logits take less than that, it is materialized. A slab has at most a
+    quarter of all rows: up to 512 of them and 128 MiB on a CPU, 512 and 256 MiB on a
+    GPU, 1024 and 512 MiB on a TPU.
 
     All else is streamed: results per row, statistics, and classes split over a mesh. It
     takes the least memory and one more product of the logits' size. Its blocks of
