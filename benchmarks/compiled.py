@@ -15,7 +15,7 @@ from rich.console import Console
 
 from . import device_clock, limits, operations, run, session
 from .case import Case
-from .measure import compiler_numbers
+from .measure import program
 from .peers import Peer
 from .record import Record, Results, record
 from .targets import TARGETS, MissingCompilerError, Target
@@ -36,9 +36,8 @@ def _program(case: Case, one: run.Contestant, target: Target) -> dict[str, Any]:
         for x, place in zip(abstract, places, strict=True)
     ]
     with run.on(mesh):
-        traced = jax.jit(run.function(case, one.peer, one.loss)).trace(*arguments)
-        lowered = traced.lower(lowering_platforms=(target.lowering,))
-        return compiler_numbers(lowered.compile())
+        function = run.function(case, one.peer, one.loss)
+        return program(function, arguments, (target.lowering,)).numbers
 
 
 def _on_device(case: Case, one: run.Contestant) -> dict[str, Any]:
@@ -65,6 +64,7 @@ def records(
             yield record(case, *one.name, **run.MISSING, target=name)
             continue
         found: dict[str, Any] = limits.floor(case, target.limits)
+        jax.clear_caches()  # or it would not be traced as a whole
         try:
             if real:
                 found |= _on_device(case, one)

@@ -30,14 +30,21 @@ class Timing(NamedTuple):
     best: float
 
 
-def program(function: Callable[..., Any], arguments: Iterable[Any]) -> Prepared:
-    """`function` compiled ahead of time, so that no call is timed with its compiler."""
+def program(
+    function: Callable[..., Any],
+    arguments: Iterable[Any],
+    platforms: tuple[str, ...] | None = None,
+) -> Prepared:
+    """`function` compiled ahead of time, so that no call is timed with its compiler.
+
+    For `platforms` where the arguments are only described, on devices of another kind.
+    """
     arguments = tuple(arguments)
     start = time.perf_counter()
     # A function of its own: JAX would remember another call's program.
     traced = jax.jit(lambda *args: function(*args)).trace(*arguments)
     middle = time.perf_counter()
-    compiled = traced.lower().compile()
+    compiled = traced.lower(lowering_platforms=platforms).compile()
     numbers = {
         "trace_s": middle - start,
         "compile_s": time.perf_counter() - middle,

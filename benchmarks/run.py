@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import limits, operations, truth
@@ -79,21 +80,37 @@ TOLERANCES = {
 }
 
 
+@jax.jit
+def _distance(got: jax.Array, true: jax.Array) -> jax.Array:
+    """Largest |got − true|, ‖got − true‖ and ‖true‖."""
+    off = jnp.ravel(got.astype(true.dtype) - true)
+    return jnp.stack(
+        [jnp.max(jnp.abs(off)), jnp.linalg.norm(off), jnp.linalg.norm(jnp.ravel(true))]
+    )
+
+
 def errors(got: Any, true: Any, leaf: Callable[[Any], Any] = lambda x: x):
     """Largest error of the value, relative and absolute, and of the derivatives.
 
     Derivatives are compared as ‖got − true‖ / ‖true‖.
     """
-    got = [np.asarray(leaf(x), np.float64) for x in jax.tree.leaves(got)]
-    true = [np.asarray(x, np.float64) for x in jax.tree.leaves(true)]
+    got = [_in_one_place(leaf(x)) for x in jax.tree.leaves(got)]
+    true = jax.tree.leaves(true)
     if [x.shape for x in got] != [x.shape for x in true]:
         shapes = [x.shape for x in got], [x.shape for x in true]
         raise ValueError("results of shapes {}, where {} are right".format(*shapes))
-    distances = [np.linalg.norm(g - t) for g, t in zip(got, true, strict=True)]
-    sizes = [np.linalg.norm(t) for t in true]
-    relative = [d / s if s else d for d, s in zip(distances, sizes, strict=True)]
-    absolute = float(np.max(np.abs(got[0] - true[0])))
-    return absolute, float(relative[0]), max(map(float, relative[1:]), default=None)
+    with jax.enable_x64(True):
+        pairs = zip(got, true, strict=True)
+        distances = np.array([_distance(g, t) for g, t in pairs])
+    absolute, off, size = distances.T
+    relative = off / np.where(size, size, 1)
+    return absolute[0], relative[0], max(relative[1:].tolist(), default=None)
+
+
+def _in_one_place(x: Any) -> Any:
+    """What is split over devices on the host, beside the truth."""
+    split = isinstance(x, jax.Array) and len(x.devices()) > 1
+    return np.asarray(x) if split else x
 
 
 def _checked(case: Case, one: Contestant, call: Callable[[], Any], true: Any):
@@ -122,8 +139,7 @@ def true_result(case: Case, arguments: tuple[jax.Array, ...]) -> Any:
     """In float64, on the same numbers."""
     with jax.enable_x64(True):
         loss = OPERATIONS[case.operation].truth
-        result = jax.jit(operations.derived(case, loss))(*truth.widened(arguments))
-        return jax.tree.map(np.asarray, result)
+        return jax.jit(operations.derived(case, loss))(*truth.widened(arguments))
 
 
 MISSING: dict[str, Any] = {"status": "missing", "message": "not installed"}
@@ -171,6 +187,7 @@ def run(
                 calls[one.name] = call
                 if case.protocol == "trace":
                     calls[one.name] = functools.partial(_traced, case, one, arguments)
+        del true  # its memory may be wanted
         for name, timing in _times(case, calls, seconds).items():
             records[name] |= timing
         for name, found in records.items():

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import logging
 
 from .. import operations
 from ..case import Case
@@ -18,6 +19,8 @@ def head(hidden, kernel, labels, *, implementation=None):
     from absl import flags
     from tokamax import linear_softmax_cross_entropy_loss
 
+    # It warns of each shape that it was not tuned for.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     if not flags.FLAGS.is_parsed():  # or it would parse this program's command line
         flags.FLAGS(["benchmarks"])
     return linear_softmax_cross_entropy_loss(

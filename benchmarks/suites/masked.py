@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from ..case import Case, Shape
 
 
-SHAPES = {"cpu": ("2048x512x32768",), "accelerator": ("8192x2048x131072",)}
+SHAPES = {"cpu": ("2048x128x8192",), "accelerator": ("8192x2048x131072",)}
 DTYPES = {"cpu": ("float32",), "accelerator": ("bfloat16",)}
 SHARES = (0.0, 0.5, 0.9)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from ..case import Case, Shape
 
 
-SHAPES = {"cpu": ("1024x256x16384",), "accelerator": ("16384x2048x131072",)}
+SHAPES = {"cpu": ("512x128x8192",), "accelerator": ("16384x2048x131072",)}
 DTYPES = {"cpu": ("float32",), "accelerator": ("bfloat16",)}
 MESHES = ((2, 4), (8, 1), (1, 8))
 
