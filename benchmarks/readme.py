@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import tables
+from .case import MODELS
 from .record import Record, Results, load
 
 
@@ -65,6 +66,14 @@ def _row(label: str, cells: Sequence[Record], units: Sequence[Record]) -> list[s
     return [f"**{label}**" if strong else label, *times, memory]
 
 
+# Output layers, features × classes.
+HEADS = {
+    "GPT-2": MODELS["gpt2"],
+    "Llama 3": MODELS["llama3"],
+    "Gemma 2": MODELS["gemma2"],
+    "Qwen": MODELS["qwen"],
+    "2¹⁷ classes": (2048, 131072),
+}
 HEAD = ("", "forward", "value and gradient", "temporary memory, with gradient")
 
 
@@ -132,72 +141,86 @@ needs no such device:
 
 
 def linear() -> str:
-    results = _results("cpu")
+    results = _results("cpu-head")
     of = {"rows": 2048, "features": 512, "classes": 32768, "dtype": "float32"}
-    derivatives = ("forward", GRADIENT)
 
-    def both(name: str, suite: str = "linear", **rest: Any) -> list[Record]:
-        rest = rest or {"operation": "head"}
+    def both(name: str) -> list[Record]:
         return [
-            find(results, suite, name, derivative=d, **of, **rest) for d in derivatives
+            find(results, "linear", name, operation="head", derivative=d, **of)
+            for d in ("forward", GRADIENT)
         ]
 
     units = both("Optax, materialized")
-    half = {"ignored": 0.5}
+    torch = results.versions["torch"].partition("+")[0]
     rows = [
-        _row("Optax, materialized", units, units),
-        _row("jxent", both("jxent"), units),
-        _row("jxent, streamed", both("jxent, streamed"), units),
-        _row(
-            "jxent, half the tokens ignored",
-            both("jxent", "masked", **half),
-            both("Optax, materialized", "masked", **half),
-        ),
+        _row(label, both(name), units)
+        for label, name in (
+            ("Optax, materialized", "Optax, materialized"),
+            ("jxent", "jxent"),
+            ("jxent, streamed", "jxent, streamed"),
+            ("the bare products", "bare products"),
+            ("a scan with checkpoint, by hand", "by hand, scan and checkpoint"),
+            (
+                f"PyTorch {torch}, `linear_cross_entropy` in chunks of 512",
+                "PyTorch, linear_cross_entropy in chunks of 512",
+            ),
+            (f"jax-cce {results.versions['jax-cce']}", "jax-cce"),
+        )
     ]
-    for label, name in (
-        ("the bare products", "bare products"),
-        ("a scan with checkpoint, by hand", "by hand, scan and checkpoint"),
-        (
-            f"PyTorch {results.versions['torch'].partition('+')[0]}, "
-            "`linear_cross_entropy` in chunks of 512",
-            "PyTorch, linear_cross_entropy in chunks of 512",
-        ),
-        (f"jax-cce {results.versions['jax-cce']}", "jax-cce"),
-    ):
-        rows.append(_row(label, both(name), units))
     about = """\
 The fused head, float32 [2048, 512] @ [512, 32768], on the same machine, as a multiple
-of Optax on materialized logits. `python -m benchmarks --suite linear masked`:
+of Optax on materialized logits. `python -m benchmarks --suite linear --shape
+2048x512x32768`:
 
 """
-    return about + tables.markdown(HEAD, rows)
+    return about + tables.markdown(HEAD, rows) + "\n\n" + _masked()
+
+
+def _masked() -> str:
+    """The time of what is left where labels are ignored."""
+    results = _results("cpu")
+    cases = [r for r in results.records if r.suite == "masked" and r.name == "jxent"]
+    one = cases[0]
+    ratios = {}
+    for r in cases:
+        if r.derivative == GRADIENT:
+            of = {"ignored": r.ignored, "derivative": GRADIENT}
+            optax = find(results, "masked", "Optax, materialized", **of)
+            ratios[r.ignored] = f"{(r.seconds or 0) / (optax.seconds or 1):.2f}"
+    none, half, most = (ratios[share] for share in (0.0, 0.5, 0.9))
+    return _paragraph(
+        f"""Tokens that are ignored are skipped: on [{one.rows}, {one.features}] @
+        [{one.features}, {one.classes}] value and gradients take {none} of Optax's time
+        with no token ignored, {half} with half of them and {most} with 90 %: `python -m
+        benchmarks --suite masked`."""
+    )
 
 
 def compiled_linear() -> str:
-    of = {
-        "operation": "head",
-        "rows": 8192,
-        "features": 2048,
-        "classes": 131072,
-        "dtype": "bfloat16",
-        "derivative": GRADIENT,
+    of = {"operation": "head", "dtype": "bfloat16", "derivative": GRADIENT}
+    columns = {
+        "materialized": "Optax, materialized",
+        "a scan with checkpoint, by hand": "by hand, scan and checkpoint",
+        "**jxent, tiled**": "jxent, tiled",
+        "**jxent, streamed**": "jxent, streamed",
     }
     rows = []
-    for label, name in (
-        ("materialized", "Optax, materialized"),
-        ("a scan with checkpoint, by hand", "by hand, scan and checkpoint"),
-        ("**jxent, tiled**", "jxent, tiled"),
-        ("**jxent, streamed**", "jxent, streamed"),
-    ):
-        both = (find(_results(t), "linear", name, **of) for t in ("tpu-v5e", "h100"))
-        memory = [tables.shown(r.temporary_bytes, tables.size) for r in both]
-        rows.append([label, *memory])
+    for label, (features, classes) in HEADS.items():
+        sizes = {"rows": 8192, "features": features, "classes": classes}
+        row = [f"{label}, {features:,} × {classes:,}"]
+        for name in columns.values():
+            both = (
+                find(_results(t), "linear", name, **of, **sizes)
+                for t in ("tpu-v5e", "h100")
+            )
+            row.append(" · ".join(tables.size(r.temporary_bytes or 0) for r in both))
+        rows.append(row)
     about = """\
-Compiled, not run, for bfloat16 [8192, 2048] @ [2048, 131072], value and gradient.
-`python -m benchmarks compile --suite linear`:
+Compiled, not run: temporary memory of value and gradients of 8,192 tokens in bfloat16,
+on a TPU v5e · on an H100. `python -m benchmarks compile --suite linear`:
 
 """
-    return about + tables.markdown(("temporary memory", "TPU v5e", "H100"), rows)
+    return about + tables.markdown(("output layer", *columns), rows)
 
 
 def small() -> str:

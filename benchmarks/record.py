@@ -87,7 +87,11 @@ def _rounded(x: Any) -> Any:
 
 
 def save(results: Results, folder: Path) -> None:
-    """results.json, which `load` reads, and results.csv, a row per record."""
+    """results.json, which `load` reads, and results.csv, a row per record.
+
+    Each row of the latter ends with the date, the device, the versions and the flags of
+    its run: rows of many runs can stand in one table.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{k: _rounded(v) for k, v in r._asdict().items()} for r in results.records]
     # A line a record, of what it has: the file can be read, and compared with another.
@@ -99,9 +103,22 @@ def save(results: Results, folder: Path) -> None:
     text += f',\n "records": [\n  {lines}\n ]\n}}\n'
     (folder / "results.json").write_text(text, encoding="utf-8")
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, Record._fields, lineterminator="\n")
+        run = _of_run(results)
+        writer = csv.DictWriter(file, (*Record._fields, *run), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row | run for row in rows)
+
+
+def _of_run(results: Results) -> dict[str, str]:
+    versions = ", ".join(f"{k} {v}" for k, v in results.versions.items())
+    flags = " ".join(f"{k}={v}" for k, v in results.device.get("flags", {}).items())
+    device = f"{results.device['kind']} ({results.device['platform']})"
+    return {
+        "date": results.date,
+        "device": device,
+        "versions": versions,
+        "flags": flags,
+    }
 
 
 def load(path: Path) -> Results:

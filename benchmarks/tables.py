@@ -71,7 +71,7 @@ COLUMNS: tuple[Column, ...] = (
     ("median", lambda r, _: shown(r.seconds, duration)),
     ("middle half", lambda r, _: _spread(r)),
     ("to Optax", lambda r, optax: ratio(r.seconds, optax.seconds) if optax else ""),
-    ("to floor", lambda r, _: ratio(r.seconds, r.floor_s)),
+    ("to floor", lambda r, _: ratio(r.seconds or r.roofline_s, r.floor_s)),
     ("temporary", lambda r, _: shown(r.temporary_bytes, size)),
     ("traffic", lambda r, _: shown(r.traffic_bytes, size)),
     ("roofline", lambda r, _: shown(r.roofline_s, duration)),

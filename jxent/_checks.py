@@ -362,6 +362,12 @@ def bound_axis_names(
     if names is None:
         return ()
     wanted = names if isinstance(names, tuple) else (names,)
+    if not all(isinstance(n, str) for n in wanted) or len({*wanted}) < len(wanted):
+        fail(
+            function,
+            f"expected {argument} to be the name of a mesh axis or a tuple of different "
+            f"ones, got {names!r}.",
+        )
     bound = tuple(n for n in wanted if _is_bound(n))
     known = set(jax.sharding.get_abstract_mesh().axis_names)
     for x in arrays:

@@ -884,6 +884,28 @@ REFUSED = [
         "not seen.",
     ),
     (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), ints(4), batch_axis_name=untyped(["data"])
+        ),
+        ValueError,
+        "softmax_cross_entropy: expected batch_axis_name to be the name of a mesh axis "
+        "or a tuple of different ones, got ['data'].",
+    ),
+    (
+        lambda: jxent.linear_softmax_cross_entropy(
+            floats(4, 3), floats(3, 5), ints(4), class_axis_name=("model", "model")
+        ),
+        ValueError,
+        "linear_softmax_cross_entropy: expected class_axis_name to be the name of a "
+        "mesh axis or a tuple of different ones, got ('model', 'model').",
+    ),
+    (
+        lambda: jxent.reduce(floats(4), batch_axis_name=untyped(["data"])),
+        ValueError,
+        "reduce: expected batch_axis_name to be the name of a mesh axis or a tuple of "
+        "different ones, got ['data'].",
+    ),
+    (
         lambda: jxent.reduce(floats(4), batch_axis_name="data"),
         ValueError,
         "reduce: batch_axis_name 'data' is neither bound by an enclosing "
