@@ -268,7 +268,9 @@ def test_report_of_a_fixed_result_file(tmp_path):
     assert len(lines) == 1 + len(RESULTS["records"])
     assert lines[0].startswith("suite,operation,peer,variant,rows,features,classes")
     assert lines[0].endswith("date,device,versions,flags")
-    assert lines[1].endswith(',2026-01-02,A processor (cpu),"Python 3.11.7, jax 0.10.2",')
+    assert lines[1].endswith(
+        ',2026-01-02,A processor (cpu),"Python 3.11.7, jax 0.10.2",'
+    )
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):

@@ -101,6 +101,16 @@ def test_the_table_has_every_public_loss():
     assert not missing
 
 
+@every
+def test_a_jitted_step_has_no_effects(case, rng):
+    """With one, a debug check say, JAX would call the step by way of Python."""
+    inputs = case.inputs(rng)
+    moving, all_of = floats(inputs)
+    step = lambda *values: weighed(case(*all_of(*values)))
+    both = jax.value_and_grad(step, tuple(range(len(moving))))
+    assert not jax.make_jaxpr(both)(*moving).effects
+
+
 # Values -------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from jax.experimental import checkify
 from jax.sharding import PartitionSpec as P
 
 import jxent
+from jxent._labels import bad_labels
 from tests.compiling import as_users_jit
 
 
@@ -200,6 +201,15 @@ def test_L4_checkify_names_a_bad_label(loss):
         assert bad_label(label) in (message(jnp.array([0, label, 0])) or "")
     for labels in ([0, 3, 0], [0, -100, 0], [0, 3, 77]):
         assert message(jnp.array(labels)) is None
+
+
+def test_L4_checkify_names_a_bad_label_without_private_help(monkeypatch):
+    """Where JAX has moved its table of rules, a debug_check says the same."""
+    monkeypatch.setattr(bad_labels, "error_checks", None)
+    x = spread(7, 6)  # a shape that no other test has traced
+    labels = jnp.array([0, 1, 2, 6, 4, 5, 0])
+    assert bad_label(6, 6) in (checked(cross_entropy)(x, labels) or "")
+    assert jax.make_jaxpr(cross_entropy)(x, labels).effects
 
 
 def test_L4_checkify_is_silent_about_bad_logits():

@@ -685,6 +685,7 @@ def test_checkify_names_a_bad_label(layout, rng):
     if layout is TILED:  # its value alone is another program
         programs.append(step)
     for f in programs:
+        assert not jax.make_jaxpr(f)(h, jnp.zeros(6, jnp.int32)).effects
         run = jax.jit(checkify.checkify(jax.jit(f)))
         for label in (8, -1, -100, 7):
             message = run(h, jnp.array([0, 1, label, 2, 3, 4]))[0].get()

@@ -1,5 +1,6 @@
 """What a row is scored against, and the public functions on labels."""
 
+from .bad_labels import report_bad_labels as report_bad_labels
 from .labels import (
     next_token_labels as next_token_labels,
     smooth_labels as smooth_labels,
@@ -9,7 +10,6 @@ from .targets import (
     Target as Target,
     Wanted as Wanted,
     allowed_distribution as allowed_distribution,
-    report_bad_labels as report_bad_labels,
     smoothed_distribution as smoothed_distribution,
     target as target,
     target_in_memory as target_in_memory,

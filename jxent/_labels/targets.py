@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental import checkify
 from jaxtyping import Bool, Float, Integer, Num
 
 from .. import _checks
@@ -210,18 +209,3 @@ def class_ids(
     valid = (labels >= 0) & (labels < classes)
     ids = masked(labels, valid).astype(jnp.int32)
     return masked(ids, valid if counted is None else valid | ~counted, NO_CLASS)
-
-
-def report_bad_labels(
-    labels: Integer[Array, "..."], bad: Bool[Array, "..."], classes: int
-) -> None:
-    """An error under `jax.experimental.checkify` that names a bad label; else free."""
-    shown = jnp.max(jnp.where(bad, labels, jnp.iinfo(labels.dtype).min), initial=0)
-    worst = jnp.min(jnp.where(bad, labels, jnp.iinfo(labels.dtype).max), initial=0)
-    checkify.debug_check(
-        ~jnp.any(bad),
-        "expected labels in [0, {classes}) and on a class that is not masked, got "
-        "label {label}. Mark rows to skip with ignore_index or where.",
-        classes=jnp.asarray(classes),
-        label=jnp.where(worst < 0, worst, shown),
-    )

@@ -15,6 +15,7 @@ from .._softmax.problem import (
     form_of,
     losses_in_memory,
     losses_of,
+    reported,
 )
 from .._statistics import SoftmaxStatistics
 from .product import Head, logits_dtype, logits_of
@@ -193,6 +194,7 @@ def streamed_statistics(
     )
     if soft:
         target = target._replace(mass=mass(static, rows, shared))
+    statistics = reported(plan, a, statistics, head.kernel.shape[layout.vocab_axis])
     return target, statistics, totals.label_weight
 
 

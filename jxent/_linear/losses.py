@@ -82,7 +82,8 @@ def linear_softmax_cross_entropy(
       which may gather blocks inside of the loops. Of automatic axes batch_axis_name
       means those of the first axis of rows; where it does not divide, every device has
       all rows. block_sizes and the plan are those of one device. JAX (0.12) cannot
-      take `checkify` of a gradient through what is entered; of the value it can.
+      take `checkify` of a streamed gradient through what is entered; of the value, and
+      of tiles, it can.
 
     Raises:
       As `softmax_cross_entropy`.

@@ -17,7 +17,6 @@ from .._softmax.problem import (
     check,
     kept,
     reduced,
-    report,
     statistics_in_memory,
 )
 from .._statistics import SoftmaxStatistics
@@ -108,9 +107,7 @@ def checked(
 def _losses(plan: Plan, layout: Layout, head: Head, a: Arrays) -> Losses:
     if layout.implementation == "materialized":
         return materialized(plan, layout, head, a)
-    of = streamed(plan, layout, head, a)
-    report(plan, a, of.statistics, head.kernel.shape[layout.vocab_axis])
-    return of
+    return streamed(plan, layout, head, a)
 
 
 def _prepared(
@@ -146,7 +143,6 @@ def _statistics(plan: Plan, layout: Layout, head: Head, a: Arrays) -> SoftmaxSta
         target, statistics = statistics_in_memory(plan, in_memory(layout, head, a))
     else:
         target, statistics, _ = streamed_statistics(plan, layout, head, a)
-        report(plan, a, statistics, head.kernel.shape[layout.vocab_axis])
     return jax.tree.map(lambda x: x.reshape(rows), kept(statistics, target.keep))
 
 

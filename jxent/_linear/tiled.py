@@ -100,10 +100,12 @@ def tiled_sums(
     rows, shared = (
         vary_fields(x, everywhere, plan.class_axis_name) for x in (rows, shared)
     )
-    if plan.traced and plan.ids:
-        _report(Static(plan, layout), rows, shared)
-        plan = plan._replace(traced=False)  # once, outside of the loop
-    return _sums(Static(plan, layout), rows, shared)
+    # Bad labels are told of once, outside of the loop.
+    static = Static(plan._replace(told=True), layout)
+    total, denominator = _sums(static, rows, shared)
+    if plan.ids:
+        total = _reported(total, static, rows, shared)
+    return total, denominator
 
 
 def _local(static: Static) -> Static:
@@ -122,7 +124,10 @@ def _flat(rows: TileRows, shared: TileShared) -> tuple[TileRows, TileShared]:
     return flat(rows, rows.hidden.shape[:-1]), shared
 
 
-def _report(static: Static, rows: TileRows, shared: TileShared) -> None:
+def _reported(
+    total: Array, static: Static, rows: TileRows, shared: TileShared
+) -> Array:
+    """The total; under checkify with an error that names a bad label."""
     split, axis = static.layout.split, static.layout.vocab_axis
     plan, layout = _local(static)
     names = plan.class_axis_name
@@ -153,7 +158,7 @@ def _report(static: Static, rows: TileRows, shared: TileShared) -> None:
     classes = shared.kernel.shape[axis]
     if static.plan.class_axis_name:
         classes = classes * lax.axis_size(static.plan.class_axis_name)
-    report_bad_labels(rows.labels, bad, classes)
+    return report_bad_labels(total, rows.labels, bad, classes)
 
 
 def _problem(rows: TileRows, shared: TileShared) -> tuple[Head, Arrays]:

@@ -128,12 +128,8 @@ def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
         fine = over_classes(fine.astype(jnp.int32)) > 0
         if counted is not None:
             fine |= ~counted
-        if plan.traced:
-            _labels.report_bad_labels(
-                a.wanted.labels,
-                ~fine,
-                p.shape[axis] * (lax.axis_size(names) if names else 1),
-            )
+        classes = p.shape[axis] * (lax.axis_size(names) if names else 1)
+        fine = _labels.report_bad_labels(fine, a.wanted.labels, ~fine, classes)
         # NaN in a bad label's row, and in all of its gradient
         pick = jnp.where(rows_to_classes(fine, axis), picked.astype(p.dtype), jnp.nan)
         losses = -jnp.log(over_classes(pick * p))

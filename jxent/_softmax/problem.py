@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.core import Tracer
 
 from .. import _checks, _labels, _statistics
 from .._arrays import masked, spread_rows
@@ -29,7 +28,7 @@ class Plan(NamedTuple):
     return_statistics: bool = False
     entropy: bool = False
     argmax: bool = False
-    traced: bool = False  # then a checkify may be around us
+    told: bool = False  # of bad labels, already
 
 
 class Arrays(NamedTuple):
@@ -158,7 +157,6 @@ def check(
         class_names,
         reduction=reduction,
         batch_axis_name=batch_names,
-        traced=any(isinstance(a, Tracer) for a in (*seen, y)),
         **plan,
     )
     return settled, arrays
@@ -202,15 +200,19 @@ def _in_memory(plan: Plan, a: Arrays) -> tuple[_labels.Target, Form, Inputs]:
     return target, form_of(plan, a), inputs
 
 
-def report(plan: Plan, a: Arrays, statistics: SoftmaxStatistics, classes: int) -> None:
+def reported(
+    plan: Plan, a: Arrays, statistics: SoftmaxStatistics, classes: int
+) -> SoftmaxStatistics:
+    """The statistics; under checkify with an error that names a bad label."""
     label = statistics.label_logit
-    if not plan.traced or not plan.ids or label is None:
-        return
+    if plan.told or not plan.ids or label is None:
+        return statistics
     assert a.wanted.labels is not None
     bad = jnp.isnan(label) & jnp.isfinite(statistics.shift)
     if plan.class_axis_name:
         classes = classes * lax.axis_size(plan.class_axis_name)
-    _labels.report_bad_labels(a.wanted.labels, bad, classes)
+    label = _labels.report_bad_labels(label, a.wanted.labels, bad, classes)
+    return statistics._replace(label_logit=label)
 
 
 def kept(statistics: SoftmaxStatistics, keep: Array | None) -> SoftmaxStatistics:
@@ -265,7 +267,7 @@ def losses_of(
 def losses_in_memory(plan: Plan, a: Arrays) -> Losses:
     target, form, inputs = _in_memory(plan, a)
     statistics, label_weight = _statistics.in_memory(form, inputs)
-    report(plan, a, statistics, inputs.logits.shape[plan.axis])
+    statistics = reported(plan, a, statistics, inputs.logits.shape[plan.axis])
     return losses_of(
         plan,
         a,
@@ -302,7 +304,7 @@ def statistics_in_memory(
 ) -> tuple[_labels.Target, SoftmaxStatistics]:
     target, form, inputs = _in_memory(plan, a)
     statistics, _ = _statistics.in_memory(form, inputs)
-    report(plan, a, statistics, inputs.logits.shape[plan.axis])
+    statistics = reported(plan, a, statistics, inputs.logits.shape[plan.axis])
     return target, statistics
 
 
