@@ -31,8 +31,8 @@ class Case(NamedTuple):
         float32 kernel.
       derivative: a key of `operations.DERIVATIVES`.
       ignored: the share of rows whose label is ignored.
-      protocol: "time" compiled programs, "eager" calls outside jit, "error" alone,
-        "trace" and compile time, "import" time.
+      protocol: "time" compiled programs, "eager" calls outside jit, calls of a jitted
+        "step" of many arrays, "error" alone, "trace" and compile time, "import" time.
       mesh: (data, model), where arrays are split over devices.
       platform: what is compiled for, where that is not where JAX runs.
     """
@@ -43,7 +43,7 @@ class Case(NamedTuple):
     dtype: str
     derivative: str = "forward"
     ignored: float = 0.0
-    protocol: Literal["time", "eager", "error", "trace", "import"] = "time"
+    protocol: Literal["time", "eager", "step", "error", "trace", "import"] = "time"
     mesh: tuple[int, int] | None = None
     platform: str | None = None
 
@@ -55,6 +55,8 @@ MODELS = {
     "gemma2": (2304, 256000),
     "qwen": (4096, 151936),
 }
+
+ARRAYS = 100  # that a "step" has beside its loss's own
 
 # Tokens that go with a name alone: what a step has, or what two cores can wait for.
 ROWS = {"cpu": 256, "accelerator": 8192}

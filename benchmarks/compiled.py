@@ -84,8 +84,9 @@ def measured(args: argparse.Namespace, command: str, console: Console) -> Result
         jax.config.update("jax_platforms", "cpu")
     peers = session.chosen_peers(args)
     cases = session.chosen_cases(args, "accelerator")
-    # Imports are no programs, and ignored rows are a matter of data.
-    cases = [c for c in cases if c.protocol != "import" and not c.ignored]
+    # Imports are no programs, a step is no other one, and ignored rows are of the data.
+    left_out = ("import", "step")
+    cases = [c for c in cases if c.protocol not in left_out and not c.ignored]
     found: list[Record] = []
     for name in targets:
         try:

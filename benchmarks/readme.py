@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import tables
-from .case import MODELS
+from .case import ARRAYS, MODELS
 from .record import Record, Results, load
 
 
@@ -217,7 +217,8 @@ def compiled_linear() -> str:
         rows.append(row)
     about = """\
 Compiled, not run: temporary memory of value and gradients of 8,192 tokens in bfloat16,
-on a TPU v5e · on an H100. `python -m benchmarks compile --suite linear`:
+on a TPU v5e · on an H100. The scan by hand sums its gradients in bfloat16, jxent in
+float32. `python -m benchmarks compile --suite linear`:
 
 """
     return about + tables.markdown(("output layer", *columns), rows)
@@ -227,17 +228,21 @@ def small() -> str:
     results = _results("cpu")
     of = {"rows": 128, "classes": 10, "derivative": "forward"}
 
-    def time(name: str, operation: str) -> str:
-        found = find(results, "eager", name, operation=operation, **of)
+    def time(name: str, operation: str, **rest: Any) -> str:
+        found = find(results, "eager", name, operation=operation, **of | rest)
         return tables.duration(found.seconds or 0)
+
+    step = {"operation": "logits", "derivative": GRADIENT, "protocol": "step"}
 
     added = find(results, "tracing", "jxent", operation="import").seconds or 0
     return _paragraph(
         f"""A call outside jit on [128, 10] takes {time("jxent", "rows")} where Optax
         takes {time("Optax", "rows")} (integer labels), and
         {time("jxent", "rows, distributions")} where it takes
-        {time("Optax", "rows, distributions")} (distributions): `python -m benchmarks
-        --suite eager`. `import jxent` adds {tables.duration(added)} to `import jax`:
+        {time("Optax", "rows, distributions")} (distributions); a call of a jitted step
+        of {ARRAYS} small arrays {time("jxent", **step)}, and {time("Optax", **step)}
+        with Optax's loss in it: `python -m benchmarks --suite eager`. `import jxent`
+        adds {tables.duration(added)} to `import jax`:
         `python -m benchmarks --suite tracing`."""
     )
 

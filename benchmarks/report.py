@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from . import plots, record, tables
+from .case import ARRAYS
 from .record import Record, Results
 from .suites import SUITES
 
@@ -21,6 +22,7 @@ def _case(r: Record) -> tuple:
         r.derivative,
         r.ignored,
         r.mesh,
+        r.protocol,
     )
 
 
@@ -36,6 +38,8 @@ def _title(r: Record) -> str:
         title += f", {r.ignored:.0%} ignored"
     if r.mesh:
         title += f", mesh {r.mesh}"
+    if r.protocol == "step":
+        title += f", in a jitted step of {ARRAYS} arrays"
     return title
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import limits, operations, truth
-from .case import Case
+from .case import ARRAYS, Case
 from .measure import Prepared, interleaved, program, stopwatch, summary
 from .operations import OPERATIONS, Loss
 from .peers import Peer
@@ -35,7 +35,7 @@ class Contestant(NamedTuple):
 def contestants(case: Case, peers: Sequence[Peer]) -> Iterator[Contestant]:
     """Whoever has the operation, installed or not."""
     for peer in peers:
-        if case.protocol == "trace" and hasattr(peer, "prepare"):
+        if case.protocol in ("trace", "step") and hasattr(peer, "prepare"):
             continue  # nothing is traced
         for variant, loss in peer.LOSSES.get(case.operation, {}).items():
             if case.protocol == "import" or function(case, peer, loss) is not None:
@@ -66,7 +66,16 @@ def prepare(case: Case, one: Contestant, arguments: tuple[Any, ...]) -> Prepared
     f = function(case, one.peer, one.loss)
     if case.protocol == "eager":
         return Prepared(lambda: f(*arguments), {})
+    if case.protocol == "step":
+        return Prepared(_step(f, arguments), {})
     return program(f, arguments)
+
+
+def _step(f: Loss, arguments: tuple[Any, ...]) -> Callable[[], Any]:
+    """A call of a jitted function that also has `ARRAYS` small arrays to update."""
+    step = jax.jit(lambda many, *args: (f(*args), [0.9 * x for x in many]))
+    many = [jnp.full(8, i, jnp.float32) for i in range(ARRAYS)]
+    return lambda: step(many, *arguments)[0]
 
 
 # By dtype: of the value, and of derivatives, as a share of their norm. Some peers round
@@ -200,7 +209,7 @@ def _times(case: Case, calls: Mapping[Any, Callable[[], Any]], seconds: float):
         return {}
     if case.protocol == "trace":
         return _trace_times(calls, seconds)
-    repeat = 100 if case.protocol == "eager" else 1
+    repeat = 100 if case.protocol in ("eager", "step") else 1
     watches = {name: stopwatch(call, repeat) for name, call in calls.items()}
     times = interleaved(watches, seconds=seconds)
     return {

@@ -365,8 +365,8 @@ def bound_axis_names(
     if not all(isinstance(n, str) for n in wanted) or len({*wanted}) < len(wanted):
         fail(
             function,
-            f"expected {argument} to be the name of a mesh axis or a tuple of different "
-            f"ones, got {names!r}.",
+            f"expected {argument} to be the name of a mesh axis or a tuple of "
+            f"different ones, got {names!r}.",
         )
     bound = tuple(n for n in wanted if _is_bound(n))
     known = set(jax.sharding.get_abstract_mesh().axis_names)

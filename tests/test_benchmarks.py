@@ -82,6 +82,26 @@ def test_suites_run_end_to_end(suite, monkeypatch):
     assert tables.compared(records).count("\n") == 3
 
 
+def test_a_step_of_many_arrays_is_called_again_and_again():
+    """And is a case of its own in the report."""
+    cases = list(SUITES["eager"].cases([TINY], ["float32"]))
+    step, alone = (
+        next(c for c in cases if c.operation == "logits" and c.protocol == protocol)
+        for protocol in ("step", "eager")
+    )
+    peers: list[Any] = [briefly("jxent"), briefly("optax"), briefly("torch")]
+    records = list(run.run(step, peers, seconds=0))
+    assert [(r.peer, r.status) for r in records] == [("jxent", "ok"), ("Optax", "ok")]
+    assert all(r.seconds for r in records)
+    records += list(run.run(alone, peers[:2], seconds=0))
+    results = record.Results(**RESULTS | {"records": tuple(records)})
+    titles = re.findall("### (.*)", report.markdown(results))
+    assert titles == [
+        "logits: value and gradient, float32 [16, 24], in a jitted step of 100 arrays",
+        "logits: value and gradient, float32 [16, 24]",
+    ]
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_case_has_jxent_and_another(suite):
     """And shapes for both kinds of machine."""

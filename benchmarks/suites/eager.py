@@ -1,4 +1,7 @@
-"""Calls outside jit, 100 in a row: what a call costs in a notebook or a small loop."""
+"""Calls from Python, 100 in a row: what a call costs in a notebook or a small loop.
+
+Outside of jit; and in a jitted step that has the arrays of a model to hand over.
+"""
 
 from collections.abc import Iterable, Iterator
 
@@ -15,6 +18,6 @@ def cases(shapes: Iterable[Shape], dtypes: Iterable[str]) -> Iterator[Case]:
         for dtype in dtypes:
             for operation in ("rows", "rows, distributions", "rows, sigmoid"):
                 yield Case("eager", operation, small, dtype, protocol="eager")
-            yield Case(
-                "eager", "logits", small, dtype, "value and gradient", protocol="eager"
-            )
+            of = ("eager", "logits", small, dtype, "value and gradient")
+            yield Case(*of, protocol="eager")
+            yield Case(*of, protocol="step")

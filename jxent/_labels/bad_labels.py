@@ -62,6 +62,7 @@ else:
 
         What stands in front of a primitive's operands differs by JAX's version.
         """
+        assert error_checks is not None
         *context, x, labels, bad = operands
         check = jax.jit(functools.partial(_check, classes=classes))
         (jitted,) = jax.make_jaxpr(check)(labels, bad).eqns
