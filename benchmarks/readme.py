@@ -191,8 +191,8 @@ def _masked() -> str:
     return _paragraph(
         f"""Tokens that are ignored are skipped: on [{one.rows}, {one.features}] @
         [{one.features}, {one.classes}] value and gradients take {none} of Optax's time
-        with no token ignored, {half} with half of them and {most} with 90 %: `python -m
-        benchmarks --suite masked`."""
+        with no token ignored, {half} with half of them and {most} with nine of ten:
+        `python -m benchmarks --suite masked`."""
     )
 
 
