@@ -78,7 +78,8 @@ def test_errors_are_measured_and_drawn(monkeypatch, tmp_path):
     records = pictures.measure_errors(Console(quiet=True), ["8x4x32"], ["bfloat16"])
     assert {r.name for r in records} == {"jxent", "Optax", "Optax, cast to float32"}
     assert all(r.error is not None for r in records)
-    results = record.Results("", "", {}, {}, {}, tuple(records))
+    device = {"kind": "A processor", "platform": "cpu"}
+    results = record.Results("", "", {}, device, {}, tuple(records))
     record.save(results, tmp_path / "accuracy")
     assert pictures.main(["accuracy", "--stored", "--output", str(tmp_path)]) == 0
     assert (tmp_path / "accuracy.svg").read_text().count("<svg") == 1
