@@ -7,6 +7,7 @@ device is there, the same programs run on it and are timed by its own clock.
 import argparse
 import datetime
 import functools
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ def records(
     case: Case, *, peers: Sequence[Peer], name: str, real: bool
 ) -> Iterator[Record]:
     target = TARGETS[name]
+    from_nothing = case.protocol == "trace"
     case = case._replace(protocol="time", platform=target.platform)
     if case.mesh and jax.device_count() < case.mesh[0] * case.mesh[1]:
         real = False
@@ -64,7 +66,10 @@ def records(
             yield record(case, *one.name, **run.MISSING, target=name)
             continue
         found: dict[str, Any] = limits.floor(case, target.limits)
-        jax.clear_caches()  # or it would not be traced as a whole
+        if from_nothing:
+            jax.clear_caches()
+            if one.peer.MODULE:
+                importlib.import_module(one.peer.MODULE)
         try:
             if real:
                 found |= _on_device(case, one)
@@ -72,6 +77,8 @@ def records(
                 found |= _program(case, one, target)
         except Exception as error:
             found |= run.failing(error)
+        if not from_nothing:  # its parts may have been traced before
+            found.pop("trace_s", None)
         yield record(case, *one.name, **found, target=name)
 
 

@@ -59,6 +59,16 @@ def _times(r: Record, unit: Record, strong: bool) -> str:
     return f"**{text}**" if strong else text
 
 
+def _memory(r: Record) -> str:
+    return r.status if r.temporary_bytes is None else tables.size(r.temporary_bytes)
+
+
+def _seconds(r: Record) -> float:
+    if r.seconds is None:
+        raise LookupError(f"{r.name} was not timed: {r.status}, {r.message}")
+    return r.seconds
+
+
 def _row(label: str, cells: Sequence[Record], units: Sequence[Record]) -> list[str]:
     strong = label.startswith("jxent")
     times = [_times(r, u, strong) for r, u in zip(cells, units, strict=True)]
@@ -186,7 +196,7 @@ def _masked() -> str:
         if r.derivative == GRADIENT:
             of = {"ignored": r.ignored, "derivative": GRADIENT}
             optax = find(results, "masked", "Optax, materialized", **of)
-            ratios[r.ignored] = f"{(r.seconds or 0) / (optax.seconds or 1):.2f}"
+            ratios[r.ignored] = f"{_seconds(r) / _seconds(optax):.2f}"
     none, half, most = (ratios[share] for share in (0.0, 0.5, 0.9))
     return _paragraph(
         f"""Tokens that are ignored are skipped: on [{one.rows}, {one.features}] @
@@ -213,7 +223,7 @@ def compiled_linear() -> str:
                 find(_results(t), "linear", name, **of, **sizes)
                 for t in ("tpu-v5e", "h100")
             )
-            row.append(" · ".join(tables.size(r.temporary_bytes or 0) for r in both))
+            row.append(" · ".join(_memory(r) for r in both))
         rows.append(row)
     about = """\
 Compiled, not run: temporary memory of value and gradients of 8,192 tokens in bfloat16,
@@ -230,11 +240,11 @@ def small() -> str:
 
     def time(name: str, operation: str, **rest: Any) -> str:
         found = find(results, "eager", name, operation=operation, **of | rest)
-        return tables.duration(found.seconds or 0)
+        return tables.duration(_seconds(found))
 
     step = {"operation": "logits", "derivative": GRADIENT, "protocol": "step"}
 
-    added = find(results, "tracing", "jxent", operation="import").seconds or 0
+    added = _seconds(find(results, "tracing", "jxent", operation="import"))
     return _paragraph(
         f"""A call outside jit on [128, 10] takes {time("jxent", "rows")} where Optax
         takes {time("Optax", "rows")} (integer labels), and

@@ -133,9 +133,7 @@ def collected(
     return found
 
 
-def _apart(
-    args: argparse.Namespace, suite: str, console: Console
-) -> tuple[Record, ...]:
+def _apart(args: argparse.Namespace, suite: str, console: Console) -> Results:
     """A suite in a process of its own, whose processor counts as several devices."""
     console.print(f"{suite}: in a process with {DEVICES} virtual devices")
     with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +146,7 @@ def _apart(
         flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
         environment = os.environ | {"XLA_FLAGS": flags}
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-        return load(Path(folder)).records
+        return load(Path(folder))
 
 
 def measured(args: argparse.Namespace, command: str, console: Console) -> Results:
@@ -159,16 +157,20 @@ def measured(args: argparse.Namespace, command: str, console: Console) -> Result
     options = {"speed": speed, "seconds": args.seconds}
     measure = functools.partial(run.run, peers=chosen_peers(args), **options)
     found = collected(alone, measure, console)
+    about = device()
     if len(alone) < len(cases):
         if jax.default_backend() == "cpu":
-            found += _apart(args, "sharded", console)
+            apart = _apart(args, "sharded", console)
+            found += apart.records
+            flags = apart.device["flags"]
+            about["flags"] |= {f"{k} of sharded": v for k, v in flags.items()}
         else:
             console.print(f"sharded: left out, it needs {DEVICES} devices")
     return Results(
         command,
         datetime.date.today().isoformat(),
         versions(),
-        device(),
+        about,
         speed._asdict(),
         tuple(found),
     )

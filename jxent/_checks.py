@@ -6,7 +6,7 @@ came, and what to do.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -362,7 +362,8 @@ def bound_axis_names(
     if names is None:
         return ()
     wanted = names if isinstance(names, tuple) else (names,)
-    if not all(isinstance(n, str) for n in wanted) or len({*wanted}) < len(wanted):
+    named = all(isinstance(n, Hashable) and not isinstance(n, tuple) for n in wanted)
+    if not named or None in wanted or len({*wanted}) < len(wanted):
         fail(
             function,
             f"expected {argument} to be the name of a mesh axis or a tuple of "

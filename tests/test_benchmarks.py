@@ -164,6 +164,15 @@ def test_a_wrong_a_raising_and_a_missing_peer_are_told():
     assert [name for name, r in records.items() if r.seconds] == ["right"]
 
 
+def test_a_nan_is_an_error_wherever_it_stands():
+    ones, nans = np.ones(3, np.float32), np.full(3, np.nan, np.float32)
+    for i in range(3):
+        got = [ones] * 3
+        got[i] = nans
+        assert np.isnan(run.errors(got, [ones] * 3)).any()
+    assert run.errors([ones] * 3, [ones] * 3) == (0, 0, 0)
+
+
 def test_an_interrupted_run_keeps_what_is_measured(capsys):
     """A case that cannot be set up is told, and the next one follows."""
     cases = [Case("dense", "logits", Shape(n, 0, 8), "float32") for n in range(1, 5)]

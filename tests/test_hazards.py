@@ -203,6 +203,37 @@ def test_L4_checkify_names_a_bad_label(loss):
         assert message(jnp.array(labels)) is None
 
 
+@pytest.mark.parametrize("axes", [(0, 0), (1, 0), (0, 1), (1, 1), (None, 1)], ids=str)
+def test_L4_checkify_names_a_bad_label_of_any_axis(axes):
+    """Under vmap the labels' new axis may be any; none is needed for the logits."""
+    x = spread(3, 5) if axes[0] is None else jnp.stack([spread(3, 5)] * 2, axes[0])
+    labels = jnp.array([[0, 1, 2], [3, 4, 0]])
+    labels = labels if axes[1] == 0 else labels.T
+    mapped = jax.vmap(partial(cross_entropy, ignore_index=-100), axes)
+    message = partial(checked(jax.value_and_grad(lambda x, y: mapped(x, y).sum())), x)
+    assert message(labels) is None
+    for label in (7, -1):
+        assert bad_label(label) in (message(labels.at[1, 1].set(label)) or "")
+
+
+def test_L4_checkify_names_a_bad_label_of_a_gradient_alone():
+    """A step whose gradient goes on, and whose loss is not kept."""
+
+    def penalty(x, labels):
+        loss = lambda x: cross_entropy(x, labels).sum()
+        return jnp.sum(jax.jit(jax.grad(loss))(x) ** 2)
+
+    message = partial(checked(jax.grad(penalty)), spread(3, 5))
+    assert message(jnp.array([0, 1, 4])) is None
+    assert bad_label(9) in (message(jnp.array([0, 9, 4])) or "")
+
+
+def test_L4_checkify_names_a_bad_label_outside_of_jit():
+    with jax.disable_jit():
+        error, _ = checkify.checkify(cross_entropy)(spread(3, 5), jnp.array([0, 9, 4]))
+    assert bad_label(9) in (error.get() or "")
+
+
 def test_L4_checkify_names_a_bad_label_without_private_help(monkeypatch):
     """Where JAX has moved its table of rules, a debug_check says the same."""
     monkeypatch.setattr(bad_labels, "error_checks", None)

@@ -44,6 +44,21 @@ def test_few_rows_are_materialized_where_that_takes_less(platform):
     assert many.implementation == "tiled"
 
 
+def test_rows_that_may_be_dropped_are_tiled():
+    """Tiles of dropped rows are skipped, which materialized logits cannot."""
+    hidden, kernel = shapes(512, 1024, 4352, jnp.bfloat16, jnp.bfloat16)
+    labels = jax.ShapeDtypeStruct((512,), jnp.int32)
+
+    def loops(**options):
+        f = lambda *x: jxent.linear_softmax_cross_entropy(
+            *x, reduction="mean", **options
+        )
+        return "while" in jax.jit(jax.grad(f)).lower(hidden, kernel, labels).as_text()
+
+    assert loops(ignore_index=-100)
+    assert not loops()
+
+
 def test_what_is_settled_is_kept():
     """Block sizes and the implementation given are those of the plan."""
     plan = jxent.linear_softmax_plan(

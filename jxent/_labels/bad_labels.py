@@ -24,16 +24,35 @@ _checked_labels.def_abstract_eval(lambda x, *_, classes: x)
 mlir.register_lowering(_checked_labels, lambda _, x, *__, classes: [x])
 
 
+# Linear in x, and so is its transpose. The tangent is checked as well: a program that
+# takes the gradient alone does not keep the value.
 def _jvp(primals: Any, tangents: Any, **params: Any) -> tuple[Any, Any]:
-    return _checked_labels.bind(*primals, **params), tangents[0]
+    (_, labels, bad), (dot, *_) = primals, tangents
+    if not isinstance(dot, ad.Zero) and dot.dtype != jax.dtypes.float0:
+        dot = _checked_labels.bind(dot, labels, bad, **params)
+    return _checked_labels.bind(*primals, **params), dot
+
+
+def _transpose(
+    cotangent: Any, _: Any, labels: Any, bad: Any, **params: Any
+) -> list[Any]:
+    if not isinstance(cotangent, ad.Zero):
+        cotangent = _checked_labels.bind(cotangent, labels, bad, **params)
+    return [cotangent, None, None]
 
 
 def _batched(operands: Any, axes: Any, **params: Any) -> tuple[Any, Any]:
-    """What is asked of labels is asked of all of them, wherever their axes are."""
-    return _checked_labels.bind(*operands, **params), axes[0]
+    """Labels and what is bad of them must still meet: new axes in front of both."""
+    (x, *rest), (axis, *others) = operands, axes
+    moved = [
+        y if a is None else jnp.moveaxis(y, a, 0)
+        for y, a in zip(rest, others, strict=True)
+    ]
+    return _checked_labels.bind(x, *moved, **params), axis
 
 
 ad.primitive_jvps[_checked_labels] = _jvp
+ad.primitive_transposes[_checked_labels] = _transpose
 batching.primitive_batchers[_checked_labels] = _batched
 
 
@@ -64,10 +83,11 @@ else:
         """
         assert error_checks is not None
         *context, x, labels, bad = operands
-        check = jax.jit(functools.partial(_check, classes=classes))
-        (jitted,) = jax.make_jaxpr(check)(labels, bad).eqns
-        rule = error_checks[jitted.primitive]
-        error, _ = rule(*context, labels, bad, **jitted.params)
+        with jax.disable_jit(False):
+            check = jax.jit(functools.partial(_check, classes=classes))
+            (jitted,) = jax.make_jaxpr(check)(labels, bad).eqns
+            rule = error_checks[jitted.primitive]
+            error, _ = rule(*context, labels, bad, **jitted.params)
         return error, x
 
     error_checks[_checked_labels] = _error_check
@@ -76,7 +96,10 @@ else:
 def report_bad_labels(
     x: Array, labels: Integer[Array, "..."], bad: Bool[Array, "..."], classes: int
 ) -> Array:
-    """`x`, and under `jax.experimental.checkify` an error that names a bad label."""
+    """`x`, and under `jax.experimental.checkify` an error that names a bad label.
+
+    It is checked where `x` or its derivative goes into what a program returns.
+    """
     if error_checks is None:
         _check(labels, bad, classes=classes)
         return x

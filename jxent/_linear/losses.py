@@ -81,9 +81,9 @@ def linear_softmax_cross_entropy(
       automatic axis that splits an array and is not named is left to the compiler,
       which may gather blocks inside of the loops. Of automatic axes batch_axis_name
       means those of the first axis of rows; where it does not divide, every device has
-      all rows. block_sizes and the plan are those of one device. JAX (0.12) cannot
-      take `checkify` of a streamed gradient through what is entered; of the value, and
-      of tiles, it can.
+      all rows. block_sizes and the plan are those of one device. JAX (0.10 to
+      0.12) cannot take `checkify` of a streamed gradient through what is entered; of
+      the value, and of tiles, it can.
 
     Raises:
       As `softmax_cross_entropy`.

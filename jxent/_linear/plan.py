@@ -146,12 +146,11 @@ def _choice(
     if small and not split:
         return "materialized"
     if scalar and not split:
-        # Of the two that form no product twice, the one that takes less.
-        either: tuple[Implementation, ...] = ("tiled", "materialized")
-        needed = {i: _temporaries(i, s, _blocks(i, s, droppable)) for i in either}
-        least = min(either, key=needed.__getitem__)
-        if needed[least] <= budget:
-            return least
+        tiled = _temporaries("tiled", s, _blocks("tiled", s, droppable))
+        if tiled <= budget:
+            whole = _temporaries("materialized", s, (s.rows, s.classes))
+            # Of materialized logits no row is skipped.
+            return "materialized" if whole <= tiled and not droppable else "tiled"
     return "streamed"
 
 
@@ -226,10 +225,10 @@ def linear_softmax_plan(
     Small logits, 8 MiB or less, are materialized: nothing is faster.
 
     A scalar result is tiled, which multiplies no more than materialized logits do, if a
-    slab of logits and the gradient of a bfloat16 kernel in float32 fit the budget; for
-    few rows, whose logits take less than that, it is materialized. A slab has at most a
-    quarter of all rows: up to 512 of them and 128 MiB on a CPU, 512 and 256 MiB on a
-    GPU, 1024 and 512 MiB on a TPU.
+    slab of logits and the gradient of a bfloat16 kernel in float32 fit the budget; or
+    materialized, if no rows can be dropped and the logits of all rows take less than
+    these two. A slab has at most a quarter of all rows, or 128: up to 512 of them and
+    128 MiB on a CPU, 512 and 256 MiB on a GPU, 1024 and 512 MiB on a TPU.
 
     All else is streamed: results per row, statistics, and classes split over a mesh. It
     takes the least memory and one more product of the logits' size. Its blocks of
@@ -248,8 +247,8 @@ def linear_softmax_plan(
       platform: "cpu", "gpu" or "tpu"; None for where JAX runs by default.
 
     Returns:
-      `LinearSoftmaxPlan`; give its implementation and block_sizes to the loss to keep
-      to it.
+      `LinearSoftmaxPlan`, of a loss that is not given weights, where or ignore_index;
+      give its implementation and block_sizes to the loss to keep to it.
 
     Numerics:
       Sizes are in bytes. The prediction is for XLA on a CPU and rows that all count; on

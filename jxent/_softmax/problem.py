@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     return_statistics: bool = False
     entropy: bool = False
     argmax: bool = False
-    told: bool = False  # of bad labels, already
+    told: bool = False  # of bad labels, by whoever calls
 
 
 class Arrays(NamedTuple):
