@@ -119,7 +119,7 @@ def errors(got: Any, true: Any, leaf: Callable[[Any], Any] = lambda x: x):
 
 
 def _in_one_place(x: Any) -> Any:
-    """What is split over devices on the host, beside the truth."""
+    """An array; on the host, if it was split over devices."""
     split = isinstance(x, jax.Array) and len(x.devices()) > 1
     return np.asarray(x) if split else x
 

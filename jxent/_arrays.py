@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 def is_split(x: Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether explicit axes of a mesh split an array, by its type."""
     if isinstance(x, jax.ShapeDtypeStruct):  # logits that are never formed
         return False
     return any(names is not None for names in jax.typeof(x).sharding.spec)
@@ -53,6 +54,7 @@ def varying(x: Any) -> frozenset[str]:
 
 
 def varying_of(tree: Any) -> frozenset[str]:
+    """The mesh axes along which any array of a tree differs."""
     return frozenset().union(*map(varying, jax.tree.leaves(tree)))
 
 

@@ -251,8 +251,8 @@ def linear_softmax_plan(
       give its implementation and block_sizes to the loss to keep to it.
 
     Numerics:
-      Sizes are in bytes. The prediction is for XLA on a CPU and rows that all count; on
-      accelerators compilers save more.
+      Sizes are in bytes. The prediction is for rows that all count, and modelled on XLA
+      for a CPU; for accelerators casts are left out, and compilers save more than them.
 
     Raises:
       ValueError: the shapes, block_sizes or implementation do not fit.
