@@ -30,8 +30,8 @@ def finite_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """factor · x, where 0 times anything is 0: infinities and NaN too.
 
-    What has no mass, or no weight, counts for nothing. The slope in `factor` stays x
-    even at factor = 0.
+    What has no mass, or no weight, counts for nothing. The derivative in `factor` stays
+    x even at factor = 0, and where x is finite so does the derivative of that.
     """
     return masked(factor * x, factor != 0)
 
@@ -41,7 +41,7 @@ def _times_jvp(primals: Any, tangents: Any) -> Any:
     (factor, x), (dfactor, dx) = primals, tangents
     slope = finite_slope(x)
     slope = masked(slope, ~((factor == 0) & jnp.isnan(x)))
-    moved = masked(factor * dx, factor != 0)
+    moved = masked(factor * dx, (factor != 0) | jnp.isfinite(x))
     return times(factor, x), dfactor * slope + moved
 
 

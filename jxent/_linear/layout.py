@@ -168,7 +168,6 @@ def streamed_statistics(
         counted=target.counted,
         temperature=of_rows(a.temperature, shape),
         share=target.share if soft else None,
-        weights=of_rows(a.wanted.weights, shape),
     )
     shared = Shared(
         head.kernel,

@@ -32,7 +32,6 @@ class Rows(NamedTuple):
     counted: Array | None = None
     temperature: Array | None = None
     share: Array | None = None  # ε/K
-    weights: Array | None = None  # their tangent alone counts: see `Static.weighty`
 
 
 class Shared(NamedTuple):
@@ -53,9 +52,6 @@ class Static(NamedTuple):
     rows: int  # in a tile
     classes: int  # in a block
     split: Split = Split()
-    # A row of weight 0 adds nothing and is skipped, but for the derivative in weights,
-    # which is its loss.
-    weighty: bool = True
 
 
 def over_blocks(
@@ -183,10 +179,12 @@ def _block_form(static: Static) -> Form:
 
 
 def _live(static: Static, rows: Rows) -> Array | None:
-    """The rows for which there is something to do; None where none can be left out."""
-    if rows.counted is None or static.rows >= rows.hidden.shape[0]:
-        return None
-    return rows.counted if static.weighty else rows.keep
+    """The rows for which there is something to do; None where none can be left out.
+
+    A row of weight 0 is one of them: its statistics are the derivative in that weight,
+    and the tangents of its statistics those of the logits' gradient in that weight.
+    """
+    return None if static.rows >= rows.hidden.shape[0] else rows.keep
 
 
 def _sorted(live: Array | None, *trees: Any) -> tuple[Any, ...]:
@@ -281,9 +279,6 @@ def _totals(static: Static, rows: Rows, shared: Shared) -> Totals:
 def _jvp(static: Static, primals: Any, tangents: Any) -> Any:
     rows, shared = primals
     row_dots, dots = map(_statistics.moving, tangents)
-    if "weights" in row_dots:
-        static = static._replace(weighty=False)
-        del row_dots["weights"]
     totals = streamed_totals(static, rows, shared)
     body = functools.partial(_tangents, static)
     sums = _enter(static, body, rows, shared, row_dots, dots, totals)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from .. import _labels
 from .._arrays import along_classes, masked, spread
 from .._reduction import finite_slope, times
-from .._statistics import SoftmaxStatistics
+from .._statistics import CLASS_SCALE, SoftmaxStatistics
 
 
 def cross_entropy(log_p: Array) -> Array:
@@ -70,7 +70,7 @@ def row_losses(
     if formula is cross_entropy:
         assert target.total_class_weight is not None
         assert statistics.weighted_logit is not None
-        even = times(target.total_class_weight, statistics.log_sum)
+        even = times(CLASS_SCALE * target.total_class_weight, statistics.log_sum)
         even = even - statistics.weighted_logit
     else:
         ndim = loss.ndim + 1
@@ -81,6 +81,7 @@ def row_losses(
             weights = along_classes(weights, axis, ndim)
         if target.mask is not None:
             weights = jnp.where(target.mask, weights, 0)
-        even = over_classes(weights)
+        even = over_classes(CLASS_SCALE * weights)
     bad = masked(loss, jnp.isnan(loss))  # NaN, which a factor of 0 would hide
-    return times(1 - target.smoothing, loss) + times(target.share, even) + bad
+    share = target.share / CLASS_SCALE
+    return times(1 - target.smoothing, loss) + times(share, even) + bad

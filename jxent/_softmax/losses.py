@@ -84,7 +84,9 @@ def softmax_cross_entropy(
 
       A dropped row is exactly 0 and so is its gradient, whatever it holds. So is a row
       with every class masked. Nothing left to average gives 0 with gradient 0. Target
-      mass on masked classes is dropped.
+      mass on masked classes is dropped. A weight of 0 has derivatives like any other:
+      where its row is finite, the loss's is the row's loss, and the gradient's is the
+      row's gradient.
 
       An id outside [0, classes) that is not ignore_index, or on a masked class, makes
       loss and gradient of its row NaN; under `jax.experimental.checkify` it is an error

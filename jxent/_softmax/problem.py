@@ -12,7 +12,7 @@ from .. import _checks, _labels, _statistics
 from .._arrays import masked, spread_rows
 from .._checks import ArrayLike, Axis, AxisName
 from .._reduction import combine, times
-from .._statistics import Form, Inputs, SoftmaxStatistics
+from .._statistics import CLASS_SCALE, Form, Inputs, SoftmaxStatistics
 from .formulas import cross_entropy, row_losses
 
 
@@ -216,7 +216,10 @@ def reported(
 
 
 def kept(statistics: SoftmaxStatistics, keep: Array | None) -> SoftmaxStatistics:
-    """Statistics in which a dropped row is 0."""
+    """Statistics in which a dropped row is 0, and class weights have their own size."""
+    weighted = statistics.weighted_logit
+    if weighted is not None:
+        statistics = statistics._replace(weighted_logit=weighted / CLASS_SCALE)
     if keep is None:
         return statistics
     return jax.tree.map(lambda x: masked(x, keep), statistics)

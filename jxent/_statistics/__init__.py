@@ -2,6 +2,7 @@
 
 from .in_memory import block as block
 from .inputs import (
+    CLASS_SCALE as CLASS_SCALE,
     NO_CLASS as NO_CLASS,
     Form as Form,
     Inputs as Inputs,

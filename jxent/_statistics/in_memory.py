@@ -45,8 +45,10 @@ def two_pass(form: Form, inputs: Inputs) -> Totals:
     label = label_weight = weighted = weight = expected = argmax = None
     if inputs.labels is not None:
         label, label_weight = _pick(form, inputs, z)
+    total = jnp.sum(e, axis)
     if form.weighted:
-        weighted, weight = _weighted_sums(form, inputs, z, origin(maximum))
+        spoiled = ~jnp.isfinite(maximum) | jnp.isnan(total)
+        weighted, weight = _weighted_sums(form, inputs, z, origin(maximum), spoiled)
     if form.expected:
         expected = jnp.sum(e * masked(rel, e != 0), axis)
     if form.argmax:
@@ -56,7 +58,7 @@ def two_pass(form: Form, inputs: Inputs) -> Totals:
         argmax = jnp.min(classes, axis)
     t = Totals(
         maximum,
-        jnp.sum(e, axis),
+        total,
         label,
         label_weight,
         weighted,
@@ -119,14 +121,17 @@ def _pick_by_comparison(
 
 
 def _weighted_sums(
-    form: Form, inputs: Inputs, z: Array, start: Array
+    form: Form, inputs: Inputs, z: Array, start: Array, spoiled: Array
 ) -> tuple[Array, Array]:
     """Σ_c w_c (z_c − start) and Σ_c w_c, for logits of any offset, without a temporary.
 
     For one w in all rows the product Σ_c w_c z_c − start · Σ_c w_c is the fastest form
-    on a CPU, but where logits lie far from 0 it cancels. It is kept where no row loses
-    more than two bits to that, which is so unless logits share a large offset; else,
-    and where it is not finite, the terms are formed one by one.
+    on a CPU, but where logits lie far from 0 it cancels, and its parts may overflow
+    where the sum of the terms does not. It is kept where it is finite and no row loses
+    more than two bits, which is so unless logits share a large offset; else the terms
+    are formed one by one. Rows that count for nothing are exempt where they are
+    `spoiled` and get no statistics: in others the derivatives in weights and smoothing
+    see these sums.
     """
     axis, w = form.axis, mass_weights(form, inputs)
     weight = jnp.broadcast_to(jnp.sum(jnp.broadcast_to(w, z.shape), axis), start.shape)
@@ -152,10 +157,13 @@ def _weighted_sums(
         return one_by_one(), weight
     vector = jnp.broadcast_to(w.reshape(-1), (z.shape[axis],))
     offset = start * jnp.sum(vector)
-    product = jnp.tensordot(z, vector, ((axis,), (0,))) - offset
-    fine = jnp.abs(offset) <= 4 * jnp.abs(product)
+    # Without a precision a GPU may round the factors to 10 bits.
+    whole = jnp.tensordot(z, vector, ((axis,), (0,)), precision=lax.Precision.HIGHEST)
+    product = whole - offset
+    fine = jnp.isfinite(whole) & jnp.isfinite(product)
+    fine &= jnp.abs(offset) <= 4 * jnp.abs(product)
     if inputs.keep is not None:
-        fine |= ~inputs.keep
+        fine |= spoiled & ~inputs.keep
     return lax.cond(jnp.all(fine), lambda: product, one_by_one), weight
 
 

@@ -14,6 +14,10 @@ from .._checks import compute_dtype
 # the derivatives of that are NaN.
 NO_CLASS = -(2**31)
 
+# Class weights enter Σ_c w_c (z_c − shift) times this power of 2, which rounds nothing:
+# smoothing wants the mean over the classes, which may be finite where the sum is not.
+CLASS_SCALE = 2.0**-32
+
 
 class Form(NamedTuple):
     """Which statistics are wanted, and along which axis: static under jit."""
@@ -59,15 +63,19 @@ def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
 
 
 def mass_weights(form: Form, inputs: Inputs) -> Array:
-    """What `weighted` is taken with, broadcast against the logits; 0 where masked."""
+    """What `weighted` is taken with, broadcast against the logits; 0 where masked.
+
+    A distribution as it is, class weights times CLASS_SCALE.
+    """
     ndim = inputs.logits.ndim
     dtype = compute_dtype(inputs.logits)
     if inputs.distribution is not None:
         w = inputs.distribution.astype(dtype)
     elif inputs.class_weights is not None:
-        w = along_classes(inputs.class_weights.astype(dtype), form.axis, ndim)
+        w = CLASS_SCALE * inputs.class_weights.astype(dtype)
+        w = along_classes(w, form.axis, ndim)
     else:
-        w = jnp.ones((1,) * ndim, dtype)
+        w = jnp.full((1,) * ndim, CLASS_SCALE, dtype)
     w = spread(w, inputs.logits)
     if inputs.mask is not None:
         w = masked(w, inputs.mask)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from .._arrays import along_classes, masked, moves, rows_to_classes
+from .._arrays import along_classes, masked, moves, rows_to_classes, spread
 from .._reduction import finite_slope
 from .in_memory import block, like_rows
 from .inputs import (
@@ -111,6 +111,24 @@ def with_tangents(totals: Totals, sums: dict[str, Array]) -> Totals:
     return zeros._replace(**sums)
 
 
+@jax.custom_jvp
+def _exp_of_live(rel: Array, live: Array) -> Array:
+    """exp(rel) in live rows, else 0 with derivatives of 0, whatever the row holds.
+
+    The mask stands after the exponential, so that this is the exponential of the value
+    and XLA computes both once. Its own derivative must not be that of such a select: a
+    row that holds NaN would turn it into 0 · NaN.
+    """
+    return masked(jnp.exp(rel), live)
+
+
+@_exp_of_live.defjvp
+def _exp_of_live_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (rel, live), (drel, _) = primals, tangents
+    e = _exp_of_live(rel, live)
+    return e, e * masked(drel, live)
+
+
 def tangent(
     form: Form,
     inputs: Inputs,
@@ -147,7 +165,9 @@ def tangent(
         z, dz = effective(), None
     rel = z - rows_to_classes(origin(totals.maximum), axis)
     if dz is not None:
-        e = at_live_rows(jnp.exp(rel))
+        e = jnp.exp(rel)
+        if live is not None:
+            e = _exp_of_live(rel, spread(rows_to_classes(live, axis), rel))
         # NaN in the whole row where its statistics are: e times it is NaN everywhere.
         good = finite if live is None else finite | ~live
         if totals.label is not None:

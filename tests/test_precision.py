@@ -1,0 +1,77 @@
+"""No product that is not the caller's own may round its factors on an accelerator.
+
+On a CUDA device a float32 product without a precision may take its factors in TF32,
+which has 10 bits; on a TPU in bfloat16, which has 8.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jxent
+from tests.cases import CASES, CLASSES
+
+
+def products(jaxpr):
+    """Every dot_general of a program, those of its branches and loops included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+def is_exact(product):
+    precision = product.params["precision"]
+    return precision is not None and set(precision) == {lax.Precision.HIGHEST}
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_products_of_losses_in_memory(case, axis, rng):
+    if not case.takes("axis"):
+        axis = -1
+    x, *labels = (jnp.asarray(a) for a in case.inputs(rng, (3,), axis))
+    options = {"axis": axis} if case.takes("axis") else {}
+    smooths = case.takes("logits") and case.takes("rows") and not case.options
+    if smooths:  # without a mask of classes, the quick way is a product
+        options["label_smoothing"] = 0.1
+
+    def total(x):
+        return jnp.sum(case(x.astype(jnp.float32), *labels, **options))
+
+    found = list(products(jax.make_jaxpr(jax.value_and_grad(total))(x).jaxpr))
+    assert all(map(is_exact, found)), found
+    ids = case.labels is not None and case.labels.__name__ == "ids"
+    cross_entropy = case.loss.function is jxent.softmax_cross_entropy
+    assert found or not (smooths and ids and cross_entropy)
+
+
+@pytest.mark.parametrize("implementation", ["materialized", "streamed", "tiled"])
+def test_products_of_the_fused_head(implementation):
+    """All but those of hidden, kernel and the logits' gradient, which the user sets."""
+    hidden, kernel = jnp.ones((4, 3)), jnp.ones((3, CLASSES))
+
+    def loss(hidden, kernel):
+        return jxent.linear_softmax_cross_entropy(
+            hidden,
+            kernel,
+            np.arange(4),
+            label_smoothing=0.1,
+            reduction="sum",
+            implementation=implementation,
+            block_sizes=(2, 2),
+        )
+
+    program = jax.make_jaxpr(jax.value_and_grad(loss, (0, 1)))(hidden, kernel)
+    of_vectors = [
+        e for e in products(program.jaxpr) if 1 in [v.aval.ndim for v in e.invars]
+    ]
+    assert of_vectors
+    assert all(map(is_exact, of_vectors)), of_vectors
