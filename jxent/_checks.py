@@ -6,6 +6,7 @@ came, and what to do.
 """
 
 import math
+import operator
 from collections.abc import Hashable, Sequence
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
@@ -294,6 +295,21 @@ def number(
         if wanted:
             raise ValueError(f"{function}: expected {name} {wanted}, got {value!r}.")
     return value
+
+
+def positive_integer(function: str, name: str, value: Any) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{function}: expected {name} to be a Python integer of at least 1, "
+            f"got {value!r}."
+        ) from None
+    if number < 1:
+        raise ValueError(f"{function}: expected {name} of at least 1, got {number}.")
+    return number
 
 
 def off_or_scalar(

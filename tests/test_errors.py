@@ -981,6 +981,59 @@ REFUSED = [
         " (4,).",
     ),
     (
+        lambda: jxent.next_token_labels(ints(4), where=floats(4)),
+        TypeError,
+        "next_token_labels: expected boolean where, got dtype float32. Give "
+        "factors as weights, or compare, mask > 0.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(2, 4), where=bools(2)),
+        ValueError,
+        "next_token_labels: expected where to be a scalar or of the tokens' shape "
+        "(2, 4), got (2,). Add the missing axes, where[:, None].",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(2, 4), where=bools(2, 3)),
+        ValueError,
+        "next_token_labels: expected where to be a scalar or of the tokens' shape "
+        "(2, 4), got (2, 3). Axes of size 1 are stretched, missing ones are not.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=0),
+        ValueError,
+        "next_token_labels: expected shift of at least 1, got 0.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=-1),
+        ValueError,
+        "next_token_labels: expected shift of at least 1, got -1.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=True),
+        TypeError,
+        "next_token_labels: expected shift to be a Python integer of at least 1, "
+        "got True.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=untyped(2.0)),
+        TypeError,
+        "next_token_labels: expected shift to be a Python integer of at least 1, "
+        "got 2.0.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=untyped(None)),
+        TypeError,
+        "next_token_labels: expected shift to be a Python integer of at least 1, "
+        "got None.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), ignore_index=2**40),
+        ValueError,
+        "next_token_labels: ignore_index=1099511627776 cannot occur among labels "
+        "of dtype int32, which hold -2147483648 to 2147483647. Give the id that "
+        "marks ignored labels there, 255 in many uint8 masks.",
+    ),
+    (
         lambda: jxent.total_weight(bools(4)),
         TypeError,
         "total_weight: expected class ids or distributions, got boolean labels. "

@@ -356,6 +356,19 @@ def test_L11_the_shift_happens_once():
     same(cross_entropy(sure, labels, ignore_index=-100), jnp.zeros((1, 6)))
 
 
+def test_L11_padding_is_never_a_label():
+    """Pads share a segment in packed rows, and stand on the left in others."""
+    tokens = jnp.array([[5, 6, 0, 0], [0, 0, 5, 6]])
+    segments = jnp.array([[1, 1, 0, 0], [0, 0, 1, 1]])
+    real = segments != 0
+    labels = jxent.next_token_labels(tokens, segment_ids=segments, where=real)
+    assert labels.tolist() == [[6, -100, -100, -100], [-100, -100, 6, -100]]
+    assert jxent.total_weight(labels, ignore_index=-100) == 2
+    # Without segments a pad may predict a token, as a prompt's last token does.
+    labels = jxent.next_token_labels(tokens, where=real)
+    assert labels.tolist() == [[6, -100, -100, -100], [-100, 5, 6, -100]]
+
+
 def test_L12_the_rank_tells_ids_from_distributions():
     """Never the dtype, never the values: with 3 rows of 3 classes too."""
     x = spread(3, 3)

@@ -510,6 +510,56 @@ def test_next_token_labels_leave_out_document_ends(x64):
     np.testing.assert_array_equal(got, [6, 7, 8, 9, -100])
 
 
+def labels_one_by_one(tokens, segments, where, shift):
+    """What next_token_labels returns, said of each position on its own."""
+    labels = np.full_like(tokens, -100)
+    for *row, t in np.ndindex(*tokens.shape[:-1], max(tokens.shape[-1] - shift, 0)):
+        here, there = (*row, t), (*row, t + shift)
+        documents = set(segments[*row, t : t + shift + 1])
+        if len(documents) == 1 and where[there]:
+            labels[here] = tokens[there]
+    return labels
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3, 5, 6, 100])
+def test_next_token_labels_at_any_shift(shift, rng):
+    """No label in another document, in one that comes back, or that does not count."""
+    tokens = rng.integers(0, 50, (2, 3, 6)).astype(np.int32)
+    back = np.array([[1, 1, 2, 1, 1, 1], [1, 2, 1, 2, 1, 2], [3, 3, 3, 3, 3, 0]])
+    segments = np.stack([back, np.sort(back)])
+    where = rng.random(tokens.shape) < 0.7
+    one, whole = np.ones_like(segments), np.full(tokens.shape, True)
+    labels = functools.partial(jxent.next_token_labels, shift=shift)
+    options: dict[str, Any]
+    for options, told in (
+        ({}, (one, whole)),
+        ({"where": where}, (one, where)),
+        ({"where": where[:1, :, :1]}, (one, where[:1, :, :1] & whole)),
+        ({"segment_ids": segments}, (segments, whole)),
+        ({"segment_ids": segments, "where": where}, (segments, where)),
+    ):
+        expected = labels_one_by_one(tokens, *told, shift)
+        np.testing.assert_array_equal(labels(tokens, **options), expected)
+    mapped = jax.vmap(lambda t, s, w: labels(t, segment_ids=s, where=w))
+    np.testing.assert_array_equal(mapped(tokens, segments, where), expected)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_next_token_labels_of_hardly_any_tokens(length):
+    """They have none."""
+    x = np.ones((2, length), np.int32)
+    for shift in (1, 2):
+        got = jxent.next_token_labels(x, segment_ids=x, where=x > 0, shift=shift)
+        np.testing.assert_array_equal(got, -100 * x)
+
+
+def test_next_token_labels_take_any_integer_as_shift():
+    """NumPy's and JAX's as well as Python's."""
+    for two in (2, np.int64(2), jnp.int32(2)):
+        got = jxent.next_token_labels(jnp.array([5, 6, 7]), shift=two)
+        assert got.tolist() == [7, -100, -100]
+
+
 @pytest.mark.parametrize("axis", [-1, 0, (0, 1)])
 def test_smooth_labels(axis, x64, rng):
     """(1 − α) t + α/K over the allowed classes."""

@@ -432,3 +432,21 @@ def test_total_weight_of_explicitly_split_labels(rng):
     with jax.set_mesh(mesh):
         total = jax.jit(functools.partial(jxent.total_weight, ignore_index=-100))(split)
     assert total == ROWS - 3
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_next_token_labels_of_split_rows(kind, rng):
+    """Under jit and inside shard_map as on one device."""
+    tokens = rng.integers(1, 9, (8, 6)).astype(np.int32)
+    segments = np.sort(rng.integers(0, 3, tokens.shape).astype(np.int32))
+
+    def labels(t, s):
+        return jxent.next_token_labels(t, segment_ids=s, where=s != 0, shift=2)
+
+    expected = labels(tokens, segments)
+    mesh, split = mesh_of((2, 4), kind), P("data")
+    arrays = jax.device_put((tokens, segments), NamedSharding(mesh, split))
+    with jax.set_mesh(mesh):
+        inside = jax.shard_map(labels, in_specs=split, out_specs=split)
+        for f in (labels, inside):
+            np.testing.assert_array_equal(jax.jit(f)(*arrays), expected)
