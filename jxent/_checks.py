@@ -56,7 +56,7 @@ def floating(function: str, name: str, x: ArrayLike) -> Array:
 def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
     if x.shape == labels.shape:
         return
-    hint = "Labels never broadcast; give every element its own label."
+    hint = "Only a scalar broadcasts; give every element its own label."
     if labels.shape == (*x.shape, 1):
         hint = "Drop the last axis, labels.squeeze(-1)."
     elif x.shape == (*labels.shape, 1):

@@ -111,13 +111,13 @@ REFUSED = [
         lambda: jxent.sigmoid_binary_cross_entropy(floats(4, 3), floats(3)),
         ValueError,
         "sigmoid_binary_cross_entropy: expected labels of the logits' shape (4, "
-        "3), got (3,). Labels never broadcast; give every element its own label.",
+        "3), got (3,). Only a scalar broadcasts; give every element its own label.",
     ),
     (
         lambda: jxent.sigmoid_focal_loss(floats(4, 3), floats(4, 1)),
         ValueError,
         "sigmoid_focal_loss: expected labels of the logits' shape (4, 3), got (4,"
-        " 1). Labels never broadcast; give every element its own label.",
+        " 1). Only a scalar broadcasts; give every element its own label.",
     ),
     (
         lambda: jxent.sigmoid_focal_loss(floats(4, 1, 1), floats(4, 1)),
@@ -135,13 +135,13 @@ REFUSED = [
         lambda: jxent.binary_cross_entropy(floats(4, 1), ints(5)),
         ValueError,
         "binary_cross_entropy: expected labels of the probs' shape (4, 1), got "
-        "(5,). Labels never broadcast; give every element its own label.",
+        "(5,). Only a scalar broadcasts; give every element its own label.",
     ),
     (
         lambda: jxent.sigmoid_binary_cross_entropy(floats(4), floats(5, 1)),
         ValueError,
         "sigmoid_binary_cross_entropy: expected labels of the logits' shape (4,),"
-        " got (5, 1). Labels never broadcast; give every element its own label.",
+        " got (5, 1). Only a scalar broadcasts; give every element its own label.",
     ),
     (
         lambda: jxent.softmax_cross_entropy(floats(), ints()),
