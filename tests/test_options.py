@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jxent
@@ -370,6 +371,49 @@ def test_micro_batches_sum_to_the_mean_of_all(parts, batch):
     close(np.concatenate([slope for _, slope in pieces]), gradient)
     means = [loss(a, b)[0] for a, b in zip(*few, strict=True)]
     assert abs(np.mean(means) - value) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jxent.softmax_cross_entropy,
+        jxent.softmax_focal_loss,
+        jxent.poly_loss_cross_entropy,
+        jxent.categorical_cross_entropy,
+        jxent.linear_softmax_cross_entropy,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_optax_multi_steps(loss, rng):
+    """It averages gradients: the total over k gives the whole batch's update."""
+    k, kernel = 3, jnp.asarray(rng.normal(size=(4, CLASSES)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(ROWS, 4)), jnp.float32)
+    y = jnp.asarray([0, 1, 2, -100, -100, -100])  # in threes of 2, 1 and 0
+    options: dict[str, Any] = {"ignore_index": -100, "class_weights": WEIGHTS}
+
+    def mean(kernel, x, y, normalizer=None):
+        inputs = (x, kernel) if "linear" in loss.__name__ else (x @ kernel,)
+        if loss is jxent.categorical_cross_entropy:
+            inputs = (jax.nn.softmax(*inputs),)
+        return loss(*inputs, y, reduction="mean", normalizer=normalizer, **options)
+
+    gradient = jax.jit(jax.grad(mean))
+
+    def update(normalizer, **settings):
+        """The k-th: the one that changes the parameters."""
+        with jax.numpy_dtype_promotion("standard"):
+            tx = optax.MultiSteps(optax.sgd(0.5), k, **settings)
+            step, state, updates = jax.jit(tx.update), tx.init(kernel), None
+            for micro in zip(jnp.split(x, k), jnp.split(y, k), strict=True):
+                updates, state = step(gradient(kernel, *micro, normalizer), state)
+        assert tx.has_updated(state)
+        return updates
+
+    whole = -0.5 * gradient(kernel, x, y)
+    total = jxent.total_weight(y, **options)
+    close(update(total / k), whole, 1e-6)
+    close(update(total), whole / k, 1e-6)  # as its docstring warns
+    close(update(total, use_grad_mean=False), whole, 1e-6)
 
 
 @pytest.mark.parametrize("axis", [None, 0, -1, (0, 2), (0, 1, 2)])

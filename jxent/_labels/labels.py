@@ -232,7 +232,11 @@ def total_weight(
 
     Take it once over the whole batch, and give it to each micro-batch or device as its
     `normalizer`: the sum of their losses is then the mean over the whole batch, where a
-    mean of means is not.
+    mean of means is not. The sum of their gradients is then its gradient.
+
+    What averages the gradients of k micro-batches or devices in place of adding them
+    up, as `optax.MultiSteps` does, needs `normalizer=total_weight(…) / k`. With the
+    total itself its updates are 1/k of what they should be.
 
     Args:
       labels: integer class ids of any shape, or floating distributions.
@@ -252,8 +256,23 @@ def total_weight(
 
     Example:
       >>> labels = jnp.array([[3, 1, -100], [2, -100, -100]])
-      >>> print(jxent.total_weight(labels, ignore_index=-100))
+      >>> total = jxent.total_weight(labels, ignore_index=-100)
+      >>> print(total)
       3.0
+
+      Each row as a micro-batch, whose losses are added up, and then averaged:
+
+      >>> def loss(logits, labels, normalizer=None):
+      ...     return jxent.softmax_cross_entropy(
+      ...         logits, labels, ignore_index=-100, reduction="mean",
+      ...         normalizer=normalizer)
+      >>> logits = jnp.sqrt(jnp.arange(24.0)).reshape(2, 3, 4)
+      >>> print(loss(logits, labels))
+      1.2361
+      >>> print(sum(loss(*micro, total) for micro in zip(logits, labels)))
+      1.2361
+      >>> print(sum(loss(*micro, total / 2) for micro in zip(logits, labels)) / 2)
+      1.2361
 
     Source:
       torchtitan's and transformers' fixes of their means over accumulated gradients.
