@@ -35,8 +35,11 @@ that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
 masks, weights and averages any losses as the ones here do; `total_weight` is what that
 mean divides by, for batches that are taken in parts.
 
-**Other libraries' calls.** Optax's losses have their names and arguments here;
-`jxent.torch` and `jxent.keras` take PyTorch's and Keras's.
+**Other libraries' calls.** Optax's cross-entropies, its divergences and `smooth_labels`
+have the same names here, and take the same calls. Some results differ on purpose:
+labels that would broadcast are an error (but for a scalar in a binary loss), so is a
+class axis of size 1, and class ids below 0 give NaN. `jxent.torch` and `jxent.keras`
+take PyTorch's and Keras's calls.
 
 In the formulas z are logits, p probabilities, y a class id or a yes/no label, q or t a
 distribution of labels; log is the natural logarithm, so losses are in nats. A *row* is

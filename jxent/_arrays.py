@@ -72,7 +72,7 @@ def vary(tree: Any, names: frozenset[str]) -> Any:
     return jax.tree.map(one, tree)
 
 
-def masked(x: Array, where: Array, fill: int | float = 0) -> Array:
+def masked(x: Array, where: Array, fill: jax.typing.ArrayLike = 0) -> Array:
     """`x` where `where` holds, else `fill`, with gradient 0 there."""
     return jnp.where(spread(where, x), x, jnp.full_like(x, fill))
 

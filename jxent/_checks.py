@@ -6,6 +6,7 @@ came, and what to do.
 """
 
 import math
+import operator
 from collections.abc import Hashable, Sequence
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
@@ -55,7 +56,7 @@ def floating(function: str, name: str, x: ArrayLike) -> Array:
 def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
     if x.shape == labels.shape:
         return
-    hint = "Labels never broadcast; give every element its own label."
+    hint = "Only a scalar broadcasts; give every element its own label."
     if labels.shape == (*x.shape, 1):
         hint = "Drop the last axis, labels.squeeze(-1)."
     elif x.shape == (*labels.shape, 1):
@@ -294,6 +295,21 @@ def number(
         if wanted:
             raise ValueError(f"{function}: expected {name} {wanted}, got {value!r}.")
     return value
+
+
+def positive_integer(function: str, name: str, value: Any) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{function}: expected {name} to be a Python integer of at least 1, "
+            f"got {value!r}."
+        ) from None
+    if number < 1:
+        raise ValueError(f"{function}: expected {name} of at least 1, got {number}.")
+    return number
 
 
 def off_or_scalar(

@@ -109,7 +109,8 @@ def check(
     """Every argument of the binary family, checked and shaped."""
     x = _checks.floating(function, name, x)
     y = _checks.array(labels)
-    _checks.same_shape(function, name, x, y)
+    if y.ndim:
+        _checks.same_shape(function, name, x, y)
     dtype = _checks.compute_dtype(x)
 
     def floats(value: ArrayLike) -> Array:
@@ -159,7 +160,7 @@ def _from_the_right(function: str, name: str, value: Array, x: Array) -> Array:
 def loss(plan: _Plan, a: _Arrays) -> Array:
     dtype = _checks.compute_dtype(a.x)
     x, y = a.x.astype(dtype), a.labels.astype(dtype)
-    y = spread(y, x)
+    y = spread(jnp.broadcast_to(y, x.shape), x)
     keep = usable = a.where
     if a.weights is not None:
         # Dropped too, but computed where it can be: under a weight of 0 the loss is the
@@ -228,7 +229,8 @@ def sigmoid_binary_cross_entropy(
     Args:
       logits: floating, any shape.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. Labels never broadcast.
+        or a probability. One number is the label of every element; no other shape
+        broadcasts.
       pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
         axis (any shape that broadcasts from the right). n_no / n_yes balances.
       class_weights: factors of the losses, one for each class of the last axis.
@@ -261,9 +263,17 @@ def sigmoid_binary_cross_entropy(
       >>> print(jxent.sigmoid_binary_cross_entropy(logits, jnp.array([1, 0, 1])))
       [0.12693 0.31326 0.     ]
 
+      A GAN's discriminator, whose logits are all of real examples, or all of fakes:
+
+      >>> real, fake = jnp.array([2.0, 0.5]), jnp.array([-1.0, 0.0])
+      >>> print(jxent.sigmoid_binary_cross_entropy(real, 1.0, reduction="mean")
+      ...     + jxent.sigmoid_binary_cross_entropy(fake, 0.0, reduction="mean"))
+      0.8037
+
     Source:
-      Optax's function of this name; PyTorch's `BCEWithLogitsLoss` for pos_weight;
-      Keras's `BinaryCrossentropy(from_logits=True)` for label_smoothing.
+      Optax's function of this name, which broadcasts labels of any shape and computes
+      bfloat16 in bfloat16; PyTorch's `BCEWithLogitsLoss` for pos_weight; Keras's
+      `BinaryCrossentropy(from_logits=True)` for label_smoothing.
 
     See also:
       `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`.

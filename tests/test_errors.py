@@ -111,13 +111,13 @@ REFUSED = [
         lambda: jxent.sigmoid_binary_cross_entropy(floats(4, 3), floats(3)),
         ValueError,
         "sigmoid_binary_cross_entropy: expected labels of the logits' shape (4, "
-        "3), got (3,). Labels never broadcast; give every element its own label.",
+        "3), got (3,). Only a scalar broadcasts; give every element its own label.",
     ),
     (
         lambda: jxent.sigmoid_focal_loss(floats(4, 3), floats(4, 1)),
         ValueError,
         "sigmoid_focal_loss: expected labels of the logits' shape (4, 3), got (4,"
-        " 1). Labels never broadcast; give every element its own label.",
+        " 1). Only a scalar broadcasts; give every element its own label.",
     ),
     (
         lambda: jxent.sigmoid_focal_loss(floats(4, 1, 1), floats(4, 1)),
@@ -135,13 +135,13 @@ REFUSED = [
         lambda: jxent.binary_cross_entropy(floats(4, 1), ints(5)),
         ValueError,
         "binary_cross_entropy: expected labels of the probs' shape (4, 1), got "
-        "(5,). Labels never broadcast; give every element its own label.",
+        "(5,). Only a scalar broadcasts; give every element its own label.",
     ),
     (
         lambda: jxent.sigmoid_binary_cross_entropy(floats(4), floats(5, 1)),
         ValueError,
         "sigmoid_binary_cross_entropy: expected labels of the logits' shape (4,),"
-        " got (5, 1). Labels never broadcast; give every element its own label.",
+        " got (5, 1). Only a scalar broadcasts; give every element its own label.",
     ),
     (
         lambda: jxent.softmax_cross_entropy(floats(), ints()),
@@ -979,6 +979,59 @@ REFUSED = [
         ValueError,
         "next_token_labels: expected segment_ids of the tokens' shape (2, 4), got"
         " (4,).",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), where=floats(4)),
+        TypeError,
+        "next_token_labels: expected boolean where, got dtype float32. Give "
+        "factors as weights, or compare, mask > 0.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(2, 4), where=bools(2)),
+        ValueError,
+        "next_token_labels: expected where to be a scalar or of the tokens' shape "
+        "(2, 4), got (2,). Add the missing axes, where[:, None].",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(2, 4), where=bools(2, 3)),
+        ValueError,
+        "next_token_labels: expected where to be a scalar or of the tokens' shape "
+        "(2, 4), got (2, 3). Axes of size 1 are stretched, missing ones are not.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=0),
+        ValueError,
+        "next_token_labels: expected shift of at least 1, got 0.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=-1),
+        ValueError,
+        "next_token_labels: expected shift of at least 1, got -1.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=True),
+        TypeError,
+        "next_token_labels: expected shift to be a Python integer of at least 1, "
+        "got True.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=untyped(2.0)),
+        TypeError,
+        "next_token_labels: expected shift to be a Python integer of at least 1, "
+        "got 2.0.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), shift=untyped(None)),
+        TypeError,
+        "next_token_labels: expected shift to be a Python integer of at least 1, "
+        "got None.",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(4), ignore_index=2**40),
+        ValueError,
+        "next_token_labels: ignore_index=1099511627776 cannot occur among labels "
+        "of dtype int32, which hold -2147483648 to 2147483647. Give the id that "
+        "marks ignored labels there, 255 in many uint8 masks.",
     ),
     (
         lambda: jxent.total_weight(bools(4)),

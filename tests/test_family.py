@@ -179,6 +179,51 @@ def test_reductions(case, reduction, x64, rng):
         close(got, (weights * case.oracle(*inputs)).sum() / 7)
 
 
+# One label for all --------------------------------------------------------------------
+
+
+@those_that_take("elementwise", cases=SMOOTHEST)
+def test_a_scalar_label_is_that_of_every_element(case, x64, rng):
+    """A Python number or an array without axes, of any dtype, under every option."""
+    x, _ = case.inputs(rng, rows=(2, 3))
+    weights = rng.uniform(0.5, 2, x.shape)
+    weights[0] = 0
+    options = {"where": rng.random(x.shape) < 0.7, "weights": weights}
+    python = True, False, 1, 0, 1.0, 0.25
+    arrays = np.bool_(True), np.uint8(1), jnp.bfloat16(0.25), jnp.float64(0.25)
+    for label in (*python, *map(jnp.asarray, arrays)):
+        wanted = case.oracle(x, np.full(x.shape, float(label)), **options)
+        close(case(x, label, **options), wanted)
+    for reduction in ("sum", "mean"):
+        got = case(x, 0.25, reduction=reduction, **options)
+        every_one = np.full(x.shape, 0.25)
+        close(got, case.oracle(x, every_one, reduction=reduction, **options))
+    assert case(np.float32(x), 0.25).dtype == jnp.float32
+
+
+@those_that_take("elementwise", cases=SMOOTHEST)
+def test_derivatives_in_a_scalar_label(case, x64, rng):
+    """Those in the labels of all elements, added up; of first and second order."""
+    x = jnp.asarray(case.inputs(rng)[0]).at[1].set(jnp.nan)
+    where, weights = np.ones(x.shape, bool), np.ones(x.shape)
+    where[1, :3] = weights[1, 3:] = False
+    dx = jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
+
+    @jax.jit
+    def two_orders(x, y):
+        f = lambda x, y: weighed(case(x, y, where=where, weights=weights))
+        gradient = jax.grad(f, (0, 1))
+        first, second = jax.jvp(gradient, (x, y), (dx, jnp.ones_like(y)))
+        return [(in_x, jnp.sum(in_y)) for in_x, in_y in (first, second)]
+
+    got = two_orders(x, jnp.asarray(0.3))
+    wanted = two_orders(x, jnp.full_like(x, 0.3))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        assert np.all(np.isfinite(b))
+        assert np.any(b != 0)
+        close(a, b)
+
+
 # Derivatives --------------------------------------------------------------------------
 
 

@@ -308,11 +308,14 @@ def test_L8_labels_with_an_axis_of_size_1(loss):
         (jxent.sigmoid_binary_cross_entropy, (4,), (4, 1)),
         (jxent.sigmoid_binary_cross_entropy, (4, 5), (5,)),
         (jxent.sigmoid_focal_loss, (4, 5), (4, 1)),
-        (jxent.binary_cross_entropy, (4, 5), ()),
+        (jxent.binary_cross_entropy, (4, 5), (1,)),
+        (jxent.binary_cross_entropy, (4, 5), (1, 1)),
         (cross_entropy, (4, 5), (5,)),
         (cross_entropy, (4, 5), (1, 5)),
         (cross_entropy, (4, 5), (1,)),
+        (cross_entropy, (4, 5), ()),
         (jxent.categorical_cross_entropy, (4, 5), (1, 5)),
+        (jxent.categorical_cross_entropy, (4, 5), ()),
         (jxent.kl_divergence, (4, 5), (5,)),
         (jxent.generalized_kl_divergence, (4, 5), (1, 5)),
         (jxent.kl_divergence_with_log_targets, (4, 5), (1, 5)),
@@ -354,6 +357,19 @@ def test_L11_the_shift_happens_once():
     assert jxent.next_token_labels(tokens).tolist() == [[1, 4, 1, 0, 2, -100]]
     sure = 50 * jax.nn.one_hot(jnp.maximum(labels, 0), 5)
     same(cross_entropy(sure, labels, ignore_index=-100), jnp.zeros((1, 6)))
+
+
+def test_L11_padding_is_never_a_label():
+    """Pads share a segment in packed rows, and stand on the left in others."""
+    tokens = jnp.array([[5, 6, 0, 0], [0, 0, 5, 6]])
+    segments = jnp.array([[1, 1, 0, 0], [0, 0, 1, 1]])
+    real = segments != 0
+    labels = jxent.next_token_labels(tokens, segment_ids=segments, where=real)
+    assert labels.tolist() == [[6, -100, -100, -100], [-100, -100, 6, -100]]
+    assert jxent.total_weight(labels, ignore_index=-100) == 2
+    # Without segments a pad may predict a token, as a prompt's last token does.
+    labels = jxent.next_token_labels(tokens, where=real)
+    assert labels.tolist() == [[6, -100, -100, -100], [-100, 5, 6, -100]]
 
 
 def test_L12_the_rank_tells_ids_from_distributions():

@@ -422,6 +422,18 @@ REFUSED = [
         "(3, 1) and (3, 3). Neither broadcasts.",
     ),
     (
+        lambda: ours.binary_crossentropy(1.0, floats(3, 3)),
+        ValueError,
+        "binary_crossentropy: y_true and y_pred must have the same shape, got () "
+        "and (3, 3). Neither broadcasts.",
+    ),
+    (
+        lambda: ours.BinaryFocalCrossentropy()(1.0, floats(3, 3)),
+        ValueError,
+        "binary_focal_crossentropy: y_true and y_pred must have the same shape, "
+        "got () and (3, 3). Neither broadcasts.",
+    ),
+    (
         lambda: ours.binary_crossentropy(floats(), floats()),
         ValueError,
         "binary_crossentropy: expected a y_pred with at least one axis, got a scalar.",

@@ -1,6 +1,7 @@
 """Calls written for Optax: the same values and gradients, or a stated difference."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +117,10 @@ CALLS = [
     ("sigmoid_binary_cross_entropy", "", (Q,), {}),
     ("sigmoid_binary_cross_entropy", "int", (ONE_HOT.astype(jnp.int32),), {}),
     ("sigmoid_binary_cross_entropy", "bool", (ONE_HOT > 0,), {}),
+    ("sigmoid_binary_cross_entropy", "one label", (1.0,), {}),
+    ("sigmoid_binary_cross_entropy", "one soft label", (jnp.float32(0.9),), {}),
     ("sigmoid_focal_loss", "", (Q,), {}),
+    ("sigmoid_focal_loss", "one label", (0,), {"alpha": 0.3}),
     ("sigmoid_focal_loss", "bool", (ONE_HOT > 0,), {}),
     ("sigmoid_focal_loss", "alpha", (Q,), {"alpha": 0.3, "gamma": 1.5}),
     ("sigmoid_focal_loss", "gamma 0", (Q,), {"gamma": 0.0}),
@@ -147,6 +151,18 @@ def test_every_shared_name_is_called():
     """Each function that both libraries have stands in the table."""
     shared = {n for n in jxent.__all__ if hasattr(optax.losses, n)}
     assert shared == set(NAMES) == {name for name, *_ in CALLS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_parameters(name):
+    """By the same names, at the same places, with the same defaults."""
+    ours = inspect.signature(getattr(jxent, name)).parameters
+    theirs = inspect.signature(getattr(optax.losses, name)).parameters
+    for place, (parameter, wanted) in enumerate(theirs.items()):
+        assert ours[parameter].default == wanted.default
+        if wanted.kind is not inspect.Parameter.KEYWORD_ONLY:
+            assert ours[parameter].kind is wanted.kind
+            assert list(ours)[place] == parameter
 
 
 def is_float(a):
@@ -297,7 +313,7 @@ def test_the_focal_loss_at_a_hard_label():
     ],
 )
 def test_labels_of_another_shape(name, x, labels, shape):
-    """Optax broadcasts them, here it is an error."""
+    """Optax broadcasts them, here only a scalar in a binary loss; else an error."""
     ours, theirs = both(name)
     assert theirs(jnp.zeros(x), jnp.ones(labels)).shape == shape
     with pytest.raises(ValueError, match="expected"):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jxent
@@ -372,6 +373,49 @@ def test_micro_batches_sum_to_the_mean_of_all(parts, batch):
     assert abs(np.mean(means) - value) > 1e-3
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jxent.softmax_cross_entropy,
+        jxent.softmax_focal_loss,
+        jxent.poly_loss_cross_entropy,
+        jxent.categorical_cross_entropy,
+        jxent.linear_softmax_cross_entropy,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_optax_multi_steps(loss, rng):
+    """It averages gradients: the total over k gives the whole batch's update."""
+    k, kernel = 3, jnp.asarray(rng.normal(size=(4, CLASSES)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(ROWS, 4)), jnp.float32)
+    y = jnp.asarray([0, 1, 2, -100, -100, -100])  # in threes of 2, 1 and 0
+    options: dict[str, Any] = {"ignore_index": -100, "class_weights": WEIGHTS}
+
+    def mean(kernel, x, y, normalizer=None):
+        inputs = (x, kernel) if "linear" in loss.__name__ else (x @ kernel,)
+        if loss is jxent.categorical_cross_entropy:
+            inputs = (jax.nn.softmax(*inputs),)
+        return loss(*inputs, y, reduction="mean", normalizer=normalizer, **options)
+
+    gradient = jax.jit(jax.grad(mean))
+
+    def update(normalizer, **settings):
+        """The k-th: the one that changes the parameters."""
+        with jax.numpy_dtype_promotion("standard"):
+            tx = optax.MultiSteps(optax.sgd(0.5), k, **settings)
+            step, state, updates = jax.jit(tx.update), tx.init(kernel), None
+            for micro in zip(jnp.split(x, k), jnp.split(y, k), strict=True):
+                updates, state = step(gradient(kernel, *micro, normalizer), state)
+        assert tx.has_updated(state)
+        return updates
+
+    whole = -0.5 * gradient(kernel, x, y)
+    total = jxent.total_weight(y, **options)
+    close(update(total / k), whole, 1e-6)
+    close(update(total), whole / k, 1e-6)  # as its docstring warns
+    close(update(total, use_grad_mean=False), whole, 1e-6)
+
+
 @pytest.mark.parametrize("axis", [None, 0, -1, (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 def test_reduce(reduction, axis, x64, rng):
@@ -508,6 +552,56 @@ def test_next_token_labels_leave_out_document_ends(x64):
     np.testing.assert_array_equal(got, [[6, -1, 8, 9, -1], [-1, 3, -1, 5, -1]])
     got = jxent.next_token_labels(tokens[0].astype(np.uint8))
     np.testing.assert_array_equal(got, [6, 7, 8, 9, -100])
+
+
+def labels_one_by_one(tokens, segments, where, shift):
+    """What next_token_labels returns, said of each position on its own."""
+    labels = np.full_like(tokens, -100)
+    for *row, t in np.ndindex(*tokens.shape[:-1], max(tokens.shape[-1] - shift, 0)):
+        here, there = (*row, t), (*row, t + shift)
+        documents = set(segments[*row, t : t + shift + 1])
+        if len(documents) == 1 and where[there]:
+            labels[here] = tokens[there]
+    return labels
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3, 5, 6, 100])
+def test_next_token_labels_at_any_shift(shift, rng):
+    """No label in another document, in one that comes back, or that does not count."""
+    tokens = rng.integers(0, 50, (2, 3, 6)).astype(np.int32)
+    back = np.array([[1, 1, 2, 1, 1, 1], [1, 2, 1, 2, 1, 2], [3, 3, 3, 3, 3, 0]])
+    segments = np.stack([back, np.sort(back)])
+    where = rng.random(tokens.shape) < 0.7
+    one, whole = np.ones_like(segments), np.full(tokens.shape, True)
+    labels = functools.partial(jxent.next_token_labels, shift=shift)
+    options: dict[str, Any]
+    for options, told in (
+        ({}, (one, whole)),
+        ({"where": where}, (one, where)),
+        ({"where": where[:1, :, :1]}, (one, where[:1, :, :1] & whole)),
+        ({"segment_ids": segments}, (segments, whole)),
+        ({"segment_ids": segments, "where": where}, (segments, where)),
+    ):
+        expected = labels_one_by_one(tokens, *told, shift)
+        np.testing.assert_array_equal(labels(tokens, **options), expected)
+    mapped = jax.vmap(lambda t, s, w: labels(t, segment_ids=s, where=w))
+    np.testing.assert_array_equal(mapped(tokens, segments, where), expected)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_next_token_labels_of_hardly_any_tokens(length):
+    """They have none."""
+    x = np.ones((2, length), np.int32)
+    for shift in (1, 2):
+        got = jxent.next_token_labels(x, segment_ids=x, where=x > 0, shift=shift)
+        np.testing.assert_array_equal(got, -100 * x)
+
+
+def test_next_token_labels_take_any_integer_as_shift():
+    """NumPy's and JAX's as well as Python's."""
+    for two in (2, np.int64(2), jnp.int32(2)):
+        got = jxent.next_token_labels(jnp.array([5, 6, 7]), shift=two)
+        assert got.tolist() == [7, -100, -100]
 
 
 @pytest.mark.parametrize("axis", [-1, 0, (0, 1)])

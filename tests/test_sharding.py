@@ -269,6 +269,36 @@ def test_the_mean_is_global(names, x64, rng):
     close(got[1], wanted[1])
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_a_scalar_label_for_all_devices(kind, x64, rng):
+    """One number for the elements of all devices; its derivative is that of one."""
+    x = rng.normal(size=(ROWS, 4))
+
+    def run(x, label, **axis):
+        f = lambda x, label: (
+            jxent.sigmoid_binary_cross_entropy(x, label, reduction="mean", **axis)
+            + jxent.sigmoid_focal_loss(x, label, reduction="mean", **axis)
+            + jxent.binary_cross_entropy(
+                jax.nn.sigmoid(x), label, reduction="mean", **axis
+            )
+        )
+        return jax.value_and_grad(f, (0, 1))(x, label)
+
+    wanted = jax.jit(run)(x, 0.25)
+    mesh = mesh_of((2, 4), kind)
+    with jax.set_mesh(mesh):
+        split = jax.device_put(x, NamedSharding(mesh, P("data", "model")))
+        got = [jax.jit(run)(split, 0.25)]
+        inside = jax.shard_map(
+            functools.partial(run, batch_axis_name=("data", "model")),
+            in_specs=(P("data", "model"), P()),
+            out_specs=(P(), (P("data", "model"), P())),
+        )
+        got.append(jax.jit(inside)(split, jnp.asarray(0.25)))
+    for a in got:
+        jax.tree.map(close, a, wanted)
+
+
 @pytest.mark.parametrize("name", ["class_axis_name", "batch_axis_name"])
 def test_an_unknown_axis_name_is_an_error(name, rng):
     """A name that neither a shard_map nor the mesh in use knows."""
@@ -432,3 +462,21 @@ def test_total_weight_of_explicitly_split_labels(rng):
     with jax.set_mesh(mesh):
         total = jax.jit(functools.partial(jxent.total_weight, ignore_index=-100))(split)
     assert total == ROWS - 3
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_next_token_labels_of_split_rows(kind, rng):
+    """Under jit and inside shard_map as on one device."""
+    tokens = rng.integers(1, 9, (8, 6)).astype(np.int32)
+    segments = np.sort(rng.integers(0, 3, tokens.shape).astype(np.int32))
+
+    def labels(t, s):
+        return jxent.next_token_labels(t, segment_ids=s, where=s != 0, shift=2)
+
+    expected = labels(tokens, segments)
+    mesh, split = mesh_of((2, 4), kind), P("data")
+    arrays = jax.device_put((tokens, segments), NamedSharding(mesh, split))
+    with jax.set_mesh(mesh):
+        inside = jax.shard_map(labels, in_specs=split, out_specs=split)
+        for f in (labels, inside):
+            np.testing.assert_array_equal(jax.jit(f)(*arrays), expected)

@@ -543,6 +543,19 @@ REFUSED = [
         "shape (4, 1), got (4,). Drop the input's last axis, input.squeeze(-1).",
     ),
     (
+        lambda: ours.binary_cross_entropy_with_logits(floats(4, 3), 1.0),
+        ValueError,
+        "binary_cross_entropy_with_logits: expected a target of the input's "
+        "shape (4, 3), got (). Neither broadcasts; give every element of the input "
+        "its own target.",
+    ),
+    (
+        lambda: ours.BCELoss()(floats(4, 3), 1.0),
+        ValueError,
+        "binary_cross_entropy: expected a target of the input's shape (4, 3), got "
+        "(). Neither broadcasts; give every element of the input its own target.",
+    ),
+    (
         lambda: ours.binary_cross_entropy_with_logits(floats(4, 3), floats(3)),
         ValueError,
         "binary_cross_entropy_with_logits: expected a target of the input's "

@@ -1,11 +1,12 @@
 """Labels before a loss sees them: smoothed, shifted, and what they weigh."""
 
 import functools
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
-from jax import Array
-from jaxtyping import Float, Integer
+from jax import Array, lax
+from jaxtyping import Bool, Float, Integer
 
 from .. import _checks
 from .._arrays import along_classes, masked
@@ -75,35 +76,70 @@ def next_token_labels(
     tokens: ArrayLike,
     *,
     segment_ids: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    shift: SupportsIndex = 1,
     ignore_index: int = -100,
 ) -> Integer[Array, "*batch time"]:
-    """The labels of a causal language model: every position's next token.
+    """Returns the labels of a causal language model: every position's next token.
 
-        labels[..., t] = tokens[..., t + 1]
+        labels[..., t] = tokens[..., t + shift]
 
-    The losses here never shift, so that nothing is shifted twice. The last position has
-    no next token and gets `ignore_index`; so does the last of each packed document.
+    The losses here never shift, so that nothing is shifted twice. A position gets
+    `ignore_index` in place of a label where
+
+    - no token is left, t + shift ≥ time,
+    - a document ends in between, or
+    - the token t + shift does not count.
 
     Args:
       tokens: integer token ids, shape (..., time).
-      segment_ids: integers of the tokens' shape that tell packed documents apart. A
-        label never crosses from one to the next.
+      segment_ids: integers of the tokens' shape. Packed documents next to each other
+        have different ones. A label never crosses from one document to another, also
+        where the same id comes back later in the row.
+      where: boolean, of the tokens' shape (axes of size 1 allowed) or a scalar: the
+        tokens that count. No label is a token that does not.
+      shift: how far ahead the label is, at least 1; k for the k-th head of a model that
+        predicts several tokens. If it is not smaller than time, no label is left.
       ignore_index: the id for "no label"; give the loss the same.
 
     Returns:
       int32 labels of the tokens' shape (int64 for int64 tokens).
 
     Raises:
-      TypeError: tokens or segment_ids are not integers.
-      ValueError: their shapes differ, or tokens are a scalar.
+      TypeError: tokens or segment_ids are not integers, where is floating, or shift is
+        not an integer.
+      ValueError: shapes do not fit, tokens are a scalar, or shift is below 1.
 
     Example:
       >>> tokens, documents = jnp.array([5, 6, 7, 8]), jnp.array([0, 0, 1, 1])
       >>> print(jxent.next_token_labels(tokens, segment_ids=documents))
       [   6 -100    8 -100]
 
+      T5X, MaxText and Grain pack documents as segments 1, 2, …, and pad with segment 0
+      (`decoder_segment_ids`, `inputs_segmentation`, `tokens_segment_ids`). Without
+      `where` a pad that predicts a pad would count:
+
+      >>> tokens = jnp.array([5, 6, 7, 8, 9, 0, 0])
+      >>> segments = jnp.array([1, 1, 1, 2, 2, 0, 0])
+      >>> print(jxent.next_token_labels(
+      ...     tokens, segment_ids=segments, where=segments != 0))
+      [   6    7 -100    9 -100 -100 -100]
+
+      `where` decides about the token that is predicted, not about the position that
+      predicts it. So the last token of a prompt that does not count predicts the first
+      of the completion. A pad on the left predicts the first token, too, unless the
+      padding is a segment:
+
+      >>> tokens, segments = jnp.array([0, 0, 5, 6]), jnp.array([0, 0, 1, 1])
+      >>> print(jxent.next_token_labels(tokens, where=segments != 0))
+      [-100    5    6 -100]
+      >>> print(jxent.next_token_labels(
+      ...     tokens, segment_ids=segments, where=segments != 0))
+      [-100 -100    6 -100]
+
     Source:
-      The shift that transformers' causal models apply inside the model.
+      The shift that transformers' causal models apply inside the model; a larger one as
+      in Gloeckle et al. (2024), https://arxiv.org/abs/2404.19737.
 
     See also:
       `softmax_cross_entropy`, whose `ignore_index` drops these positions.
@@ -114,20 +150,63 @@ def next_token_labels(
         _checks.fail(name, "expected tokens of shape (..., time), got a scalar.")
     if ids.dtype.itemsize < 4 or jnp.issubdtype(ids.dtype, jnp.unsignedinteger):
         ids = ids.astype(jnp.int32)
-    nothing = jnp.full_like(ids[..., :1], ignore_index)
-    labels = jnp.concatenate([ids[..., 1:], nothing], axis=-1)
-    if segment_ids is None:
-        return labels
-    segments = _integers(name, "segment_ids", segment_ids)
-    if segments.shape != ids.shape:
-        _checks.fail(
-            name,
-            f"expected segment_ids of the tokens' shape {ids.shape}, "
-            f"got {segments.shape}.",
-        )
-    same = segments[..., 1:] == segments[..., :-1]
-    same = jnp.concatenate([same, jnp.zeros_like(same, shape=nothing.shape)], axis=-1)
-    return masked(labels, same, ignore_index)
+    if segment_ids is not None:
+        segment_ids = _integers(name, "segment_ids", segment_ids)
+        if segment_ids.shape != ids.shape:
+            _checks.fail(
+                name,
+                f"expected segment_ids of the tokens' shape {ids.shape}, "
+                f"got {segment_ids.shape}.",
+            )
+    if where is not None:
+        where = _checks.boolean(name, "where", where)
+        where = _checks.per_row(name, "where", where, ids.shape, "the tokens' shape")
+    return _next_token_labels(
+        ids,
+        segment_ids,
+        where,
+        _checks.ignorable(name, ignore_index, ids, ids=True),
+        shift=_checks.positive_integer(name, "shift", shift),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="shift")
+def _next_token_labels(
+    ids: Array,
+    segment_ids: Array | None,
+    where: Array | None,
+    ignore_index: Array,
+    *,
+    shift: int,
+) -> Array:
+    def ahead(x: Array, fill: Any) -> Array:
+        """`x` at t + shift, and `fill` where there is none."""
+        rest = jnp.full_like(x[..., :shift], fill)
+        return jnp.concatenate([x[..., shift:], rest], axis=-1)
+
+    labels = ahead(ids, ignore_index)
+    if segment_ids is not None:
+        same = segment_ids[..., 1:] == segment_ids[..., :-1]
+        same = jnp.concatenate([same, jnp.zeros_like(ids[..., :1], bool)], axis=-1)
+        labels = masked(labels, _all_of_next(shift, same), ignore_index)
+    if where is not None:
+        counts = ahead(jnp.broadcast_to(where, ids.shape), False)
+        labels = masked(labels, counts, ignore_index)
+    return labels
+
+
+def _all_of_next(count: int, x: Bool[Array, "*batch time"]) -> Array:
+    """Whether `x` holds at t and at the `count - 1` positions behind it."""
+    count = min(count, max(x.shape[-1], 1))
+    front = x.ndim - 1
+    return lax.reduce_window(
+        x,
+        True,
+        lax.min,
+        (1,) * front + (count,),
+        (1,) * x.ndim,
+        [(0, 0)] * front + [(0, count - 1)],
+    )
 
 
 def _integers(function: str, name: str, x: ArrayLike) -> Array:
@@ -153,7 +232,11 @@ def total_weight(
 
     Take it once over the whole batch, and give it to each micro-batch or device as its
     `normalizer`: the sum of their losses is then the mean over the whole batch, where a
-    mean of means is not.
+    mean of means is not. The sum of their gradients is then its gradient.
+
+    What averages the gradients of k micro-batches or devices in place of adding them
+    up, as `optax.MultiSteps` does, needs `normalizer=total_weight(…) / k`. With the
+    total itself its updates are 1/k of what they should be.
 
     Args:
       labels: integer class ids of any shape, or floating distributions.
@@ -173,8 +256,23 @@ def total_weight(
 
     Example:
       >>> labels = jnp.array([[3, 1, -100], [2, -100, -100]])
-      >>> print(jxent.total_weight(labels, ignore_index=-100))
+      >>> total = jxent.total_weight(labels, ignore_index=-100)
+      >>> print(total)
       3.0
+
+      Each row as a micro-batch, whose losses are added up, and then averaged:
+
+      >>> def loss(logits, labels, normalizer=None):
+      ...     return jxent.softmax_cross_entropy(
+      ...         logits, labels, ignore_index=-100, reduction="mean",
+      ...         normalizer=normalizer)
+      >>> logits = jnp.sqrt(jnp.arange(24.0)).reshape(2, 3, 4)
+      >>> print(loss(logits, labels))
+      1.2361
+      >>> print(sum(loss(*micro, total) for micro in zip(logits, labels)))
+      1.2361
+      >>> print(sum(loss(*micro, total / 2) for micro in zip(logits, labels)) / 2)
+      1.2361
 
     Source:
       torchtitan's and transformers' fixes of their means over accumulated gradients.

@@ -46,7 +46,8 @@ def binary_cross_entropy(
 
     Args:
       probs: floating probabilities of label 1, in [0, 1], any shape.
-      labels: of the probabilities' shape, boolean, integer or floating.
+      labels: of the probabilities' shape, boolean, integer or floating; or one number,
+        the label of every element.
       pos_weight, class_weights, label_smoothing, where, weights, reduction, normalizer,
         batch_axis_name: as in `sigmoid_binary_cross_entropy`.
 

@@ -111,9 +111,11 @@ def softmax_cross_entropy(
 
     Source:
       Optax's `softmax_cross_entropy`, `softmax_cross_entropy_with_integer_labels` and
-      `safe_softmax_cross_entropy`, whose calls work here unchanged under each name.
-      Label smoothing as in Szegedy et al., https://arxiv.org/abs/1512.00567; z-loss as
-      in Chowdhery et al. (PaLM), https://arxiv.org/abs/2204.02311.
+      `safe_softmax_cross_entropy`, whose calls each of the three names takes here. On
+      purpose, labels that Optax broadcasts and a class axis of size 1 are errors here,
+      and an id below 0, which Optax counts from the last class, gives NaN. Label
+      smoothing as in Szegedy et al., https://arxiv.org/abs/1512.00567; z-loss as in
+      Chowdhery et al. (PaLM), https://arxiv.org/abs/2204.02311.
 
     See also:
       `categorical_cross_entropy` for probabilities, `sigmoid_binary_cross_entropy` for
