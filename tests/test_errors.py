@@ -1015,6 +1015,16 @@ REFUSED = [
         ValueError,
         "entropy: these statistics were taken with entropy=False.",
     ),
+    (
+        lambda: jxent.softmax_statistics(floats(4, 3)).argmax,
+        ValueError,
+        "argmax: these statistics were taken with argmax=False.",
+    ),
+    (
+        lambda: jxent.linear_softmax_statistics(floats(4, 2), floats(2, 3)).argmax,
+        ValueError,
+        "argmax: these statistics were taken with argmax=False.",
+    ),
 ]
 
 

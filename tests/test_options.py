@@ -1,5 +1,6 @@
 """Every option of the softmax losses, alone and together."""
 
+import copy
 import functools
 import itertools
 from typing import Any
@@ -19,6 +20,11 @@ ROWS = 6
 
 def close(got, wanted, tolerance=1e-12):
     np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def close_trees(got, wanted):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        close(a, b)
 
 
 def one_hot(y):
@@ -498,6 +504,38 @@ def test_a_loss_returns_its_statistics(batch):
         close(value, f(x, y))
         for name in ("lse", "log_prob", "entropy", "argmax"):
             close(getattr(got, name), getattr(wanted, name))
+
+
+@pytest.mark.parametrize("argmax", [False, True])
+def test_statistics_are_a_tuple_of_arrays(argmax, batch):
+    """What was not asked for is None there, the argmax too, which raises by name."""
+    x, y, _ = batch
+    statistics = lambda x, y: jxent.softmax_statistics(x, y, argmax=argmax)
+    s = statistics(x, y)
+    assert isinstance(s, tuple)
+    assert s._asdict() == dict(zip(s._fields, s, strict=True))
+    assert (s[-1] is None) != argmax
+    zeros = jnp.zeros(ROWS, jnp.int32)
+    assert s._replace(argmax=zeros).argmax is zeros
+    leaves, tree = jax.tree.flatten_with_path(s)
+    names = [path[-1].name for path, _ in leaves]
+    assert names == ["shift", "log_sum", "label_logit"] + ["argmax"] * argmax
+    copies = [
+        jax.tree.map(lambda x: x, s),
+        jax.tree.unflatten(tree, [leaf for _, leaf in leaves]),
+        copy.deepcopy(s),
+        jax.jit(statistics)(x, y),
+        jax.vmap(statistics)(x, y),
+        jax.lax.map(lambda row: statistics(*row), (x, y)),
+    ]
+    for other in copies:
+        assert type(other) is type(s) is jxent.SoftmaxStatistics
+        close_trees(other, s)
+        if argmax:
+            np.testing.assert_array_equal(other.argmax, np.argmax(x, -1))
+        else:
+            with pytest.raises(ValueError, match="taken with argmax=False"):
+                _ = other.argmax
 
 
 def test_next_token_labels_leave_out_document_ends(x64):
