@@ -7,6 +7,7 @@ came, and what to do.
 
 import math
 from collections.abc import Hashable, Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -387,3 +388,13 @@ def bound_axis_names(
 
 def fail(function: str, message: str) -> NoReturn:
     raise ValueError(f"{function}: {message}")
+
+
+def no_attribute(module: str, name: str, public: Sequence[str]) -> AttributeError:
+    """The error for a name that a module does not have, with the nearest it has."""
+    spelled = {public_name.lower(): public_name for public_name in public}
+    near = [spelled[n] for n in get_close_matches(name.lower(), spelled)]
+    hint = f"Did you mean {' or '.join(near)}?"
+    if not near:
+        hint = f"It has {', '.join(public)}."
+    return AttributeError(f"module {module!r} has no attribute {name!r}. {hint}")

@@ -24,6 +24,9 @@ A loss is immutable, hashable, and a pytree without leaves: usable inside jit, a
 static argument, as a field of a dataclass or of a Flax module.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from .._checks import no_attribute as _no_attribute
 from ._binary import (
     binary_crossentropy as binary_crossentropy,
     binary_focal_crossentropy as binary_focal_crossentropy,
@@ -66,3 +69,9 @@ __all__ = [
     "kl_divergence",
     "sparse_categorical_crossentropy",
 ]
+
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> None:
+        raise _no_attribute(__name__, name, __all__)
