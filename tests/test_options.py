@@ -538,6 +538,16 @@ def test_statistics_are_a_tuple_of_arrays(argmax, batch):
                 _ = other.argmax
 
 
+@pytest.mark.parametrize("loss", [jxent.kl_divergence, jxent.generalized_kl_divergence])
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_integer_targets_of_a_divergence(loss, dtype, batch):
+    """One-hot targets in integers are what they are in floats."""
+    x, y, _ = batch
+    log_q, targets = oracles.log_softmax(x), one_hot(y)
+    f = lambda targets: jax.value_and_grad(lambda q: loss(q, targets).sum())(log_q)
+    close_trees(f(jnp.asarray(targets, dtype)), f(targets))
+
+
 def test_next_token_labels_leave_out_document_ends(x64):
     """Shifted by one; no label across documents, nor for the last token."""
     tokens = np.array([[5, 6, 7, 8, 9], [1, 2, 3, 4, 5]])

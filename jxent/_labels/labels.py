@@ -1,6 +1,7 @@
 """Labels before a loss sees them: smoothed, shifted, and what they weigh."""
 
 import functools
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -58,8 +59,7 @@ def smooth_labels(
     name = "smooth_labels"
     q = _checks.floating(name, "labels", labels)
     axes = _checks.class_axis(name, "labels", q, axis)
-    share = _checks.number(name, "alpha", alpha, low=0, high=1)
-    share = _checks.scalar(name, "alpha", _checks.array(share).astype(q.dtype))
+    share = _checks.number(name, "alpha", alpha, q.dtype, low=0, high=1)
     real = jnp.ones_like(q)
     if where is not None:
         mask = _checks.boolean(name, "where", where)
@@ -110,11 +110,15 @@ def next_token_labels(
     """
     name = "next_token_labels"
     ids = _integers(name, "tokens", tokens)
+    if ignore_index is None:
+        raise TypeError(f"{name}: expected ignore_index to be one integer, got None.")
     if ids.ndim == 0:
         _checks.fail(name, "expected tokens of shape (..., time), got a scalar.")
     if ids.dtype.itemsize < 4 or jnp.issubdtype(ids.dtype, jnp.unsignedinteger):
         ids = ids.astype(jnp.int32)
-    nothing = jnp.full_like(ids[..., :1], ignore_index)
+    ignored = _checks.ignorable(name, ignore_index, ids, ids=True)
+    assert ignored is not None
+    nothing = jnp.full_like(ids[..., :1], ignored)
     labels = jnp.concatenate([ids[..., 1:], nothing], axis=-1)
     if segment_ids is None:
         return labels
@@ -127,11 +131,11 @@ def next_token_labels(
         )
     same = segments[..., 1:] == segments[..., :-1]
     same = jnp.concatenate([same, jnp.zeros_like(same, shape=nothing.shape)], axis=-1)
-    return masked(labels, same, ignore_index)
+    return jnp.where(same, labels, nothing)
 
 
 def _integers(function: str, name: str, x: ArrayLike) -> Array:
-    x = _checks.array(x)
+    x = _checks.as_array(function, name, x)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"{function}: expected integer {name}, got dtype {x.dtype}.")
     return x
@@ -140,7 +144,7 @@ def _integers(function: str, name: str, x: ArrayLike) -> Array:
 def total_weight(
     labels: ArrayLike,
     *,
-    axis: int = -1,
+    axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
@@ -183,7 +187,8 @@ def total_weight(
       `reduce`, `softmax_cross_entropy`.
     """
     name = "total_weight"
-    y = _checks.array(labels)
+    y = _checks.label_array(name, "labels", labels)
+    axis = _checks.integer(name, "axis", axis)
     if y.dtype == jnp.bool_:
         raise TypeError(
             f"{name}: expected class ids or distributions, got boolean labels. For "
@@ -191,7 +196,8 @@ def total_weight(
             "jxent.reduce(jnp.ones(labels.shape), reduction='sum', where=…)."
         )
     ids = bool(jnp.issubdtype(y.dtype, jnp.integer))
-    given = [_checks.array(x) for x in (weights, class_weights) if x is not None]
+    factors = {"weights": weights, "class_weights": class_weights}
+    given = [_checks.as_array(name, n, x) for n, x in factors.items() if x is not None]
     dtype = _checks.compute_dtype(*given, *([] if ids else [y]))
     ndim = y.ndim + 1 if ids else y.ndim
     if not -ndim <= axis < ndim:
@@ -211,7 +217,9 @@ def total_weight(
         else:
             row_where = _checks.per_row(name, "where", mask, rows)
     if class_weights is not None:
-        class_weights = _checks.array(class_weights).astype(dtype)
+        class_weights = _checks.real(
+            name, "class_weights", class_weights, dtype, booleans=True
+        )
         if class_weights.ndim != 1:
             _checks.fail(
                 name,
@@ -222,7 +230,7 @@ def total_weight(
             classes = y.shape[axis : axis + 1]
             _checks.per_class(name, "class_weights", class_weights, classes)
     if weights is not None:
-        weights = _checks.array(weights).astype(dtype)
+        weights = _checks.real(name, "weights", weights, dtype, booleans=True)
         weights = _checks.per_row(name, "weights", weights, rows)
     wanted = Wanted(
         y,

@@ -3,7 +3,8 @@
 The functions and classes of `keras.losses`: the same names, the same arguments in the
 same order with the same defaults, the same numbers. Each docstring lists under
 *Differences* where Keras's number is a plain defect, and this one is right. Bad input
-is a ValueError or a TypeError, at trace time.
+is a ValueError or a TypeError, at trace time. An integer y_pred beside a floating
+y_true, which Keras takes, is a UserWarning: the two may have been exchanged.
 
     loss_fn = jxent.keras.SparseCategoricalCrossentropy(from_logits=True)
     loss = loss_fn(y_true, y_pred, sample_weight)
