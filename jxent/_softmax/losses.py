@@ -58,8 +58,10 @@ def softmax_cross_entropy(
         included, that exist and are not masked. None for no smoothing.
       z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
         None for no z-loss.
-      logit_soft_cap: c replaces z by c · tanh(z/c), before anything else.
-      temperature: divides the logits after the soft cap; a scalar or one a row.
+      logit_soft_cap: c replaces z by c · tanh(z/c), before anything else. None and an
+        infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
         that multiplies a row: where, weights, and the label's class weight
         (Σ_c q_c w_c for a distribution).
