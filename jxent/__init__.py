@@ -54,6 +54,7 @@ from typing import (
     Any as _Any,
 )
 
+from ._checks import no_attribute as _no_attribute
 from ._labels import (
     next_token_labels as next_token_labels,
     smooth_labels as smooth_labels,
@@ -129,15 +130,21 @@ __all__ = [
 ]
 
 
+# The facades are loaded when they are first asked for.
+_FACADES = ("keras", "torch")
+
 if _TYPE_CHECKING:
     from . import (
         keras as keras,
         torch as torch,
     )
+else:
+
+    def __getattr__(name: str) -> _Any:
+        if name in _FACADES:
+            return _import_module(f"{__name__}.{name}")
+        raise _no_attribute(__name__, name, [*__all__, *_FACADES])
 
 
-def __getattr__(name: str) -> _Any:
-    """The facades, loaded when they are first asked for."""
-    if name in ("keras", "torch"):
-        return _import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FACADES})

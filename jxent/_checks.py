@@ -5,15 +5,25 @@ names, never at the values of an array. Each message says what was expected, wha
 came, and what to do.
 """
 
+import functools
 import math
 import operator
-from collections.abc import Hashable, Sequence
-from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import (
+    Any,
+    NoReturn,
+    Protocol,
+    SupportsIndex,
+    TypeAlias,
+    runtime_checkable,
+)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 
 
 @runtime_checkable
@@ -26,11 +36,12 @@ class SupportsJaxArray(Protocol):
 # An array, or the shape and dtype of logits that are never formed.
 Shaped: TypeAlias = Array | jax.ShapeDtypeStruct
 ArrayLike: TypeAlias = jax.typing.ArrayLike | SupportsJaxArray | Sequence[Any]
-Axis: TypeAlias = int | tuple[int, ...] | None
+Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | None
 AxisName: TypeAlias = str | tuple[str, ...] | None
 
 REDUCTIONS = ("none", "mean", "sum")
 _NUMBERS = (int, float, np.integer, np.floating)
+_SCALARS = (bool, np.bool_, complex, np.complexfloating, *_NUMBERS)
 
 
 def array(x: ArrayLike) -> Array:
@@ -43,24 +54,322 @@ def compute_dtype(*arrays: Shaped) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
-def floating(function: str, name: str, x: ArrayLike) -> Array:
-    x = array(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+# What may stand for an array, a number, a flag ----------------------------------------
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, _NUMBERS) and not isinstance(x, bool)
+
+
+@functools.cache
+def _is_real(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def shown(x: Any) -> str:
+    """An argument as an error names it, in a few words."""
+    plain = x is None or isinstance(x, (str, *_SCALARS))
+    if plain or (isinstance(x, list | tuple) and len(repr(x)) <= 60):
+        text = repr(x)
+    elif isinstance(x, Array | np.ndarray):
+        text = f"an array of shape {x.shape} and dtype {x.dtype}"
+    elif isinstance(x, jax.ShapeDtypeStruct):
+        text = "a shape without values"
+    elif isinstance(x, list | tuple | dict | set):
+        text = f"a {type(x).__name__}"
+    else:
+        text = f"an object of type {type(x).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def as_array(function: str, name: str, x: Any, *, names: bool = False) -> Array:
+    """Converts `x`, or raises a TypeError that says what came and what to do.
+
+    With `names`, strings may be the names of classes.
+    """
+    try:
+        return array(x)
+    except (TypeError, ValueError, OverflowError) as error:
+        came, remedy = _no_array(function, name, x, names)
+        if isinstance(error, OverflowError):
+            remedy = "No integer of JAX is wide enough."
         raise TypeError(
-            f"{function}: expected floating {name}, got dtype {x.dtype}. "
-            f"Cast them, {name}.astype(jnp.float32)."
+            f"{function}: expected {name} to be an array of numbers, got {came}. "
+            f"{remedy}"
+        ) from error
+
+
+def _no_array(function: str, name: str, x: Any, names: bool) -> tuple[str, str]:
+    """What came in place of an array, and what to do."""
+    came, strange = shown(x), [y for y in _entries(x) if not _is_numeric(y)]
+    if isinstance(x, list | tuple) and strange:
+        came = f"a {type(x).__name__} that holds {shown(strange[0])}"
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return came, f"For the result's shape alone, jax.eval_shape({function}, …)."
+    if strange and isinstance(strange[0], str):
+        if names:
+            ids = f"np.unique({name}, return_inverse=True)[1]"
+            return came, f"Names of classes become class ids by {ids}."
+        return came, f"Convert strings to numbers first, np.asarray({name}, float)."
+    if isinstance(x, Mapping):
+        held = [f"{name}[{key!r}]" for key, y in x.items() if _is_array(y)]
+    else:
+        fields = getattr(x, "__dict__", {})
+        held = [f"{name}.{field}" for field, y in fields.items() if _is_array(y)]
+    if held:
+        return came, f"Give an array that it holds: {' or '.join(held)}."
+    if isinstance(x, Mapping) and all(map(_is_numeric, x.values())):
+        return came, "Give its values as an array, in the order of its keys."
+    if isinstance(x, list | tuple | np.ndarray):
+        remedy = "Put a number in every place." if strange else "Rows need one length."
+        return came, remedy
+    return came, "Give an array."
+
+
+def _entries(x: Any) -> Iterator[Any]:
+    if isinstance(x, list | tuple):
+        for y in x:
+            yield from _entries(y)
+    elif isinstance(x, np.ndarray):
+        yield from x.flat
+    else:
+        yield x
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, Array | np.ndarray | SupportsJaxArray)
+
+
+def _is_numeric(x: Any) -> bool:
+    return _is_array(x) or isinstance(x, _SCALARS)
+
+
+def label_array(function: str, name: str, x: Any) -> Array:
+    """Labels of any kind: integers, booleans, or real numbers."""
+    y = as_array(function, name, x, names=True)
+    if not _is_real(y.dtype) and y.dtype != jnp.bool_:
+        raise TypeError(
+            f"{function}: expected {name} to be real numbers, got dtype {y.dtype}."
+        )
+    return y
+
+
+def real(
+    function: str, name: str, x: Any, dtype: Any, *, booleans: bool = False
+) -> Array:
+    """Numbers in `dtype`; with `booleans`, an array of these counts as 0 and 1."""
+    y = as_array(function, name, x)
+    scalar = isinstance(x, bool | np.bool_)
+    if not _is_real(y.dtype) and (scalar or not booleans or y.dtype != jnp.bool_):
+        came = shown(x) if scalar or isinstance(x, complex) else f"dtype {y.dtype}"
+        raise TypeError(
+            f"{function}: expected {name} to be real numbers, got {came}. "
+            "Give the numbers themselves."
+        )
+    return y.astype(dtype)
+
+
+def number(
+    function: str,
+    name: str,
+    value: Any,
+    dtype: Any,
+    *,
+    low: int | float | None = None,
+    high: int | float | None = None,
+    above: int | float | None = None,
+) -> Array:
+    """One number, its range checked where it is a Python number (it may be traced)."""
+    if _is_number(value):
+        in_range(function, name, value, low=low, high=high, above=above)
+        with np.errstate(over="ignore"):  # 1e40 is infinite in float32
+            return jnp.asarray(np.asarray(float(value), dtype))
+    try:
+        x = array(value)
+    except (TypeError, ValueError, OverflowError):
+        x = None
+    if x is not None and x.ndim:
+        raise ValueError(
+            f"{function}: expected {name} to be a number, got shape {x.shape}."
+        )
+    if x is None or not _is_real(x.dtype):
+        raise TypeError(
+            f"{function}: expected {name} to be a number, got {shown(value)}. "
+            "Give the number itself."
+        )
+    return x.astype(dtype)
+
+
+def python_number(function: str, name: str, value: Any, **limits: int | float) -> None:
+    if not _is_number(value):
+        raise TypeError(
+            f"{function}: expected {name} to be a number, got {shown(value)}."
+        )
+    in_range(function, name, value, **limits)
+
+
+def number_or_off(
+    function: str,
+    name: str,
+    value: Any,
+    dtype: Any,
+    *,
+    off: int | float,
+    **limits: int | float,
+) -> Array | None:
+    """`number`, or None if the option is off: for None and the Python number `off`.
+
+    An option that is off leaves nothing in the program.
+    """
+    if value is None or (_is_number(value) and value == off):
+        return None
+    return number(function, name, value, dtype, **limits)
+
+
+def in_range(
+    function: str,
+    name: str,
+    value: Any,
+    *,
+    low: int | float | None = None,
+    high: int | float | None = None,
+    above: int | float | None = None,
+) -> None:
+    """Checks the range of a Python number; that of an array is the caller's."""
+    if not _is_number(value):
+        return
+    wanted = None
+    if low is not None and high is not None and not low <= value <= high:
+        wanted = f"between {low:g} and {high:g}"
+    elif low is not None and high is None and not value >= low:
+        wanted = f"of at least {low:g}"
+    elif above is not None and not value > above:
+        wanted = f"above {above:g}"
+    if wanted:
+        raise ValueError(f"{function}: expected {name} {wanted}, got {value!r}.")
+
+
+def _to_be_static(name: str, value: Any) -> str:
+    """What to do about a traced value of an argument that decides the program."""
+    if not isinstance(value, Tracer):
+        return ""
+    return f" Give jax.jit static_argnames={name!r}."
+
+
+def is_integer(x: Any) -> bool:
+    """Whether `operator.index` makes an int of it: a traced integer is none."""
+    try:
+        operator.index(x)
+    except TypeError:
+        return False
+    return not isinstance(x, bool)
+
+
+def integer(function: str, name: str, value: Any, *, alone: str = "an int") -> int:
+    if not is_integer(value):
+        raise TypeError(
+            f"{function}: expected {name} to be {alone}, got {shown(value)}."
+            f"{_to_be_static(name, value)}"
+        )
+    return operator.index(value)
+
+
+def positive_integer(function: str, name: str, value: Any) -> int:
+    alone = "a Python integer of at least 1"
+    number = integer(function, name, value, alone=alone)
+    if number < 1:
+        raise ValueError(f"{function}: expected {name} of at least 1, got {number}.")
+    return number
+
+
+def dtype(function: str, name: str, value: Any) -> jnp.dtype:
+    try:
+        return jnp.dtype(value)
+    except TypeError:
+        raise TypeError(
+            f"{function}: expected {name} to be a dtype, jnp.float32 say, "
+            f"got {shown(value)}."
+        ) from None
+
+
+def flag(function: str, name: str, value: Any) -> bool:
+    """True or False, also as NumPy's, or as 1 and 0."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_ | int | np.integer) and value in (0, 1):
+        return bool(value)
+    raise TypeError(
+        f"{function}: expected {name} to be True or False, got {shown(value)}."
+        f"{_to_be_static(name, value)}"
+    )
+
+
+def floating(
+    function: str, name: str, x: Any, *, beside: Any = None, order: str = ""
+) -> Array:
+    """`x`, of a floating dtype.
+
+    `order` are the names of the call's arrays, of which `beside` is the last: labels,
+    which may have been exchanged with `x`.
+    """
+    x = as_array(function, name, x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        labels = order.rpartition(", ")[2]
+        remedy = f"Cast them, {name}.astype(jnp.float32)."
+        if exchanged(x, beside):
+            remedy = f"Are {name} and {labels} exchanged? The call is "
+            remedy += f"{function}({order})."
+        raise TypeError(
+            f"{function}: expected floating {name}, got dtype {x.dtype}. {remedy}"
         )
     return x
+
+
+def exchanged(x: Array, labels: Any) -> bool:
+    """Whether `x`, not floating, and `labels` look as if each were the other."""
+    try:
+        labels = array(labels)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return labels.ndim >= x.ndim and jnp.issubdtype(labels.dtype, jnp.floating)
+
+
+# Shapes and axes ----------------------------------------------------------------------
+
+
+def rearranged(
+    name: str, shape: tuple[int, ...], target: tuple[int, ...], axis: int | None = None
+) -> str:
+    """What makes an array of `shape` one of `target`; empty if sizes do not tell.
+
+    `axis` of the target is the one that is most likely elsewhere.
+    """
+    if not all(isinstance(n, int) for n in shape + target):  # symbolic
+        return ""
+    if len(shape) == len(target) and sorted(shape) == sorted(target):
+        axes = range(len(shape))
+        moves = [(a, b) for a in axes for b in axes if a != b]
+        for a, b in sorted(moves, key=lambda move: move[1] != axis):
+            left = shape[:a] + shape[a + 1 :]
+            if (*left[:b], shape[a], *left[b:]) == target:
+                moved = f"jnp.moveaxis({name}, {a}, {b})"
+                return f"If only the order of axes differs, {moved}."
+    elif math.prod(shape) == math.prod(target) > 1:
+        sizes = ", ".join(map(str, target))
+        return f"If only the axes differ, {name}.reshape({sizes})."
+    return ""
 
 
 def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
     if x.shape == labels.shape:
         return
-    hint = "Only a scalar broadcasts; give every element its own label."
+    hint = "Labels never broadcast; give every element its own label."
     if labels.shape == (*x.shape, 1):
         hint = "Drop the last axis, labels.squeeze(-1)."
     elif x.shape == (*labels.shape, 1):
         hint = f"Drop the last axis, {name}.squeeze(-1)."
+    else:
+        hint = rearranged("labels", labels.shape, x.shape) or hint
     raise ValueError(
         f"{function}: expected labels of the {name}' shape {x.shape}, "
         f"got {labels.shape}. {hint}"
@@ -68,9 +377,12 @@ def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
 
 
 def class_axis(
-    function: str, name: str, x: Shaped, axis: Axis
+    function: str, name: str, x: Shaped, axis: Axis, *, weighted: bool = False
 ) -> int | tuple[int, ...]:
-    """`axis` counted from the front; a tuple where several axes make up the classes."""
+    """`axis` counted from the front; a tuple where several axes make up the classes.
+
+    `weighted` are functions that take weights, which may come in the place of the axis.
+    """
     if x.ndim == 0:
         raise ValueError(
             f"{function}: expected {name} with at least one axis, got a scalar."
@@ -79,16 +391,23 @@ def class_axis(
         return tuple(range(x.ndim))
     wanted = axis if isinstance(axis, tuple) else (axis,)
     for a in wanted:
-        if isinstance(a, bool) or not isinstance(a, int):
-            raise TypeError(
-                f"{function}: expected axis to be an int, a tuple of ints or None, "
-                f"got {axis!r}."
-            )
+        if is_integer(a):
+            continue
+        hint = _to_be_static("axis", a)
+        some = a.ndim if isinstance(a, np.ndarray | Array) else isinstance(a, list)
+        if weighted and (some or (isinstance(axis, tuple) and isinstance(a, float))):
+            hint = " Weights of classes are class_weights=, those of rows weights=."
+        raise TypeError(
+            f"{function}: expected axis to be an int, a tuple of ints or None, "
+            f"got {shown(axis)}.{hint}"
+        )
+    indices = tuple(operator.index(a) for a in wanted)
+    for a in indices:
         if not -x.ndim <= a < x.ndim:
             raise ValueError(
                 f"{function}: axis {a} is out of range for {name} of shape {x.shape}."
             )
-    front = tuple(a % x.ndim for a in wanted)
+    front = tuple(a % x.ndim for a in indices)
     if len(set(front)) < len(front) or not front:
         wanted = "different axes" if front else "at least one axis"
         raise ValueError(
@@ -139,6 +458,7 @@ def are_class_ids(
     axis: int | tuple[int, ...],
     *,
     ids_only: bool,
+    axis_is_free: bool = True,
 ) -> bool:
     """Whether `labels` are class ids (the rows' shape) or distributions (x's shape)."""
     axes = axis if isinstance(axis, tuple) else (axis,)
@@ -151,14 +471,21 @@ def are_class_ids(
         if not ids_only:
             wanted += f", or distributions of shape {x.shape}"
         hint = "Labels never broadcast; every row has its own."
-        fits = [a for a in range(x.ndim) if row_shape(x.shape, a) == labels.shape]
+        # Axis 0, which is that of the batch as a rule, would fit by coincidence.
+        fits = [a for a in range(1, x.ndim) if row_shape(x.shape, a) == labels.shape]
         ones = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
-        if fits:
+        if fits and axis_is_free:
             hint = f"Class ids of this shape fit with axis={fits[0]}."
         elif labels.shape == ones:
             hint = f"If these are class ids, drop that axis: labels.squeeze({axis})."
         elif labels.shape == x.shape:
             hint = "For distributions call softmax_cross_entropy."
+        else:
+            hint = (
+                rearranged("labels", labels.shape, rows)
+                or rearranged("labels", labels.shape, x.shape, axes[0])
+                or hint
+            )
         raise ValueError(f"{function}: expected {wanted}, got {labels.shape}. {hint}")
     if labels.dtype == jnp.bool_:
         raise TypeError(
@@ -185,9 +512,7 @@ def ignorable(
             f"{function}: ignore_index={ignore_index!r} needs integer class ids, got "
             f"distributions of shape {labels.shape}. Drop rows with where instead."
         )
-    if isinstance(ignore_index, int | np.integer) and not isinstance(
-        ignore_index, bool
-    ):
+    if _is_number(ignore_index) and is_integer(ignore_index):
         info = jnp.iinfo(labels.dtype)
         if not info.min <= ignore_index <= info.max:
             raise ValueError(
@@ -196,7 +521,7 @@ def ignorable(
                 "the id that marks ignored labels there, 255 in many uint8 masks."
             )
         return jnp.asarray(ignore_index, labels.dtype)
-    index = array(ignore_index)
+    index = as_array(function, "ignore_index", ignore_index)
     if index.ndim or not jnp.issubdtype(index.dtype, jnp.integer):
         raise TypeError(
             f"{function}: expected ignore_index to be one integer, got {index.dtype} "
@@ -211,8 +536,13 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     )
 
 
-def boolean(function: str, name: str, x: ArrayLike) -> Array:
-    x = array(x)
+def boolean(function: str, name: str, x: Any) -> Array:
+    if _is_number(x):
+        raise TypeError(
+            f"{function}: expected boolean {name}, got {x!r}. Give True, False, or an "
+            "array of these, mask > 0."
+        )
+    x = as_array(function, name, x)
     if x.dtype == jnp.bool_:
         return x
     if jnp.issubdtype(x.dtype, jnp.integer):
@@ -234,12 +564,12 @@ def per_row(
     if x.ndim and not _broadcasts(x.shape, rows):
         raise ValueError(
             f"{function}: expected {name} to be a scalar or of {of} {rows}, "
-            f"got {x.shape}. {_missing_axes(name, x.shape, rows)}"
+            f"got {x.shape}. {missing_axes(name, x.shape, rows)}"
         )
     return x.reshape((1,) * len(rows)) if x.ndim == 0 else x
 
 
-def _missing_axes(name: str, shape: tuple[int, ...], rows: tuple[int, ...]) -> str:
+def missing_axes(name: str, shape: tuple[int, ...], rows: tuple[int, ...]) -> str:
     missing = len(rows) - len(shape)
     if missing > 0 and shape == rows[: len(shape)]:
         grown = ", ".join([":"] * len(shape) + ["None"] * missing)
@@ -260,7 +590,7 @@ def row_or_class_mask(
     if mask.ndim and not _broadcasts(mask.shape, rows):
         raise ValueError(
             f"{function}: expected a where of shape {rows} (rows) or {shape} "
-            f"(classes), got {mask.shape}. {_missing_axes('where', mask.shape, rows)}"
+            f"(classes), got {mask.shape}. {missing_axes('where', mask.shape, rows)}"
         )
     return per_row(function, "where", mask, rows), None
 
@@ -274,61 +604,6 @@ def per_class(function: str, name: str, x: Array, classes: tuple[int, ...]) -> A
     return x
 
 
-def number(
-    function: str,
-    name: str,
-    value: Any,
-    *,
-    low: int | float | None = None,
-    high: int | float | None = None,
-    above: int | float | None = None,
-) -> Any:
-    """`value`, its range checked where it is a Python number (it may be traced)."""
-    if isinstance(value, _NUMBERS):
-        wanted = None
-        if low is not None and high is not None and not low <= value <= high:
-            wanted = f"between {low:g} and {high:g}"
-        elif low is not None and high is None and not value >= low:
-            wanted = f"of at least {low:g}"
-        elif above is not None and not value > above:
-            wanted = f"above {above:g}"
-        if wanted:
-            raise ValueError(f"{function}: expected {name} {wanted}, got {value!r}.")
-    return value
-
-
-def positive_integer(function: str, name: str, value: Any) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{function}: expected {name} to be a Python integer of at least 1, "
-            f"got {value!r}."
-        ) from None
-    if number < 1:
-        raise ValueError(f"{function}: expected {name} of at least 1, got {number}.")
-    return number
-
-
-def off_or_scalar(
-    function: str, name: str, value: Any, dtype: jnp.dtype
-) -> Array | None:
-    """None for a Python 0, which switches an option off at trace time."""
-    if isinstance(value, _NUMBERS) and value == 0:
-        return None
-    return scalar(function, name, array(value).astype(dtype))
-
-
-def scalar(function: str, name: str, x: Array) -> Array:
-    if x.ndim:
-        raise ValueError(
-            f"{function}: expected {name} to be a number, got shape {x.shape}."
-        )
-    return x
-
-
 def normalizer(
     function: str,
     value: ArrayLike | None,
@@ -337,7 +612,7 @@ def normalizer(
 ) -> Array | None:
     if value is None:
         return None
-    x = array(value).astype(dtype)
+    x = real(function, "normalizer", value, dtype)
     if x.ndim and x.shape != result:
         also = f" or of the result's shape {result}" if result else ""
         raise ValueError(
@@ -348,15 +623,41 @@ def normalizer(
 
 
 def reduction(function: str, value: Any, normalizer: Any) -> None:
-    if value not in REDUCTIONS:
+    if not isinstance(value, str) or value not in REDUCTIONS:
         raise ValueError(
-            f"{function}: expected reduction to be one of {REDUCTIONS}, got {value!r}."
+            f"{function}: expected reduction to be one of {REDUCTIONS}, "
+            f"got {shown(value)}."
         )
     if normalizer is not None and value != "mean":
         raise ValueError(
             f"{function}: normalizer is what reduction='mean' divides by, "
             f"got reduction={value!r}. Ask for the mean, or divide the sum yourself."
         )
+
+
+def one_of(function: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """A name among some, or None."""
+    if value is None or (isinstance(value, str) and value in allowed):
+        return
+    raise ValueError(
+        f"{function}: expected {name} to be one of {allowed} or None, "
+        f"got {shown(value)}."
+    )
+
+
+def block_sizes(function: str, value: Any) -> tuple[int | None, int | None]:
+    pair = (None, None) if value is None else value
+    if (
+        not isinstance(pair, tuple | list)
+        or len(pair) != 2
+        or any(n is not None and not (is_integer(n) and n >= 1) for n in pair)
+    ):
+        raise ValueError(
+            f"{function}: expected block_sizes to be a pair (rows, classes) of "
+            f"positive ints, None where any will do, got {shown(value)}."
+        )
+    rows, classes = (None if n is None else operator.index(n) for n in pair)
+    return rows, classes
 
 
 def _is_bound(name: str) -> bool:
@@ -378,7 +679,10 @@ def bound_axis_names(
     if names is None:
         return ()
     wanted = names if isinstance(names, tuple) else (names,)
-    named = all(isinstance(n, Hashable) and not isinstance(n, tuple) for n in wanted)
+    named = all(
+        isinstance(n, Hashable) and not isinstance(n, (tuple, *_SCALARS))
+        for n in wanted
+    )
     if not named or None in wanted or len({*wanted}) < len(wanted):
         fail(
             function,
@@ -403,3 +707,13 @@ def bound_axis_names(
 
 def fail(function: str, message: str) -> NoReturn:
     raise ValueError(f"{function}: {message}")
+
+
+def no_attribute(module: str, name: str, public: Sequence[str]) -> AttributeError:
+    """The error for a name that a module does not have, with the nearest it has."""
+    spelled = {public_name.lower(): public_name for public_name in public}
+    near = [spelled[n] for n in get_close_matches(name.lower(), spelled)]
+    hint = f"Did you mean {' or '.join(near)}?"
+    if not near:
+        hint = f"It has {', '.join(public)}."
+    return AttributeError(f"module {module!r} has no attribute {name!r}. {hint}")

@@ -54,7 +54,7 @@ def combine(
     reduction: str,
     normalizer: Array | None,
     batch_axis_name: tuple[str, ...] = (),
-    axis: Axis = None,
+    axis: tuple[int, ...] | None = None,
 ) -> Float[Array, "..."]:
     """Masks, weights and reduces losses in which `class_factor` is already a factor.
 
@@ -88,7 +88,7 @@ def sums(
     keep: Array | None,
     weights: Array | None,
     class_factor: Array | None,
-    axis: Axis = None,
+    axis: tuple[int, ...] | None = None,
 ) -> tuple[Array, Array]:
     """Σ r · loss and Σ r, which a mean is the quotient of."""
     losses, weights = _weighed(losses, keep, weights)
@@ -188,7 +188,7 @@ def reduce(
         keep = _checks.boolean(name, "where", where)
         keep = _checks.per_row(name, "where", keep, x.shape)
     if weights is not None:
-        weights = _checks.array(weights).astype(dtype)
+        weights = _checks.real(name, "weights", weights, dtype, booleans=True)
         weights = _checks.per_row(name, "weights", weights, x.shape)
     left = tuple(n for a, n in enumerate(x.shape) if axes is not None and a not in axes)
     return _reduce(

@@ -107,32 +107,34 @@ def check(
     batch_axis_name: AxisName,
 ) -> tuple[_Plan, _Arrays]:
     """Every argument of the binary family, checked and shaped."""
-    x = _checks.floating(function, name, x)
-    y = _checks.array(labels)
+    order = f"{name}, labels"
+    x = _checks.floating(function, name, x, beside=labels, order=order)
+    y = _checks.label_array(function, "labels", labels)
     if y.ndim:
         _checks.same_shape(function, name, x, y)
     dtype = _checks.compute_dtype(x)
-
-    def floats(value: ArrayLike) -> Array:
-        return _checks.array(value).astype(dtype)
 
     if where is not None:
         where = _checks.boolean(function, "where", where)
         where = _checks.per_row(function, "where", where, x.shape)
     if weights is not None:
-        weights = _checks.per_row(function, "weights", floats(weights), x.shape)
+        weights = _checks.real(function, "weights", weights, dtype, booleans=True)
+        weights = _checks.per_row(function, "weights", weights, x.shape)
     if class_weights is not None:
-        class_weights = floats(class_weights)
+        class_weights = _checks.real(
+            function, "class_weights", class_weights, dtype, booleans=True
+        )
         _checks.per_class(function, "class_weights", class_weights, x.shape[-1:])
     if pos_weight is not None:
-        pos_weight = _from_the_right(function, "pos_weight", floats(pos_weight), x)
-    _checks.number(function, "label_smoothing", label_smoothing, low=0, high=1)
+        pos_weight = _from_the_right(function, "pos_weight", pos_weight, x)
     _checks.reduction(function, reduction, normalizer)
     names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
     arrays = _Arrays(
         x,
         y,
-        _checks.off_or_scalar(function, "label_smoothing", label_smoothing, dtype),
+        _checks.number_or_off(
+            function, "label_smoothing", label_smoothing, dtype, off=0, low=0, high=1
+        ),
         class_weights,
         pos_weight,
         where,
@@ -142,16 +144,20 @@ def check(
     return _Plan(formula, name == "probs", reduction, names), arrays
 
 
-def _from_the_right(function: str, name: str, value: Array, x: Array) -> Array:
+def _from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Array:
     """One for each class of the last axis, one number, or of the logits' rank."""
+    value = _checks.real(function, name, value, _checks.compute_dtype(x))
     fits = value.ndim <= x.ndim and all(
         a in (1, b)
         for a, b in zip(value.shape, x.shape[x.ndim - value.ndim :], strict=True)
     )
     if not fits:
+        hint = f"Any shape that broadcasts to {x.shape} will do."
+        if value.shape == x.shape[: value.ndim]:
+            hint = _checks.missing_axes(name, value.shape, x.shape)
         raise ValueError(
-            f"{function}: expected {name} that broadcasts from the class axis, the "
-            f"last of {x.shape}, got {value.shape}."
+            f"{function}: expected {name} to be a number, or of shape {x.shape[-1:]}, "
+            f"one for each class of the last axis, got {value.shape}. {hint}"
         )
     return value.reshape((1,) * (x.ndim - value.ndim) + value.shape)
 
@@ -160,7 +166,7 @@ def _from_the_right(function: str, name: str, value: Array, x: Array) -> Array:
 def loss(plan: _Plan, a: _Arrays) -> Array:
     dtype = _checks.compute_dtype(a.x)
     x, y = a.x.astype(dtype), a.labels.astype(dtype)
-    y = spread(jnp.broadcast_to(y, x.shape), x)
+    y = spread(y, x)
     keep = usable = a.where
     if a.weights is not None:
         # Dropped too, but computed where it can be: under a weight of 0 the loss is the
@@ -212,7 +218,7 @@ def sigmoid_binary_cross_entropy(
     *,
     pos_weight: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
+    label_smoothing: ArrayLike | None = 0.0,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
@@ -229,12 +235,11 @@ def sigmoid_binary_cross_entropy(
     Args:
       logits: floating, any shape.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. One number is the label of every element; no other shape
-        broadcasts.
+        or a probability. Labels never broadcast.
       pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
         axis (any shape that broadcasts from the right). n_no / n_yes balances.
       class_weights: factors of the losses, one for each class of the last axis.
-      label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2.
+      label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       where: boolean, a scalar or of the logits' rank (axes of size 1 allowed). False
         drops an element.
       weights: factors of the losses, shaped like where. Exactly 0 drops as well.
@@ -255,7 +260,8 @@ def sigmoid_binary_cross_entropy(
       holds.
 
     Raises:
-      TypeError: logits are not floating, or where is floating.
+      TypeError: logits are not floating, where is floating, or a bool stands for a
+        number.
       ValueError: shapes differ, or a Python number is out of range.
 
     Example:
@@ -263,17 +269,9 @@ def sigmoid_binary_cross_entropy(
       >>> print(jxent.sigmoid_binary_cross_entropy(logits, jnp.array([1, 0, 1])))
       [0.12693 0.31326 0.     ]
 
-      A GAN's discriminator, whose logits are all of real examples, or all of fakes:
-
-      >>> real, fake = jnp.array([2.0, 0.5]), jnp.array([-1.0, 0.0])
-      >>> print(jxent.sigmoid_binary_cross_entropy(real, 1.0, reduction="mean")
-      ...     + jxent.sigmoid_binary_cross_entropy(fake, 0.0, reduction="mean"))
-      0.8037
-
     Source:
-      Optax's function of this name, which broadcasts labels of any shape and computes
-      bfloat16 in bfloat16; PyTorch's `BCEWithLogitsLoss` for pos_weight; Keras's
-      `BinaryCrossentropy(from_logits=True)` for label_smoothing.
+      Optax's function of this name; PyTorch's `BCEWithLogitsLoss` for pos_weight;
+      Keras's `BinaryCrossentropy(from_logits=True)` for label_smoothing.
 
     See also:
       `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`.
@@ -303,7 +301,7 @@ def sigmoid_focal_loss(
     alpha: ArrayLike | None = None,
     gamma: ArrayLike = 2.0,
     class_weights: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
+    label_smoothing: ArrayLike | None = 0.0,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     reduction: Reduction = "none",
@@ -363,11 +361,8 @@ def sigmoid_focal_loss(
         batch_axis_name=batch_axis_name,
     )
     dtype = _checks.compute_dtype(arrays.x)
-    gamma = _checks.array(_checks.number(name, "gamma", gamma, low=0)).astype(dtype)
-    _checks.scalar(name, "gamma", gamma)
+    gamma = _checks.number(name, "gamma", gamma, dtype, low=0)
     if alpha is not None:
-        _checks.number(name, "alpha", alpha, low=0, high=1)
-        alpha = _from_the_right(
-            name, "alpha", _checks.array(alpha).astype(dtype), arrays.x
-        )
+        _checks.in_range(name, "alpha", alpha, low=0, high=1)
+        alpha = _from_the_right(name, "alpha", alpha, arrays.x)
     return loss(plan, arrays._replace(parameters=(gamma, alpha)))

@@ -59,6 +59,52 @@ def test_no_module_is_public_by_accident():
             assert name.startswith("_") or name in PUBLIC_MODULES
 
 
+FACES = {"jxent": jxent, "jxent.torch": jxent.torch, "jxent.keras": jxent.keras}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "hint"),
+    [
+        (
+            "jxent",
+            "cross_entropy",
+            "Did you mean binary_cross_entropy or softmax_cross_entropy or "
+            "poly_loss_cross_entropy?",
+        ),
+        ("jxent", "Softmax_Crossentropy", "Did you mean softmax_cross_entropy or "),
+        ("jxent", "tourch", "Did you mean torch?"),
+        ("jxent.torch", "BCEWithLogits", "Did you mean BCEWithLogitsLoss or BCELoss?"),
+        ("jxent.torch", "nn", "It has BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, "),
+        ("jxent.keras", "losses", "It has BinaryCrossentropy, "),
+        (
+            "jxent.keras",
+            "categorical_cross_entropy",
+            "Did you mean categorical_crossentropy or ",
+        ),
+    ],
+)
+def test_a_name_that_is_not_there(module, name, hint):
+    """The error names the nearest that are, or all; hasattr and getattr go on."""
+    face = FACES[module]
+    with pytest.raises(AttributeError) as error:
+        getattr(face, name)
+    start = f"module {module!r} has no attribute {name!r}. {hint}"
+    assert str(error.value).startswith(start)
+    assert not hasattr(face, name)
+    assert getattr(face, name, None) is None
+
+
+def test_the_facades_are_listed():
+    """`dir` shows them before they are loaded."""
+    code = "import jxent; print(*dir(jxent)); print(*vars(jxent))"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown, loaded = map(str.split, result.stdout.splitlines())
+    assert PUBLIC_MODULES & {*shown} == {"torch", "keras"}
+    assert not PUBLIC_MODULES & {*loaded}
+    assert {*jxent.__all__} <= {*dir(jxent)}
+
+
 def test_version():
     """`__version__` is the installed distribution's."""
     assert jxent.__version__ == importlib.metadata.version("jxent")

@@ -1,14 +1,18 @@
 """Every sentence with which the library refuses a call, word for word."""
 
+import functools
+import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jaxtyping
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
 import jxent
+from jxent import keras, torch
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +82,23 @@ REFUSED = [
         "labels.astype(jnp.float32).",
     ),
     (
-        lambda: jxent.kl_divergence(floats(4, 3), ints(4, 3)),
+        lambda: jxent.kl_divergence(floats(4, 3), bools(4, 3)),
         TypeError,
-        "kl_divergence: expected floating targets, got dtype int32. Cast them, "
+        "kl_divergence: expected floating targets, got dtype bool. Cast them, "
         "targets.astype(jnp.float32).",
+    ),
+    (
+        lambda: jxent.kl_divergence(ints(4, 3), floats(4, 3)),
+        TypeError,
+        "kl_divergence: expected floating log_predictions, got dtype int32. Are "
+        "log_predictions and targets exchanged? The call is "
+        "kl_divergence(log_predictions, targets).",
+    ),
+    (
+        lambda: jxent.kl_divergence_with_log_targets(floats(4, 3), ints(4, 3)),
+        TypeError,
+        "kl_divergence_with_log_targets: expected floating log_targets, got dtype "
+        "int32. For targets that are no logarithms, one-hot say, call kl_divergence.",
     ),
     (
         lambda: jxent.entropy(ints(4, 3)),
@@ -90,7 +107,7 @@ REFUSED = [
         "probs.astype(jnp.float32).",
     ),
     (
-        lambda: jxent.kl_divergence_with_log_targets(ints(4, 3), floats(4, 3)),
+        lambda: jxent.kl_divergence_with_log_targets(ints(4, 3), ints(4, 3)),
         TypeError,
         "kl_divergence_with_log_targets: expected floating log_predictions, got "
         "dtype int32. Cast them, log_predictions.astype(jnp.float32).",
@@ -266,7 +283,7 @@ REFUSED = [
         ValueError,
         "softmax_cross_entropy: expected class ids of shape (4,), the logits' "
         "shape (4, 3) without axis 1, or distributions of shape (4, 3), got (3, "
-        "4). Labels never broadcast; every row has its own.",
+        "4). If only the order of axes differs, jnp.moveaxis(labels, 0, 1).",
     ),
     (
         lambda: jxent.softmax_cross_entropy(floats(2, 3, 4), ints(2, 1, 4), axis=1),
@@ -280,14 +297,14 @@ REFUSED = [
         ValueError,
         "softmax_cross_entropy: expected class ids of shape (4,), the logits' "
         "shape (4, 3) without axis 1, or distributions of shape (4, 3), got (3,)."
-        " Class ids of this shape fit with axis=0.",
+        " Labels never broadcast; every row has its own.",
     ),
     (
         lambda: jxent.softmax_cross_entropy(floats(4, 3), floats(3)),
         ValueError,
         "softmax_cross_entropy: expected class ids of shape (4,), the logits' "
         "shape (4, 3) without axis 1, or distributions of shape (4, 3), got (3,)."
-        " Class ids of this shape fit with axis=0.",
+        " Labels never broadcast; every row has its own.",
     ),
     (
         lambda: jxent.softmax_cross_entropy(floats(4, 3), ints(5)),
@@ -308,7 +325,7 @@ REFUSED = [
         ValueError,
         "softmax_cross_entropy: expected class ids of shape (4,), the logits' "
         "shape (4, 3) without axis 1, or distributions of shape (4, 3), got (4, "
-        "3, 1). Labels never broadcast; every row has its own.",
+        "3, 1). If only the axes differ, labels.reshape(4, 3).",
     ),
     (
         lambda: jxent.softmax_cross_entropy(floats(2, 3, 4), ints(2, 3), axis=1),
@@ -934,30 +951,34 @@ REFUSED = [
             floats(4, 3), floats(4, 3), pos_weight=floats(4)
         ),
         ValueError,
-        "sigmoid_binary_cross_entropy: expected pos_weight that broadcasts from "
-        "the class axis, the last of (4, 3), got (4,).",
+        "sigmoid_binary_cross_entropy: expected pos_weight to be a number, or of "
+        "shape (3,), one for each class of the last axis, got (4,). Add the missing "
+        "axes, pos_weight[:, None].",
     ),
     (
         lambda: jxent.sigmoid_binary_cross_entropy(
             floats(3), floats(3), pos_weight=floats(4, 3)
         ),
         ValueError,
-        "sigmoid_binary_cross_entropy: expected pos_weight that broadcasts from "
-        "the class axis, the last of (3,), got (4, 3).",
+        "sigmoid_binary_cross_entropy: expected pos_weight to be a number, or of "
+        "shape (3,), one for each class of the last axis, got (4, 3). Any shape that "
+        "broadcasts to (3,) will do.",
     ),
     (
         lambda: jxent.sigmoid_focal_loss(floats(4, 3), floats(4, 3), alpha=floats(2)),
         ValueError,
-        "sigmoid_focal_loss: expected alpha that broadcasts from the class axis, "
-        "the last of (4, 3), got (2,).",
+        "sigmoid_focal_loss: expected alpha to be a number, or of shape (3,), one for "
+        "each class of the last axis, got (2,). Any shape that broadcasts to (4, 3) "
+        "will do.",
     ),
     (
         lambda: jxent.binary_cross_entropy(
             floats(4, 3), floats(4, 3), pos_weight=floats(4)
         ),
         ValueError,
-        "binary_cross_entropy: expected pos_weight that broadcasts from the class"
-        " axis, the last of (4, 3), got (4,).",
+        "binary_cross_entropy: expected pos_weight to be a number, or of shape (3,), "
+        "one for each class of the last axis, got (4,). Add the missing axes, "
+        "pos_weight[:, None].",
     ),
     (
         lambda: jxent.next_token_labels(floats(4)),
@@ -1068,6 +1089,341 @@ REFUSED = [
         ValueError,
         "entropy: these statistics were taken with entropy=False.",
     ),
+    (
+        lambda: jxent.softmax_statistics(floats(4, 3)).argmax,
+        ValueError,
+        "argmax: these statistics were taken with argmax=False.",
+    ),
+    (
+        lambda: jxent.linear_softmax_statistics(floats(4, 2), floats(2, 3)).argmax,
+        ValueError,
+        "argmax: these statistics were taken with argmax=False.",
+    ),
+]
+
+
+class Layer:
+    """A module of some framework, in place of its array."""
+
+    def __init__(self):
+        self.name = "head"
+        self.kernel = jnp.zeros((2, 3))
+        self.bias = np.zeros(3)
+
+
+# What is no array, no number, no flag; and hints of what it may have been meant to be.
+REFUSED += [
+    (
+        lambda: jxent.softmax_cross_entropy(untyped(None), ints(4)),
+        TypeError,
+        "softmax_cross_entropy: expected logits to be an array of numbers, got None. "
+        "Give an array.",
+    ),
+    (
+        lambda: jxent.softmax_entropy(
+            untyped(jax.ShapeDtypeStruct((4, 3), jnp.float32))
+        ),
+        TypeError,
+        "softmax_entropy: expected logits to be an array of numbers, got a shape "
+        "without values. For the result's shape alone, "
+        "jax.eval_shape(softmax_entropy, …).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), untyped("cat")),
+        TypeError,
+        "softmax_cross_entropy: expected labels to be an array of numbers, got 'cat'. "
+        "Names of classes become class ids by "
+        "np.unique(labels, return_inverse=True)[1].",
+    ),
+    (
+        lambda: jxent.sigmoid_binary_cross_entropy(floats(2), ["yes", "no"]),
+        TypeError,
+        "sigmoid_binary_cross_entropy: expected labels to be an array of numbers, got "
+        "a list that holds 'yes'. Names of classes become class ids by "
+        "np.unique(labels, return_inverse=True)[1].",
+    ),
+    (
+        lambda: jxent.total_weight(np.array(["cat", "dog"])),
+        TypeError,
+        "total_weight: expected labels to be an array of numbers, got an array of "
+        "shape (2,) and dtype <U3. Names of classes become class ids by "
+        "np.unique(labels, return_inverse=True)[1].",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), [0, 1, None, 2]),
+        TypeError,
+        "softmax_cross_entropy: expected labels to be an array of numbers, got a list "
+        "that holds None. Put a number in every place.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 3), [[0, 1], [2]]),
+        TypeError,
+        "softmax_cross_entropy: expected labels to be an array of numbers, got "
+        "[[0, 1], [2]]. Rows need one length.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 3), [0, 10**40]),
+        TypeError,
+        "softmax_cross_entropy: expected labels to be an array of numbers, got "
+        "[0, 10000000000000000000000000000000000000000]. No integer of JAX is wide "
+        "enough.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), jnp.zeros((4, 3), jnp.complex64)
+        ),
+        TypeError,
+        "softmax_cross_entropy: expected labels to be real numbers, got dtype "
+        "complex64.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), ints(4), class_weights=untyped({0: 1.0, 1: 2.0})
+        ),
+        TypeError,
+        "softmax_cross_entropy: expected class_weights to be an array of numbers, got "
+        "a dict. Give its values as an array, in the order of its keys.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), ints(4), weights=untyped(["1", "2"])
+        ),
+        TypeError,
+        "softmax_cross_entropy: expected weights to be an array of numbers, got a list "
+        "that holds '1'. Convert strings to numbers first, np.asarray(weights, float).",
+    ),
+    (
+        lambda: jxent.linear_softmax_cross_entropy(
+            floats(4, 2), untyped(Layer()), ints(4)
+        ),
+        TypeError,
+        "linear_softmax_cross_entropy: expected kernel to be an array of numbers, got "
+        "an object of type Layer. Give an array that it holds: kernel.kernel or "
+        "kernel.bias.",
+    ),
+    (
+        lambda: jxent.linear_softmax_entropy(
+            floats(4, 2), untyped({"embedding": floats(3, 2)}), vocab_axis=0
+        ),
+        TypeError,
+        "linear_softmax_entropy: expected kernel to be an array of numbers, got a "
+        "dict. Give an array that it holds: kernel['embedding'].",
+    ),
+    (
+        lambda: jxent.entropy(untyped(max)),
+        TypeError,
+        "entropy: expected probs to be an array of numbers, got an object of type "
+        "builtin_function_or_method. Give an array.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), ints(4), z_loss=True),
+        TypeError,
+        "softmax_cross_entropy: expected z_loss to be a number, got True. Give the "
+        "number itself.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), ints(4), label_smoothing=jnp.array(True)
+        ),
+        TypeError,
+        "softmax_cross_entropy: expected label_smoothing to be a number, got an array "
+        "of shape () and dtype bool. Give the number itself.",
+    ),
+    (
+        lambda: jxent.softmax_focal_loss(floats(4, 3), ints(4), gamma=untyped(None)),
+        TypeError,
+        "softmax_focal_loss: expected gamma to be a number, got None. Give the number "
+        "itself.",
+    ),
+    (
+        lambda: jxent.poly_loss_cross_entropy(
+            floats(4, 3), ints(4), epsilon=untyped("2")
+        ),
+        TypeError,
+        "poly_loss_cross_entropy: expected epsilon to be a number, got '2'. Give the "
+        "number itself.",
+    ),
+    (
+        lambda: jxent.smooth_labels(floats(4, 3), untyped(None)),
+        TypeError,
+        "smooth_labels: expected alpha to be a number, got None. Give the number "
+        "itself.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), ints(4), weights=True),
+        TypeError,
+        "softmax_cross_entropy: expected weights to be real numbers, got True. Give "
+        "the numbers themselves.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), ints(4), temperature=bools(4)
+        ),
+        TypeError,
+        "softmax_cross_entropy: expected temperature to be real numbers, got dtype "
+        "bool. Give the numbers themselves.",
+    ),
+    (
+        lambda: jxent.reduce(floats(4), normalizer=True),
+        TypeError,
+        "reduce: expected normalizer to be real numbers, got True. Give the numbers "
+        "themselves.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), ints(4), where=2),
+        TypeError,
+        "softmax_cross_entropy: expected boolean where, got 2. Give True, False, or an "
+        "array of these, mask > 0.",
+    ),
+    (
+        lambda: jxent.softmax_statistics(floats(4, 3), argmax=untyped("yes")),
+        TypeError,
+        "softmax_statistics: expected argmax to be True or False, got 'yes'.",
+    ),
+    (
+        lambda: jax.eval_shape(jxent.softmax_cross_entropy, floats(4, 3), ints(4), -1),
+        TypeError,
+        "softmax_cross_entropy: expected axis to be an int, a tuple of ints or None, "
+        "got an array of shape () and dtype int32. Give jax.jit "
+        "static_argnames='axis'.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), ints(4), untyped(floats(3))),
+        TypeError,
+        "softmax_cross_entropy: expected axis to be an int, a tuple of ints or None, "
+        "got an array of shape (3,) and dtype float32. Weights of classes are "
+        "class_weights=, those of rows weights=.",
+    ),
+    (
+        lambda: jxent.categorical_cross_entropy(
+            floats(4, 3), ints(4), untyped((0.5, 0.25, 0.25))
+        ),
+        TypeError,
+        "categorical_cross_entropy: expected axis to be an int, a tuple of ints or "
+        "None, got (0.5, 0.25, 0.25). Weights of classes are class_weights=, those of "
+        "rows weights=.",
+    ),
+    (
+        lambda: jxent.total_weight(ints(4), axis=untyped(None)),
+        TypeError,
+        "total_weight: expected axis to be an int, got None.",
+    ),
+    (
+        lambda: jxent.linear_softmax_plan(
+            floats(4, 2), floats(2, 3), reduction=untyped("avg")
+        ),
+        ValueError,
+        "linear_softmax_plan: expected reduction to be one of ('none', 'mean', 'sum'), "
+        "got 'avg'.",
+    ),
+    (
+        lambda: jxent.linear_softmax_plan(
+            floats(4, 2), floats(2, 3), platform="quantum"
+        ),
+        ValueError,
+        "linear_softmax_plan: expected platform to be one of ('cpu', 'gpu', 'tpu') or "
+        "None, got 'quantum'.",
+    ),
+    # Logits and labels exchanged.
+    (
+        lambda: jxent.softmax_cross_entropy(ints(4), floats(4, 3)),
+        TypeError,
+        "softmax_cross_entropy: expected floating logits, got dtype int32. Are logits "
+        "and labels exchanged? The call is softmax_cross_entropy(logits, labels).",
+    ),
+    (
+        lambda: jxent.categorical_cross_entropy(ints(4, 3), floats(4, 3)),
+        TypeError,
+        "categorical_cross_entropy: expected floating probs, got dtype int32. Are "
+        "probs and labels exchanged? The call is "
+        "categorical_cross_entropy(probs, labels).",
+    ),
+    (
+        lambda: jxent.sigmoid_binary_cross_entropy(bools(4), floats(4)),
+        TypeError,
+        "sigmoid_binary_cross_entropy: expected floating logits, got dtype bool. Are "
+        "logits and labels exchanged? The call is "
+        "sigmoid_binary_cross_entropy(logits, labels).",
+    ),
+    (
+        lambda: jxent.linear_softmax_cross_entropy(floats(4, 2), ints(4), floats(2, 3)),
+        TypeError,
+        "linear_softmax_cross_entropy: expected floating kernel, got dtype int32. Are "
+        "kernel and labels exchanged? The call is "
+        "linear_softmax_cross_entropy(hidden, kernel, labels).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(ints(4, 3), floats(4)),
+        TypeError,
+        "softmax_cross_entropy: expected floating logits, got dtype int32. Cast them, "
+        "logits.astype(jnp.float32).",
+    ),
+    # Axes elsewhere, or flattened.
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 5, 7), ints(10)),
+        ValueError,
+        "softmax_cross_entropy: expected class ids of shape (2, 5), the logits' shape "
+        "(2, 5, 7) without axis 2, or distributions of shape (2, 5, 7), got (10,). If "
+        "only the axes differ, labels.reshape(2, 5).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 5, 7), floats(2, 7, 5)),
+        ValueError,
+        "softmax_cross_entropy: expected class ids of shape (2, 5), the logits' shape "
+        "(2, 5, 7) without axis 2, or distributions of shape (2, 5, 7), got (2, 7, 5). "
+        "If only the order of axes differs, jnp.moveaxis(labels, 1, 2).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 7, 5), ints(2, 5, 7), axis=1),
+        ValueError,
+        "softmax_cross_entropy: expected class ids of shape (2, 5), the logits' shape "
+        "(2, 7, 5) without axis 1, or distributions of shape (2, 7, 5), got (2, 5, 7). "
+        "If only the order of axes differs, jnp.moveaxis(labels, 2, 1).",
+    ),
+    (
+        lambda: jxent.softmax_log_prob(floats(10, 7), ints(2, 5)),
+        ValueError,
+        "softmax_log_prob: expected class ids of shape (10,), the logits' shape "
+        "(10, 7) without axis 1, got (2, 5). If only the axes differ, "
+        "labels.reshape(10).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 5, 7), ints(5, 2)),
+        ValueError,
+        "softmax_cross_entropy: expected class ids of shape (2, 5), the logits' shape "
+        "(2, 5, 7) without axis 2, or distributions of shape (2, 5, 7), got (5, 2). If "
+        "only the order of axes differs, jnp.moveaxis(labels, 0, 1).",
+    ),
+    (
+        lambda: jxent.linear_softmax_cross_entropy(
+            floats(2, 5, 3), floats(3, 5), ints(2, 2)
+        ),
+        ValueError,
+        "linear_softmax_cross_entropy: expected class ids of shape (2, 5), the logits' "
+        "shape (2, 5, 5) without axis 2, or distributions of shape (2, 5, 5), got "
+        "(2, 2). Labels never broadcast; every row has its own.",
+    ),
+    (
+        lambda: jxent.linear_softmax_cross_entropy(
+            floats(2, 5, 3), floats(3, 4), ints(2, 4)
+        ),
+        ValueError,
+        "linear_softmax_cross_entropy: expected class ids of shape (2, 5), the logits' "
+        "shape (2, 5, 4) without axis 2, or distributions of shape (2, 5, 4), got "
+        "(2, 4). Labels never broadcast; every row has its own.",
+    ),
+    (
+        lambda: jxent.sigmoid_binary_cross_entropy(floats(4, 3), ints(12)),
+        ValueError,
+        "sigmoid_binary_cross_entropy: expected labels of the logits' shape (4, 3), "
+        "got (12,). If only the axes differ, labels.reshape(4, 3).",
+    ),
+    (
+        lambda: jxent.kl_divergence(floats(4, 3), floats(3, 4)),
+        ValueError,
+        "kl_divergence: expected targets of the shape of log_predictions, (4, 3), got "
+        "(3, 4). If only the order of axes differs, jnp.moveaxis(targets, 0, 1).",
+    ),
 ]
 
 
@@ -1088,6 +1444,113 @@ def test_refusals(call, kind, text):
             run(call)
         assert type(error.value) is kind
         assert str(error.value) == text
+
+
+# Any argument of any function ---------------------------------------------------------
+
+LOGITS = {"logits": floats(4, 3)}
+IDS = {"labels": ints(4)}
+PROBS = {"probs": floats(4, 3)}
+YES_NO = {"labels": ints(4, 3)}
+HEAD = {"hidden": floats(4, 2), "kernel": floats(2, 3)}
+INPUT = {"input": floats(4, 3)}
+Y_PRED = {"y_pred": floats(4, 3)}
+LOG_Q = {"log_predictions": floats(4, 3)}
+
+# The arrays of a valid call of every public function.
+CALLS: dict[Any, dict[str, Any]] = {
+    jxent.softmax_cross_entropy: LOGITS | IDS,
+    jxent.softmax_focal_loss: LOGITS | IDS,
+    jxent.poly_loss_cross_entropy: LOGITS | IDS,
+    jxent.softmax_log_prob: LOGITS | IDS,
+    jxent.softmax_entropy: LOGITS,
+    jxent.softmax_statistics: LOGITS | IDS,
+    jxent.linear_softmax_cross_entropy: HEAD | IDS,
+    jxent.linear_softmax_log_prob: HEAD | IDS,
+    jxent.linear_softmax_entropy: HEAD,
+    jxent.linear_softmax_statistics: HEAD | IDS,
+    jxent.linear_softmax_plan: HEAD,
+    jxent.sigmoid_binary_cross_entropy: LOGITS | YES_NO,
+    jxent.sigmoid_focal_loss: LOGITS | YES_NO,
+    jxent.binary_cross_entropy: PROBS | YES_NO,
+    jxent.categorical_cross_entropy: PROBS | IDS,
+    jxent.entropy: PROBS,
+    jxent.kl_divergence: LOG_Q | {"targets": floats(4, 3)},
+    jxent.kl_divergence_with_log_targets: LOG_Q | {"log_targets": floats(4, 3)},
+    jxent.generalized_kl_divergence: LOG_Q | {"targets": floats(4, 3)},
+    jxent.smooth_labels: {"labels": floats(4, 3), "alpha": 0.1},
+    jxent.reduce: {"losses": floats(4)},
+    jxent.total_weight: IDS,
+    jxent.next_token_labels: {"tokens": ints(4)},
+    torch.cross_entropy: INPUT | {"target": ints(4)},
+    torch.nll_loss: INPUT | {"target": ints(4)},
+    torch.linear_cross_entropy: {
+        "input": floats(4, 2),
+        "linear_weight": floats(3, 2),
+        "target": ints(4),
+    },
+    torch.kl_div: INPUT | {"target": floats(4, 3)},
+    torch.binary_cross_entropy: INPUT | {"target": floats(4, 3)},
+    torch.binary_cross_entropy_with_logits: INPUT | {"target": floats(4, 3)},
+    torch.soft_margin_loss: INPUT | {"target": floats(4, 3)},
+    torch.multilabel_soft_margin_loss: INPUT | {"target": floats(4, 3)},
+    keras.binary_crossentropy: Y_PRED | {"y_true": ints(4, 3)},
+    keras.binary_focal_crossentropy: Y_PRED | {"y_true": ints(4, 3)},
+    keras.categorical_crossentropy: Y_PRED | {"y_true": ints(4, 3)},
+    keras.categorical_focal_crossentropy: Y_PRED | {"y_true": ints(4, 3)},
+    keras.sparse_categorical_crossentropy: Y_PRED | {"y_true": ints(4)},
+    keras.categorical_generalized_cross_entropy: Y_PRED | {"y_true": ints(4), "q": 0.5},
+    keras.kl_divergence: Y_PRED | {"y_true": floats(4, 3)},
+}
+ELSEWHERE = {jxent.sum_over_tiles}  # tests/test_tiles.py
+
+
+def test_every_function_is_called():
+    functions = {
+        value
+        for face in (jxent, torch, keras)
+        for name in face.__all__
+        if inspect.isfunction(value := getattr(face, name))
+    }
+    assert CALLS.keys() == functions - ELSEWHERE
+
+
+UNUSED = {"options"}  # by torch.linear_cross_entropy
+FLAGS = {"return_statistics", "entropy", "argmax", "log_target", "from_logits"}
+FLAGS |= {"apply_class_balancing", "size_average", "reduce"}
+LABELS = {"labels", "target", "y_true"}
+
+# With the arguments that take it.
+NONSENSE = [
+    (object(), UNUSED),
+    ("nonsense", UNUSED),
+    ({"a": 1.0}, UNUSED),
+    ({1, 2}, UNUSED),
+    (Layer(), UNUSED),
+    ([1.0, None], UNUSED),
+    (np.array(["a", "b"]), UNUSED),
+    (1j, UNUSED),
+    (True, UNUSED | FLAGS | LABELS | {"where"}),
+]
+
+
+@pytest.mark.parametrize(
+    "function", CALLS, ids=lambda f: f"{f.__module__.split('.')[1]}.{f.__name__}"
+)
+def test_nonsense_is_refused_in_words(function):
+    """Whatever stands for an argument: a sentence that names function and argument."""
+    for name in inspect.signature(function).parameters:
+        for value, taken in NONSENSE:
+            if name in taken:
+                continue
+            options = CALLS[function] | {name: value}
+            if name == "normalizer":
+                options["reduction"] = "mean"
+            with pytest.raises((TypeError, ValueError)) as error:
+                function(**options)
+            text = str(error.value)
+            assert text.startswith(f"{function.__name__}: "), (name, value, text)
+            assert name in text or name in LABELS, (name, value, text)
 
 
 # Axis names ---------------------------------------------------------------------------
@@ -1152,6 +1615,34 @@ def test_classes_that_do_not_divide_over_the_mesh(implementation):
 
 
 # What is not refused ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", CALLS, ids=lambda f: f.__name__)
+def test_an_axis_may_be_an_integer_of_numpy(function):
+    """It makes the same program."""
+    if function is jxent.linear_softmax_plan:  # which makes none
+        arrays = {n: np.zeros(x.shape) for n, x in HEAD.items()}
+        assert function(**arrays, vocab_axis=np.int8(-1)) == function(**arrays)
+        return
+    parameters = inspect.signature(function).parameters
+    for name in parameters.keys() & {"axis", "vocab_axis"}:
+        of_axis = lambda arrays, axis, name=name: function(**arrays, **{name: axis})
+        traced = jax.make_jaxpr(of_axis, static_argnums=1)
+        arrays = CALLS[function]
+        assert str(traced(arrays, np.int64(-1))) == str(traced(arrays, -1))
+
+
+OFF = {"label_smoothing": None, "z_loss": None, "logit_soft_cap": float("inf")}
+
+
+@pytest.mark.parametrize("function", CALLS, ids=lambda f: f.__name__)
+def test_an_option_that_is_off_leaves_nothing(function):
+    """The program is that of a call without the option."""
+    parameters = inspect.signature(function).parameters
+    for name in OFF.keys() & parameters.keys():
+        f = functools.partial(function, **CALLS[function])
+        off = functools.partial(f, **{name: OFF[name]})
+        assert str(jax.make_jaxpr(off)()) == str(jax.make_jaxpr(f)())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import functools
 import inspect
 import os
 import re
@@ -571,6 +572,99 @@ REFUSED = [
         "has the first axes of the losses' shape (4,), got (4, 3). Weights "
         "multiply the losses, which have no class axis.",
     ),
+    # y_true and y_pred exchanged, axes elsewhere or flattened.
+    (
+        lambda: ours.sparse_categorical_crossentropy(floats(4, 3), ints(4)),
+        ValueError,
+        "sparse_categorical_crossentropy: got int32 y_pred of shape (4,) beside "
+        "floating y_true of shape (4, 3). Are they exchanged? Keras's call is "
+        "sparse_categorical_crossentropy(y_true, y_pred).",
+    ),
+    (
+        lambda: ours.SparseCategoricalCrossentropy()(floats(4, 3), ints(4)),
+        ValueError,
+        "SparseCategoricalCrossentropy: got int32 y_pred of shape (4,) beside floating "
+        "y_true of shape (4, 3). Are they exchanged? Keras's call is "
+        "SparseCategoricalCrossentropy(y_true, y_pred).",
+    ),
+    (
+        lambda: ours.sparse_categorical_crossentropy(ints(10), floats(2, 5, 7)),
+        ValueError,
+        "sparse_categorical_crossentropy: expected a y_true of class ids of shape "
+        "(2, 5), y_pred's shape (2, 5, 7) without axis 2, got (10,). If only the axes "
+        "differ, y_true.reshape(2, 5).",
+    ),
+    (
+        lambda: ours.categorical_crossentropy(floats(2, 7, 5), floats(2, 5, 7)),
+        ValueError,
+        "categorical_crossentropy: y_true and y_pred must have the same shape, got "
+        "(2, 7, 5) and (2, 5, 7). If only the order of axes differs, "
+        "jnp.moveaxis(y_true, 1, 2).",
+    ),
+    # What is no array, no number, no flag.
+    (
+        lambda: ours.sparse_categorical_crossentropy(["cat", "dog"], floats(2, 3)),
+        TypeError,
+        "sparse_categorical_crossentropy: expected y_true to be an array of numbers, "
+        "got a list that holds 'cat'. Names of classes become class ids by "
+        "np.unique(y_true, return_inverse=True)[1].",
+    ),
+    (
+        lambda: ours.binary_crossentropy(floats(3), untyped("yes")),
+        TypeError,
+        "binary_crossentropy: expected y_pred to be an array of numbers, got 'yes'. "
+        "Convert strings to numbers first, np.asarray(y_pred, float).",
+    ),
+    (
+        lambda: ours.binary_crossentropy(floats(3), jnp.zeros(3, jnp.complex64)),
+        TypeError,
+        "binary_crossentropy: expected a y_pred of real numbers, got dtype complex64.",
+    ),
+    (
+        lambda: ours.binary_crossentropy(floats(3), floats(3), label_smoothing=True),
+        TypeError,
+        "binary_crossentropy: expected label_smoothing to be a number, got True. Give "
+        "the number itself.",
+    ),
+    (
+        lambda: ours.binary_crossentropy(floats(3), floats(3), untyped("yes")),
+        TypeError,
+        "binary_crossentropy: expected from_logits to be True or False, got 'yes'.",
+    ),
+    (
+        lambda: ours.categorical_focal_crossentropy(
+            floats(4, 3), floats(4, 3), gamma=untyped(None)
+        ),
+        TypeError,
+        "categorical_focal_crossentropy: expected gamma to be a number, got None. Give "
+        "the number itself.",
+    ),
+    (
+        lambda: ours.categorical_focal_crossentropy(
+            floats(4, 3), floats(4, 3), alpha=True
+        ),
+        TypeError,
+        "categorical_focal_crossentropy: expected alpha to be real numbers, got True. "
+        "Give the numbers themselves.",
+    ),
+    (
+        lambda: ours.BinaryCrossentropy()(floats(3), floats(3), untyped({0: 1.0})),
+        TypeError,
+        "BinaryCrossentropy: expected sample_weight to be an array of numbers, got a "
+        "dict. Give its values as an array, in the order of its keys.",
+    ),
+    (
+        lambda: ours.BinaryCrossentropy(dtype="flat"),
+        TypeError,
+        "BinaryCrossentropy: expected dtype to be a dtype, jnp.float32 say, got "
+        "'flat'.",
+    ),
+    (
+        lambda: ours.CategoricalGeneralizedCrossEntropy(q=untyped("half")),
+        TypeError,
+        "CategoricalGeneralizedCrossEntropy: expected q to be a number, got 'half'. "
+        "Give the number itself.",
+    ),
 ]
 
 
@@ -585,6 +679,44 @@ def test_refusals(monkeypatch, call, kind, text):
             run(call)
         assert type(error.value) is kind
         assert str(error.value) == text
+
+
+@pytest.mark.parametrize("name", ["binary_crossentropy", "categorical_crossentropy"])
+def test_a_warning_where_the_arguments_may_be_exchanged(name):
+    """Keras takes an integer y_pred; beside a floating y_true it is hardly meant."""
+    loss = getattr(ours, name)
+    with pytest.warns(UserWarning, match="exchanged") as record:
+        value = loss(floats(2, 3), ints(2, 3))
+    assert str(record[0].message) == (
+        f"{name}: got int32 y_pred of shape (2, 3) beside floating y_true of shape "
+        f"(2, 3). Are they exchanged? Keras's call is {name}(y_true, y_pred)."
+    )
+    same(value, loss(floats(2, 3), floats(2, 3)))
+    loss(ints(2, 3), ints(2, 3))  # without one
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FUNCTIONS if n.endswith("crossentropy") and "sparse" not in n]
+)
+def test_no_smoothing(name):
+    """None is 0."""
+    loss = functools.partial(getattr(ours, name), Q, CERTAIN)
+    same(loss(label_smoothing=None), loss(label_smoothing=0.0))
+    same(loss(axis=np.int64(0)), loss(axis=0))
+
+
+def test_integers_of_numpy():
+    """An ignored class of NumPy's, and an alpha that is not used."""
+    x = np.array([[0.05, 0.95, 0], [0.1, 0.8, 0.1]], np.float32)
+    loss = ours.SparseCategoricalCrossentropy(
+        ignore_class=np.int64(-1), axis=np.int8(1)
+    )
+    expected = ours.SparseCategoricalCrossentropy(ignore_class=-1)
+    same(loss(jnp.array([1, -1]), x), expected(jnp.array([1, -1]), x))
+    same(
+        ours.binary_focal_crossentropy(Q, CERTAIN, alpha=None),
+        ours.binary_focal_crossentropy(Q, CERTAIN),
+    )
 
 
 # Documentation ------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Every option of the softmax losses, alone and together."""
 
+import copy
 import functools
 import itertools
 from typing import Any
@@ -20,6 +21,11 @@ ROWS = 6
 
 def close(got, wanted, tolerance=1e-12):
     np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def close_trees(got, wanted):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        close(a, b)
 
 
 def one_hot(y):
@@ -240,6 +246,121 @@ def test_the_gradient_of_any_mass(batch):
     )
     p = np.exp(oracles.log_softmax(x))
     close(gradient, q.sum(-1, keepdims=True) * p - q)
+
+
+# Infinite options ---------------------------------------------------------------------
+
+BIAS = np.array([0.5, -1.0, 0.0, 2.0, -np.inf])  # the last class is impossible
+LABELS = np.array([0, 1, 2, -100, 1, 0])
+
+
+def in_memory(hidden, kernel, labels, **options):
+    logits = hidden @ kernel + BIAS[None]
+    return jxent.softmax_cross_entropy(logits, labels, **options)
+
+
+def fused(*arrays, implementation, **options):
+    return jxent.linear_softmax_cross_entropy(
+        *arrays,
+        bias=BIAS,
+        implementation=implementation,
+        block_sizes=(4, 2),
+        **options,
+    )
+
+
+LAYOUTS = {"in memory": in_memory} | {
+    name: functools.partial(fused, implementation=name)
+    for name in ("streamed", "tiled", "materialized")
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request, x64, rng):
+    """A loss of hidden states and a kernel in one layout, and these."""
+
+    def loss(hidden, kernel, **options):
+        options = {"ignore_index": -100, "class_mask": REAL, "z_loss": 0.1} | options
+        f = LAYOUTS[request.param]
+        return f(hidden, kernel, jnp.asarray(LABELS), reduction="sum", **options)
+
+    x = rng.normal(size=(ROWS, 3)), 3 * rng.normal(size=(3, CLASSES))
+    return loss, tuple(map(jnp.asarray, x))
+
+
+def test_an_infinite_soft_cap_is_no_cap(layout):
+    """In value and gradient; that in the cap is 0. Traced, and as a number."""
+    loss, x = layout
+
+    def of_cap(cap, *x):
+        return loss(*x, logit_soft_cap=cap, class_weights=WEIGHTS)
+
+    no_cap = functools.partial(of_cap, None)
+    wanted = jax.jit(jax.value_and_grad(no_cap, (0, 1)))(*x)
+    program = jax.jit(jax.value_and_grad(of_cap, (0, 1, 2)))
+    value, (in_cap, *gradient) = program(jnp.inf, *x)
+    close_trees((value, tuple(gradient)), wanted)
+    assert in_cap == 0
+    value, gradient = program(20.0, *x)  # which makes −∞ finite
+    assert abs(value - wanted[0]) > 1e-3
+    assert all(np.isfinite(g).all() for g in gradient)
+    infinite = functools.partial(of_cap, np.inf)
+    assert str(jax.make_jaxpr(infinite)(*x)) == str(jax.make_jaxpr(no_cap)(*x))
+
+
+def test_second_derivatives_at_an_infinite_soft_cap(x64, rng):
+    """Those of no cap, and 0 in the cap."""
+    z = 3 * rng.normal(size=(2, CLASSES))
+    z[1, 4] = -np.inf
+
+    def of_cap(cap, z):
+        losses = jxent.softmax_cross_entropy(z, np.arange(2), logit_soft_cap=cap)
+        return jnp.sum(losses)
+
+    got = jax.jit(jax.hessian(of_cap, (0, 1)))(jnp.inf, z)
+    close(got[1][1], jax.hessian(functools.partial(of_cap, None))(jnp.asarray(z)))
+    for zero in (*got[0], got[1][0]):
+        assert not np.any(zero)
+
+
+def test_the_derivative_in_a_soft_cap_at_infinite_logits(x64):
+    """−∞ becomes −c, whose derivative in c is −1."""
+    z, cap = np.array([1.0, -np.inf, 0.5]), 2.0
+    loss = functools.partial(jxent.softmax_cross_entropy, labels=0)
+    got = jax.grad(lambda cap: loss(z, logit_soft_cap=cap))(cap)
+    far = np.array([1.0, -1e6, 0.5])
+    truth = lambda cap: oracles.softmax_cross_entropy(far, 0, logit_soft_cap=cap)
+    close(got, oracles.central_differences(truth, cap), 1e-9)
+
+
+def test_an_infinite_temperature_is_the_uniform_distribution(layout):
+    """Over the classes that are possible; every derivative is 0."""
+    loss, x = layout
+    temperature = jnp.array([jnp.inf, 1, 1, 1, jnp.inf, jnp.inf])
+    where = jnp.isinf(temperature)
+
+    def of_temperature(temperature, *x):
+        return loss(*x, temperature=temperature, where=where)
+
+    uniform = np.log(3) + 0.1 * np.log(3) ** 2
+    gradient = jax.value_and_grad(of_temperature, (0, 1, 2))
+    value, zeros = jax.jit(gradient)(temperature, *x)
+    close(value, 3 * uniform)
+    for zero in zeros:
+        assert not np.any(zero)
+    close(jax.jit(functools.partial(of_temperature, np.inf))(*x), 3 * uniform)
+
+
+def test_second_derivatives_at_an_infinite_temperature(x64, rng):
+    """All are 0."""
+    z = np.array([[1.0, -np.inf, 0.5, 2.0]])
+
+    def of_temperature(temperature, z):
+        losses = jxent.softmax_cross_entropy(z, np.arange(1), temperature=temperature)
+        return jnp.sum(losses)
+
+    for zero in jax.tree.leaves(jax.hessian(of_temperature, (0, 1))(jnp.inf, z)):
+        assert not np.any(zero)
 
 
 # Padding and the mean -----------------------------------------------------------------
@@ -542,6 +663,48 @@ def test_a_loss_returns_its_statistics(batch):
         close(value, f(x, y))
         for name in ("lse", "log_prob", "entropy", "argmax"):
             close(getattr(got, name), getattr(wanted, name))
+
+
+@pytest.mark.parametrize("argmax", [False, True])
+def test_statistics_are_a_tuple_of_arrays(argmax, batch):
+    """What was not asked for is None there, the argmax too, which raises by name."""
+    x, y, _ = batch
+    statistics = lambda x, y: jxent.softmax_statistics(x, y, argmax=argmax)
+    s = statistics(x, y)
+    assert isinstance(s, tuple)
+    assert s._asdict() == dict(zip(s._fields, s, strict=True))
+    assert (s[-1] is None) != argmax
+    zeros = jnp.zeros(ROWS, jnp.int32)
+    assert s._replace(argmax=zeros).argmax is zeros
+    leaves, tree = jax.tree.flatten_with_path(s)
+    names = [path[-1].name for path, _ in leaves]
+    assert names == ["shift", "log_sum", "label_logit"] + ["argmax"] * argmax
+    copies = [
+        jax.tree.map(lambda x: x, s),
+        jax.tree.unflatten(tree, [leaf for _, leaf in leaves]),
+        copy.deepcopy(s),
+        jax.jit(statistics)(x, y),
+        jax.vmap(statistics)(x, y),
+        jax.lax.map(lambda row: statistics(*row), (x, y)),
+    ]
+    for other in copies:
+        assert type(other) is type(s) is jxent.SoftmaxStatistics
+        close_trees(other, s)
+        if argmax:
+            np.testing.assert_array_equal(other.argmax, np.argmax(x, -1))
+        else:
+            with pytest.raises(ValueError, match="taken with argmax=False"):
+                _ = other.argmax
+
+
+@pytest.mark.parametrize("loss", [jxent.kl_divergence, jxent.generalized_kl_divergence])
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_integer_targets_of_a_divergence(loss, dtype, batch):
+    """One-hot targets in integers are what they are in floats."""
+    x, y, _ = batch
+    log_q, targets = oracles.log_softmax(x), one_hot(y)
+    f = lambda targets: jax.value_and_grad(lambda q: loss(q, targets).sum())(log_q)
+    close_trees(f(jnp.asarray(targets, dtype)), f(targets))
 
 
 def test_next_token_labels_leave_out_document_ends(x64):

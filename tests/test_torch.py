@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import functools
 import inspect
 import re
 import warnings
@@ -402,6 +403,8 @@ def untyped(x) -> Any:
     return x
 
 
+KEY = jax.random.key(0)
+
 REFUSED = [
     (
         lambda: ours.cross_entropy(ints(4, 3), ints(4)),
@@ -659,6 +662,120 @@ REFUSED = [
         "KLDivLoss: expected reduction to be one of ('none', 'batchmean', "
         "'mean', 'sum'), got 'avg'.",
     ),
+    # Input and target exchanged.
+    (
+        lambda: ours.cross_entropy(ints(4), floats(4, 3)),
+        TypeError,
+        "cross_entropy: expected a floating input, got dtype int32. Are input and "
+        "target exchanged? The call is cross_entropy(input, target).",
+    ),
+    (
+        lambda: ours.binary_cross_entropy(ints(4), floats(4)),
+        TypeError,
+        "binary_cross_entropy: expected a floating input, got dtype int32. Are input "
+        "and target exchanged? The call is binary_cross_entropy(input, target).",
+    ),
+    (
+        lambda: ours.kl_div(ints(4, 3), floats(4, 3)),
+        TypeError,
+        "kl_div: expected a floating input, got dtype int32. Are input and target "
+        "exchanged? The call is kl_div(input, target).",
+    ),
+    (
+        lambda: ours.linear_cross_entropy(floats(4, 5), ints(4), floats(3, 5)),
+        TypeError,
+        "linear_cross_entropy: expected a floating linear_weight, got dtype int32. Are "
+        "linear_weight and target exchanged? The call is "
+        "linear_cross_entropy(input, linear_weight, target).",
+    ),
+    # Axes elsewhere, or flattened.
+    (
+        lambda: ours.cross_entropy(floats(4, 3, 5), floats(4, 5, 3)),
+        ValueError,
+        "cross_entropy: expected class indices of shape (4, 5) or class probabilities "
+        "of shape (4, 3, 5) for an input of shape (4, 3, 5), got a target of shape "
+        "(4, 5, 3). If only the order of axes differs, jnp.moveaxis(target, 2, 1).",
+    ),
+    (
+        lambda: ours.nll_loss(floats(2, 3, 5), ints(10)),
+        ValueError,
+        "nll_loss: expected class indices of shape (2, 5) for an input of shape "
+        "(2, 3, 5), got a target of shape (10,). If only the axes differ, "
+        "target.reshape(2, 5).",
+    ),
+    (
+        lambda: ours.soft_margin_loss(floats(4, 3), ints(12)),
+        ValueError,
+        "soft_margin_loss: expected a target of the input's shape (4, 3), got (12,). "
+        "If only the axes differ, target.reshape(4, 3).",
+    ),
+    # What is no array and no number.
+    (
+        lambda: ours.cross_entropy(floats(2, 3), ["cat", "dog"]),
+        TypeError,
+        "cross_entropy: expected target to be an array of numbers, got a list that "
+        "holds 'cat'. Names of classes become class ids by "
+        "np.unique(target, return_inverse=True)[1].",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4), untyped({0: 1.0})),
+        TypeError,
+        "cross_entropy: expected weight to be an array of numbers, got a dict. Give "
+        "its values as an array, in the order of its keys.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), ints(4), label_smoothing=True),
+        TypeError,
+        "cross_entropy: expected label_smoothing to be a number, got True. Give the "
+        "number itself.",
+    ),
+    (
+        lambda: ours.nll_loss(floats(4, 3), ints(4), ignore_index=True),
+        TypeError,
+        "nll_loss: expected ignore_index to be an int, got True.",
+    ),
+    (
+        lambda: ours.cross_entropy(floats(4, 3), floats(4, 3), ignore_index=True),
+        TypeError,
+        "cross_entropy: expected ignore_index to be an int, got True.",
+    ),
+    (
+        lambda: ours.kl_div(floats(4), floats(4), log_target=untyped("yes")),
+        TypeError,
+        "kl_div: expected log_target to be True or False, got 'yes'.",
+    ),
+    (
+        lambda: ours.kl_div(floats(4), floats(4), size_average=untyped("yes")),
+        TypeError,
+        "kl_div: expected size_average to be True or False, got 'yes'.",
+    ),
+    (
+        lambda: ours.LinearCrossEntropyLoss(0, 3, key=KEY),
+        ValueError,
+        "LinearCrossEntropyLoss: expected in_features of at least 1, got 0.",
+    ),
+    (
+        lambda: ours.LinearCrossEntropyLoss(2, untyped(3.0), key=KEY),
+        TypeError,
+        "LinearCrossEntropyLoss: expected num_classes to be a Python integer of at "
+        "least 1, got 3.0.",
+    ),
+    (
+        lambda: ours.LinearCrossEntropyLoss(2, 3, out_features=untyped(4), key=KEY),
+        TypeError,
+        "LinearCrossEntropyLoss: expected out_features to be a tuple of ints, got 4.",
+    ),
+    (
+        lambda: ours.LinearCrossEntropyLoss(2, 3, key=untyped(0)),
+        TypeError,
+        "LinearCrossEntropyLoss: expected key to be a jax.random.key, got 0.",
+    ),
+    (
+        lambda: ours.LinearCrossEntropyLoss(2, 3, dtype="flat", key=KEY),
+        TypeError,
+        "LinearCrossEntropyLoss: expected dtype to be a dtype, jnp.float32 say, got "
+        "'flat'.",
+    ),
 ]
 
 
@@ -673,6 +790,23 @@ def test_refusals(monkeypatch, call, kind, text):
             run(call)
         assert type(error.value) is kind
         assert str(error.value) == text
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "linear_cross_entropy"])
+def test_no_smoothing(name):
+    """None is 0, and NumPy's integers are integers."""
+    x, y = facades.wave(4, 3), jnp.array([0, 2, -1, 1])
+    arrays = (x, y) if name == "cross_entropy" else (x, np.eye(3), y)
+    loss = functools.partial(getattr(ours, name), *arrays, ignore_index=-1)
+    assert loss(label_smoothing=None) == loss(label_smoothing=0.0)
+    assert loss(ignore_index=np.int64(-1)) == loss()
+
+
+def test_a_loss_with_an_integer_of_numpy():
+    """It is an option like any other, not a leaf."""
+    loss = ours.CrossEntropyLoss(ignore_index=np.int64(-1), label_smoothing=None)
+    assert loss == ours.CrossEntropyLoss(ignore_index=-1, label_smoothing=None)
+    assert not jax.tree.leaves(loss)
 
 
 # Documentation ------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The public functions of the fused head."""
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 from jax import Array
 from jaxtyping import Float
@@ -18,14 +18,14 @@ def linear_softmax_cross_entropy(
     labels: ArrayLike,
     *,
     bias: ArrayLike | None = None,
-    vocab_axis: int = -1,
+    vocab_axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    z_loss: ArrayLike = 0.0,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     reduction: Reduction = "none",
@@ -117,7 +117,7 @@ def linear_softmax_log_prob(
     labels: ArrayLike,
     *,
     bias: ArrayLike | None = None,
-    vocab_axis: int = -1,
+    vocab_axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
@@ -171,7 +171,7 @@ def linear_softmax_entropy(
     kernel: ArrayLike,
     *,
     bias: ArrayLike | None = None,
-    vocab_axis: int = -1,
+    vocab_axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     logit_soft_cap: ArrayLike | None = None,
@@ -224,7 +224,7 @@ def linear_softmax_statistics(
     labels: ArrayLike | None = None,
     *,
     bias: ArrayLike | None = None,
-    vocab_axis: int = -1,
+    vocab_axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,

@@ -1,7 +1,7 @@
 """Which layout suits a problem, and in which blocks."""
 
 import math
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from .layout import Layout
 
 
 Implementation: TypeAlias = Literal["tiled", "streamed", "materialized"]
-BlockSizes: TypeAlias = tuple[int | None, int | None]
+BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
@@ -66,9 +66,13 @@ def _sizes(
 
 
 def head_axis(
-    function: str, hidden: _checks.Shaped, kernel: _checks.Shaped, vocab_axis: int
+    function: str,
+    hidden: _checks.Shaped,
+    kernel: _checks.Shaped,
+    vocab_axis: SupportsIndex,
 ) -> int:
     """The kernel's class axis counted from the front; an error if shapes do not fit."""
+    vocab_axis = _checks.integer(function, "vocab_axis", vocab_axis)
     if not hidden.ndim:
         _checks.fail(
             function, "expected hidden of shape (..., features), got a scalar."
@@ -172,12 +176,7 @@ def chosen(
     platform: str | None = None,
 ) -> Layout:
     """The layout: what is asked for, and for the rest what suits."""
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        _checks.fail(
-            function,
-            f"expected implementation to be one of {IMPLEMENTATIONS} or None, got "
-            f"{implementation!r}.",
-        )
+    _checks.one_of(function, "implementation", implementation, IMPLEMENTATIONS)
     if implementation == "tiled" and not scalar:
         _checks.fail(
             function,
@@ -189,16 +188,7 @@ def chosen(
         implementation = _choice(
             s, scalar=scalar, droppable=droppable, split=split, budget=budget
         )
-    wanted = block_sizes or (None, None)
-    if len(wanted) != 2 or any(
-        n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1)
-        for n in wanted
-    ):
-        _checks.fail(
-            function,
-            "expected block_sizes to be a pair (rows, classes) of positive ints, None "
-            f"where any will do, got {block_sizes!r}.",
-        )
+    wanted = _checks.block_sizes(function, block_sizes)
     default = _blocks(implementation, s, droppable)
     limits = max(rows, 1), max(classes, 1)
     tile, block = (
@@ -212,7 +202,7 @@ def linear_softmax_plan(
     hidden: ArrayLike | jax.ShapeDtypeStruct,
     kernel: ArrayLike | jax.ShapeDtypeStruct,
     *,
-    vocab_axis: int = -1,
+    vocab_axis: SupportsIndex = -1,
     reduction: Reduction = "none",
     return_statistics: bool = False,
     block_sizes: BlockSizes | None = None,
@@ -273,9 +263,13 @@ def linear_softmax_plan(
     """
     name = "linear_softmax_plan"
     h, k = (
-        x if isinstance(x, jax.ShapeDtypeStruct) else _checks.array(x)
-        for x in (hidden, kernel)
+        x if isinstance(x, jax.ShapeDtypeStruct) else _checks.as_array(name, n, x)
+        for n, x in (("hidden", hidden), ("kernel", kernel))
     )
+    _checks.reduction(name, reduction, None)
+    return_statistics = _checks.flag(name, "return_statistics", return_statistics)
+    _checks.one_of(name, "platform", platform, ("cpu", "gpu", "tpu"))
+    _checks.python_number(name, "budget", budget, low=0)
     axis = head_axis(name, h, k, vocab_axis)
     layout = chosen(
         name,

@@ -43,10 +43,13 @@ def head_of(
     kernel: ArrayLike,
     bias: ArrayLike | None,
     vocab_axis: int,
+    labels: ArrayLike | None,
 ) -> tuple[Head, int]:
     """The operands, checked, and the kernel's class axis counted from the front."""
-    h = _checks.floating(function, "hidden", hidden)
-    k = _checks.floating(function, "kernel", kernel)
+    floating = functools.partial(
+        _checks.floating, function, beside=labels, order="hidden, kernel, labels"
+    )
+    h, k = floating("hidden", hidden), floating("kernel", kernel)
     axis = head_axis(function, h, k, vocab_axis)
     b = None
     if bias is not None:
@@ -69,7 +72,7 @@ def checked(
     **options: Any,
 ) -> tuple[Plan, Layout, Head, Arrays]:
     """Every argument, checked."""
-    head, axis = head_of(function, hidden, kernel, bias, vocab_axis)
+    head, axis = head_of(function, hidden, kernel, bias, vocab_axis, labels)
     rows = head.hidden.shape[:-1]
     dtype = logits_dtype(head)
     logits = jax.ShapeDtypeStruct((*rows, head.kernel.shape[axis]), dtype)

@@ -12,7 +12,7 @@ from .._arrays import masked, vary, varying, varying_of
 from .._checks import compute_dtype
 from .._labels import Wanted, report_bad_labels
 from .._softmax.problem import Arrays, Plan, losses_in_memory
-from .._statistics import NO_CLASS, Form, is_label, moving
+from .._statistics import NO_CLASS, Form, is_label, moving, soft_capped
 from .._tiles import along, live_first, over_tiles, zeros_of
 from .layout import (
     Layout,
@@ -276,7 +276,7 @@ def _local_slopes(
     def step(carry: Any, part: TileRows) -> Any:
         z = logits_of(_problem(part, shared)[0], axis)
         if cap is not None:
-            z = cap * jnp.tanh(z / cap)
+            z = soft_capped(z, cap)
 
         def of_logits(z: Array, some_rows: Any, some_shared: Any) -> Any:
             _, a = _problem(part._replace(**some_rows), shared._replace(**some_shared))

@@ -50,6 +50,19 @@ def _sum_of_terms(plan: _Sum, arrays: tuple[Array, ...], where: Array | None) ->
     return jnp.sum(masked(terms, where), plan.axes)
 
 
+def _targets(function: str, name: str, x: ArrayLike) -> Array:
+    """Integers may be probabilities, of one-hot targets, but no logarithms of these."""
+    x = _checks.as_array(function, name, x)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        if name == "targets":
+            return x
+        raise TypeError(
+            f"{function}: expected floating {name}, got dtype {x.dtype}. For targets "
+            "that are no logarithms, one-hot say, call kl_divergence."
+        )
+    return _checks.floating(function, name, x)
+
+
 def _divergence(
     function: str,
     term: Callable[..., Array],
@@ -58,14 +71,16 @@ def _divergence(
     **named: ArrayLike,
 ) -> Array:
     (name, first), *rest = named.items()
-    x = _checks.floating(function, name, first)
-    arrays = (x, *(_checks.floating(function, n, other) for n, other in rest))
+    last, order = [*named.values()][-1], ", ".join(named)
+    x = _checks.floating(function, name, first, beside=last, order=order)
+    arrays = (x, *(_targets(function, n, other) for n, other in rest))
     for other_name, other in zip(named, arrays, strict=True):
         if other.shape != x.shape:
+            hint = _checks.rearranged(other_name, other.shape, x.shape)
             _checks.fail(
                 function,
                 f"expected {other_name} of the shape of {name}, {x.shape}, "
-                f"got {other.shape}. Neither broadcasts.",
+                f"got {other.shape}. {hint or 'Neither broadcasts.'}",
             )
     front = _checks.class_axis(function, name, x, axis)
     axes = front if isinstance(front, tuple) else (front,)
@@ -134,7 +149,7 @@ def kl_divergence(
 
     Args:
       log_predictions: log q, floating, shape (..., classes, ...).
-      targets: t, probabilities of the same shape.
+      targets: t, probabilities of the same shape, floating or integer (one-hot).
       axis, where: as in `entropy`.
 
     Returns:
@@ -146,7 +161,8 @@ def kl_divergence(
       one.
 
     Raises:
-      TypeError: an input is not floating, or where is.
+      TypeError: log_predictions are not floating, targets are boolean, or where is
+        floating.
       ValueError: shapes differ.
 
     Example:
@@ -228,7 +244,7 @@ def generalized_kl_divergence(
 
     Args:
       log_predictions: log q, floating, shape (..., classes, ...).
-      targets: t ≥ 0, of the same shape.
+      targets: t ≥ 0, of the same shape, floating or integer.
       axis, where: as in `entropy`.
 
     Returns:
@@ -238,7 +254,7 @@ def generalized_kl_divergence(
       As in `kl_divergence`.
 
     Raises:
-      TypeError: an input is not floating, or where is.
+      As `kl_divergence`.
       ValueError: shapes differ.
 
     Example:

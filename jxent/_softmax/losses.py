@@ -22,8 +22,8 @@ def softmax_cross_entropy(
     class_weights: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    z_loss: ArrayLike = 0.0,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     reduction: Reduction = "none",
@@ -49,16 +49,19 @@ def softmax_cross_entropy(
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
-        allowed). A weight of exactly 0 drops the row.
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       class_weights: (classes,), w above.
       class_mask: boolean (classes,). False marks classes that do not exist, such as the
         padding of a vocabulary.
       ignore_index: the class id that marks a dropped row.
       label_smoothing: ε, between 0 and 1, spread over all classes, the label's
-        included, that exist and are not masked.
+        included, that exist and are not masked. None for no smoothing.
       z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
-      logit_soft_cap: c replaces z by c · tanh(z/c), before anything else.
-      temperature: divides the logits after the soft cap; a scalar or one a row.
+        None for no z-loss.
+      logit_soft_cap: c replaces z by c · tanh(z/c), before anything else. None and an
+        infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
         that multiplies a row: where, weights, and the label's class weight
         (Σ_c q_c w_c for a distribution).
@@ -96,7 +99,8 @@ def softmax_cross_entropy(
       `shard_map(check_vma=False)` is wrong by JAX itself: leave check_vma on.
 
     Raises:
-      TypeError: logits are not floating, ids not integers, or a mask is floating.
+      TypeError: logits are not floating, ids not integers, a mask is floating, or a
+        bool stands for a number.
       ValueError: shapes do not fit, a Python number is out of range, or an axis name is
         unknown.
 
@@ -141,8 +145,8 @@ def softmax_focal_loss(
     class_weights: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    z_loss: ArrayLike = 0.0,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     reduction: Reduction = "none",
@@ -189,7 +193,7 @@ def softmax_focal_loss(
     See also:
       `sigmoid_focal_loss`, `softmax_cross_entropy`.
     """
-    _checks.number("softmax_focal_loss", "gamma", gamma, low=0)
+    _checks.in_range("softmax_focal_loss", "gamma", gamma, low=0)
     return loss_of("softmax_focal_loss", focal, {"gamma": gamma}, locals())
 
 
@@ -204,8 +208,8 @@ def poly_loss_cross_entropy(
     class_weights: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-    z_loss: ArrayLike = 0.0,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     reduction: Reduction = "none",

@@ -1,6 +1,7 @@
 """From the arguments of the softmax family to a loss: what every member shares."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,21 +66,28 @@ def check(
     ids_only: bool = False,
     labels_optional: bool = False,
     name: str = "logits",
-    seen: tuple[Array, ...] = (),
+    seen: tuple[Array, ...] | None = None,
     **plan: Any,
 ) -> tuple[Plan, Arrays]:
     """Every argument of the softmax family, checked and shaped.
 
-    `logits` may be their shape and dtype alone; `seen` are the arrays whose mesh counts
-    then.
+    Of a fused head `logits` are their shape and dtype alone, and `seen` the arrays
+    whose mesh counts.
     """
-    if isinstance(logits, jax.ShapeDtypeStruct):
-        x: Any = logits
-    else:
-        x = _checks.floating(function, name, logits)
+    x: Any = logits
+    fused = seen is not None
+    if seen is None:
+        order = f"{name}, labels"
+        x = _checks.floating(function, name, logits, beside=labels, order=order)
         seen = (x,)
-    front = _checks.class_axis(function, name, x, axis)
-    y = None if labels is None else _checks.array(labels)
+    for setting in ("return_statistics", "entropy", "argmax"):
+        if setting in plan:
+            plan[setting] = _checks.flag(function, setting, plan[setting])
+    weighted = plan.get("formula", cross_entropy) is not None
+    front = _checks.class_axis(function, name, x, axis, weighted=weighted)
+    y = None
+    if labels is not None:
+        y = _checks.label_array(function, "labels", labels)
     if y is None and not labels_optional:
         raise TypeError(f"{function}: expected labels, got None.")
     class_names = _checks.bound_axis_names(
@@ -91,7 +99,7 @@ def check(
     if not class_names:
         _checks.several_classes(function, name, x, front)
     ids = y is not None and _checks.are_class_ids(
-        function, name, x, y, front, ids_only=ids_only
+        function, name, x, y, front, ids_only=ids_only, axis_is_free=not fused
     )
     if isinstance(front, tuple):
         if y is not None and not ids:
@@ -106,30 +114,24 @@ def check(
     dtype = _checks.compute_dtype(x)
     row_where, class_where = _checks.row_or_class_mask(function, where, x.shape, front)
 
-    def floats(value: ArrayLike) -> Array:
-        return _checks.array(value).astype(dtype)
-
     if class_mask is not None:
         class_mask = _checks.boolean(function, "class_mask", class_mask)
         class_mask = _checks.per_class(function, "class_mask", class_mask, classes)
     if class_weights is not None:
-        class_weights = floats(class_weights)
+        class_weights = _checks.real(
+            function, "class_weights", class_weights, dtype, booleans=True
+        )
         class_weights = _checks.per_class(
             function, "class_weights", class_weights, classes
         )
     if weights is not None:
-        weights = floats(weights)
+        weights = _checks.real(function, "weights", weights, dtype, booleans=True)
         weights = _checks.per_row(function, "weights", weights, rows)
     if temperature is not None:
-        _checks.number(function, "temperature", temperature, above=0)
-        temperature = floats(temperature)
+        _checks.in_range(function, "temperature", temperature, above=0)
+        temperature = _checks.real(function, "temperature", temperature, dtype)
         temperature = _checks.per_row(function, "temperature", temperature, rows)
-    if logit_soft_cap is not None:
-        _checks.number(function, "logit_soft_cap", logit_soft_cap, above=0)
-        logit_soft_cap = floats(logit_soft_cap)
-        _checks.scalar(function, "logit_soft_cap", logit_soft_cap)
-    _checks.number(function, "label_smoothing", label_smoothing, low=0, high=1)
-    _checks.number(function, "z_loss", z_loss, low=0)
+    number_or_off = functools.partial(_checks.number_or_off, function, dtype=dtype)
     _checks.reduction(function, reduction, normalizer)
     ignore = None
     if y is not None:
@@ -144,10 +146,12 @@ def check(
             weights,
             class_weights,
             ignore,
-            _checks.off_or_scalar(function, "label_smoothing", label_smoothing, dtype),
+            number_or_off("label_smoothing", label_smoothing, off=0, low=0, high=1),
         ),
-        z_loss=_checks.off_or_scalar(function, "z_loss", z_loss, dtype),
-        logit_soft_cap=logit_soft_cap,
+        z_loss=number_or_off("z_loss", z_loss, off=0, low=0),
+        logit_soft_cap=number_or_off(
+            "logit_soft_cap", logit_soft_cap, off=math.inf, above=0
+        ),
         temperature=temperature,
         normalizer=_checks.normalizer(function, normalizer, dtype),
     )
@@ -332,7 +336,7 @@ def loss_of(
     assert arrays.logits is not None
     dtype = _checks.compute_dtype(arrays.logits)
     values = tuple(
-        _checks.scalar(function, name, _checks.array(value).astype(dtype))
+        _checks.number(function, name, value, dtype)
         for name, value in parameters.items()
     )
     return loss_in_memory(plan, arrays._replace(parameters=values))

@@ -8,6 +8,7 @@ from .inputs import (
     Inputs as Inputs,
     is_label as is_label,
     local_labels as local_labels,
+    soft_capped as soft_capped,
 )
 from .monoid import (
     SoftmaxStatistics as SoftmaxStatistics,

@@ -1,12 +1,14 @@
 """What row statistics are functions of: logits, labels, weights and masks."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
-from .._arrays import along_classes, masked, rows_to_classes, spread
+from .._arrays import along_classes, masked, moves, rows_to_classes, spread
 from .._checks import compute_dtype
 
 
@@ -48,18 +50,46 @@ def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
     if inputs.mask is not None:  # here for the slopes of what follows
         z = masked(z, inputs.mask)
     if inputs.logit_soft_cap is not None:
-        z = inputs.logit_soft_cap * jnp.tanh(z / inputs.logit_soft_cap)
+        z = soft_capped(z, inputs.logit_soft_cap)
     if inputs.temperature is not None:
         # An infinite logit stays what it is, whatever the temperature: its own slope
-        # in the temperature would be infinite and turn 0 · ∞ into NaN.
+        # in the temperature would be infinite and turn 0 · ∞ into NaN, as would its
+        # quotient by an infinite temperature.
         temperature = rows_to_classes(inputs.temperature, form.axis)
         finite = jnp.isfinite(z)
-        z = jnp.where(
-            finite, masked(z, finite) / temperature, z / lax.stop_gradient(temperature)
-        )
+        sign = jnp.sign(lax.stop_gradient(temperature))
+        z = jnp.where(finite, masked(z, finite) / temperature, z * sign)
     if inputs.mask is not None:
         z = masked(z, inputs.mask, -jnp.inf)
     return z
+
+
+# With t = tanh(z/c), the derivatives of c t are 1 − t² in z and t − (1 − t²) z/c in c.
+# Those at c = ∞, where z/c = 0 and t = 0, are the ones of z: 1 and 0. Written so, they
+# need neither z itself beside z/c, nor a choice between the two forms of the value.
+@jax.custom_jvp
+def soft_capped(z: Float[Array, "..."], cap: Float[Array, ""]) -> Float[Array, "..."]:
+    """c tanh(z/c), which for c = ∞ is z."""
+    return lax.select(jnp.isinf(cap), z, cap * lax.tanh(_ratio(z, cap)))
+
+
+@functools.partial(soft_capped.defjvp, symbolic_zeros=True)
+def _soft_capped_jvp(primals: Any, tangents: Any) -> Any:
+    (z, cap), (dz, dcap) = primals, tangents
+    ratio = _ratio(z, cap)
+    t = lax.tanh(ratio)
+    slope = 1 - t * t
+    terms = [slope * dz] if moves(dz) else []
+    if moves(dcap):
+        terms.append((t - slope * ratio) * dcap)
+    return soft_capped(z, cap), sum(terms[1:], terms[0])
+
+
+def _ratio(z: Array, cap: Array) -> Array:
+    """z/c, which is finite: where tanh is ±1 to the last bit, ±32 is as good."""
+    large = jnp.asarray(jnp.finfo(z.dtype).max / 2**20, z.dtype)  # for c = ∞
+    bound = lax.stop_gradient(lax.min(32 * lax.abs(cap), large))
+    return lax.clamp(-bound, z, bound) / cap
 
 
 def mass_weights(form: Form, inputs: Inputs) -> Array:

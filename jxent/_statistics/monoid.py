@@ -43,11 +43,22 @@ class Totals(NamedTuple):
     finite: Array | None = None
 
 
-class SoftmaxStatistics(NamedTuple):
+class _SoftmaxFields(NamedTuple):
+    shift: Array
+    log_sum: Array
+    label_logit: Array | None = None
+    label_mass: Array | None = None
+    weighted_logit: Array | None = None
+    expected_logit: Array | None = None
+    argmax: Array | None = None
+
+
+class SoftmaxStatistics(_SoftmaxFields):
     """Row statistics of logits, in nats, relative to the row maximum `shift`.
 
     Every field is differentiable; `shift` counts as a constant, and what it takes from
-    the slope of `lse` the other fields have. None where not asked for.
+    the slope of `lse` the other fields have. Those that were not asked for are None,
+    but for argmax and the properties, which raise a ValueError then.
 
     Attributes:
       shift: max_c z_c.
@@ -59,13 +70,7 @@ class SoftmaxStatistics(NamedTuple):
       argmax: the class of the largest logit, the first of equals.
     """
 
-    shift: Array
-    log_sum: Array
-    label_logit: Array | None = None
-    label_mass: Array | None = None
-    weighted_logit: Array | None = None
-    expected_logit: Array | None = None
-    argmax: Array | None = None
+    __slots__ = ()
 
     @property
     def lse(self) -> Array:
@@ -87,6 +92,14 @@ class SoftmaxStatistics(NamedTuple):
         if self.expected_logit is None:
             raise ValueError("entropy: these statistics were taken with entropy=False.")
         return self.log_sum - self.expected_logit
+
+    @property
+    def argmax(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The class of the largest logit, the first of equals."""
+        argmax = self[_SoftmaxFields._fields.index("argmax")]
+        if argmax is None:
+            raise ValueError("argmax: these statistics were taken with argmax=False.")
+        return argmax
 
 
 def _rescale(t: Totals, maximum: Array) -> Totals:

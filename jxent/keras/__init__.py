@@ -3,7 +3,8 @@
 The functions and classes of `keras.losses`: the same names, the same arguments in the
 same order with the same defaults, the same numbers. Each docstring lists under
 *Differences* where Keras's number is a plain defect, and this one is right. Bad input
-is a ValueError or a TypeError, at trace time.
+is a ValueError or a TypeError, at trace time. An integer y_pred beside a floating
+y_true, which Keras takes, is a UserWarning: the two may have been exchanged.
 
     loss_fn = jxent.keras.SparseCategoricalCrossentropy(from_logits=True)
     loss = loss_fn(y_true, y_pred, sample_weight)
@@ -24,6 +25,9 @@ A loss is immutable, hashable, and a pytree without leaves: usable inside jit, a
 static argument, as a field of a dataclass or of a Flax module.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from .._checks import no_attribute as _no_attribute
 from ._binary import (
     binary_crossentropy as binary_crossentropy,
     binary_focal_crossentropy as binary_focal_crossentropy,
@@ -66,3 +70,9 @@ __all__ = [
     "kl_divergence",
     "sparse_categorical_crossentropy",
 ]
+
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> None:
+        raise _no_attribute(__name__, name, __all__)

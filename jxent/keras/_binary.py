@@ -1,5 +1,7 @@
 """Losses of yes/no labels: Keras's arguments, mapped onto jxent's losses."""
 
+from typing import SupportsIndex
+
 from jax import Array
 from jaxtyping import Float
 
@@ -14,7 +16,6 @@ from ._conventions import (
     log,
     log_1_minus,
     mean,
-    scalar,
     share_of,
     towards_half,
 )
@@ -24,8 +25,8 @@ def binary_crossentropy(
     y_true: ArrayLike,
     y_pred: ArrayLike,
     from_logits: bool = False,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
+    label_smoothing: ArrayLike | None = 0.0,
+    axis: SupportsIndex = -1,
 ) -> Float[Array, "..."]:
     """`keras.losses.binary_crossentropy`: the mean over an axis.
 
@@ -35,7 +36,8 @@ def binary_crossentropy(
       y_true: y, of y_pred's shape, any dtype.
       y_pred: p, or with from_logits the logits of p, any shape.
       from_logits: whether y_pred holds logits. Prefer them.
-      label_smoothing: ε moves y towards ½, y (1 − ε) + ε/2.
+      label_smoothing: ε moves y towards ½, y (1 − ε) + ε/2. None for no
+        smoothing.
       axis: the axis of the mean.
 
     Returns:
@@ -60,11 +62,12 @@ def binary_crossentropy(
       `jxent.sigmoid_binary_cross_entropy`, `jxent.binary_cross_entropy`.
     """
     name = "binary_crossentropy"
-    x = _checks.floating(y_pred)
-    y = _core_checks.array(y_true)
+    x = _checks.floating(name, y_pred, y_true)
+    y = _checks.labels(name, y_true)
     axis = _checks.axis(name, x, axis)
     _checks.same_shape(name, y, x)
     smoothing = share_of(name, label_smoothing, x)
+    from_logits = _core_checks.flag(name, "from_logits", from_logits)
     return _binary_crossentropy(y, x, smoothing, from_logits=from_logits, axis=axis)
 
 
@@ -86,11 +89,11 @@ def binary_focal_crossentropy(
     y_true: ArrayLike,
     y_pred: ArrayLike,
     apply_class_balancing: bool = False,
-    alpha: ArrayLike = 0.25,
+    alpha: ArrayLike | None = 0.25,
     gamma: ArrayLike = 2.0,
     from_logits: bool = False,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
+    label_smoothing: ArrayLike | None = 0.0,
+    axis: SupportsIndex = -1,
 ) -> Float[Array, "..."]:
     """`keras.losses.binary_focal_crossentropy`: the mean over an axis.
 
@@ -123,20 +126,21 @@ def binary_focal_crossentropy(
       `jxent.sigmoid_focal_loss`.
     """
     name = "binary_focal_crossentropy"
-    x = _checks.floating(y_pred)
-    y = _core_checks.array(y_true)
+    x = _checks.floating(name, y_pred, y_true)
+    y = _checks.labels(name, y_true)
     axis = _checks.axis(name, x, axis)
     _checks.same_shape(name, y, x)
-    _core_checks.number(name, "gamma", gamma, low=0)
-    _core_checks.number(name, "alpha", alpha, low=0, high=1)
     dtype = compute_dtype(x)
+    balance = _core_checks.flag(name, "apply_class_balancing", apply_class_balancing)
+    if balance or alpha is not None:
+        alpha = _core_checks.number(name, "alpha", alpha, dtype, low=0, high=1)
     return _binary_focal_crossentropy(
         y,
         x,
         share_of(name, label_smoothing, x),
-        scalar(name, "gamma", gamma, dtype),
-        scalar(name, "alpha", alpha, dtype) if apply_class_balancing else None,
-        from_logits=from_logits,
+        _core_checks.number(name, "gamma", gamma, dtype, low=0),
+        alpha if balance else None,
+        from_logits=_core_checks.flag(name, "from_logits", from_logits),
         axis=axis,
     )
 

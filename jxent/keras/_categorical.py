@@ -1,5 +1,7 @@
 """Losses of distributions over classes: Keras's arguments, mapped onto jxent's."""
 
+from typing import SupportsIndex
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -18,7 +20,6 @@ from ._conventions import (
     compiled,
     log,
     normalized,
-    scalar,
     share_of,
     smoothed,
 )
@@ -28,8 +29,8 @@ def categorical_crossentropy(
     y_true: ArrayLike,
     y_pred: ArrayLike,
     from_logits: bool = False,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
+    label_smoothing: ArrayLike | None = 0.0,
+    axis: SupportsIndex = -1,
 ) -> Float[Array, "..."]:
     """`keras.losses.categorical_crossentropy` of one-hot labels or distributions.
 
@@ -39,7 +40,8 @@ def categorical_crossentropy(
       y_true: y, of y_pred's shape, any dtype.
       y_pred: p, or with from_logits the logits of p, any shape.
       from_logits: whether y_pred holds logits. Prefer them.
-      label_smoothing: ε spreads a share of y evenly, y (1 − ε) + ε/C.
+      label_smoothing: ε spreads a share of y evenly, y (1 − ε) + ε/C. None for no
+        smoothing.
       axis: the class axis.
 
     Returns:
@@ -64,12 +66,13 @@ def categorical_crossentropy(
       `jxent.softmax_cross_entropy`, `jxent.categorical_cross_entropy`.
     """
     name = "categorical_crossentropy"
-    x = _checks.floating(y_pred)
-    y = _core_checks.array(y_true)
+    x = _checks.floating(name, y_pred, y_true)
+    y = _checks.labels(name, y_true)
     axis = _checks.axis(name, x, axis)
     _checks.same_shape(name, y, x)
     _checks.warn_of_one_class(name, x, axis)
     smoothing = share_of(name, label_smoothing, x)
+    from_logits = _core_checks.flag(name, "from_logits", from_logits)
     return _categorical_crossentropy(
         y, x, smoothing, from_logits=from_logits, axis=axis
     )
@@ -92,8 +95,8 @@ def categorical_focal_crossentropy(
     alpha: ArrayLike = 0.25,
     gamma: ArrayLike = 2.0,
     from_logits: bool = False,
-    label_smoothing: ArrayLike = 0.0,
-    axis: int = -1,
+    label_smoothing: ArrayLike | None = 0.0,
+    axis: SupportsIndex = -1,
 ) -> Float[Array, "..."]:
     """`keras.losses.categorical_focal_crossentropy`.
 
@@ -125,20 +128,19 @@ def categorical_focal_crossentropy(
       `jxent.softmax_focal_loss`.
     """
     name = "categorical_focal_crossentropy"
-    x = _checks.floating(y_pred)
-    y = _core_checks.array(y_true)
+    x = _checks.floating(name, y_pred, y_true)
+    y = _checks.labels(name, y_true)
     axis = _checks.axis(name, x, axis)
     _checks.same_shape(name, y, x)
     _checks.warn_of_one_class(name, x, axis)
-    _core_checks.number(name, "gamma", gamma, low=0)
     dtype = compute_dtype(x)
     return _categorical_focal_crossentropy(
         y,
         x,
         share_of(name, label_smoothing, x),
-        _checks.alpha(name, alpha, x.shape[axis]).astype(dtype),
-        scalar(name, "gamma", gamma, dtype),
-        from_logits=from_logits,
+        _checks.alpha(name, alpha, x.shape[axis], dtype),
+        _core_checks.number(name, "gamma", gamma, dtype, low=0),
+        from_logits=_core_checks.flag(name, "from_logits", from_logits),
         axis=axis,
     )
 
@@ -191,8 +193,8 @@ def kl_divergence(y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
       `jxent.kl_divergence`, for which 0 log 0 = 0 exactly.
     """
     name = "kl_divergence"
-    x = _checks.floating(y_pred)
-    y = _core_checks.array(y_true)
+    x = _checks.floating(name, y_pred, y_true)
+    y = _checks.labels(name, y_true)
     _checks.axis(name, x, -1)
     _checks.same_shape(name, y, x)
     return _kl_divergence_of(y, x)

@@ -21,21 +21,42 @@ REDUCTIONS = (
 
 
 def reduction(function: str, value: str | None) -> None:
-    if value not in REDUCTIONS:
+    if not isinstance(value, str | None) or value not in REDUCTIONS:
         raise ValueError(
-            f"{function}: expected reduction to be one of {REDUCTIONS}, got {value!r}."
+            f"{function}: expected reduction to be one of {REDUCTIONS}, "
+            f"got {_checks.shown(value)}."
         )
 
 
-def floating(x: ArrayLike) -> Array:
+def labels(function: str, y_true: ArrayLike) -> Array:
+    return _checks.label_array(function, "y_true", y_true)
+
+
+def floating(function: str, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
     """Keras casts its inputs: integers and booleans become float32."""
-    x = _checks.array(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+    x = _checks.as_array(function, "y_pred", y_pred)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    if not jnp.issubdtype(x.dtype, jnp.integer) and x.dtype != jnp.bool_:
+        raise TypeError(
+            f"{function}: expected a y_pred of real numbers, got dtype {x.dtype}."
+        )
+    if _checks.exchanged(x, y_true):
+        shape = _checks.array(y_true).shape
+        question = (
+            f"{function}: got {x.dtype} y_pred of shape {x.shape} beside floating "
+            f"y_true of shape {shape}. Are they exchanged? Keras's call is "
+            f"{function}(y_true, y_pred)."
+        )
+        if len(shape) > x.ndim and shape[-1] != 1:
+            raise ValueError(question)
+        warnings.warn(question, UserWarning, stacklevel=3)
+    return x.astype(jnp.float32)
 
 
 def class_ids(function: str, y_true: ArrayLike, y_pred: Array, axis: int) -> Array:
     """Integers of y_pred's shape without `axis`; Keras takes ids of any dtype."""
-    y = _checks.array(y_true)
+    y = labels(function, y_true)
     if not jnp.issubdtype(y.dtype, jnp.integer):
         y = y.astype(jnp.int32)
     if y.ndim == y_pred.ndim and y.shape[axis] == 1:
@@ -45,6 +66,8 @@ def class_ids(function: str, y_true: ArrayLike, y_pred: Array, axis: int) -> Arr
         hint = "Neither broadcasts."
         if y.shape == y_pred.shape:
             hint = "For one-hot labels or distributions call categorical_crossentropy."
+        else:
+            hint = _checks.rearranged("y_true", y.shape, rows) or hint
         raise ValueError(
             f"{function}: expected a y_true of class ids of shape {rows}, y_pred's "
             f"shape {y_pred.shape} without axis {axis}, got {y.shape}. {hint}"
@@ -56,16 +79,13 @@ def ignore_class(function: str, value: Any, ids: Array) -> int | None:
     """None where no id can be it."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(
-            f"{function}: expected ignore_class to be an int or None, got {value!r}."
-        )
+    value = _checks.integer(function, "ignore_class", value, alone="an int or None")
     info = jnp.iinfo(ids.dtype)
     return value if info.min <= value <= info.max else None
 
 
-def alpha(function: str, value: ArrayLike, classes: int) -> Array:
-    x = _checks.array(value)
+def alpha(function: str, value: ArrayLike, classes: int, dtype: jnp.dtype) -> Array:
+    x = _checks.real(function, "alpha", value, dtype)
     if x.shape not in ((), (classes,)):
         raise ValueError(
             f"{function}: expected alpha to be a number or of shape {(classes,)}, one "
@@ -76,8 +96,7 @@ def alpha(function: str, value: ArrayLike, classes: int) -> Array:
 
 def axis(function: str, x: Array, axis: Any) -> int:
     """`axis`, counted from the front."""
-    if isinstance(axis, bool) or not isinstance(axis, int):
-        raise TypeError(f"{function}: expected axis to be an int, got {axis!r}.")
+    axis = _checks.integer(function, "axis", axis)
     if x.ndim == 0:
         raise ValueError(
             f"{function}: expected a y_pred with at least one axis, got a scalar."
@@ -95,6 +114,8 @@ def same_shape(function: str, y_true: Array, y_pred: Array) -> None:
     hint = "Neither broadcasts."
     if y_true.ndim == y_pred.ndim - 1 and "categorical" in function:
         hint = "For class ids call sparse_categorical_crossentropy."
+    else:
+        hint = _checks.rearranged("y_true", y_true.shape, y_pred.shape) or hint
     raise ValueError(
         f"{function}: y_true and y_pred must have the same shape, got {y_true.shape} "
         f"and {y_pred.shape}. {hint}"
@@ -130,5 +151,7 @@ def sample_weight(function: str, weight: Array, losses: Array) -> Array:
 
 
 def noise(function: str, q: Any) -> None:
+    """Keras's class takes a number alone, its function a traced one too."""
+    _checks.number(function, "q", q, jnp.float32)
     if not 0 < q < 1:
         raise ValueError(f"{function}: expected q between 0 and 1, got {q!r}.")

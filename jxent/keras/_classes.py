@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ class _Loss:
         settled = {k: _hashable(v) for k, v in vars(self).items()}
         settled["name"] = self.name or type(self).name
         _checks.reduction(type(self).__name__, self.reduction)
+        if self.dtype is not None:
+            _core_checks.dtype(type(self).__name__, "dtype", self.dtype)
         vars(self).update(settled)
 
     def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
@@ -48,14 +50,18 @@ class _Loss:
         y_pred: ArrayLike,
         sample_weight: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
-        y, x = _same_rank(_core_checks.array(y_true), _checks.floating(y_pred))
+        name = type(self).__name__
+        x = _checks.floating(name, y_pred, y_true)
+        y, x = _same_rank(_checks.labels(name, y_true), x)
         losses = self.call(y, x)
         counted = self._counted(y, losses)
         weight = None
         if sample_weight is not None:
-            weight = _core_checks.array(sample_weight).astype(losses.dtype)
+            weight = _core_checks.real(
+                name, "sample_weight", sample_weight, losses.dtype, booleans=True
+            )
             losses, weight = _same_rank(losses, weight)
-            weight = _checks.sample_weight(type(self).__name__, weight, losses)
+            weight = _checks.sample_weight(name, weight, losses)
         if counted is not None:
             counted = counted.reshape(losses.shape)
         loss = _reduced(losses, counted, weight, self.reduction)
@@ -120,7 +126,7 @@ class BinaryCrossentropy(_Loss):
 
     from_logits: bool = False
     label_smoothing: Any = 0.0
-    axis: int = -1
+    axis: SupportsIndex = -1
     reduction: str | None = "sum_over_batch_size"
     name: str | None = "binary_crossentropy"
     dtype: Any = None
@@ -146,7 +152,7 @@ class BinaryFocalCrossentropy(_Loss):
     gamma: Any = 2.0
     from_logits: bool = False
     label_smoothing: Any = 0.0
-    axis: int = -1
+    axis: SupportsIndex = -1
     reduction: str | None = "sum_over_batch_size"
     name: str | None = "binary_focal_crossentropy"
     dtype: Any = None
@@ -177,7 +183,7 @@ class CategoricalCrossentropy(_Loss):
 
     from_logits: bool = False
     label_smoothing: Any = 0.0
-    axis: int = -1
+    axis: SupportsIndex = -1
     reduction: str | None = "sum_over_batch_size"
     name: str | None = "categorical_crossentropy"
     dtype: Any = None
@@ -203,7 +209,7 @@ class CategoricalFocalCrossentropy(_Loss):
     gamma: Any = 2.0
     from_logits: bool = False
     label_smoothing: Any = 0.0
-    axis: int = -1
+    axis: SupportsIndex = -1
     reduction: str | None = "sum_over_batch_size"
     name: str | None = "categorical_focal_crossentropy"
     dtype: Any = None
@@ -232,9 +238,9 @@ class SparseCategoricalCrossentropy(_Loss):
     """
 
     from_logits: bool = False
-    ignore_class: int | None = None
+    ignore_class: SupportsIndex | None = None
     reduction: str | None = "sum_over_batch_size"
-    axis: int = -1
+    axis: SupportsIndex = -1
     name: str | None = "sparse_categorical_crossentropy"
     dtype: Any = None
 
@@ -246,7 +252,10 @@ class SparseCategoricalCrossentropy(_Loss):
     def _counted(self, y_true: Array, losses: Array) -> Bool[Array, "..."] | None:
         if self.ignore_class is None:
             return None
-        return y_true.reshape(losses.shape).astype(jnp.int32) != self.ignore_class
+        ignored = _core_checks.integer(
+            type(self).__name__, "ignore_class", self.ignore_class
+        )
+        return y_true.reshape(losses.shape).astype(jnp.int32) != ignored
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,11 @@ def class_sum(losses: Array, factors: Array, axis: int) -> Array:
     return _reduction.reduce(losses, weights=factors, axis=axis, reduction="sum")
 
 
-def share_of(function: str, value: ArrayLike, x: Array) -> Array | None:
-    """None for a Python 0."""
-    name = "label_smoothing"
-    _core_checks.number(function, name, value, low=0, high=1)
-    return _core_checks.off_or_scalar(function, name, value, compute_dtype(x))
+def share_of(function: str, value: ArrayLike | None, x: Array) -> Array | None:
+    """None for None and a Python 0."""
+    return _core_checks.number_or_off(
+        function, "label_smoothing", value, compute_dtype(x), off=0, low=0, high=1
+    )
 
 
 def smoothed(y: Array, smoothing: Array | None, axis: int) -> Array:
@@ -61,10 +61,6 @@ def smoothed(y: Array, smoothing: Array | None, axis: int) -> Array:
 def towards_half(y: Array, smoothing: Array | None) -> Array:
     """Smoothing over two classes, yes and no."""
     return smoothed(jnp.stack([y, 1 - y]), smoothing, 0)[0]
-
-
-def scalar(function: str, name: str, value: ArrayLike, dtype: jnp.dtype) -> Array:
-    return _core_checks.scalar(function, name, _core_checks.array(value).astype(dtype))
 
 
 # Each function checks its arguments, and hands them to one compiled call.

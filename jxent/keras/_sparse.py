@@ -1,6 +1,7 @@
 """Losses of class ids: Keras's arguments, mapped onto jxent's losses."""
 
 import functools
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +15,15 @@ from .._labels.at_label import at_label
 from .._probabilities.generalized import generalized
 from .._softmax import softmax_cross_entropy
 from . import _checks
-from ._conventions import at_least_two, log, normalized, scalar
+from ._conventions import at_least_two, log, normalized
 
 
 def sparse_categorical_crossentropy(
     y_true: ArrayLike,
     y_pred: ArrayLike,
     from_logits: bool = False,
-    ignore_class: int | None = None,
-    axis: int = -1,
+    ignore_class: SupportsIndex | None = None,
+    axis: SupportsIndex = -1,
 ) -> Float[Array, "..."]:
     """`keras.losses.sparse_categorical_crossentropy` of class ids.
 
@@ -59,10 +60,11 @@ def sparse_categorical_crossentropy(
       `jxent.softmax_cross_entropy`.
     """
     name = "sparse_categorical_crossentropy"
-    x = _checks.floating(y_pred)
+    x = _checks.floating(name, y_pred, y_true)
     axis = _checks.axis(name, x, axis)
     y = _checks.class_ids(name, y_true, x, axis)
     ignored = _checks.ignore_class(name, ignore_class, y)
+    from_logits = _core_checks.flag(name, "from_logits", from_logits)
     return _sparse_categorical_crossentropy(
         y, x, from_logits=from_logits, ignore_class=ignored, axis=axis
     )
@@ -119,11 +121,11 @@ def categorical_generalized_cross_entropy(
       `sparse_categorical_crossentropy`.
     """
     name = "categorical_generalized_cross_entropy"
-    x = _checks.floating(y_pred)
+    x = _checks.floating(name, y_pred, y_true)
     axis = _checks.axis(name, x, -1)
     y = _checks.class_ids(name, y_true, x, axis)
-    _core_checks.number(name, "q", q, above=0)
-    return _generalized(y, x, scalar(name, "q", q, compute_dtype(x)))
+    q = _core_checks.number(name, "q", q, compute_dtype(x), above=0)
+    return _generalized(y, x, q)
 
 
 @jax.jit

@@ -12,6 +12,9 @@ A loss is immutable. Without array weights it is hashable and a pytree without l
 usable inside jit, as a static argument, as a field of a dataclass or of a Flax module.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from .._checks import no_attribute as _no_attribute
 from ._binary import (
     binary_cross_entropy as binary_cross_entropy,
     binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
@@ -56,3 +59,9 @@ __all__ = [
     "nll_loss",
     "soft_margin_loss",
 ]
+
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> None:
+        raise _no_attribute(__name__, name, __all__)

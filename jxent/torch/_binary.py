@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from .. import _reduction, _sigmoid
 from .._arrays import masked
-from .._checks import ArrayLike, array, compute_dtype
+from .._checks import ArrayLike, compute_dtype
 from .._probabilities.floored_log import floored_log, floored_log_1_minus
 from . import _checks
 from ._reduce import over_elements
@@ -57,8 +57,8 @@ def binary_cross_entropy(
     """
     name = "binary_cross_entropy"
     reduction = _checks.reduction(name, reduction, size_average, reduce)
-    p = _checks.floating(name, "input", input)
-    y = array(target)
+    p = _checks.floating(name, "input", input, beside=target)
+    y = _checks.target(name, target)
     _checks.same_shape(name, p, y)
     weight = _checks.from_the_right(name, "weight", weight, y.shape, compute_dtype(p))
     return _binary_cross_entropy(p, y, weight, reduction=reduction)
@@ -117,8 +117,8 @@ def binary_cross_entropy_with_logits(
     """
     name = "binary_cross_entropy_with_logits"
     reduction = _checks.reduction(name, reduction, size_average, reduce)
-    x = _checks.floating(name, "input", input)
-    y = array(target)
+    x = _checks.floating(name, "input", input, beside=target)
+    y = _checks.target(name, target)
     _checks.same_shape(name, x, y)
     dtype = compute_dtype(x)
     return _binary_cross_entropy_with_logits(
@@ -181,8 +181,8 @@ def soft_margin_loss(
     """
     name = "soft_margin_loss"
     reduction = _checks.reduction(name, reduction, size_average, reduce)
-    x = _checks.floating(name, "input", input)
-    y = array(target)
+    x = _checks.floating(name, "input", input, beside=target)
+    y = _checks.target(name, target)
     _checks.same_shape(name, x, y)
     return _soft_margin_loss(x, y, reduction=reduction)
 
@@ -234,8 +234,8 @@ def multilabel_soft_margin_loss(
     """
     name = "multilabel_soft_margin_loss"
     reduction = _checks.reduction(name, reduction, size_average, reduce)
-    x = _checks.floating(name, "input", input)
-    y = array(target)
+    x = _checks.floating(name, "input", input, beside=target)
+    y = _checks.target(name, target)
     _checks.with_classes(name, x)
     _checks.same_shape(name, x, y)
     weight = _checks.from_the_right(name, "weight", weight, y.shape, compute_dtype(x))

@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
@@ -19,30 +20,52 @@ def reduction(
 ) -> str:
     """`reduction`, or what PyTorch's two older arguments for it ask for."""
     if size_average is not None or reduce is not None:
+        older = {"size_average": size_average, "reduce": reduce}
+        average, reduces = (
+            True if x is None else _checks.flag(function, name, x)
+            for name, x in older.items()
+        )
         value = "none"
-        if reduce is not False:
-            value = "sum" if size_average is False else "mean"
+        if reduces:
+            value = "mean" if average else "sum"
         warnings.warn(
             f"{function}: size_average and reduce are deprecated in PyTorch. "
             f"Write reduction={value!r}.",
             DeprecationWarning,
             stacklevel=4,
         )
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(
-            f"{function}: expected reduction to be one of {allowed}, got {value!r}."
+            f"{function}: expected reduction to be one of {allowed}, "
+            f"got {_checks.shown(value)}."
         )
     return value
 
 
-def floating(function: str, name: str, x: ArrayLike) -> Array:
-    x = _checks.array(x)
+def floating(
+    function: str,
+    name: str,
+    x: ArrayLike,
+    *,
+    beside: ArrayLike | None = None,
+    order: str = "input, target",
+) -> Array:
+    """`x`, of a floating dtype; `beside` is the target, the last of `order`."""
+    x = _checks.as_array(function, name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
+        remedy = f"Cast it, {name}.astype(jnp.float32)."
+        if _checks.exchanged(x, beside):
+            remedy = (
+                f"Are {name} and target exchanged? The call is {function}({order})."
+            )
         raise TypeError(
-            f"{function}: expected a floating {name}, got dtype {x.dtype}. "
-            f"Cast it, {name}.astype(jnp.float32)."
+            f"{function}: expected a floating {name}, got dtype {x.dtype}. {remedy}"
         )
     return x
+
+
+def target(function: str, x: ArrayLike) -> Array:
+    return _checks.label_array(function, "target", x)
 
 
 def same_shape(function: str, x: Array, target: Array) -> None:
@@ -53,6 +76,8 @@ def same_shape(function: str, x: Array, target: Array) -> None:
         hint = "Drop the target's last axis, target.squeeze(-1)."
     elif x.shape == (*target.shape, 1):
         hint = "Drop the input's last axis, input.squeeze(-1)."
+    else:
+        hint = _checks.rearranged("target", target.shape, x.shape) or hint
     raise ValueError(
         f"{function}: expected a target of the input's shape {x.shape}, "
         f"got {target.shape}. {hint}"
@@ -102,6 +127,11 @@ def class_indices(
                 "Classes belong on axis 1; if yours are last, "
                 "jnp.moveaxis(input, -1, 1)."
             )
+        else:
+            probable = _checks.rearranged("target", target.shape, rows)
+            if or_probabilities and not probable:
+                probable = _checks.rearranged("target", target.shape, x.shape, axis)
+            hint = probable or hint
         raise ValueError(
             f"{function}: expected {wanted} for {of} of shape {x.shape}, "
             f"got a target of shape {target.shape}. {hint}"
@@ -125,15 +155,17 @@ def floating_target(function: str, target: Array) -> None:
 
 def ignore_index(function: str, value: Any, target: Array) -> int | None:
     """None where no target can be it."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{function}: expected ignore_index to be an int, got {value}.")
+    value = _checks.integer(function, "ignore_index", value)
     info = jnp.iinfo(target.dtype)
     return value if info.min <= value <= info.max else None
 
 
 def probabilities_ignore_nothing(function: str, value: Any) -> None:
     """A negative index counts as none given: it is PyTorch's default."""
-    if isinstance(value, int) and value >= 0:
+    if value is None:
+        return
+    value = _checks.integer(function, "ignore_index", value)
+    if value >= 0:
         raise ValueError(
             f"{function}: ignore_index={value} needs class indices, got class "
             "probabilities. Leave it out; a row of zeros counts nothing in the sum."
@@ -145,13 +177,13 @@ def class_weight(
 ) -> Array | None:
     if weight is None:
         return None
-    w = _checks.array(weight)
+    w = _checks.real(function, "weight", weight, dtype, booleans=True)
     if w.shape != (classes,):
         raise ValueError(
             f"{function}: expected a weight of shape {(classes,)}, one for each class, "
             f"got {w.shape}."
         )
-    return w.astype(dtype)
+    return w
 
 
 def from_the_right(
@@ -164,7 +196,7 @@ def from_the_right(
     """A weight that broadcasts to `shape`, with all of its axes."""
     if weight is None:
         return None
-    w = _checks.array(weight)
+    w = _checks.real(function, name, weight, dtype, booleans=True)
     missing = len(shape) - w.ndim
     if missing < 0 or any(
         a not in (1, b) for a, b in zip(w.shape, shape[missing:], strict=True)
@@ -173,13 +205,14 @@ def from_the_right(
             f"{function}: expected a {name} that broadcasts to the target's shape "
             f"{shape}, got {w.shape}."
         )
-    return w.astype(dtype).reshape((1,) * missing + w.shape)
+    return w.reshape((1,) * missing + w.shape)
 
 
 def smoothing(function: str, value: Any, dtype: jnp.dtype) -> Array | None:
-    """None for a Python 0."""
-    _checks.number(function, "label_smoothing", value, low=0, high=1)
-    return _checks.off_or_scalar(function, "label_smoothing", value, dtype)
+    """None for None and a Python 0."""
+    return _checks.number_or_off(
+        function, "label_smoothing", value, dtype, off=0, low=0, high=1
+    )
 
 
 def linear(
@@ -210,6 +243,31 @@ def linear(
             f"got {linear_bias.shape}."
         )
     return (*x.shape[:-1], *outputs)
+
+
+def random_key(function: str, key: Any) -> Array:
+    if isinstance(key, Array) and (
+        key.dtype == jnp.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    ):
+        return key
+    raise TypeError(
+        f"{function}: expected key to be a jax.random.key, got {_checks.shown(key)}."
+    )
+
+
+def outputs(
+    function: str, num_classes: Any, out_features: tuple[Any, ...]
+) -> tuple[int, ...]:
+    """The shape of the logits of one example."""
+    if not isinstance(out_features, tuple):
+        raise TypeError(
+            f"{function}: expected out_features to be a tuple of ints, "
+            f"got {_checks.shown(out_features)}."
+        )
+    features = (
+        _checks.positive_integer(function, "out_features", n) for n in out_features
+    )
+    return _checks.positive_integer(function, "num_classes", num_classes), *features
 
 
 def broadcastable(function: str, x: Array, target: Array) -> None:

@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from .. import _checks as _core_checks
 from .._checks import REDUCTIONS, ArrayLike
 from . import _binary, _checks, _divergence, _linear, _softmax
 
@@ -31,9 +33,9 @@ class _Loss:
 
     def __post_init__(self, size_average: bool | None, reduce: bool | None) -> None:
         settled: dict[str, Any] = {
-            name: tuple(value)
+            name: tuple(value) if isinstance(value, list) else value.item()
             for name, value in vars(self).items()
-            if isinstance(value, list)
+            if isinstance(value, list | np.generic)
         }
         settled["reduction"] = _checks.reduction(
             type(self).__name__,
@@ -107,10 +109,10 @@ class CrossEntropyLoss(_Loss):
 
     weight: ArrayLike | None = None
     size_average: InitVar[bool | None] = None
-    ignore_index: int = -100
+    ignore_index: SupportsIndex = -100
     reduce: InitVar[bool | None] = None
     reduction: str = "mean"
-    label_smoothing: ArrayLike = 0.0
+    label_smoothing: ArrayLike | None = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,7 @@ class NLLLoss(_Loss):
 
     weight: ArrayLike | None = None
     size_average: InitVar[bool | None] = None
-    ignore_index: int = -100
+    ignore_index: SupportsIndex = -100
     reduce: InitVar[bool | None] = None
     reduction: str = "mean"
 
@@ -253,8 +255,8 @@ class LinearCrossEntropyLoss(_Loss):
     dtype: InitVar[Any] = None
     reduction: str = "mean"
     weight: ArrayLike | None = None
-    ignore_index: int | None = None
-    label_smoothing: ArrayLike = 0.0
+    ignore_index: SupportsIndex | None = None
+    label_smoothing: ArrayLike | None = 0.0
     options: InitVar[Any] = None
     key: InitVar[Array]
     linear_weight: Array = dataclasses.field(init=False)
@@ -264,17 +266,20 @@ class LinearCrossEntropyLoss(_Loss):
         self, bias: bool, device: Any, dtype: Any, options: Any, key: Array
     ) -> None:
         super().__post_init__(None, None)
-        outputs = (self.num_classes, *self.out_features)
-        bound = self.in_features**-0.5
+        name = type(self).__name__
+        inputs = _core_checks.positive_integer(name, "in_features", self.in_features)
+        outputs = _checks.outputs(name, self.num_classes, self.out_features)
+        dtype = _core_checks.dtype(name, "dtype", dtype or jnp.float32)
+        bound = inputs**-0.5
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
-            dtype_ = jnp.float32 if dtype is None else dtype
-            return jax.random.uniform(key, shape, dtype_, -bound, bound)
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        of_weight, of_bias = jax.random.split(key)
+        biased = _core_checks.flag(name, "bias", bias)
+        of_weight, of_bias = jax.random.split(_checks.random_key(name, key))
         vars(self).update(
-            linear_weight=uniform(of_weight, (*outputs, self.in_features)),
-            linear_bias=uniform(of_bias, outputs) if bias else None,
+            linear_weight=uniform(of_weight, (*outputs, inputs)),
+            linear_bias=uniform(of_bias, outputs) if biased else None,
         )
 
     def __call__(self, input: ArrayLike, target: ArrayLike) -> Float[Array, "..."]:

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _reduction
-from .._checks import ArrayLike, compute_dtype
+from .._checks import ArrayLike, compute_dtype, flag
 from .._probabilities import kl_divergence, kl_divergence_with_log_targets
 from . import _checks
 from ._reduce import or_nan, over_elements
@@ -58,10 +58,11 @@ def kl_div(
     name = "kl_div"
     allowed = ("none", "batchmean", "mean", "sum")
     reduction = _checks.reduction(name, reduction, size_average, reduce, allowed)
-    x = _checks.floating(name, "input", input)
+    x = _checks.floating(name, "input", input, beside=target)
     t = _checks.floating(name, "target", target)
     _checks.broadcastable(name, x, t)
-    return _kl_div(x, t, reduction=reduction, log_target=bool(log_target))
+    log_target = flag(name, "log_target", log_target)
+    return _kl_div(x, t, reduction=reduction, log_target=log_target)
 
 
 @functools.partial(jax.jit, static_argnames=("reduction", "log_target"))

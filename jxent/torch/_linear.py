@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _reduction
-from .._checks import ArrayLike, array, compute_dtype
+from .._checks import ArrayLike, as_array, compute_dtype
 from .._labels import total_weight
 from .._linear import linear_softmax_cross_entropy
 from . import _checks
@@ -25,8 +25,8 @@ def linear_cross_entropy(
     linear_bias: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     reduction: str = "mean",
-    ignore_index: int | None = None,
-    label_smoothing: ArrayLike = 0.0,
+    ignore_index: SupportsIndex | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
     options: Any = None,
 ) -> Float[Array, "..."]:
     """`torch.nn.functional.linear_cross_entropy`: the loss of a linear layer's logits.
@@ -65,10 +65,14 @@ def linear_cross_entropy(
     del options
     name = "linear_cross_entropy"
     reduction = _checks.reduction(name, reduction, None, None)
-    x = _checks.floating(name, "input", input)
-    kernel = _checks.floating(name, "linear_weight", linear_weight)
-    bias = None if linear_bias is None else array(linear_bias)
-    y = array(target)
+    order = "input, linear_weight, target"
+    floating = functools.partial(_checks.floating, name, beside=target, order=order)
+    x = floating("input", input)
+    kernel = floating("linear_weight", linear_weight)
+    bias = None
+    if linear_bias is not None:
+        bias = as_array(name, "linear_bias", linear_bias)
+    y = _checks.target(name, target)
     logits = jax.ShapeDtypeStruct(_checks.linear(name, x, kernel, bias), x.dtype)
     axis = _checks.class_axis(name, logits, "logits")
     dtype = compute_dtype(x, kernel)

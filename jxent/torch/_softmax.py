@@ -1,6 +1,7 @@
 """Losses of classes: PyTorch's arguments, mapped onto jxent's losses."""
 
 import functools
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jaxtyping import Float
 
 from .. import _reduction
 from .._arrays import along_classes
-from .._checks import ArrayLike, array, compute_dtype
+from .._checks import ArrayLike, compute_dtype
 from .._labels import total_weight
 from .._labels.at_label import at_label
 from .._softmax import softmax_cross_entropy
@@ -25,10 +26,10 @@ def cross_entropy(
     target: ArrayLike,
     weight: ArrayLike | None = None,
     size_average: bool | None = None,
-    ignore_index: int = -100,
+    ignore_index: SupportsIndex = -100,
     reduce: bool | None = None,
     reduction: str = "mean",
-    label_smoothing: ArrayLike = 0.0,
+    label_smoothing: ArrayLike | None = 0.0,
 ) -> Float[Array, "..."]:
     """`torch.nn.functional.cross_entropy` of logits.
 
@@ -43,7 +44,7 @@ def cross_entropy(
       size_average, reduce: PyTorch's older way to say reduction; a DeprecationWarning.
       ignore_index: the index that marks a row to drop. Class probabilities know none.
       reduction: "none", "mean" or "sum".
-      label_smoothing: ε, between 0 and 1.
+      label_smoothing: ε, between 0 and 1; None for 0.
 
     Returns:
       float32, or float64 for a float64 input: of the rows' shape, or a scalar.
@@ -71,8 +72,8 @@ def cross_entropy(
     """
     name = "cross_entropy"
     reduction = _checks.reduction(name, reduction, size_average, reduce)
-    x = _checks.floating(name, "input", input)
-    y = array(target)
+    x = _checks.floating(name, "input", input, beside=target)
+    y = _checks.target(name, target)
     axis = _checks.class_axis(name, x)
     dtype = compute_dtype(x)
     dropped = None
@@ -140,7 +141,7 @@ def nll_loss(
     target: ArrayLike,
     weight: ArrayLike | None = None,
     size_average: bool | None = None,
-    ignore_index: int = -100,
+    ignore_index: SupportsIndex = -100,
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Float[Array, "..."]:
@@ -173,8 +174,8 @@ def nll_loss(
     """
     name = "nll_loss"
     reduction = _checks.reduction(name, reduction, size_average, reduce)
-    x = _checks.floating(name, "input", input)
-    y = array(target)
+    x = _checks.floating(name, "input", input, beside=target)
+    y = _checks.target(name, target)
     axis = _checks.class_axis(name, x)
     _checks.class_indices(name, x, y, axis, or_probabilities=False)
     return _nll_loss(
