@@ -1,8 +1,10 @@
 """sum_over_tiles: any head and any loss, in every order, one tile at a time."""
 
 import functools
+import gc
 import math
 import re
+import weakref
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 import jxent
 from tests import oracles
@@ -360,12 +363,270 @@ def test_one_tile_of_logits_at_a_time(order):
     assert memory.temp_size_in_bytes <= bound
 
 
+# Called again -------------------------------------------------------------------------
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+class Counter:
+    """How often XLA has compiled, and on how many rows the loss has been traced."""
+
+    def __init__(self):
+        self.compiled, self.sizes = 0, []
+
+    def on_event(self, event, duration_secs, **_):
+        self.compiled += event == COMPILED
+
+    def new(self):
+        """What was counted since the last look."""
+        found = self.compiled, self.sizes
+        self.compiled, self.sizes = 0, []
+        return found
+
+    def loss(self, kernel, rows):
+        self.sizes.append(len(rows["ids"]))
+        return soft(kernel, rows)
+
+
+counter = Counter()
+jax.monitoring.register_event_duration_secs_listener(counter.on_event)
+
+
+def counted_loss():
+    """A function of its own for each test: nothing is known of it yet."""
+    counter.new()
+    return lambda kernel, rows: counter.loss(kernel, rows)
+
+
+def test_a_second_call_neither_traces_nor_compiles(rng):
+    """Outside of jit, for the value and for each derivative."""
+    loss, rows = counted_loss(), batch(rng, 7)
+    kernel, other = normal(rng, FEATURES, CLASSES), normal(rng, FEATURES, CLASSES)
+    value = functools.partial(tiled, loss, TILE, rows=rows)
+    gradient = jax.grad(value)
+    ways = [
+        value,
+        gradient,
+        lambda k: jax.jvp(gradient, (k,), (k,)),
+        lambda k: jxent.sum_over_tiles(loss, k, rows, tile=TILE, where=rows["ids"] > 0),
+    ]
+    for n, way in enumerate(ways):
+        way(kernel)
+        compiled, sizes = counter.new()
+        assert compiled
+        assert sizes == ([] if n else [TILE, 1])
+        way(other)
+        assert counter.new() == (0, [])
+    value = jax.eval_shape(functools.partial(tiled, loss, 2), kernel, rows)
+    assert counter.new()[1] == [2]  # of one row it is known
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"), [(6, [3]), (7, [3, 1]), (2, [2]), (0, [0])], ids=str
+)
+def test_the_loss_sees_no_tile_that_is_not_there(rows, sizes, rng):
+    """Some losses have no value for no rows: a maximum, say."""
+    loss, kernel = counted_loss(), normal(rng, FEATURES, CLASSES)
+    jax.eval_shape(functools.partial(tiled, loss, TILE), kernel, batch(rng, rows))
+    assert counter.new()[1] == sizes
+
+
+def executables():
+    gc.collect()
+    return len(jax.devices()[0].client.live_executables())
+
+
+def test_a_loss_leaves_nothing_behind(rng):
+    """Neither itself nor its programs, whether or not it closes over a tracer."""
+    rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)
+    gone = []
+
+    def step(scale):
+        def loss(kernel, rows):
+            return soft(scale * kernel, rows)
+
+        gone.append(weakref.ref(loss))
+        return tiled(loss, TILE, kernel, rows)
+
+    def both():
+        return step(1.5), jax.grad(step)(1.5)
+
+    both()
+    before = executables()
+    both()
+    assert executables() <= before
+    assert [loss() for loss in gone] == [None] * 4
+
+
+def test_calls_leave_nothing_behind(rng):
+    """Of the same loss, called and differentiated again and again."""
+    rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)
+
+    def both():
+        f = lambda kernel: tiled(focal, TILE, kernel, rows)
+        return f(kernel), jax.grad(f)(kernel)
+
+    def objects():
+        gc.collect()
+        return sum(str(type(x)).startswith("<class 'jax") for x in gc.get_objects())
+
+    both()
+    before = objects()
+    for _ in range(5):
+        both()
+    assert objects() < before + 5  # less than one a call
+
+
+class Head:
+    """Losses that are no plain functions."""
+
+    def method(self, kernel, rows):
+        return focal(kernel, rows)
+
+    __call__ = method
+
+
+class WithoutHash(Head):
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+
+class WithoutWeakReferences:
+    __slots__ = ()
+
+    def __call__(self, kernel, rows):
+        return focal(kernel, rows)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Head(),
+        Head().method,
+        WithoutHash(),
+        WithoutWeakReferences(),
+        functools.partial(focal),
+        jax.jit(focal),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_anything_that_can_be_called(loss, x64, rng):
+    """Twice, with gradients, whether or not it can be known again."""
+    rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)
+    both = lambda run: jax.value_and_grad(functools.partial(run, loss, TILE))
+    for k in (kernel, 2 * kernel):
+        close(both(tiled)(k, rows), both(whole)(k, rows))
+
+
+def test_what_the_loss_closes_over_is_read_once():
+    """As under `jax.jit`: arrays, NumPy's too, keys and numbers are those of then."""
+    key, ones = jax.random.key(0), np.ones(3, np.float32)
+    outside = {"scale": jnp.float32(2)}
+
+    def loss(kernel, rows):
+        noise = jax.random.normal(key, (3,))
+        return jnp.sum(outside["scale"] * (rows @ kernel + (noise + ones)[None]))
+
+    rows, kernel = jnp.ones((4, 2)), jnp.ones((2, 3))
+    results = []
+    for scale in (2, 3):
+        outside["scale"] = jnp.float32(scale)
+        value = functools.partial(jxent.sum_over_tiles, loss, rows=rows, tile=3)
+        results.append(
+            (value(kernel), jax.grad(value)(kernel), jax.jit(loss)(kernel, rows))
+        )
+    then, now = results
+    np.testing.assert_allclose(then[0], then[2], rtol=1e-6)
+    for a, b in zip(then, now, strict=True):
+        np.testing.assert_array_equal(a, b)
+    fresh = lambda *arguments: loss(*arguments)
+    new = jxent.sum_over_tiles(fresh, kernel, rows, tile=3)
+    np.testing.assert_allclose(new, 1.5 * then[0], rtol=1e-6)
+
+
+def test_closed_over_tracers_outside_of_jit(x64, rng):
+    """Second order, and under vmap."""
+    rows, kernel = batch(rng, 4), normal(rng, FEATURES, CLASSES)
+
+    def total(run, scale):
+        return run(lambda k, r: soft(jnp.sin(scale) * k, r), 3, kernel, rows)
+
+    def second(run):
+        return jax.vmap(jax.grad(jax.grad(functools.partial(total, run))))
+
+    scales = normal(rng, 3)
+    close(second(tiled)(scales), jax.jit(second(whole))(scales))
+
+
+# Devices ------------------------------------------------------------------------------
+
+
+def of_devices(run, closing):
+    """Σ over devices with rows of their own; the scale is closed over, or in params."""
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=(P(), P(), P("rows")), out_specs=P()
+    )
+    def total(kernel, scale, rows):
+        def loss(params, rows):
+            kernel, given = params
+            return soft((scale if closing else given) * kernel, rows)
+
+        return lax.psum(run(loss, TILE, (kernel, scale), rows), "rows")
+
+    return total
+
+
+def test_rows_of_devices(x64, rng):
+    """Inside shard_map: sums, and each derivative in params and rows."""
+    moving, rest = split(batch(rng, 8))
+    point = normal(rng, FEATURES, CLASSES), jnp.float64(1.5), moving
+    direction = jax.tree.map(lambda x: normal(rng, *x.shape), point)
+
+    def every_order(run, closing, indices):
+        def f(kernel, scale, moving):
+            return jnp.sin(of_devices(run, closing)(kernel, scale, moving | rest))
+
+        first = jax.grad(f, indices)
+        return jax.value_and_grad(f, indices)(*point), jax.jvp(first, point, direction)
+
+    for closing, indices in ((False, (0, 1, 2)), (True, (0, 2))):
+        got, wanted = (
+            jax.jit(functools.partial(every_order, run, closing, indices))()
+            for run in (tiled, whole)
+        )
+        close(got, wanted)
+
+
+def test_params_of_devices(x64, rng):
+    """Each device its own kernel, and all of them the same rows and scale."""
+    mesh = jax.make_mesh((2,), ("heads",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, kernels = batch(rng), normal(rng, 2, FEATURES, CLASSES)
+
+    def gradients(run):
+        @functools.partial(
+            jax.shard_map, mesh=mesh, in_specs=(P("heads"), P(), P()), out_specs=P()
+        )
+        def total(kernels, scale, rows):
+            loss = lambda params, rows: soft(params[1] * params[0][0], rows)
+            return lax.psum(run(loss, TILE, (kernels, scale), rows), "heads")
+
+        moving, rest = split(rows)
+        f = lambda kernels, scale, moving: total(kernels, scale, moving | rest)
+        return jax.grad(f, (0, 1, 2))(kernels, jnp.float64(1.5), moving)
+
+    close(
+        jax.jit(functools.partial(gradients, tiled))(),
+        jax.jit(functools.partial(gradients, whole))(),
+    )
+
+
 # Refusals -----------------------------------------------------------------------------
 
 X = jnp.ones((4, 3), jnp.float32)
 
 
-def call(loss=lambda p, r: jnp.sum(r), rows: Any = X, **options):
+def call(loss: Any = lambda p, r: jnp.sum(r), rows: Any = X, **options):
     return lambda: jxent.sum_over_tiles(loss, X, rows, **{"tile": 2} | options)
 
 
@@ -397,8 +658,50 @@ REFUSED = [
     (
         call(rows=()),
         ValueError,
-        "sum_over_tiles: expected rows with the same number of rows along their first "
-        "axis, got shapes [].",
+        "sum_over_tiles: expected rows that hold at least one array, got (). Give what "
+        "each row has as rows (hidden states, labels), and what all share as params.",
+    ),
+    (
+        call(rows=None),
+        ValueError,
+        "sum_over_tiles: expected rows that hold at least one array, got None. Give "
+        "what each row has as rows (hidden states, labels), and what all share as "
+        "params.",
+    ),
+    (
+        call(loss=X),
+        TypeError,
+        "sum_over_tiles: expected a loss that can be called with (params, a tile of "
+        "rows), got ArrayImpl. Give the function first.",
+    ),
+    (
+        call(tile=4.0),
+        TypeError,
+        "sum_over_tiles: expected tile to be an integer, known when the program is "
+        "traced, got 4.0.",
+    ),
+    (
+        call(tile=True),
+        TypeError,
+        "sum_over_tiles: expected tile to be an integer, known when the program is "
+        "traced, got True.",
+    ),
+    (
+        call(tile=None),
+        TypeError,
+        "sum_over_tiles: expected tile to be an integer, known when the program is "
+        "traced, got None.",
+    ),
+    (
+        call(tile="2"),
+        TypeError,
+        "sum_over_tiles: expected tile to be an integer, known when the program is "
+        "traced, got '2'.",
+    ),
+    (
+        call(tile=-2),
+        ValueError,
+        "sum_over_tiles: expected a tile of at least one row, got -2.",
     ),
     (
         call(tile=0),
@@ -430,3 +733,27 @@ def test_refusals(call, kind, text, monkeypatch):
             run(call)
         assert type(error.value) is kind
         assert str(error.value) == text
+
+
+@pytest.mark.parametrize("tile", [np.int64(2), np.uint8(2), np.array(2)], ids=repr)
+def test_a_tile_of_any_integer_type(tile):
+    assert call(tile=tile)() == 12
+
+
+def test_a_traced_tile_is_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match="known when the program is traced, got") as e:
+        jax.jit(lambda tile: call(tile=tile)())(2)
+    assert type(e.value) is TypeError
+
+
+def test_a_derivative_in_what_devices_share(rng):
+    """A device's own part of it is not to be had once the loss is traced."""
+    point = normal(rng, FEATURES, CLASSES), jnp.float32(1.5), batch(rng, 8)
+    with pytest.raises(ValueError, match="sum_over_tiles") as error:
+        jax.eval_shape(jax.grad(of_devices(tiled, closing=True), 1), *point)
+    assert str(error.value) == (
+        "sum_over_tiles: expected no derivative in an array of shape () that is the "
+        "same on all devices along ['rows'], where the sums differ. If the loss closes "
+        "over it, give it as one of params."
+    )

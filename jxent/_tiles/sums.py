@@ -1,98 +1,31 @@
-"""Sums over tiles of rows: each tile's gradient is formed together with its value.
-
-A sum of losses over rows whose intermediate results are large, logits above all, need
-never hold them for all rows: take a tile of rows, form value and gradient, keep the
-gradient, forget the rest. What the sum's cotangent will be is not known then, but it is
-one number, and a gradient is linear in it: it is multiplied on at the end.
-"""
+"""The sum of a loss over tiles of rows, and its derivatives."""
 
 import functools
+import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from . import _checks
-from ._arrays import moves, vary, varying, varying_of
-from ._checks import ArrayLike
-
-
-def zeros_of(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Zeros for what the function returns, varying over a mesh as that does."""
-    traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    leaves = [
-        vary(jnp.zeros(kind.shape, kind.dtype), varying(kind))
-        for kind in traced.out_avals
-    ]
-    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-
-
-def over_tiles(
-    step: Callable[[Any, Any], tuple[Any, Any]],
-    carry: Any,
-    rows: Any,
-    tile: int,
-    live: Array | None = None,
-    *,
-    remember: bool = True,
-) -> tuple[Any, Any]:
-    """`step(carry, tile) -> (carry, per-row results)` over tiles of `rows`, in order.
-
-    Tiles without a live row are skipped when the program runs: their results are 0. The
-    last tile may be smaller than the others. What does not remember its intermediate
-    results forms them again for its derivative.
-    """
-    count = jax.tree.leaves(rows)[0].shape[0]
-    full = count // tile * tile
-
-    def guarded(carry: Any, here: tuple[Any, Array | None]) -> tuple[Any, Any]:
-        part, alive = here
-        if alive is None:
-            return step(carry, part)
-        _, nothing = zeros_of(step, carry, part)
-        return lax.cond(
-            jnp.any(alive), step, lambda carry, _: (carry, nothing), carry, part
-        )
-
-    if not remember:  # around the condition too, which has residuals of its own
-        guarded = jax.checkpoint(guarded, prevent_cse=False)
-    parts = []
-    if full:
-        stacked = jax.tree.map(
-            lambda x: x[:full].reshape(full // tile, tile, *x.shape[1:]), (rows, live)
-        )
-        if full == tile:
-            carry, one = guarded(carry, jax.tree.map(lambda x: x[0], stacked))
-            parts.append(one)
-        else:
-            carry, many = lax.scan(guarded, carry, stacked)
-            parts.append(jax.tree.map(lambda x: x.reshape(full, *x.shape[2:]), many))
-    if full < count or not count:
-        rest = jax.tree.map(lambda x: x[full:], (rows, live))
-        carry, one = guarded(carry, rest)
-        parts.append(one)
-    return carry, jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
-
-
-def live_first(rows: Any, live: Array) -> tuple[Any, Array, Array]:
-    """Rows with the live ones in front, which of them live, and the way back."""
-    order = jnp.argsort(~live, stable=True)
-    rows = jax.tree.map(lambda x: jnp.take(x, order, 0, unique_indices=True), rows)
-    return rows, live[order], jnp.argsort(order)
+from .. import _checks
+from .._arrays import moves, vary, varying, varying_of
+from .._checks import ArrayLike
+from .kept import Traced, kept
+from .loop import along, live_first, over_tiles, zeros_of
 
 
 class _Sum(NamedTuple):
-    """What is static. `losses` are for whole tiles and for the smaller last one."""
+    """What is static. `losses` are for whole tiles, and for the smaller last one."""
 
-    losses: tuple[Callable[..., Any], Callable[..., Any]]
+    losses: tuple[Traced, ...]
     tile: int
 
 
 class _Operands(NamedTuple):
     params: Any
-    closed_over: tuple[list[Array], list[Array]]
+    closed_over: tuple[list[Any], ...]  # by each of the losses
     rows: Any
     live: Array | None
 
@@ -102,7 +35,7 @@ def sum_over_tiles(
     params: Any,
     rows: Any,
     *,
-    tile: int,
+    tile: SupportsIndex,
     where: ArrayLike | None = None,
 ) -> Any:
     """Sums a loss over tiles of rows, and forms each tile's gradient with its value.
@@ -120,7 +53,7 @@ def sum_over_tiles(
       params: a pytree of arrays that every tile shares: kernels, scales.
       rows: a pytree of arrays with the same number of rows along their first axis:
         hidden states, labels, weights.
-      tile: rows in a tile.
+      tile: rows in a tile, an integer.
       where: boolean (rows,). False promises that the loss gives 0 for a row, because it
         ignores its label, say. Such rows are moved to the end, and tiles of nothing
         else are skipped when the program runs.
@@ -133,12 +66,20 @@ def sum_over_tiles(
       does not grow with the number of tiles. Every derivative exists: forward mode, and
       reverse mode of any order, each with one tile's intermediate results at a time.
       Each floating sum has a gradient of its own, in memory as large as params; under
-      `jax.jit` those that nobody differentiates are dropped. Outside of jit the loss is
-      traced at every call.
+      `jax.jit` those that nobody differentiates are dropped.
+
+      Outside of jit a call is one compiled call. As under `jax.jit`, the loss is traced
+      once for a function object and the shapes of params and rows, and what it reads
+      from outside then (a global, an attribute, an array that it closes over) is what
+      later calls use: give what changes as params or rows. A lambda made anew for each
+      call, or a bound method, is traced anew.
 
     Raises:
-      TypeError: the loss returns something that is not a scalar.
-      ValueError: the rows' first axes differ, or tile is not positive.
+      TypeError: the loss is not a function, or returns something that is not a scalar;
+        tile is not an integer.
+      ValueError: there are no rows, their first axes differ, or tile is not positive.
+        Inside `jax.shard_map`: a derivative in an array that the loss closes over and
+        that all devices share; give it as one of params.
 
     Example:
       >>> def loss(kernel, rows):
@@ -158,16 +99,26 @@ def sum_over_tiles(
       `linear_softmax_cross_entropy`, which needs no function of yours.
     """
     name = "sum_over_tiles"
+    if not callable(loss):
+        raise TypeError(
+            f"{name}: expected a loss that can be called with (params, a tile of "
+            f"rows), got {type(loss).__name__}. Give the function first."
+        )
     params, rows = jax.tree.map(_checks.array, (params, rows))
     shapes = [x.shape for x in jax.tree.leaves(rows)]
+    if not shapes:
+        _checks.fail(
+            name,
+            f"expected rows that hold at least one array, got {rows!r}. Give what each "
+            "row has as rows (hidden states, labels), and what all share as params.",
+        )
     if () in shapes or len({shape[0] for shape in shapes}) != 1:
         _checks.fail(
             name,
             "expected rows with the same number of rows along their first axis, got "
             f"shapes {shapes}.",
         )
-    if tile < 1:
-        _checks.fail(name, f"expected a tile of at least one row, got {tile}.")
+    tile = _tile_size(name, tile)
     count = shapes[0][0]
     tile = max(min(tile, count), 1)
     live = None
@@ -179,28 +130,61 @@ def sum_over_tiles(
                 f"expected where of shape {(count,)}, one for each row, "
                 f"got {live.shape}.",
             )
-        rows, live, _ = live_first(rows, live)
+    given = params, rows, live
+    params, rows, live = vary(given, varying_of(given))
+    losses, closed_over = [], []
+    known = kept(loss)
+    for size in _sizes(count, tile):
+        traced, arrays, sums = known.trace(params, _first.eval_shape(rows, size))
+        if any(x.shape for x in jax.tree.leaves(sums)):
+            raise TypeError(
+                f"{name}: expected a loss that returns scalars, sums over the tile's "
+                f"rows, got shapes {[x.shape for x in jax.tree.leaves(sums)]}."
+            )
+        losses.append(traced)
+        closed_over.append(arrays)
+    total = known.compiled(_sum_of_live, _Sum(tuple(losses), tile))
+    return total(_Operands(params, tuple(closed_over), rows, live))
 
-    def converted(size: int) -> tuple[Callable[..., Any], list[Array]]:
-        part = jax.tree.map(lambda x: x[:size], rows)
-        return jax.closure_convert(loss, params, part)
 
-    whole, rest = converted(tile), converted(count % tile)
-    operands = _Operands(params, (whole[1], rest[1]), rows, live)
-    sums = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[:tile], rows))
-    if any(x.shape for x in jax.tree.leaves(sums)):
+def _sizes(count: int, tile: int) -> list[int]:
+    """How many rows the tiles have: whole ones, and the smaller last one."""
+    whole, rest = divmod(count, tile)
+    return [tile] * (whole > 0) + [rest] * (rest > 0 or not count)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _first(rows: Any, size: int) -> Any:
+    return jax.tree.map(lambda x: x[:size], rows)
+
+
+def _tile_size(function: str, tile: Any) -> int:
+    try:
+        if isinstance(tile, bool):
+            raise TypeError
+        size = operator.index(tile)
+    except TypeError:  # a float, or a number that is known only when the program runs
         raise TypeError(
-            f"{name}: expected a loss that returns scalars, sums over the tile's rows, "
-            f"got shapes {[x.shape for x in jax.tree.leaves(sums)]}."
-        )
-    operands = vary(operands, varying_of(rows))
-    return _sum(_Sum((whole[0], rest[0]), tile), operands)
+            f"{function}: expected tile to be an integer, known when the program is "
+            f"traced, got {tile!r}."
+        ) from None
+    if size < 1:
+        _checks.fail(function, f"expected a tile of at least one row, got {size}.")
+    return size
+
+
+def _sum_of_live(static: _Sum, operands: _Operands) -> Any:
+    if operands.live is not None:
+        rows, live, _ = live_first(operands.rows, operands.live)
+        operands = operands._replace(rows=rows, live=live)
+    return _sum(static, operands)
 
 
 def _call(static: _Sum, operands: _Operands, part: Any) -> Any:
     size = jax.tree.leaves(part)[0].shape[0]
-    which = 0 if size == static.tile else 1
-    return static.losses[which](operands.params, part, *operands.closed_over[which])
+    which = 0 if size == static.tile else -1
+    closed_over = operands.closed_over[which]
+    return static.losses[which](closed_over, operands.params, part)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -219,11 +203,12 @@ def _sum(static: _Sum, operands: _Operands) -> Any:
 @functools.partial(_sum.defjvp, symbolic_zeros=True)
 def _sum_jvp(static: _Sum, primals: Any, tangents: Any) -> Any:
     (operands,), (dots,) = primals, tangents
-    tree = jax.tree.structure(operands)
+    leaves, tree = jax.tree.flatten(operands)
     dots = tree.flatten_up_to(dots)
     moved = tuple(i for i, dot in enumerate(dots) if moves(dot))
     sums, slopes = _slopes(static, moved, operands)
     sums, out_tree = jax.tree.flatten(sums)
+    _refuse_shared([leaves[i] for i in moved], sums)
     out_dots = [jax.custom_derivatives.zero_from_primal(s) for s in sums]
     kinds = [k for k, s in enumerate(sums) if differentiable(s)]
     for k, slope in zip(kinds, slopes, strict=True):
@@ -235,6 +220,24 @@ def _row_indices(operands: _Operands) -> list[int]:
     """Which leaves are rows."""
     leaves, tree = jax.tree.flatten(operands)
     return jax.tree.leaves(tree.unflatten(list(range(len(leaves)))).rows)
+
+
+def _refuse_shared(moved: list[Array], sums: list[Array]) -> None:
+    """Refuses a derivative in an array that devices share where their sums differ.
+
+    The tangent of a device's sum needs the gradient of that device's rows; for such an
+    array JAX gives the gradients' sum over the devices. Params are made varying before
+    the loss is traced, but what the loss closes over cannot be.
+    """
+    for x in moved:
+        names = sorted(varying_of(sums) - varying(x))
+        if names:
+            _checks.fail(
+                "sum_over_tiles",
+                f"expected no derivative in an array of shape {x.shape} that is the "
+                f"same on all devices along {names}, where the sums differ. If the "
+                "loss closes over it, give it as one of params.",
+            )
 
 
 def _of_tile(
@@ -339,19 +342,6 @@ def _slopes_jvp(
         sum_dots,
     )
     return (sums, slopes), (sum_dots, _joined(shared, per_row))
-
-
-def along(slopes: dict[Any, Array], dots: dict[Any, Array], value: Array) -> Array:
-    """⟨slopes, dots⟩, the tangent of `value`: summed over devices where that is."""
-    parts: dict[tuple[str, ...], Array] = {}
-    for i, slope in slopes.items():
-        part = jnp.sum(slope * dots[i].astype(slope.dtype)).astype(value.dtype)
-        names = tuple(sorted(varying(part) - varying(value)))
-        parts[names] = parts[names] + part if names in parts else part
-    total = jnp.zeros_like(value)
-    for names, part in parts.items():
-        total = total + (lax.psum(part, names) if names else part)
-    return total
 
 
 def differentiable(x: Array) -> bool:

@@ -1,0 +1,15 @@
+"""Sums over tiles of rows: each tile's gradient is formed together with its value.
+
+A sum of losses over rows whose intermediate results are large, logits above all, need
+never hold them for all rows: take a tile of rows, form value and gradient, keep the
+gradient, forget the rest. What the sum's cotangent will be is not known then, but it is
+one number, and a gradient is linear in it: it is multiplied on at the end.
+"""
+
+from .loop import (
+    along as along,
+    live_first as live_first,
+    over_tiles as over_tiles,
+    zeros_of as zeros_of,
+)
+from .sums import sum_over_tiles as sum_over_tiles
