@@ -12,7 +12,7 @@ from jaxtyping import Float
 from . import _checks
 from ._arrays import masked, spread
 from ._checks import ArrayLike, AxisName
-from ._reduction import Reduction, combine, finite_slope, times
+from ._reduction import Reduction, combine, times
 
 
 # The formulas -------------------------------------------------------------------------
@@ -33,39 +33,53 @@ def focal(
     loss = times(weight, loss)
     if alpha is None:
         return loss
-    return (alpha * y + (1 - alpha) * (1 - y)) * loss
+    return times(alpha * y + (1 - alpha) * (1 - y), loss)
 
 
-# log(1 − p_t) = log(y σ(−z) + (1 − y) σ(z)). With A and B the shares of the two terms,
-# A + B = 1, its slopes are
+# log(1 − p_t) = log m, m = y σ(−z) + (1 − y) σ(z). With u = σ(−z)/m, d = σ(z)/m and the
+# shares y u + (1 − y) d = 1 of the two terms,
 #
-#     d/dz = −A σ(z) + B σ(−z)        d/dy = (σ(−z) − σ(z)) / (1 − p_t)
+#     d log m = ((1 − y) d σ(−z) − y u σ(z)) dz + (u − d) dy
+#     d u     = −u ((1 − y) d dz + (u − d) dy)
+#     d d     = d (y u dz − (u − d) dy)
 #
-# all formed from logarithms: 1 − p_t itself underflows for a confident z.
+# u and d are formed from logarithms: m itself underflows for a confident z.
 @jax.custom_jvp
 def _log_miss(z: Array, y: Array) -> Array:
-    return jnp.logaddexp(jnp.log(y) - jax.nn.softplus(z), _log_hit_of_0(z, y))
-
-
-def _log_hit_of_0(z: Array, y: Array) -> Array:
-    return jnp.log1p(-y) - jax.nn.softplus(-z)
+    of_1 = jnp.log(y) - jax.nn.softplus(z)
+    return jnp.logaddexp(of_1, jnp.log1p(-y) - jax.nn.softplus(-z))
 
 
 @_log_miss.defjvp
 def _log_miss_jvp(primals: Any, tangents: Any) -> Any:
     (z, y), (dz, dy) = primals, tangents
-    value = _log_miss(z, y)
-    # At a hard label the shares are 0 and 1, also where z = ±∞ leaves no ratio of them.
-    hard = (y == 0) | (y == 1)
-    soft_y = masked(y, ~hard, 0.5)
-    soft = jnp.log(soft_y) - jax.nn.softplus(z) - _log_miss(z, soft_y)
-    share = jnp.where(hard, y, jnp.exp(soft))
-    slope_z = -share * jax.nn.sigmoid(z) + (1 - share) * jax.nn.sigmoid(-z)
-    up = jnp.exp(-jax.nn.softplus(z) - value)
-    down = jnp.exp(-jax.nn.softplus(-z) - value)
-    slope_y = finite_slope(up) - finite_slope(down)
-    slope_y = masked(slope_y, ~jnp.isnan(slope_y))
-    return value, slope_z * dz + slope_y * dy
+    u, d = _ratios(z, y)
+    slope_z = (1 - y) * d * jax.nn.sigmoid(-z) - y * u * jax.nn.sigmoid(z)
+    return _log_miss(z, y), slope_z * dz + (u - d) * dy
+
+
+@jax.custom_jvp
+def _ratios(z: Array, y: Array) -> tuple[Array, Array]:
+    """u and d, at most a huge number (see finite_slope)."""
+    largest = jnp.finfo(z.dtype).max
+    z = jnp.clip(z, -largest, largest)  # −∞ + z is −∞
+    log_y, log_not_y = jnp.log(y), jnp.log1p(-y)
+    u = jnp.exp(-jnp.logaddexp(log_y, log_not_y + z))
+    d = jnp.exp(-jnp.logaddexp(log_y - z, log_not_y))
+    return jnp.minimum(u, _huge(u)), jnp.minimum(d, _huge(d))
+
+
+@_ratios.defjvp
+def _ratios_jvp(primals: Any, tangents: Any) -> Any:
+    (z, y), (dz, dy) = primals, tangents
+    u, d = _ratios(z, y)
+    du = -u * ((1 - y) * d * dz + (u - d) * dy)
+    dd = d * (y * u * dz - (u - d) * dy)
+    return (u, d), (masked(du, u != _huge(u)), masked(dd, d != _huge(d)))
+
+
+def _huge(x: Array) -> Array:
+    return jnp.sqrt(jnp.asarray(jnp.finfo(x.dtype).max, x.dtype))
 
 
 # The public functions -----------------------------------------------------------------
@@ -130,18 +144,23 @@ def check(
     _checks.reduction(function, reduction, normalizer)
     names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
     arrays = _Arrays(
-        x,
-        y,
-        _checks.number_or_off(
+        x=x,
+        labels=y,
+        label_smoothing=_checks.number_or_off(
             function, "label_smoothing", label_smoothing, dtype, off=0, low=0, high=1
         ),
-        class_weights,
-        pos_weight,
-        where,
-        weights,
-        _checks.normalizer(function, normalizer, dtype),
+        class_weights=class_weights,
+        pos_weight=pos_weight,
+        where=where,
+        weights=weights,
+        normalizer=_checks.normalizer(function, normalizer, dtype),
     )
-    return _Plan(formula, name == "probs", reduction, names), arrays
+    return _Plan(
+        formula=formula,
+        of_probabilities=name == "probs",
+        reduction=reduction,
+        batch_axis_name=names,
+    ), arrays
 
 
 def _from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Array:
@@ -166,8 +185,9 @@ def _from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Arr
 def loss(plan: _Plan, a: _Arrays) -> Array:
     dtype = _checks.compute_dtype(a.x)
     x, y = a.x.astype(dtype), a.labels.astype(dtype)
-    y = spread(y, x)
+    y = spread(jnp.broadcast_to(y, x.shape), x)
     keep = usable = a.where
+    possible = None
     if a.weights is not None:
         # Dropped too, but computed where it can be: under a weight of 0 the loss is the
         # derivative in that weight.
@@ -182,6 +202,8 @@ def loss(plan: _Plan, a: _Arrays) -> Array:
     if a.label_smoothing is not None:
         y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
     losses = plan.formula(x, y, a.pos_weight, *a.parameters)
+    if possible is not None:
+        losses = masked(losses, possible)
     factor = None
     if a.class_weights is not None:
         factor = jax.lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))
@@ -235,7 +257,8 @@ def sigmoid_binary_cross_entropy(
     Args:
       logits: floating, any shape.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. Labels never broadcast.
+        or a probability. One number is the label of every element; no other shape
+        broadcasts.
       pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
         axis (any shape that broadcasts from the right). n_no / n_yes balances.
       class_weights: factors of the losses, one for each class of the last axis.
@@ -269,9 +292,17 @@ def sigmoid_binary_cross_entropy(
       >>> print(jxent.sigmoid_binary_cross_entropy(logits, jnp.array([1, 0, 1])))
       [0.12693 0.31326 0.     ]
 
+      A GAN's discriminator, whose logits are all of real examples, or all of fakes:
+
+      >>> real, fake = jnp.array([2.0, 0.5]), jnp.array([-1.0, 0.0])
+      >>> print(jxent.sigmoid_binary_cross_entropy(real, 1.0, reduction="mean")
+      ...     + jxent.sigmoid_binary_cross_entropy(fake, 0.0, reduction="mean"))
+      0.8037
+
     Source:
-      Optax's function of this name; PyTorch's `BCEWithLogitsLoss` for pos_weight;
-      Keras's `BinaryCrossentropy(from_logits=True)` for label_smoothing.
+      Optax's function of this name, which broadcasts labels of any shape and computes
+      bfloat16 in bfloat16; PyTorch's `BCEWithLogitsLoss` for pos_weight; Keras's
+      `BinaryCrossentropy(from_logits=True)` for label_smoothing.
 
     See also:
       `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .._reduction import finite_slope
+from .x_log_y import quotient
 
 
 @jax.custom_jvp
@@ -22,7 +22,7 @@ def floored_log(p: Array, floor: Array) -> Array:
 @floored_log.defjvp
 def _floored_log_jvp(primals: Any, tangents: Any) -> Any:
     (p, floor), (dp, _) = primals, tangents
-    return floored_log(p, floor), finite_slope(1 / p) * dp
+    return floored_log(p, floor), quotient(jnp.ones_like(p), p) * dp
 
 
 # The same for 1 − p, where log(1 − p) keeps what 1 − p would round away.
@@ -35,4 +35,4 @@ def floored_log_1_minus(p: Array, floor: Array) -> Array:
 @floored_log_1_minus.defjvp
 def _floored_log_1_minus_jvp(primals: Any, tangents: Any) -> Any:
     (p, floor), (dp, _) = primals, tangents
-    return floored_log_1_minus(p, floor), -finite_slope(1 / (1 - p)) * dp
+    return floored_log_1_minus(p, floor), -quotient(jnp.ones_like(p), 1 - p) * dp

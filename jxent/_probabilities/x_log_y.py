@@ -1,4 +1,10 @@
-"""−x log y with 0 log 0 = 0, and its slopes."""
+"""−x log y with 0 log 0 = 0, and derivatives without NaN at y = 0, to every order.
+
+    d(−x log y) = −log y dx − x/y dy        d(x/y) = 1/y dx − (x/y)/y dy
+
+Both are infinite at y = 0 where x is not 0. A huge number stands for that (see
+finite_slope), and the derivatives of the quotient are quotients again.
+"""
 
 from typing import Any
 
@@ -10,8 +16,19 @@ from .._arrays import masked
 from .._reduction import finite_slope, times
 
 
-# −x log y, with 0 log 0 = 0. The slope in y is −x/y, which is 0 where x is 0, at y = 0
-# too; the slope in x is −log y, at y = 0 a huge number (see finite_slope).
+@jax.custom_jvp
+def quotient(x: Array, y: Array) -> Array:
+    """x/y, finite at y = 0: 0 where x is 0, whatever y is, else a huge number."""
+    return finite_slope(masked(x / y, x != 0))
+
+
+@quotient.defjvp
+def _quotient_jvp(primals: Any, tangents: Any) -> Any:
+    (x, y), (dx, dy) = primals, tangents
+    value = quotient(x, y)
+    return value, quotient(jnp.ones_like(x), y) * dx - quotient(value, y) * dy
+
+
 @jax.custom_jvp
 def minus_x_log_y(x: Array, y: Array) -> Array:
     return times(x, -jnp.log(y))
@@ -20,9 +37,18 @@ def minus_x_log_y(x: Array, y: Array) -> Array:
 @minus_x_log_y.defjvp
 def _minus_x_log_y_jvp(primals: Any, tangents: Any) -> Any:
     (x, y), (dx, dy) = primals, tangents
-    nothing = (x == 0) & (y == 0)
-    slope = masked(x / jnp.where(nothing, x + 1, y), ~nothing)
-    return minus_x_log_y(x, y), finite_slope(-jnp.log(y)) * dx - slope * dy
+    return minus_x_log_y(x, y), _minus_log(y) * dx - quotient(x, y) * dy
+
+
+@jax.custom_jvp
+def _minus_log(y: Array) -> Array:
+    return finite_slope(-jnp.log(y))
+
+
+@_minus_log.defjvp
+def _minus_log_jvp(primals: Any, tangents: Any) -> Any:
+    (y,), (dy,) = primals, tangents
+    return _minus_log(y), -quotient(jnp.ones_like(y), y) * dy
 
 
 # The same for y = 1 − p, where log(1 − p) keeps what 1 − p would round away.
@@ -34,7 +60,16 @@ def minus_x_log_1_minus(x: Array, p: Array) -> Array:
 @minus_x_log_1_minus.defjvp
 def _minus_x_log_1_minus_jvp(primals: Any, tangents: Any) -> Any:
     (x, p), (dx, dp) = primals, tangents
-    nothing = (x == 0) & (p == 1)
-    slope = masked(x / jnp.where(nothing, p, 1 - p), ~nothing)
     value = minus_x_log_1_minus(x, p)
-    return value, finite_slope(-jnp.log1p(-p)) * dx + slope * dp
+    return value, _minus_log_1_minus(p) * dx + quotient(x, 1 - p) * dp
+
+
+@jax.custom_jvp
+def _minus_log_1_minus(p: Array) -> Array:
+    return finite_slope(-jnp.log1p(-p))
+
+
+@_minus_log_1_minus.defjvp
+def _minus_log_1_minus_jvp(primals: Any, tangents: Any) -> Any:
+    (p,), (dp,) = primals, tangents
+    return _minus_log_1_minus(p), quotient(jnp.ones_like(p), 1 - p) * dp
