@@ -55,17 +55,22 @@ from typing import (
 )
 
 from ._checks import no_attribute as _no_attribute
+from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
     next_token_labels as next_token_labels,
     smooth_labels as smooth_labels,
     total_weight as total_weight,
 )
-from ._linear import (
+from ._layouts import (
     LinearSoftmaxPlan as LinearSoftmaxPlan,
+    linear_softmax_plan as linear_softmax_plan,
+)
+from ._linear import (
+    linear_poly_loss_cross_entropy as linear_poly_loss_cross_entropy,
     linear_softmax_cross_entropy as linear_softmax_cross_entropy,
     linear_softmax_entropy as linear_softmax_entropy,
+    linear_softmax_focal_loss as linear_softmax_focal_loss,
     linear_softmax_log_prob as linear_softmax_log_prob,
-    linear_softmax_plan as linear_softmax_plan,
     linear_softmax_statistics as linear_softmax_statistics,
 )
 from ._probabilities import (
@@ -91,7 +96,6 @@ from ._softmax import (
     softmax_log_prob as softmax_log_prob,
     softmax_statistics as softmax_statistics,
 )
-from ._statistics import SoftmaxStatistics as SoftmaxStatistics
 from ._tiles import sum_over_tiles as sum_over_tiles
 
 
@@ -107,8 +111,10 @@ __all__ = [
     "generalized_kl_divergence",
     "kl_divergence",
     "kl_divergence_with_log_targets",
+    "linear_poly_loss_cross_entropy",
     "linear_softmax_cross_entropy",
     "linear_softmax_entropy",
+    "linear_softmax_focal_loss",
     "linear_softmax_log_prob",
     "linear_softmax_plan",
     "linear_softmax_statistics",

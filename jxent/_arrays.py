@@ -5,12 +5,19 @@ gather along a split axis. With automatic axes, inside `shard_map` and on one de
 types say nothing, and `spread` returns its argument.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
+
+
+# A size may be symbolic, as `jax.export` has it.
+Shape: TypeAlias = tuple[Any, ...]
+# An array, or the shape and dtype of logits that are never formed.
+Shaped: TypeAlias = Array | jax.ShapeDtypeStruct
 
 
 def is_split(x: Array | jax.ShapeDtypeStruct) -> bool:
@@ -40,10 +47,68 @@ def spread_rows(x: Array, like: Array | jax.ShapeDtypeStruct, axis: int) -> Arra
     return jax.sharding.reshard(full, NamedSharding(sharding.mesh, rows))
 
 
-def moves(dot: Any) -> bool:
-    """Whether a tangent may be other than zero: not by its kind."""
-    symbolic = isinstance(dot, jax.custom_derivatives.SymbolicZero)
-    return dot is not None and not symbolic and dot.dtype != jax.dtypes.float0
+def is_moving(tangent: Any) -> bool:
+    """True unless the tangent is None, a symbolic zero, or has dtype float0."""
+    symbolic = isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+    return tangent is not None and not symbolic and tangent.dtype != jax.dtypes.float0
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def moving_of(tangents: Any) -> Any:
+    """The same tree of tangents, None for those that are zero by their kind."""
+    return jax.tree.map(lambda t: t if is_moving(t) else None, tangents)
+
+
+def like_moving(moving: Any, tree: Any) -> Any:
+    """The leaves of `tree` that have a tangent in `moving`, None for the others."""
+    return jax.tree.map(
+        lambda m, x: None if m is None else x, moving, tree, is_leaf=_is_none
+    )
+
+
+def replaced(tree: Any, values: Any) -> Any:
+    """`tree` with the leaves that `values` has; None in it leaves the tree's own."""
+    return jax.tree.map(
+        lambda v, x: x if v is None else v, values, tree, is_leaf=_is_none
+    )
+
+
+def as_computed(tree: Any) -> Any:
+    """Floating leaves in float32 or better, in which gradients are summed."""
+
+    def one(x: Array) -> Array:
+        floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return cast(x, compute_dtype(x)) if floating else x
+
+    return jax.tree.map(one, tree)
+
+
+def compute_dtype(*arrays: Any) -> jnp.dtype:
+    """float32, or float64 where an input has it."""
+    wide = any(x.dtype == jnp.float64 for x in arrays)
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
+def row_shape(shape: Shape, axis: int) -> Shape:
+    """The shape of the rows: that of the logits without their class axis."""
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def cast(x: Array, dtype: Any) -> Array:
+    return x if x.dtype == dtype else lax.convert_element_type(x, dtype)
+
+
+def zeros_of(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Zeros for what the function returns, varying over a mesh as that does."""
+    traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    leaves = [
+        vary(jnp.zeros(kind.shape, kind.dtype), varying(kind))
+        for kind in traced.out_avals
+    ]
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
 def varying(x: Any) -> frozenset[str]:
@@ -85,3 +150,31 @@ def rows_to_classes(x: Array, axis: int) -> Array:
 def along_classes(x: Array, axis: int, ndim: int) -> Array:
     """A vector over classes, shaped to meet logits of rank `ndim`."""
     return lax.expand_dims(x, tuple(a for a in range(ndim) if a != axis))
+
+
+# lax primitives: jax.numpy's wrappers cost several times as much to trace.
+
+
+def sharded_like(x: Array, like: Shaped) -> Array:
+    """`x`, of the shape of `like`, with the explicit sharding of `like`."""
+    if not is_split(like):
+        return x
+    return jax.sharding.reshard(x, jax.typeof(like).sharding)
+
+
+def over_classes(rows: Array, axis: int, like: Shaped) -> Array:
+    """Repeats a value of each row along the axis of classes, to the shape of `like`."""
+    kept = tuple(a for a in range(like.ndim) if a != axis)
+    return sharded_like(lax.broadcast_in_dim(rows, like.shape, kept), like)
+
+
+def over_rows(classes: Array, axis: int, like: Shaped) -> Array:
+    """Repeats a value of each class (classes,) in every row of `like`."""
+    return sharded_like(lax.broadcast_in_dim(classes, like.shape, (axis,)), like)
+
+
+def select(where: Array, x: Array, otherwise: Array | int | float = 0) -> Array:
+    """`x` where `where`, of its shape, holds; the derivative of the rest is 0."""
+    if not isinstance(otherwise, Array):
+        otherwise = lax.full_like(x, otherwise)
+    return lax.select(where, x, otherwise)

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import (
     Any,
+    NamedTuple,
     NoReturn,
     Protocol,
     SupportsIndex,
@@ -25,6 +26,13 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 
+from ._arrays import (
+    Shape as Shape,
+    Shaped as Shaped,
+    compute_dtype as compute_dtype,
+    row_shape as row_shape,
+)
+
 
 @runtime_checkable
 class SupportsJaxArray(Protocol):
@@ -33,8 +41,6 @@ class SupportsJaxArray(Protocol):
     def __jax_array__(self) -> Array: ...
 
 
-# An array, or the shape and dtype of logits that are never formed.
-Shaped: TypeAlias = Array | jax.ShapeDtypeStruct
 ArrayLike: TypeAlias = jax.typing.ArrayLike | SupportsJaxArray | Sequence[Any]
 Axis: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | None
 AxisName: TypeAlias = str | tuple[str, ...] | None
@@ -46,12 +52,6 @@ _SCALARS = (bool, np.bool_, complex, np.complexfloating, *_NUMBERS)
 
 def array(x: ArrayLike) -> Array:
     return x if isinstance(x, Array) else jnp.asarray(x)
-
-
-def compute_dtype(*arrays: Shaped) -> jnp.dtype:
-    """float32, or float64 where an input has it."""
-    wide = any(x.dtype == jnp.float64 for x in arrays)
-    return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
 # What may stand for an array, a number, a flag ----------------------------------------
@@ -208,6 +208,11 @@ def python_number(function: str, name: str, value: Any, **limits: int | float) -
     in_range(function, name, value, **limits)
 
 
+def is_on(value: Any, *, off: int | float) -> bool:
+    """False for None and the Python number `off`, which both switch an option off."""
+    return value is not None and not (_is_number(value) and value == off)
+
+
 def number_or_off(
     function: str,
     name: str,
@@ -221,7 +226,7 @@ def number_or_off(
 
     An option that is off leaves nothing in the program.
     """
-    if value is None or (_is_number(value) and value == off):
+    if not is_on(value, off=off):
         return None
     return number(function, name, value, dtype, **limits)
 
@@ -337,9 +342,7 @@ def exchanged(x: Array, labels: Any) -> bool:
 # Shapes and axes ----------------------------------------------------------------------
 
 
-def rearranged(
-    name: str, shape: tuple[int, ...], target: tuple[int, ...], axis: int | None = None
-) -> str:
+def rearranged(name: str, shape: Shape, target: Shape, axis: int | None = None) -> str:
     """What makes an array of `shape` one of `target`; empty if sizes do not tell.
 
     `axis` of the target is the one that is most likely elsewhere.
@@ -363,7 +366,7 @@ def rearranged(
 def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
     if x.shape == labels.shape:
         return
-    hint = "Labels never broadcast; give every element its own label."
+    hint = "Only a scalar broadcasts; give every element its own label."
     if labels.shape == (*x.shape, 1):
         hint = "Drop the last axis, labels.squeeze(-1)."
     elif x.shape == (*labels.shape, 1):
@@ -422,10 +425,6 @@ def classes_last(x: Array, axes: tuple[int, ...]) -> Array:
     rows = tuple(a for a in range(x.ndim) if a not in axes)
     x = x.transpose(rows + axes)
     return x.reshape(*x.shape[: len(rows)], -1)
-
-
-def row_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return shape[:axis] + shape[axis + 1 :]
 
 
 def several_classes(
@@ -530,7 +529,7 @@ def ignorable(
     return index
 
 
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+def _broadcasts(shape: Shape, target: Shape) -> bool:
     return len(shape) == len(target) and all(
         a in (1, b) for a, b in zip(shape, target, strict=True)
     )
@@ -557,7 +556,7 @@ def per_row(
     function: str,
     name: str,
     x: Array,
-    rows: tuple[int, ...],
+    rows: Shape,
     of: str = "the losses' shape",
 ) -> Array:
     """A scalar, or the loss's rank with axes of size 1 allowed."""
@@ -569,7 +568,7 @@ def per_row(
     return x.reshape((1,) * len(rows)) if x.ndim == 0 else x
 
 
-def missing_axes(name: str, shape: tuple[int, ...], rows: tuple[int, ...]) -> str:
+def missing_axes(name: str, shape: Shape, rows: Shape) -> str:
     missing = len(rows) - len(shape)
     if missing > 0 and shape == rows[: len(shape)]:
         grown = ", ".join([":"] * len(shape) + ["None"] * missing)
@@ -578,7 +577,7 @@ def missing_axes(name: str, shape: tuple[int, ...], rows: tuple[int, ...]) -> st
 
 
 def row_or_class_mask(
-    function: str, where: ArrayLike | None, shape: tuple[int, ...], axis: int
+    function: str, where: ArrayLike | None, shape: Shape, axis: int
 ) -> tuple[Array | None, Array | None]:
     """`where` as a mask of rows, or of single classes where it has the logits' rank."""
     if where is None:
@@ -595,7 +594,71 @@ def row_or_class_mask(
     return per_row(function, "where", mask, rows), None
 
 
-def per_class(function: str, name: str, x: Array, classes: tuple[int, ...]) -> Array:
+class PerRow(NamedTuple):
+    """The check of an option with one value a row, or a scalar for all."""
+
+    boolean: bool = False
+    above: float | None = None
+
+
+class PerClass(NamedTuple):
+    """The check of an option with one value a class."""
+
+    boolean: bool = False
+
+
+class Number(NamedTuple):
+    """The check of an option with one value for all.
+
+    `off` is the Python number that switches it off, as None does.
+    """
+
+    off: float
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    or_per_class: bool = False
+
+
+def option(
+    function: str,
+    name: str,
+    value: Any,
+    check: PerRow | PerClass | Number,
+    rows: Shape,
+    classes: int,
+    dtype: Any,
+) -> Array | None:
+    """The value of an option, checked and shaped as its declaration says."""
+    if value is None:
+        return None
+    if isinstance(check, Number):
+        if check.or_per_class and getattr(value, "ndim", 0 if _is_number(value) else 1):
+            x = real(function, name, value, dtype)
+            return per_class(function, name, x, (classes,))
+        limits = {"low": check.low, "high": check.high, "above": check.above}
+        limits = {k: limit for k, limit in limits.items() if limit is not None}
+        return number_or_off(function, name, value, dtype, off=check.off, **limits)
+    if check.boolean:
+        x = boolean(function, name, value)
+    else:
+        above = check.above if isinstance(check, PerRow) else None
+        in_range(function, name, value, above=above)
+        x = real(function, name, value, dtype, booleans=above is None)
+    if isinstance(check, PerClass):
+        return per_class(function, name, x, (classes,))
+    return per_row(function, name, x, rows)
+
+
+def margin_of_ids(function: str, margin: Any, ids: bool) -> None:
+    if margin is not None and not ids:
+        raise ValueError(
+            f"{function}: margin needs class ids, got distributions: it is subtracted "
+            "from the logit of a row's label."
+        )
+
+
+def per_class(function: str, name: str, x: Array, classes: Shape) -> Array:
     if x.shape != classes:
         raise ValueError(
             f"{function}: expected {name} of shape {classes}, one for each class, "
@@ -608,7 +671,7 @@ def normalizer(
     function: str,
     value: ArrayLike | None,
     dtype: jnp.dtype,
-    result: tuple[int, ...] = (),
+    result: Shape = (),
 ) -> Array | None:
     if value is None:
         return None

@@ -63,62 +63,53 @@ def combine(
     With `batch_axis_name` both sums run over these mesh axes too: the global mean, not
     a mean of means. Nothing left to average gives 0, with gradient 0.
     """
+    losses = weighed(losses, keep, weights)
     if reduction == "none":
-        return _weighed(losses, keep, weights)[0]
-    total, denominator = sums(losses, keep, weights, class_factor, axis)
-    return settled(total, denominator, reduction, normalizer, batch_axis_name)
+        return losses
+    weight = None
+    if reduction == "mean" and normalizer is None:
+        r = jnp.ones_like(losses)
+        if class_factor is not None:
+            r = jnp.broadcast_to(spread(class_factor, losses), losses.shape)
+        weight = jnp.sum(weighed(r, keep, weights), axis)
+    return divided_by_normalizer(
+        jnp.sum(losses, axis), weight, reduction, normalizer, batch_axis_name
+    )
 
 
-def _weighed(
-    losses: Array, keep: Array | None, weights: Array | None
-) -> tuple[Array, Array | None]:
-    """keep · weights · loss, and the weights of the rows that are kept."""
+def weighed(
+    losses: Float[Array, "..."], keep: Array | None, weights: Array | None
+) -> Float[Array, "..."]:
+    """keep · weights · loss, exactly 0 in a row that is dropped, whatever it holds."""
     if keep is not None:
         losses = masked(losses, keep)
     if weights is None:
-        return losses, None
+        return losses
     weights = spread(weights, losses)
     if keep is not None:
         weights = masked(weights, keep)
-    return times(weights, losses), weights
+    return times(weights, losses)
 
 
-def sums(
-    losses: Array,
-    keep: Array | None,
-    weights: Array | None,
-    class_factor: Array | None,
-    axis: tuple[int, ...] | None = None,
-) -> tuple[Array, Array]:
-    """Σ r · loss and Σ r, which a mean is the quotient of."""
-    losses, weights = _weighed(losses, keep, weights)
-    r = jnp.ones((1,) * losses.ndim, losses.dtype) if weights is None else weights
-    if class_factor is not None:
-        r = r * class_factor
-    r = spread(r, losses)
-    if keep is not None:
-        r = masked(r, keep)
-    return jnp.sum(losses, axis), jnp.sum(jnp.broadcast_to(r, losses.shape), axis)
-
-
-def settled(
+def divided_by_normalizer(
     total: Array,
-    denominator: Array,
+    weight: Array | None,
     reduction: str,
     normalizer: Array | None,
     batch_axis_name: tuple[str, ...],
 ) -> Array:
-    """The sum or the mean, over all devices, from the sums of this one."""
+    """The sum or the mean over all devices, from this one's Σ r · loss and Σ r."""
     if batch_axis_name:
         total = lax.psum(total, batch_axis_name)
     if reduction == "sum":
         return total
     if normalizer is not None:
-        denominator = normalizer
+        weight = normalizer
     elif batch_axis_name:
-        denominator = lax.psum(denominator, batch_axis_name)
-    nothing = jnp.equal(denominator, 0)
-    return masked(total / jnp.where(nothing, 1, denominator), ~nothing)
+        weight = lax.psum(weight, batch_axis_name)
+    assert weight is not None
+    nothing = jnp.equal(weight, 0)
+    return masked(total / jnp.where(nothing, 1, weight), ~nothing)
 
 
 @functools.partial(jax.jit, static_argnames=("reduction", "batch_axis_name", "axis"))

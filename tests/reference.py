@@ -21,6 +21,8 @@ COLUMNS = {
         "softmax_focal_loss": "focal",
         "poly_loss_cross_entropy": "poly",
         "linear_softmax_cross_entropy": "linear",
+        "linear_softmax_focal_loss": "linear focal",
+        "linear_poly_loss_cross_entropy": "linear poly",
     },
     "log-prob": {"softmax_log_prob": "", "linear_softmax_log_prob": "linear"},
     "entropy": {"softmax_entropy": "", "linear_softmax_entropy": "linear"},

@@ -20,13 +20,17 @@ REPOSITORY = Path(__file__).parent.parent
 
 # Each imports only from those before it.
 LAYERS = [
-    "_checks",
     "_arrays",
+    "_checks",
     "_reduction",
+    "_product",
+    "_problem",
     "_statistics",
+    "_formulas",
+    "_tiles",
+    "_layouts",
     "_labels",
     "_softmax",
-    "_tiles",
     "_linear",
     "_sigmoid",
     "_probabilities",

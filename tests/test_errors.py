@@ -1466,6 +1466,8 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.softmax_entropy: LOGITS,
     jxent.softmax_statistics: LOGITS | IDS,
     jxent.linear_softmax_cross_entropy: HEAD | IDS,
+    jxent.linear_softmax_focal_loss: HEAD | IDS,
+    jxent.linear_poly_loss_cross_entropy: HEAD | IDS,
     jxent.linear_softmax_log_prob: HEAD | IDS,
     jxent.linear_softmax_entropy: HEAD,
     jxent.linear_softmax_statistics: HEAD | IDS,
@@ -1638,6 +1640,8 @@ OFF = {"label_smoothing": None, "z_loss": None, "logit_soft_cap": float("inf")}
 @pytest.mark.parametrize("function", CALLS, ids=lambda f: f.__name__)
 def test_an_option_that_is_off_leaves_nothing(function):
     """The program is that of a call without the option."""
+    if function is jxent.linear_softmax_plan:  # which makes none
+        return
     parameters = inspect.signature(function).parameters
     for name in OFF.keys() & parameters.keys():
         f = functools.partial(function, **CALLS[function])

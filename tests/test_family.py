@@ -87,7 +87,10 @@ def test_the_table_has_every_public_loss():
         "softmax_statistics",
         "sum_over_tiles",
         "total_weight",
-        # The same losses in other layouts: tests/test_linear.py has their table.
+        # The same losses in other layouts: tests/test_linear.py has their table, and
+        # tests/test_formulas.py.
+        "linear_softmax_focal_loss",
+        "linear_poly_loss_cross_entropy",
         "linear_softmax_cross_entropy",
         "linear_softmax_entropy",
         "linear_softmax_log_prob",

@@ -18,7 +18,7 @@ from jax.experimental import checkify
 from jax.sharding import PartitionSpec as P
 
 import jxent
-from jxent._labels import bad_labels
+from jxent._problem import bad_labels
 from tests.compiling import as_users_jit
 
 

@@ -6,6 +6,7 @@ row is finite: the gradient's derivative in that weight is the row's own gradien
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,8 @@ def higher_derivatives(f, *, third=False):
 
 def dropping(case):
     """The options that drop rows 1 to 3, as far as the loss takes them."""
-    options, dropped = {"where": WHERE}, [1]
+    options: dict[str, Any] = {"where": WHERE}
+    dropped = [1]
     if case.takes("rows"):
         options["weights"] = FACTORS
         dropped.append(2)
@@ -84,11 +86,11 @@ def compare(few, garbage, kept, dropped, names=("x",)):
 @softmax
 def test_a_dropped_row_that_holds_anything(case, rng, x64):
     options, dropped = dropping(case)
-    x, *labels = case.inputs(rng, (5,))
+    x, *labels = map(np.asarray, case.inputs(rng, (5,)))
     kept = np.setdiff1d(np.arange(5), dropped)
     x[dropped] = GARBAGE
     if "ignore_index" in options:
-        labels[0][3] = -100
+        np.put(labels[0], 3, -100)
 
     def losses(x, labels, options):
         return jnp.sum(case(x["x"], *labels, **options))
@@ -120,10 +122,10 @@ HEAD_OPTIONS = {
 @pytest.mark.parametrize("kind", ["ids", "distributions"])
 def test_a_dropped_row_of_the_fused_head(layout, kind, rng, x64):
     head, labels = heads(rng), rng.integers(0, CLASSES, 5)
-    rows = {"where": WHERE, "weights": FACTORS}
+    rows: dict[str, Any] = {"where": WHERE, "weights": FACTORS}
     dropped = [1, 2, 3]
     if kind == "ids":
-        labels[3] = -100
+        np.put(labels, 3, -100)
         rows["ignore_index"] = -100
     else:
         labels = rng.uniform(size=(5, CLASSES))

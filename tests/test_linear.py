@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.nnx as nnx
@@ -681,7 +682,7 @@ def test_checkify_names_a_bad_label(layout, rng):
         arguments = {"hidden": hidden, "kernel": k, "ids": labels}
         return fused(layout, arguments, ignore_index=-100, reduction="mean")
 
-    programs = [jax.value_and_grad(step)]
+    programs: list[Callable[..., Any]] = [jax.value_and_grad(step)]
     if layout is TILED:  # its value alone is another program
         programs.append(step)
     for f in programs:

@@ -1,5 +1,7 @@
 """The planner: what it chooses, and the memory it predicts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -85,33 +87,63 @@ def test_the_loss_follows_the_plan():
     assert text() == given
 
 
+BIAS = jnp.zeros(16384)
+REAL = jnp.arange(16384) < 16380
+MANY = {
+    "bias": BIAS,
+    "class_mask": REAL,
+    "label_smoothing": 0.1,
+    "logit_soft_cap": 30.0,
+    "ignore_index": -100,
+}
+
+
 @pytest.mark.parametrize(
-    ("implementation", "dtype"),
+    ("implementation", "dtype", "options"),
     [
-        ("tiled", jnp.float32),
-        ("tiled", jnp.bfloat16),
-        ("streamed", jnp.float32),
-        ("materialized", jnp.bfloat16),
+        ("tiled", jnp.float32, {}),
+        ("tiled", jnp.bfloat16, {}),
+        ("tiled", jnp.float32, {"ignore_index": -100}),
+        ("tiled", jnp.float32, {"bias": BIAS}),
+        ("tiled", jnp.float32, {"class_mask": REAL}),
+        ("tiled", jnp.float32, {"label_smoothing": 0.1}),
+        ("tiled", jnp.float32, MANY),
+        ("streamed", jnp.float32, {}),
+        ("streamed", jnp.float32, {"class_mask": REAL}),
+        ("streamed", jnp.float32, {"ignore_index": -100}),
+        ("materialized", jnp.bfloat16, {}),
+        ("materialized", jnp.float32, {"logit_soft_cap": 30.0}),
     ],
+    ids=lambda x: "+".join(x) or "plain" if isinstance(x, dict) else None,
 )
-def test_the_compiler_agrees_on_memory(implementation, dtype):
+def test_the_compiler_agrees_on_memory(implementation, dtype, options):
     """The predicted bytes are within 15 % of the compiler's report."""
-    hidden, kernel = shapes(2048, 256, 16384, dtype)
-    plan = jxent.linear_softmax_plan(
-        hidden, kernel, reduction="mean", implementation=implementation
-    )
-    labels = jax.ShapeDtypeStruct((2048,), jnp.int32)
+    hidden, kernel = shapes(1024, 256, 16384, dtype)
+    labels = jax.ShapeDtypeStruct((1024,), jnp.int32)
+    asked = {"reduction": "mean", "implementation": implementation} | options
+    plan = jxent.linear_softmax_plan(hidden, kernel, labels, **asked)
 
     def loss(hidden, kernel, labels):
-        return jxent.linear_softmax_cross_entropy(
-            hidden, kernel, labels, reduction="mean", implementation=implementation
-        )
+        return jxent.linear_softmax_cross_entropy(hidden, kernel, labels, **asked)
 
     both = as_users_jit(jax.value_and_grad(loss, (0, 1)))
     report = both.lower(hidden, kernel, labels).compile().memory_analysis()
     assert report is not None
     taken = report.temp_size_in_bytes
     assert abs(plan.temporary_bytes - taken) <= 0.15 * taken
+
+
+def test_options_that_are_off_change_no_plan():
+    """None and the number that switches an option off; shapes stand for arrays."""
+    large = shapes(2048, 512, 32768)
+    plan = functools.partial(jxent.linear_softmax_plan, *large, implementation="tiled")
+    plan = functools.partial(plan, reduction="mean")
+    assert plan(label_smoothing=None, logit_soft_cap=jnp.inf, bias=None) == plan()
+    one = jax.ShapeDtypeStruct((32768,), jnp.float32)
+    assert plan(bias=one) == plan(bias=jnp.zeros(32768))
+    assert plan(bias=one).temporary_bytes > plan().temporary_bytes
+    soft = jax.ShapeDtypeStruct((2048, 32768), jnp.float32)
+    assert plan(soft).temporary_bytes > plan().temporary_bytes
 
 
 def test_a_smaller_last_block_costs_no_copy_of_the_kernel():

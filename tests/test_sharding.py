@@ -48,6 +48,7 @@ def batch(rng):
         "where": (rng.random(ROWS) < 0.8, P("data")),
         "weights": (rng.uniform(0, 2, ROWS), P("data")),
         "temperature": (rng.uniform(0.5, 2, ROWS), P("data")),
+        "margin": (rng.uniform(0.1, 0.5, CLASSES), P("model")),
     }
     return {k: v for k, (v, _) in arrays.items()}, {
         k: s for k, (_, s) in arrays.items()
@@ -65,7 +66,9 @@ SOFTMAX = {
 def mean_loss(loss, kind, arrays, **names):
     """A softmax loss with every option on, and a few of its statistics."""
     labels = arrays["ids" if kind == "ids" else "distributions"]
-    rest = {"ignore_index": -100} if kind == "ids" else {}
+    rest = {}
+    if kind == "ids":
+        rest = {"ignore_index": -100, "margin": arrays["margin"]}
     options = ("class_weights", "class_mask", "where", "weights", "temperature")
     rest |= {k: arrays[k] for k in options}
     return loss(arrays["logits"], labels, reduction="mean", **NUMBERS, **rest, **names)
@@ -328,7 +331,7 @@ def placed(arrays, mesh, layout):
     rows, classes = layout
     specs = {k: P(rows) for k in arrays}
     specs |= {k: P(rows, classes) for k in ("logits", "distributions")}
-    specs |= {k: P(classes) for k in ("class_weights", "class_mask")}
+    specs |= {k: P(classes) for k in ("class_weights", "class_mask", "margin")}
     return {
         k: jax.device_put(v, NamedSharding(mesh, specs[k])) for k, v in arrays.items()
     }

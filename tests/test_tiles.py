@@ -431,11 +431,20 @@ def test_the_loss_sees_no_tile_that_is_not_there(rows, sizes, rng):
     assert counter.new()[1] == sizes
 
 
+@pytest.fixture
+def only_new_objects():
+    """The collector leaves alone what other tests left in memory: it is a lot."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def executables():
     gc.collect()
     return len(jax.devices()[0].client.live_executables())
 
 
+@pytest.mark.usefixtures("only_new_objects")
 def test_a_loss_leaves_nothing_behind(rng):
     """Neither itself nor its programs, whether or not it closes over a tracer."""
     rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)
@@ -458,6 +467,7 @@ def test_a_loss_leaves_nothing_behind(rng):
     assert [loss() for loss in gone] == [None] * 4
 
 
+@pytest.mark.usefixtures("only_new_objects")
 def test_calls_leave_nothing_behind(rng):
     """Of the same loss, called and differentiated again and again."""
     rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)

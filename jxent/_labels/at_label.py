@@ -5,8 +5,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from .._arrays import masked, rows_to_classes
-from .._statistics import NO_CLASS, Form, is_label
-from .targets import class_ids
+from .._problem import NO_CLASS, class_ids, is_label
 
 
 def at_label(
@@ -19,9 +18,9 @@ def at_label(
 
     A row that is not kept is 0 with gradient 0, whatever it holds.
     """
-    ids = class_ids(labels, keep, x.shape[axis], ())
+    ids = class_ids(labels, keep, x.shape[axis])
     bad = rows_to_classes(ids == NO_CLASS, axis)
-    picked = is_label(Form(axis), ids, x)
+    picked = is_label(ids, axis, x)
     if keep is not None:
         picked &= rows_to_classes(keep, axis)
     factor = masked(jnp.ones_like(x, shape=bad.shape), ~bad, jnp.nan)

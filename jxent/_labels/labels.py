@@ -11,9 +11,8 @@ from jaxtyping import Bool, Float, Integer
 from .. import _checks
 from .._arrays import along_classes, masked
 from .._checks import ArrayLike, Axis, AxisName
+from .._problem import NO_CLASS, class_ids, equal
 from .._reduction import combine
-from .._statistics import NO_CLASS
-from .targets import Wanted, class_ids, equal
 
 
 def smooth_labels(
@@ -59,8 +58,7 @@ def smooth_labels(
     name = "smooth_labels"
     q = _checks.floating(name, "labels", labels)
     axes = _checks.class_axis(name, "labels", q, axis)
-    share = _checks.number(name, "alpha", alpha, low=0, high=1)
-    share = _checks.scalar(name, "alpha", _checks.array(share).astype(q.dtype))
+    share = _checks.number(name, "alpha", alpha, q.dtype, low=0, high=1)
     real = jnp.ones_like(q)
     if where is not None:
         mask = _checks.boolean(name, "where", where)
@@ -146,6 +144,10 @@ def next_token_labels(
     """
     name = "next_token_labels"
     ids = _integers(name, "tokens", tokens)
+    if ignore_index is None:
+        raise TypeError(f"{name}: expected ignore_index to be one integer, got None.")
+    if ignore_index is None:
+        raise TypeError(f"{name}: expected ignore_index to be one integer, got None.")
     if ids.ndim == 0:
         _checks.fail(name, "expected tokens of shape (..., time), got a scalar.")
     if ids.dtype.itemsize < 4 or jnp.issubdtype(ids.dtype, jnp.unsignedinteger):
@@ -210,7 +212,7 @@ def _all_of_next(count: int, x: Bool[Array, "*batch time"]) -> Array:
 
 
 def _integers(function: str, name: str, x: ArrayLike) -> Array:
-    x = _checks.array(x)
+    x = _checks.as_array(function, name, x)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"{function}: expected integer {name}, got dtype {x.dtype}.")
     return x
@@ -219,7 +221,7 @@ def _integers(function: str, name: str, x: ArrayLike) -> Array:
 def total_weight(
     labels: ArrayLike,
     *,
-    axis: int = -1,
+    axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
@@ -281,7 +283,8 @@ def total_weight(
       `reduce`, `softmax_cross_entropy`.
     """
     name = "total_weight"
-    y = _checks.array(labels)
+    y = _checks.label_array(name, "labels", labels)
+    axis = _checks.integer(name, "axis", axis)
     if y.dtype == jnp.bool_:
         raise TypeError(
             f"{name}: expected class ids or distributions, got boolean labels. For "
@@ -289,7 +292,8 @@ def total_weight(
             "jxent.reduce(jnp.ones(labels.shape), reduction='sum', where=…)."
         )
     ids = bool(jnp.issubdtype(y.dtype, jnp.integer))
-    given = [_checks.array(x) for x in (weights, class_weights) if x is not None]
+    factors = {"weights": weights, "class_weights": class_weights}
+    given = [_checks.as_array(name, n, x) for n, x in factors.items() if x is not None]
     dtype = _checks.compute_dtype(*given, *([] if ids else [y]))
     ndim = y.ndim + 1 if ids else y.ndim
     if not -ndim <= axis < ndim:
@@ -309,64 +313,79 @@ def total_weight(
         else:
             row_where = _checks.per_row(name, "where", mask, rows)
     if class_weights is not None:
-        class_weights = _checks.array(class_weights).astype(dtype)
-        if class_weights.ndim != 1:
-            _checks.fail(
-                name,
-                "expected class_weights of shape (classes,), "
-                f"got {class_weights.shape}.",
-            )
-        if not ids:
-            classes = y.shape[axis : axis + 1]
-            _checks.per_class(name, "class_weights", class_weights, classes)
+        classes = None if ids else y.shape[axis]
+        class_weights = _class_weights(name, class_weights, classes, dtype)
     if weights is not None:
-        weights = _checks.array(weights).astype(dtype)
+        weights = _checks.real(name, "weights", weights, dtype, booleans=True)
         weights = _checks.per_row(name, "weights", weights, rows)
-    wanted = Wanted(
+    index = _checks.ignorable(name, ignore_index, y, ids=ids)
+    names = _checks.bound_axis_names(name, "batch_axis_name", batch_axis_name, y)
+    return _total_weight(
         y,
         row_where,
         class_where,
-        weights=weights,
-        class_weights=class_weights,
-        ignore_index=_checks.ignorable(name, ignore_index, y, ids=ids),
+        weights,
+        class_weights,
+        index,
+        axis=axis,
+        ids=ids,
+        batch_axis_name=names,
+        dtype=dtype,
     )
-    names = _checks.bound_axis_names(name, "batch_axis_name", batch_axis_name, y)
-    return _total_weight(wanted, axis, ids, names, dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _class_weights(
+    function: str, class_weights: ArrayLike, classes: int | None, dtype: jnp.dtype
+) -> Array:
+    w = _checks.real(function, "class_weights", class_weights, dtype, booleans=True)
+    if w.ndim != 1:
+        _checks.fail(
+            function,
+            f"expected class_weights of shape (classes,), got {w.shape}.",
+        )
+    if classes is not None:
+        _checks.per_class(function, "class_weights", w, (classes,))
+    return w
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "ids", "batch_axis_name", "dtype"))
 def _total_weight(
-    wanted: Wanted,
+    labels: Array,
+    row_where: Array | None,
+    class_where: Array | None,
+    weights: Array | None,
+    class_weights: Array | None,
+    ignore_index: Array | None,
+    *,
     axis: int,
     ids: bool,
     batch_axis_name: tuple[str, ...],
     dtype: jnp.dtype,
 ) -> Array:
-    y, keep, w = wanted.labels, wanted.row_where, wanted.class_weights
-    assert y is not None
-    if wanted.class_where is not None:
-        keep = jnp.any(wanted.class_where, axis)
-    if wanted.ignore_index is not None:
-        counted = ~equal(y, wanted.ignore_index)
+    keep, w = row_where, class_weights
+    if class_where is not None:
+        keep = jnp.any(class_where, axis)
+    if ignore_index is not None:
+        counted = ~equal(labels, ignore_index)
         keep = counted if keep is None else keep & counted
     if ids:
-        factor = jnp.ones_like(y, dtype=dtype)
+        factor = jnp.ones_like(labels, dtype=dtype)
         if w is not None:
-            kept = None if keep is None else jnp.broadcast_to(keep, y.shape)
-            at = class_ids(y, kept, w.shape[0], ())
+            kept = None if keep is None else jnp.broadcast_to(keep, labels.shape)
+            at = class_ids(labels, kept, w.shape[0])
             label_weight = jnp.take(w, jnp.maximum(at, 0), mode="clip")
             factor = jnp.where(at == NO_CLASS, factor, label_weight)
     else:
-        q = y.astype(dtype)
-        if wanted.class_where is not None:
-            q = masked(q, wanted.class_where)
+        q = labels.astype(dtype)
+        if class_where is not None:
+            q = masked(q, class_where)
         if w is not None:
-            q = along_classes(w, axis, y.ndim) * q
+            q = along_classes(w, axis, labels.ndim) * q
         factor = jnp.sum(q, axis)
     return combine(
         factor,
         keep=keep,
-        weights=wanted.weights,
+        weights=weights,
         reduction="sum",
         normalizer=None,
         batch_axis_name=batch_axis_name,

@@ -1,15 +1,72 @@
-"""The public functions of the fused head."""
+"""The losses of the fused head."""
 
-from typing import Any, SupportsIndex
+from typing import Literal, SupportsIndex, overload
 
 from jax import Array
 from jaxtyping import Float
 
+from .. import _checks
 from .._checks import ArrayLike, AxisName
+from .._formulas import SoftmaxStatistics, cross_entropy, focal, poly
+from .._layouts import BlockSizes, Implementation, head_solution
+from .._problem import Formula
 from .._reduction import Reduction
-from .._statistics import SoftmaxStatistics
-from .plan import BlockSizes, Implementation
-from .problem import loss_of, statistics_of
+
+
+@overload
+def linear_softmax_cross_entropy(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = ...,
+    vocab_axis: SupportsIndex = ...,
+    where: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[False] = ...,
+    block_sizes: BlockSizes | None = ...,
+    implementation: Implementation | None = ...,
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def linear_softmax_cross_entropy(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = ...,
+    vocab_axis: SupportsIndex = ...,
+    where: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[True],
+    block_sizes: BlockSizes | None = ...,
+    implementation: Implementation | None = ...,
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def linear_softmax_cross_entropy(
@@ -28,6 +85,7 @@ def linear_softmax_cross_entropy(
     z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
     reduction: Reduction = "none",
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
@@ -35,7 +93,7 @@ def linear_softmax_cross_entropy(
     return_statistics: bool = False,
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
-) -> Any:
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
     """Softmax cross-entropy of logits = hidden @ kernel + bias, which are never held.
 
         loss = −Σ_c q_c log p_c,   p = softmax(hidden @ kernel + bias)
@@ -52,7 +110,7 @@ def linear_softmax_cross_entropy(
       bias: (classes,).
       vocab_axis: the kernel's axis of classes.
       where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
-        logit_soft_cap, temperature, reduction, normalizer, class_axis_name,
+        logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
         batch_axis_name, return_statistics: as in `softmax_cross_entropy`.
       block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
       implementation: "streamed" scans blocks of classes, and forms each again for the
@@ -108,169 +166,331 @@ def linear_softmax_cross_entropy(
       `softmax_cross_entropy` for logits in memory, `sum_over_tiles` for other heads and
       formulas, `linear_softmax_log_prob`.
     """
-    return loss_of("linear_softmax_cross_entropy", locals())
+    return head_solution(
+        "linear_softmax_cross_entropy",
+        hidden,
+        kernel,
+        labels,
+        where,
+        formula=Formula(function=cross_entropy, parameters={}),
+        bias=bias,
+        vocab_axis=vocab_axis,
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )
 
 
-def linear_softmax_log_prob(
+@overload
+def linear_softmax_focal_loss(
     hidden: ArrayLike,
     kernel: ArrayLike,
     labels: ArrayLike,
     *,
+    gamma: ArrayLike = ...,
+    bias: ArrayLike | None = ...,
+    vocab_axis: SupportsIndex = ...,
+    where: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[False] = ...,
+    block_sizes: BlockSizes | None = ...,
+    implementation: Implementation | None = ...,
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def linear_softmax_focal_loss(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gamma: ArrayLike = ...,
+    bias: ArrayLike | None = ...,
+    vocab_axis: SupportsIndex = ...,
+    where: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[True],
+    block_sizes: BlockSizes | None = ...,
+    implementation: Implementation | None = ...,
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
+
+
+def linear_softmax_focal_loss(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gamma: ArrayLike = 2.0,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
+    return_statistics: bool = False,
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
-) -> Float[Array, "..."]:
-    """The log-probability of each row's class id under hidden @ kernel + bias.
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+    """Softmax focal loss of logits = hidden @ kernel + bias, which are never held.
 
-        log p_y = z_y − log Σ_c exp(z_c),   z = hidden @ kernel + bias
+        loss = −Σ_c q_c (1 − p_c)^γ log p_c,   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
+      hidden, kernel, labels, bias, vocab_axis, block_sizes: as in
         `linear_softmax_cross_entropy`.
-      labels: integer class ids (actions, tokens), of hidden's shape without its last
-        axis.
-      where, class_mask, ignore_index, logit_soft_cap, temperature, class_axis_name: as
-        in `softmax_cross_entropy`.
-      implementation: "streamed", "materialized", or None for what suits.
+      gamma: γ, at least 0. At 0 this is cross-entropy.
+      where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
+        logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
+        batch_axis_name, return_statistics: as in `softmax_focal_loss`.
+      implementation: as in `linear_softmax_cross_entropy`. With label smoothing or
+        distributions the loss needs every log p of a row: "tiled" for one number, or
+        "materialized".
 
     Returns:
-      Log-probabilities in nats, of hidden's shape without its last axis; float32, or
-      float64 where hidden or kernel is. Reduce them with `reduce`.
+      As `linear_softmax_cross_entropy`.
 
     Numerics:
-      As in `linear_softmax_cross_entropy`; never above 0. A dropped row gives 0.
+      As in `linear_softmax_cross_entropy` and `softmax_focal_loss`.
 
     Raises:
       As `linear_softmax_cross_entropy`.
+      ValueError: also for a negative Python number as gamma, and for label smoothing or
+        distributions where the logits are streamed.
 
     Example:
       >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
       >>> kernel = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
-      >>> print(jxent.linear_softmax_log_prob(hidden, kernel, jnp.array([0, 2])))
-      [-0.23954 -0.09492]
+      >>> print(jxent.linear_softmax_focal_loss(hidden, kernel, jnp.array([0, 2])))
+      [0.01087 0.00078]
 
     Source:
-      As `linear_softmax_cross_entropy`; the log-probabilities of policy gradients.
+      Lin et al. (2017), "Focal Loss for Dense Object Detection",
+      https://arxiv.org/abs/1708.02002, with a softmax.
 
     See also:
-      `softmax_log_prob` for logits in memory, `linear_softmax_entropy`.
+      `softmax_focal_loss`, `linear_softmax_cross_entropy`.
     """
-    return statistics_of("linear_softmax_log_prob", locals(), ids_only=True).log_prob
+    _checks.in_range("linear_softmax_focal_loss", "gamma", gamma, low=0)
+    return head_solution(
+        "linear_softmax_focal_loss",
+        hidden,
+        kernel,
+        labels,
+        where,
+        formula=Formula(function=focal, parameters={"gamma": gamma}),
+        bias=bias,
+        vocab_axis=vocab_axis,
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )
 
 
-def linear_softmax_entropy(
+@overload
+def linear_poly_loss_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
+    labels: ArrayLike,
     *,
+    epsilon: ArrayLike = ...,
+    bias: ArrayLike | None = ...,
+    vocab_axis: SupportsIndex = ...,
+    where: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[False] = ...,
+    block_sizes: BlockSizes | None = ...,
+    implementation: Implementation | None = ...,
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def linear_poly_loss_cross_entropy(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = ...,
+    bias: ArrayLike | None = ...,
+    vocab_axis: SupportsIndex = ...,
+    where: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[True],
+    block_sizes: BlockSizes | None = ...,
+    implementation: Implementation | None = ...,
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
+
+
+def linear_poly_loss_cross_entropy(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = 2.0,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
-    class_mask: ArrayLike | None = None,
-    logit_soft_cap: ArrayLike | None = None,
-    temperature: ArrayLike | None = None,
-    class_axis_name: AxisName = None,
-    batch_axis_name: AxisName = None,
-    block_sizes: BlockSizes | None = None,
-    implementation: Implementation | None = None,
-) -> Float[Array, "..."]:
-    """The entropy of each row's softmax of hidden @ kernel + bias.
-
-        H = −Σ_c p_c log p_c,   p = softmax(hidden @ kernel + bias)
-
-    Args:
-      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
-        `linear_softmax_cross_entropy`.
-      where, class_mask, logit_soft_cap, temperature, class_axis_name: as in
-        `softmax_cross_entropy`.
-      implementation: "streamed", "materialized", or None for what suits.
-
-    Returns:
-      Entropies in nats, from 0 to log(classes), of hidden's shape without its last
-      axis; float32, or float64 where hidden or kernel is. Reduce them with `reduce`.
-
-    Numerics:
-      As in `softmax_entropy` and `linear_softmax_cross_entropy`.
-
-    Raises:
-      As `linear_softmax_cross_entropy`.
-
-    Example:
-      >>> hidden, kernel = jnp.array([[1.0], [0.0]]), jnp.array([[2.0, 0.0, 0.0]])
-      >>> print(jxent.linear_softmax_entropy(hidden, kernel))
-      [0.66557 1.09861]
-
-    Source:
-      Shannon (1948); the entropy bonus of policy gradients.
-
-    See also:
-      `softmax_entropy` for logits in memory, `linear_softmax_log_prob`.
-    """
-    options = {**locals(), "labels": None, "entropy": True}
-    of = statistics_of("linear_softmax_entropy", options, labels_optional=True)
-    return of.entropy
-
-
-def linear_softmax_statistics(
-    hidden: ArrayLike,
-    kernel: ArrayLike,
-    labels: ArrayLike | None = None,
-    *,
-    bias: ArrayLike | None = None,
-    vocab_axis: SupportsIndex = -1,
-    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
-    entropy: bool = False,
-    argmax: bool = False,
+    return_statistics: bool = False,
     block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
-) -> SoftmaxStatistics:
-    """The row statistics of hidden @ kernel + bias, for losses of yours.
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+    """Poly-1 loss of logits = hidden @ kernel + bias, which are never held.
 
-        shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
+        loss = Σ_c q_c (−log p_c + ε (1 − p_c)),   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
+      hidden, kernel, labels, bias, vocab_axis, block_sizes: as in
         `linear_softmax_cross_entropy`.
-      labels, where, class_weights, class_mask, ignore_index, logit_soft_cap,
-        temperature, class_axis_name, entropy, argmax: as in `softmax_statistics`.
-      implementation: "streamed", "materialized", or None for what suits.
+      epsilon: ε; at 0 this is cross-entropy.
+      where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
+        logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
+        batch_axis_name, return_statistics: as in `poly_loss_cross_entropy`.
+      implementation: as in `linear_softmax_cross_entropy`. With label smoothing or
+        distributions the loss needs every log p of a row: "tiled" for one number, or
+        "materialized".
 
     Returns:
-      `SoftmaxStatistics`, whose fields have hidden's shape without its last axis, in
-      nats; float32, or float64 where hidden or kernel is.
+      As `linear_softmax_cross_entropy`.
 
     Numerics:
-      As in `softmax_statistics` and `linear_softmax_cross_entropy`.
+      As in `linear_softmax_cross_entropy` and `poly_loss_cross_entropy`.
 
     Raises:
       As `linear_softmax_cross_entropy`.
+      ValueError: also for label smoothing or distributions where the logits are
+        streamed.
 
     Example:
-      >>> hidden, kernel = jnp.array([[1.0], [0.0]]), jnp.array([[2.0, 0.0, 0.0]])
-      >>> s = jxent.linear_softmax_statistics(
-      ...     hidden, kernel, jnp.array([0, 1]), argmax=True)
-      >>> print(s.log_prob, s.lse, s.argmax)
-      [-0.23954 -1.09861] [2.23954 1.09861] [0 0]
+      >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> kernel = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+      >>> print(jxent.linear_poly_loss_cross_entropy(hidden, kernel, jnp.array([0, 2])))
+      [0.66557 0.27604]
 
     Source:
-      Milakov and Gimelshein (2018), "Online normalizer calculation for softmax",
-      https://arxiv.org/abs/1805.02867, for statistics that merge.
+      Leng et al. (2022), "PolyLoss", https://arxiv.org/abs/2204.12511.
 
     See also:
-      `softmax_statistics` for logits in memory, `linear_softmax_cross_entropy`.
+      `poly_loss_cross_entropy`, `linear_softmax_cross_entropy`.
     """
-    return statistics_of("linear_softmax_statistics", locals(), labels_optional=True)
+    return head_solution(
+        "linear_poly_loss_cross_entropy",
+        hidden,
+        kernel,
+        labels,
+        where,
+        formula=Formula(function=poly, parameters={"epsilon": epsilon}),
+        bias=bias,
+        vocab_axis=vocab_axis,
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )

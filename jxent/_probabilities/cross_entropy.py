@@ -7,12 +7,25 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from .. import _checks, _labels, _sigmoid
-from .._arrays import along_classes, masked, rows_to_classes, spread
+from .. import _sigmoid
+from .._arrays import cast, compute_dtype, masked, over_classes, over_rows, select
 from .._checks import ArrayLike, Axis, AxisName
-from .._reduction import Reduction, combine, times
-from .._softmax import problem
-from .._statistics import Form, is_label
+from .._layouts.losses import reported, smoothing_share
+from .._layouts.mesh import like_logits_on_mesh
+from .._problem import (
+    NO_CLASS,
+    Rows,
+    Settings,
+    Shared,
+    at_label,
+    is_label,
+    local_ids,
+    logits_problem,
+    possible_classes,
+    resolve,
+    with_full_rows,
+)
+from .._reduction import Reduction, combine
 from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 
@@ -56,10 +69,11 @@ def binary_cross_entropy(
       for float64 probabilities.
 
     Numerics:
-      0 log 0 = 0. No clip: p = 0 with y = 1 gives +inf, as the formula says, with the
-      slope −inf. A probability outside [0, 1] gives NaN. log(1 − p) keeps its precision
-      for small p. bfloat16 and float16 are computed in float32. A dropped element is
-      exactly 0 with gradient 0, whatever it holds.
+      0 log 0 = 0. No clip: p = 0 with y = 1 gives +inf, as the formula says. A huge
+      number (1.8e19 in float32) stands for an infinite slope, so that directions which
+      leave p alone add 0. A probability outside [0, 1] gives NaN. log(1 − p) keeps its
+      precision for small p. bfloat16 and float16 are computed in float32. A dropped
+      element is exactly 0 with gradient 0, whatever it holds.
 
     Raises:
       As `sigmoid_binary_cross_entropy`.
@@ -95,65 +109,70 @@ def binary_cross_entropy(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _categorical(plan: problem.Plan, a: problem.Arrays) -> Array:
-    assert a.logits is not None
-    axis, names, ndim = plan.axis, plan.class_axis_name, a.logits.ndim
-    target = _labels.target_in_memory(
-        a.wanted, a.logits, axis, ids=plan.ids, class_axis_name=names
-    )
-    p = a.logits.astype(_checks.compute_dtype(a.logits))
-    if target.mask is not None:
-        p = masked(p, target.mask, 1)
-    counted = target.counted
-    if counted is not None:  # whatever a dropped row holds
-        usable = rows_to_classes(counted, axis) | (jnp.isfinite(p) & (p > 0))
-        p = masked(p, usable, 1)
+def _categorical(settings: Settings, rows: Rows, shared: Shared) -> Array:
+    rows, shared = with_full_rows(settings, rows, shared)
+    rows, shared = like_logits_on_mesh(settings, rows, shared)
+    resolved = resolve(settings, rows, shared)
+    axis, names = settings.axis, settings.class_axis_name
+    assert rows.logits is not None
+    assert rows.labels is not None
+    p = cast(rows.logits, compute_dtype(rows.logits))
+    possible = possible_classes(rows, shared, axis, p)
+    if possible is not None:
+        p = select(possible, p, 1)
+    weighted, usable = resolved.weighted, None
+    if weighted is not None:  # whatever a dropped row holds
+        usable = over_classes(weighted, axis, p) | (lax.is_finite(p) & (p > 0))
+        p = select(usable, p, 1)
 
-    def over_classes(x: Array) -> Array:
-        total = jnp.sum(x, axis)
+    def sum_over_classes(x: Array) -> Array:
+        total = lax.reduce_sum(x, (axis,))
         return lax.psum(total, names) if names else total
 
-    w = jnp.ones((1,) * ndim, p.dtype)
-    if target.class_weights is not None:
-        w = along_classes(target.class_weights.astype(p.dtype), axis, ndim)
-    w = spread(w, p)
-    if target.distribution is not None:
-        losses = over_classes(minus_x_log_y(target.distribution, p))
-        factor = target.mass
-    else:
-        assert target.labels is not None
-        assert a.wanted.labels is not None
-        form = Form(axis, names)
-        picked = is_label(form, target.labels, p)
-        fine = picked if target.mask is None else picked & target.mask
-        fine = over_classes(fine.astype(jnp.int32)) > 0
-        if counted is not None:
-            fine |= ~counted
-        classes = p.shape[axis] * (lax.axis_size(names) if names else 1)
-        fine = _labels.report_bad_labels(fine, a.wanted.labels, ~fine, classes)
+    w, factor, p_label = shared.class_weights, None, None
+    if settings.ids:
+        assert resolved.ids is not None
+        bad = resolved.ids == NO_CLASS
         # NaN in a bad label's row, and in all of its gradient
-        pick = jnp.where(rows_to_classes(fine, axis), picked.astype(p.dtype), jnp.nan)
-        losses = -jnp.log(over_classes(pick * p))
-        factor = None
-        if target.class_weights is not None:
-            factor = over_classes(masked(w, picked))
-            factor = masked(factor, fine, 1)
-            losses = times(factor, losses)
-        if target.smoothing is not None and target.share is not None:
-            if target.mask is not None:
-                w = masked(w, target.mask)
-            even = over_classes(minus_x_log_y(jnp.broadcast_to(w, p.shape), p))
-            bad = masked(losses, jnp.isnan(losses))  # which a factor of 0 would hide
-            losses = times(1 - target.smoothing, losses) + times(target.share, even)
-            losses = losses + bad
+        one = select(~bad, lax.full_like(bad, 1, dtype=p.dtype), jnp.nan)
+        one = reported(one, settings, rows, shared, resolved)
+        one, bad = (over_classes(x, axis, p) for x in (one, bad))
+        ids = local_ids(settings, resolved.ids, p.shape[axis])
+        picked = is_label(ids, axis, p) | bad
+        if w is not None:
+            factor = at_label(settings, w, resolved.ids, p)
+            factor = select(resolved.ids != NO_CLASS, factor, 1)
+        t = select(picked, one)
+        if shared.label_smoothing is None:
+            p_label = sum_over_classes(select(picked, one * p))
+    else:
+        t = cast(rows.labels, p.dtype)
+        for mask in (possible, usable):
+            t = t if mask is None else select(mask, t)
+        factor = sum_over_classes(t if w is None else t * over_rows(w, axis, p))
+    if p_label is not None:
+        # One logarithm a row, of the label's probability alone: the gradient of the
+        # other classes must not meet its derivative, which may be infinite.
+        of_label = jnp.ones_like(p_label) if factor is None else factor
+        losses = minus_x_log_y(of_label, p_label)
+    else:
+        if shared.label_smoothing is not None:
+            share = smoothing_share(settings, rows, shared, resolved, scale=1.0)
+            if share.ndim:
+                share = over_classes(share, axis, p)
+            share = lax.full_like(p, 0) + share
+            share = share if possible is None else select(possible, share)
+            t = (1 - shared.label_smoothing) * t + share
+        q = t if w is None else t * over_rows(w, axis, p)
+        losses = sum_over_classes(minus_x_log_y(q, p))
     return combine(
         losses,
-        keep=target.keep,
-        weights=a.wanted.weights,
+        keep=resolved.keep,
+        weights=rows.weights,
         class_factor=factor,
-        reduction=plan.reduction,
-        normalizer=a.normalizer,
-        batch_axis_name=plan.batch_axis_name,
+        reduction=settings.reduction,
+        normalizer=shared.normalizer,
+        batch_axis_name=settings.batch_axis_name,
     )
 
 
@@ -195,9 +214,10 @@ def categorical_cross_entropy(
       float32, or float64 for float64 probabilities.
 
     Numerics:
-      0 log 0 = 0. No clip: p = 0 where q > 0 gives +inf, as the formula says. A
-      negative probability gives NaN. Dropped rows, masked classes and bad labels as in
-      `softmax_cross_entropy`.
+      0 log 0 = 0. No clip: p = 0 where q > 0 gives +inf, as the formula says. A huge
+      number (1.8e19 in float32) stands for an infinite slope, so that directions which
+      leave p alone add 0. A negative probability gives NaN. Dropped rows, masked
+      classes and bad labels as in `softmax_cross_entropy`.
 
     Raises:
       As `softmax_cross_entropy`.
@@ -213,12 +233,13 @@ def categorical_cross_entropy(
     See also:
       `softmax_cross_entropy`, `binary_cross_entropy`.
     """
-    plan, arrays = problem.check(
+    problem = logits_problem(
         "categorical_cross_entropy",
         probs,
         labels,
         axis,
         where,
+        name="probs",
         weights=weights,
         class_weights=class_weights,
         class_mask=class_mask,
@@ -228,6 +249,5 @@ def categorical_cross_entropy(
         normalizer=normalizer,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        name="probs",
     )
-    return _categorical(plan, arrays)
+    return _categorical(*problem)

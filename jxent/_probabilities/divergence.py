@@ -94,7 +94,7 @@ def _divergence(
             mask = _checks.per_row(
                 function, "where", mask, x.shape, f"the {name}' shape"
             )
-    return _sum_of_terms(_Sum(term, axes), arrays, mask)
+    return _sum_of_terms(_Sum(term=term, axes=axes), arrays, mask)
 
 
 def entropy(

@@ -7,7 +7,7 @@ from .losses import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
     softmax_focal_loss as softmax_focal_loss,
 )
-from .measures import (
+from .statistics import (
     softmax_entropy as softmax_entropy,
     softmax_log_prob as softmax_log_prob,
     softmax_statistics as softmax_statistics,

@@ -1,15 +1,64 @@
 """The softmax losses."""
 
-from typing import Any
+from typing import Literal, overload
+
+from jax import Array
+from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
+from .._formulas import SoftmaxStatistics, cross_entropy, focal, poly
+from .._layouts import solve
+from .._problem import Formula, logits_problem
 from .._reduction import Reduction
-from .formulas import cross_entropy, focal, poly
-from .problem import loss_of
 
 
-# Each function hands all its arguments, locals(), to the one place that knows them.
+@overload
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[False] = ...,
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[True],
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def softmax_cross_entropy(
@@ -26,12 +75,13 @@ def softmax_cross_entropy(
     z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
     reduction: Reduction = "none",
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
     return_statistics: bool = False,
-) -> Any:
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
     """Softmax cross-entropy of logits with class ids or distributions.
 
         loss = −Σ_c q_c log p_c,   p = softmax(z),   log p_c = z_c − log Σ_k exp(z_k)
@@ -62,6 +112,8 @@ def softmax_cross_entropy(
         infinite c stand for no cap.
       temperature: divides the logits after the soft cap; a scalar or one a row. An
         infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
         that multiplies a row: where, weights, and the label's class weight
         (Σ_c q_c w_c for a distribution).
@@ -125,13 +177,86 @@ def softmax_cross_entropy(
       `categorical_cross_entropy` for probabilities, `sigmoid_binary_cross_entropy` for
       yes/no labels, `next_token_labels` for language models.
     """
-    return loss_of("softmax_cross_entropy", cross_entropy, {}, locals())
+    return solve(
+        logits_problem(
+            "softmax_cross_entropy",
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=cross_entropy, parameters={}),
+            weights=weights,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+            return_statistics=return_statistics,
+        )
+    )
 
 
 # Optax splits these by the kind of labels and by what −inf does; here both are told
 # from the labels, and −inf is safe.
 softmax_cross_entropy_with_integer_labels = softmax_cross_entropy
 safe_softmax_cross_entropy = softmax_cross_entropy
+
+
+@overload
+def softmax_focal_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    gamma: ArrayLike = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[False] = ...,
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def softmax_focal_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    gamma: ArrayLike = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[True],
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def softmax_focal_loss(
@@ -149,12 +274,13 @@ def softmax_focal_loss(
     z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
     reduction: Reduction = "none",
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
     return_statistics: bool = False,
-) -> Any:
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
     """Softmax focal loss: cross-entropy that cares less for what is already right.
 
         loss = −Σ_c q_c (1 − p_c)^γ log p_c,   p = softmax(logits)
@@ -163,7 +289,7 @@ def softmax_focal_loss(
       logits, labels, axis, where: as in `softmax_cross_entropy`.
       gamma: γ, at least 0. At 0 this is cross-entropy.
       weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
-        logit_soft_cap, temperature, reduction, normalizer, class_axis_name,
+        logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
         batch_axis_name, return_statistics: as in `softmax_cross_entropy`. The paper's α
         per class is `class_weights`.
 
@@ -194,7 +320,80 @@ def softmax_focal_loss(
       `sigmoid_focal_loss`, `softmax_cross_entropy`.
     """
     _checks.in_range("softmax_focal_loss", "gamma", gamma, low=0)
-    return loss_of("softmax_focal_loss", focal, {"gamma": gamma}, locals())
+    return solve(
+        logits_problem(
+            "softmax_focal_loss",
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=focal, parameters={"gamma": gamma}),
+            weights=weights,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+            return_statistics=return_statistics,
+        )
+    )
+
+
+@overload
+def poly_loss_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = ...,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[False] = ...,
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def poly_loss_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = ...,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    weights: ArrayLike | None = ...,
+    class_weights: ArrayLike | None = ...,
+    class_mask: ArrayLike | None = ...,
+    ignore_index: ArrayLike | None = ...,
+    label_smoothing: ArrayLike | None = ...,
+    z_loss: ArrayLike | None = ...,
+    logit_soft_cap: ArrayLike | None = ...,
+    temperature: ArrayLike | None = ...,
+    margin: ArrayLike | None = ...,
+    reduction: Reduction = ...,
+    normalizer: ArrayLike | None = ...,
+    class_axis_name: AxisName = ...,
+    batch_axis_name: AxisName = ...,
+    return_statistics: Literal[True],
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def poly_loss_cross_entropy(
@@ -212,12 +411,13 @@ def poly_loss_cross_entropy(
     z_loss: ArrayLike | None = 0.0,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
     reduction: Reduction = "none",
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
     return_statistics: bool = False,
-) -> Any:
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
     """Poly-1 loss: cross-entropy with another first term of its series in 1 − p.
 
         loss = Σ_c q_c (−log p_c + ε (1 − p_c)),   p = softmax(logits)
@@ -226,8 +426,9 @@ def poly_loss_cross_entropy(
       logits, labels: as in `softmax_cross_entropy`, class ids included.
       epsilon: ε, 2 for ImageNet in the paper; at 0 this is cross-entropy.
       axis, where, weights, class_weights, class_mask, ignore_index, label_smoothing,
-        z_loss, logit_soft_cap, temperature, reduction, normalizer, class_axis_name,
-        batch_axis_name, return_statistics: as in `softmax_cross_entropy`.
+        z_loss, logit_soft_cap, temperature, margin, reduction, normalizer,
+        class_axis_name, batch_axis_name, return_statistics: as in
+        `softmax_cross_entropy`.
 
     Returns:
       The losses in nats, of the logits' shape without `axis`, or a scalar, as
@@ -251,4 +452,27 @@ def poly_loss_cross_entropy(
     See also:
       `softmax_focal_loss`, `softmax_cross_entropy`.
     """
-    return loss_of("poly_loss_cross_entropy", poly, {"epsilon": epsilon}, locals())
+    return solve(
+        logits_problem(
+            "poly_loss_cross_entropy",
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=poly, parameters={"epsilon": epsilon}),
+            weights=weights,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+            return_statistics=return_statistics,
+        )
+    )

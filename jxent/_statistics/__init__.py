@@ -1,27 +1,17 @@
 """Row statistics of logits, which every softmax loss is a formula on."""
 
-from .in_memory import block as block
+from .block import totals_of_block as totals_of_block
 from .inputs import (
     CLASS_SCALE as CLASS_SCALE,
-    NO_CLASS as NO_CLASS,
-    Form as Form,
     Inputs as Inputs,
-    is_label as is_label,
-    local_labels as local_labels,
-    soft_capped as soft_capped,
+    inputs_of_block as inputs_of_block,
+    logits_of as logits_of,
 )
-from .monoid import (
-    SoftmaxStatistics as SoftmaxStatistics,
+from .tangent import tangent_of_block as tangent_of_block
+from .totals import (
     Totals as Totals,
+    finish as finish,
     merge as merge,
     merge_devices as merge_devices,
-)
-from .rule import (
-    assemble as assemble,
-    finish as finish,
-    in_memory as in_memory,
-    log_probabilities as log_probabilities,
-    moving as moving,
-    tangent as tangent,
-    with_tangents as with_tangents,
+    of_no_class as of_no_class,
 )

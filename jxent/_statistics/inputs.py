@@ -1,4 +1,4 @@
-"""What row statistics are functions of: logits, labels, weights and masks."""
+"""Where options meet logits and labels: what the statistics of a block are made of."""
 
 import functools
 from typing import Any, NamedTuple
@@ -6,62 +6,97 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float
 
-from .._arrays import along_classes, masked, moves, rows_to_classes, spread
-from .._checks import compute_dtype
+from .._arrays import (
+    cast,
+    compute_dtype,
+    is_moving,
+    over_classes,
+    over_rows,
+    select,
+)
+from .._problem import Maybe, Rows, Settings, Shared, is_label, possible_classes
+from .._product import product
 
-
-# An id that names no class. It matches none on any shard, and its label statistic and
-# the derivatives of that are NaN.
-NO_CLASS = -(2**31)
 
 # Class weights enter Σ_c w_c (z_c − shift) times this power of 2, which rounds nothing:
 # smoothing wants the mean over the classes, which may be finite where the sum is not.
 CLASS_SCALE = 2.0**-32
 
 
-class Form(NamedTuple):
-    """Which statistics are wanted, and along which axis: static under jit."""
-
-    axis: int
-    class_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the classes
-    weighted: bool = False
-    expected: bool = False
-    argmax: bool = False
-
-
 class Inputs(NamedTuple):
-    """The arrays that row statistics are functions of."""
+    """What the statistics of a block are functions of, in float32 or better."""
 
-    logits: Float[Array, "..."]
-    labels: Integer[Array, "..."] | None = None  # int32 global class ids, or NO_CLASS
-    class_weights: Float[Array, " classes"] | None = None
-    distribution: Float[Array, "..."] | None = None  # in place of both
-    mask: Bool[Array, "..."] | None = None  # logits' rank; False: impossible class
-    keep: Bool[Array, "..."] | None = None  # False: the row counts for nothing
-    logit_soft_cap: Float[Array, ""] | None = None
-    temperature: Float[Array, "..."] | None = None  # the rows' rank
+    z: Array  # (…, classes, …) effective logits, −inf where a class is impossible
+    target: Maybe = None  # z's shape: class weights times a distribution
+    even: Maybe = None  # CLASS_SCALE times class weights: (classes,), or z's shape
 
 
-def effective_logits(form: Form, inputs: Inputs) -> Float[Array, "..."]:
-    """The logits after cast, soft cap, temperature and mask, in this order."""
-    z = inputs.logits.astype(compute_dtype(inputs.logits))
-    if inputs.mask is not None:  # here for the slopes of what follows
-        z = masked(z, inputs.mask)
-    if inputs.logit_soft_cap is not None:
-        z = soft_capped(z, inputs.logit_soft_cap)
-    if inputs.temperature is not None:
-        # An infinite logit stays what it is, whatever the temperature: its own slope
-        # in the temperature would be infinite and turn 0 · ∞ into NaN, as would its
-        # quotient by an infinite temperature.
-        temperature = rows_to_classes(inputs.temperature, form.axis)
-        finite = jnp.isfinite(z)
-        sign = jnp.sign(lax.stop_gradient(temperature))
-        z = jnp.where(finite, masked(z, finite) / temperature, z * sign)
-    if inputs.mask is not None:
-        z = masked(z, inputs.mask, -jnp.inf)
+def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
+    """The logits in memory, or hidden @ kernel + bias in float32 or better."""
+    if rows.logits is not None:
+        z = cast(rows.logits, compute_dtype(rows.logits))
+    else:
+        assert rows.hidden is not None
+        assert shared.kernel is not None
+        z = product(
+            rows.hidden, shared.kernel, settings.vocab_axis, low=settings.low_precision
+        )
+    if shared.bias is not None:
+        z = z + over_rows(cast(shared.bias, z.dtype), settings.axis, z)
     return z
+
+
+def inputs_of_block(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    ids: Maybe = None,
+    computed: Maybe = None,
+) -> Inputs:
+    """The inputs of a block of classes, or of all: the one place that forms them.
+
+    Plain JAX, which its own derivative follows. `ids` are (rows,), counted from the
+    block's first class. `computed`, (rows,), is False for rows whose logits and labels
+    may be anything: 0 takes their place before a function is applied whose derivative
+    there could be infinite.
+    """
+    axis = settings.axis
+    z = logits_of(settings, rows, shared)
+    dtype = z.dtype
+    where_computed = None
+    if computed is not None:
+        where_computed = over_classes(computed, axis, z)
+    possible = possible_classes(rows, shared, axis, z)
+    if shared.logit_soft_cap is not None or rows.temperature is not None:
+        for mask in (where_computed, possible):
+            z = z if mask is None else select(mask, z)
+    if shared.logit_soft_cap is not None:
+        z = soft_capped(z, shared.logit_soft_cap)
+    if shared.margin is not None and ids is not None:
+        margin = shared.margin
+        margin = over_rows(margin, axis, z) if margin.ndim else jnp.full_like(z, margin)
+        z = lax.select(is_label(ids, axis, z), z - margin, z)
+    if rows.temperature is not None:
+        z = divided(z, over_classes(rows.temperature, axis, z))
+    if possible is not None:
+        z = select(possible, z, -jnp.inf)
+    weights, target, even = shared.class_weights, None, None
+    if rows.labels is not None and not settings.ids:
+        target = cast(rows.labels, dtype)
+        for mask in (where_computed, possible):
+            target = target if mask is None else select(mask, target)
+        if weights is not None:
+            target = target * over_rows(weights, axis, z)
+    if settings.even:
+        if weights is None:
+            even = lax.full_like(z, CLASS_SCALE, shape=(z.shape[axis],))
+        else:
+            even = CLASS_SCALE * weights
+        if possible is not None:
+            even = select(possible, over_rows(even, axis, z))
+    return Inputs(z=z, target=target, even=even)
 
 
 # With t = tanh(z/c), the derivatives of c t are 1 − t² in z and t − (1 − t²) z/c in c.
@@ -79,8 +114,8 @@ def _soft_capped_jvp(primals: Any, tangents: Any) -> Any:
     ratio = _ratio(z, cap)
     t = lax.tanh(ratio)
     slope = 1 - t * t
-    terms = [slope * dz] if moves(dz) else []
-    if moves(dcap):
+    terms = [slope * dz] if is_moving(dz) else []
+    if is_moving(dcap):
         terms.append((t - slope * ratio) * dcap)
     return soft_capped(z, cap), sum(terms[1:], terms[0])
 
@@ -92,41 +127,12 @@ def _ratio(z: Array, cap: Array) -> Array:
     return lax.clamp(-bound, z, bound) / cap
 
 
-def mass_weights(form: Form, inputs: Inputs) -> Array:
-    """What `weighted` is taken with, broadcast against the logits; 0 where masked.
+def divided(z: Array, temperature: Array) -> Array:
+    """z / temperature, where an infinite logit stays what it is.
 
-    A distribution as it is, class weights times CLASS_SCALE.
+    Its own derivative in the temperature would be infinite and turn 0 · ∞ into NaN, as
+    would its quotient by an infinite temperature.
     """
-    ndim = inputs.logits.ndim
-    dtype = compute_dtype(inputs.logits)
-    if inputs.distribution is not None:
-        w = inputs.distribution.astype(dtype)
-    elif inputs.class_weights is not None:
-        w = CLASS_SCALE * inputs.class_weights.astype(dtype)
-        w = along_classes(w, form.axis, ndim)
-    else:
-        w = jnp.full((1,) * ndim, CLASS_SCALE, dtype)
-    w = spread(w, inputs.logits)
-    if inputs.mask is not None:
-        w = masked(w, inputs.mask)
-    return w
-
-
-def origin(maximum: Array) -> Array:
-    return masked(maximum, jnp.isfinite(maximum))
-
-
-def local_labels(form: Form, labels: Array, classes: int) -> Array:
-    """Class ids as this shard counts them; out of range where another holds them."""
-    if not form.class_axis_name:
-        return labels
-    offset = lax.axis_index(form.class_axis_name) * classes
-    return jnp.where(labels == NO_CLASS, labels, labels - offset)
-
-
-def is_label(form: Form, labels: Array, z: Array) -> Array:
-    """Compares every class with the row's label: a one-hot that is never stored."""
-    classes = z.shape[form.axis]
-    local = rows_to_classes(local_labels(form, labels, classes), form.axis)
-    ids = along_classes(lax.iota(jnp.int32, classes), form.axis, z.ndim)
-    return spread(ids == local, z)
+    finite = lax.is_finite(z)
+    unchanged = z * lax.sign(lax.stop_gradient(temperature))
+    return lax.select(finite, select(finite, z) / temperature, unchanged)

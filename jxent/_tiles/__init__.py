@@ -7,9 +7,12 @@ one number, and a gradient is linear in it: it is multiplied on at the end.
 """
 
 from .loop import (
-    along as along,
     live_first as live_first,
     over_tiles as over_tiles,
-    zeros_of as zeros_of,
+)
+from .rule import (
+    Moving as Moving,
+    Tiling as Tiling,
+    tiled_sum as tiled_sum,
 )
 from .sums import sum_over_tiles as sum_over_tiles

@@ -44,7 +44,11 @@ class Kept:
             # shows their values, from the same trace; but for arrays JAX would keep
             # something more at each call.
             closed = jax.make_jaxpr(self._loss)(*arguments)
-        return Traced(closed.jaxpr, jax.tree.structure(result)), closed.consts, result
+        return (
+            Traced(jaxpr=closed.jaxpr, out_tree=jax.tree.structure(result)),
+            closed.consts,
+            result,
+        )
 
     def compiled(
         self, function: Callable[[Any, Any], Any], static: Hashable

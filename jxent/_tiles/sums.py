@@ -3,17 +3,16 @@
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, TypeVar
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
-from .._arrays import moves, vary, varying, varying_of
+from .._arrays import vary, varying_of
 from .._checks import ArrayLike
 from .kept import Traced, kept
-from .loop import along, live_first, over_tiles, zeros_of
+from .rule import Tiling, tiled_sum
 
 
 class _Sum(NamedTuple):
@@ -30,14 +29,19 @@ class _Operands(NamedTuple):
     live: Array | None
 
 
+Params = TypeVar("Params")
+Rows = TypeVar("Rows")
+Sums = TypeVar("Sums")
+
+
 def sum_over_tiles(
-    loss: Callable[[Any, Any], Any],
-    params: Any,
-    rows: Any,
+    loss: Callable[[Params, Rows], Sums],
+    params: Params,
+    rows: Rows,
     *,
     tile: SupportsIndex,
     where: ArrayLike | None = None,
-) -> Any:
+) -> Sums:
     """Sums a loss over tiles of rows, and forms each tile's gradient with its value.
 
         Σ_t loss(params, rows[t · tile : (t + 1) · tile])
@@ -105,21 +109,8 @@ def sum_over_tiles(
             f"rows), got {type(loss).__name__}. Give the function first."
         )
     params, rows = jax.tree.map(_checks.array, (params, rows))
-    shapes = [x.shape for x in jax.tree.leaves(rows)]
-    if not shapes:
-        _checks.fail(
-            name,
-            f"expected rows that hold at least one array, got {rows!r}. Give what each "
-            "row has as rows (hidden states, labels), and what all share as params.",
-        )
-    if () in shapes or len({shape[0] for shape in shapes}) != 1:
-        _checks.fail(
-            name,
-            "expected rows with the same number of rows along their first axis, got "
-            f"shapes {shapes}.",
-        )
+    count = _count_rows(name, rows)
     tile = _tile_size(name, tile)
-    count = shapes[0][0]
     tile = max(min(tile, count), 1)
     live = None
     if where is not None:
@@ -143,8 +134,34 @@ def sum_over_tiles(
             )
         losses.append(traced)
         closed_over.append(arrays)
-    total = known.compiled(_sum_of_live, _Sum(tuple(losses), tile))
-    return total(_Operands(params, tuple(closed_over), rows, live))
+    total = known.compiled(_sum_of_live, _Sum(losses=tuple(losses), tile=tile))
+    return total(
+        _Operands(params=params, closed_over=tuple(closed_over), rows=rows, live=live)
+    )
+
+
+def _count_rows(function: str, rows: Any) -> int:
+    shapes = [x.shape for x in jax.tree.leaves(rows)]
+    if not shapes:
+        _checks.fail(
+            function,
+            f"expected rows that hold at least one array, got {rows!r}. Give what each "
+            "row has as rows (hidden states, labels), and what all share as params.",
+        )
+    if () in shapes or len({shape[0] for shape in shapes}) != 1:
+        _checks.fail(
+            function,
+            "expected rows with the same number of rows along their first axis, got "
+            f"shapes {shapes}.",
+        )
+    count = shapes[0][0]
+    if not isinstance(count, int):
+        _checks.fail(
+            function,
+            f"expected a number of rows that is known when the program is traced, got "
+            f"{count}. Export for a batch size, or give a fused loss of jxent's own.",
+        )
+    return count
 
 
 def _sizes(count: int, tile: int) -> list[int]:
@@ -174,175 +191,13 @@ def _tile_size(function: str, tile: Any) -> int:
 
 
 def _sum_of_live(static: _Sum, operands: _Operands) -> Any:
-    if operands.live is not None:
-        rows, live, _ = live_first(operands.rows, operands.live)
-        operands = operands._replace(rows=rows, live=live)
-    return _sum(static, operands)
+    def loss(params: Any, rows: Any) -> Any:
+        params, closed_over = params
+        rows, _ = rows
+        size = jax.tree.leaves(rows)[0].shape[0]
+        which = 0 if size == static.tile else -1
+        return static.losses[which](closed_over[which], params, rows)
 
-
-def _call(static: _Sum, operands: _Operands, part: Any) -> Any:
-    size = jax.tree.leaves(part)[0].shape[0]
-    which = 0 if size == static.tile else -1
-    closed_over = operands.closed_over[which]
-    return static.losses[which](closed_over, operands.params, part)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _sum(static: _Sum, operands: _Operands) -> Any:
-    def step(total: Any, part: Any) -> tuple[Any, None]:
-        here = _call(static, operands, part)
-        return jax.tree.map(jnp.add, total, here), None
-
-    first = jax.tree.map(lambda x: x[: static.tile], operands.rows)
-    total = zeros_of(functools.partial(_call, static), operands, first)
-    return over_tiles(step, total, operands.rows, static.tile, operands.live)[0]
-
-
-# With G_k = ∂ sum_k / ∂ operands, formed tile by tile, the tangent is Σ ⟨G_k, tangent⟩.
-# Its transpose scales G_k by a cotangent.
-@functools.partial(_sum.defjvp, symbolic_zeros=True)
-def _sum_jvp(static: _Sum, primals: Any, tangents: Any) -> Any:
-    (operands,), (dots,) = primals, tangents
-    leaves, tree = jax.tree.flatten(operands)
-    dots = tree.flatten_up_to(dots)
-    moved = tuple(i for i, dot in enumerate(dots) if moves(dot))
-    sums, slopes = _slopes(static, moved, operands)
-    sums, out_tree = jax.tree.flatten(sums)
-    _refuse_shared([leaves[i] for i in moved], sums)
-    out_dots = [jax.custom_derivatives.zero_from_primal(s) for s in sums]
-    kinds = [k for k, s in enumerate(sums) if differentiable(s)]
-    for k, slope in zip(kinds, slopes, strict=True):
-        out_dots[k] = along(slope, {i: dots[i] for i in moved}, sums[k])
-    return out_tree.unflatten(sums), out_tree.unflatten(out_dots)
-
-
-def _row_indices(operands: _Operands) -> list[int]:
-    """Which leaves are rows."""
-    leaves, tree = jax.tree.flatten(operands)
-    return jax.tree.leaves(tree.unflatten(list(range(len(leaves)))).rows)
-
-
-def _refuse_shared(moved: list[Array], sums: list[Array]) -> None:
-    """Refuses a derivative in an array that devices share where their sums differ.
-
-    The tangent of a device's sum needs the gradient of that device's rows; for such an
-    array JAX gives the gradients' sum over the devices. Params are made varying before
-    the loss is traced, but what the loss closes over cannot be.
-    """
-    for x in moved:
-        names = sorted(varying_of(sums) - varying(x))
-        if names:
-            _checks.fail(
-                "sum_over_tiles",
-                f"expected no derivative in an array of shape {x.shape} that is the "
-                f"same on all devices along {names}, where the sums differ. If the "
-                "loss closes over it, give it as one of params.",
-            )
-
-
-def _of_tile(
-    static: _Sum, moved: tuple[int, ...], operands: _Operands, part: Any
-) -> Any:
-    """A tile's sums, and their slopes in what is moved: of params, and of its rows."""
-    leaves, tree = jax.tree.flatten(operands)
-    of_rows = _row_indices(operands)
-    parts = dict(zip(of_rows, jax.tree.leaves(part), strict=True))
-    row_tree = jax.tree.structure(operands.rows)
-
-    def loss(values: dict[int, Array]) -> Any:
-        rows = row_tree.unflatten([values.get(i, parts[i]) for i in of_rows])
-        shared = tree.unflatten([values.get(i, x) for i, x in enumerate(leaves)])
-        sums = _call(static, shared, rows)
-        return [s for s in jax.tree.leaves(sums) if differentiable(s)], sums
-
-    points = {i: parts.get(i, leaves[i]) for i in moved}
-    values, pull, sums = jax.vjp(loss, points, has_aux=True)
-    shared, per_row = [], []
-    for k in range(len(values)):
-        basis = [jnp.full_like(v, float(k == n)) for n, v in enumerate(values)]
-        slopes = pull(basis)[0]
-        slopes = {i: x.astype(_checks.compute_dtype(x)) for i, x in slopes.items()}
-        shared.append({i: x for i, x in slopes.items() if i not in parts})
-        per_row.append({i: x for i, x in slopes.items() if i in parts})
-    return (sums, shared), per_row
-
-
-def _nothing(static: _Sum, moved: tuple[int, ...], operands: _Operands) -> Any:
-    first = jax.tree.map(lambda x: x[: static.tile], operands.rows)
-    return zeros_of(lambda: _of_tile(static, moved, operands, first)[0])
-
-
-def _joined(shared: Any, per_row: Any) -> list[dict[int, Array]]:
-    return [a | b for a, b in zip(shared, per_row, strict=True)]
-
-
-# The derivative of a slope is its derivative in each tile, formed there as well.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _slopes(static: _Sum, moved: tuple[int, ...], operands: _Operands) -> Any:
-    def step(carry: Any, part: Any) -> Any:
-        here, per_row = _of_tile(static, moved, operands, part)
-        return jax.tree.map(jnp.add, carry, here), per_row
-
-    (sums, shared), per_row = over_tiles(
-        step,
-        _nothing(static, moved, operands),
-        operands.rows,
-        static.tile,
-        operands.live,
-        remember=False,
-    )
-    return sums, _joined(shared, per_row)
-
-
-@functools.partial(_slopes.defjvp, symbolic_zeros=True)
-def _slopes_jvp(
-    static: _Sum, moved: tuple[int, ...], primals: Any, tangents: Any
-) -> Any:
-    (operands,), (dots,) = primals, tangents
-    leaves, tree = jax.tree.flatten(operands)
-    of_rows = _row_indices(operands)
-    dots = {i: x for i, x in enumerate(tree.flatten_up_to(dots)) if moves(x)}
-    dots = {i: x.astype(leaves[i].dtype) for i, x in dots.items()}
-    row_tree = jax.tree.structure(operands.rows)
-    sums, slopes = _slopes(static, moved, operands)
-
-    def step(carry: Any, part: Any) -> Any:
-        rows, row_dots = part
-        parts = dict(zip(of_rows, jax.tree.leaves(rows), strict=True))
-
-        def of_tile(values: dict[int, Array]) -> Any:
-            here = tree.unflatten([values.get(i, x) for i, x in enumerate(leaves)])
-            rows = row_tree.unflatten([values.get(i, parts[i]) for i in of_rows])
-            return _of_tile(static, moved, here, rows)
-
-        points = {i: parts.get(i, leaves[i]) for i in dots}
-        steps = {i: row_dots.get(i, x) for i, x in dots.items()}
-        _, (here, per_row) = jax.jvp(of_tile, (points,), (steps,))
-        return jax.tree.map(add, carry, here), per_row
-
-    def add(a: Array, b: Array) -> Array:
-        return a if b.dtype == jax.dtypes.float0 else a + b
-
-    row_dots = {i: x for i, x in dots.items() if i in of_rows}
-    (sum_dots, shared), per_row = over_tiles(
-        step,
-        _nothing(static, moved, operands),
-        (operands.rows, row_dots),
-        static.tile,
-        operands.live,
-        remember=False,
-    )
-    sum_dots = jax.tree.map(
-        lambda s, d: (
-            d
-            if differentiable(s)
-            else jax.custom_derivatives.zero_from_primal(s, symbolic_zeros=False)
-        ),
-        sums,
-        sum_dots,
-    )
-    return (sums, slopes), (sum_dots, _joined(shared, per_row))
-
-
-def differentiable(x: Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)
+    tiling = Tiling(loss=loss, tile=static.tile, live=lambda rows, _: rows[1])
+    params = operands.params, operands.closed_over
+    return tiled_sum(tiling, (params, (operands.rows, operands.live)))

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from .. import _checks as _core_checks
+from .. import (
+    _checks as _core_checks,
+    _formulas as formulas,
+)
 from .._arrays import along_classes
 from .._checks import ArrayLike, compute_dtype
 from .._probabilities import kl_divergence as _kl_divergence
-from .._softmax import formulas, softmax_cross_entropy, softmax_focal_loss
+from .._softmax import softmax_cross_entropy, softmax_focal_loss
 from . import _checks
 from ._conventions import (
     EPSILON,

@@ -1,40 +1,9 @@
 """hidden @ kernel, in blocks of classes, summed in float32 or better."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
 
-from .._arrays import along_classes
-from .._checks import compute_dtype
-
-
-class Head(NamedTuple):
-    """The operands of the logits; the kernel is (D, V), or (V, D) with vocab_axis 0."""
-
-    hidden: Float[Array, "*rows features"]
-    kernel: Float[Array, "_ _"]
-    bias: Float[Array, " classes"] | None
-
-
-def logits_dtype(head: Head) -> jnp.dtype:
-    return compute_dtype(head.hidden, head.kernel)
-
-
-def logits_of(head: Head, vocab_axis: int) -> Array:
-    """hidden @ kernel + bias"""
-    z = product(head.hidden, head.kernel, vocab_axis, low=is_low(head.hidden))
-    if head.bias is None:
-        return z
-    return z + along_classes(head.bias.astype(z.dtype), z.ndim - 1, z.ndim)
-
-
-def columns(x: Array, axis: int, start: Array | int, size: int) -> Array:
-    """A block of classes, where `x` has more than one."""
-    if x.shape[axis] == 1:
-        return x
-    return lax.dynamic_slice_in_dim(x, start, size, axis)
+from ._arrays import cast, compute_dtype
 
 
 def product(
@@ -50,7 +19,7 @@ def product(
     """
     dtype = compute_dtype(hidden, kernel)
     contract = vocab_axis if transpose else 1 - vocab_axis
-    hidden, kernel = hidden.astype(dtype), kernel.astype(dtype)
+    hidden, kernel = cast(hidden, dtype), cast(kernel, dtype)
     return dot(hidden, kernel, hidden.ndim - 1, contract, low)
 
 
@@ -69,7 +38,3 @@ def dot(a: Array, b: Array, a_axis: int, b_axis: int, low: bool) -> Array:
         precision=precision,
         preferred_element_type=a.dtype,
     )
-
-
-def is_low(hidden: Array) -> bool:
-    return hidden.dtype == jnp.bfloat16

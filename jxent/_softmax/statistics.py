@@ -4,8 +4,9 @@ from jax import Array
 from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName
-from .._statistics import SoftmaxStatistics
-from .problem import statistics_of
+from .._formulas import SoftmaxStatistics
+from .._layouts import solve
+from .._problem import logits_problem
 
 
 def softmax_log_prob(
@@ -18,6 +19,7 @@ def softmax_log_prob(
     ignore_index: ArrayLike | None = None,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
     class_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
     """The log-probability of each row's class id: log p_y, p = softmax(logits).
@@ -27,7 +29,7 @@ def softmax_log_prob(
     Args:
       logits: floating, shape (..., classes, ...).
       labels: integer class ids (actions, tokens), of the logits' shape without `axis`.
-      axis, where, class_mask, ignore_index, logit_soft_cap, temperature,
+      axis, where, class_mask, ignore_index, logit_soft_cap, temperature, margin,
         class_axis_name: as in `softmax_cross_entropy`.
 
     Returns:
@@ -51,7 +53,22 @@ def softmax_log_prob(
     See also:
       `softmax_entropy`, `reduce`, `softmax_cross_entropy`.
     """
-    return statistics_of("softmax_log_prob", locals(), ids_only=True).log_prob
+    return solve(
+        logits_problem(
+            "softmax_log_prob",
+            logits,
+            labels,
+            axis,
+            where,
+            ids_only=True,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            class_axis_name=class_axis_name,
+        )
+    ).log_prob
 
 
 def softmax_entropy(
@@ -95,8 +112,21 @@ def softmax_entropy(
     See also:
       `entropy` for probabilities, `softmax_log_prob`, `reduce`.
     """
-    options = {**locals(), "labels": None, "entropy": True}
-    return statistics_of("softmax_entropy", options, labels_optional=True).entropy
+    return solve(
+        logits_problem(
+            "softmax_entropy",
+            logits,
+            None,
+            axis,
+            where,
+            labels_optional=True,
+            entropy=True,
+            class_mask=class_mask,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            class_axis_name=class_axis_name,
+        )
+    ).entropy
 
 
 def softmax_statistics(
@@ -110,6 +140,7 @@ def softmax_statistics(
     ignore_index: ArrayLike | None = None,
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     entropy: bool = False,
     argmax: bool = False,
@@ -121,7 +152,7 @@ def softmax_statistics(
     Args:
       logits: floating, shape (..., classes, ...).
       labels: class ids or distributions as in `softmax_cross_entropy`, or None.
-      axis, where, class_mask, ignore_index, logit_soft_cap, temperature,
+      axis, where, class_mask, ignore_index, logit_soft_cap, temperature, margin,
         class_axis_name: as in `softmax_cross_entropy`.
       class_weights: (classes,), for `weighted_logit` = Σ_c w_c (z_c − shift); with a
         distribution t they make its q_c = w_c t_c instead.
@@ -155,4 +186,22 @@ def softmax_statistics(
     See also:
       `softmax_cross_entropy` with return_statistics=True: loss and statistics at once.
     """
-    return statistics_of("softmax_statistics", locals(), labels_optional=True)
+    return solve(
+        logits_problem(
+            "softmax_statistics",
+            logits,
+            labels,
+            axis,
+            where,
+            labels_optional=True,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            class_axis_name=class_axis_name,
+            entropy=entropy,
+            argmax=argmax,
+        )
+    )

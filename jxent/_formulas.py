@@ -1,0 +1,101 @@
+"""Softmax losses as formulas in log p: Σ_c q_c f(log p_c) over a row's target q.
+
+A formula is a function of a log-probability. Of a class id it needs the statistics of
+the row alone. Cross-entropy is linear in log p, so that its sum over a distribution, or
+over all classes for smoothing, is one of the statistics, too; of other formulas such a
+sum needs every log p.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ._arrays import select
+from ._reduction import times
+
+
+def cross_entropy(log_p: Array) -> Array:
+    """f = −log p"""
+    return -log_p
+
+
+def focal(log_p: Array, gamma: Array) -> Array:
+    """f = −(1 − p)^γ log p"""
+    # In log space: (1 − p)^γ itself has no finite derivative at p = 1 where γ < 1.
+    # Where p rounds to 1, the weight is the constant 0^γ.
+    certain = log_p >= 0
+    log_miss = lax.log(-lax.expm1(select(~certain, log_p, -1)))
+    log_miss = select(~certain, log_miss, -jnp.inf)
+    weight = lax.exp(times(gamma, log_miss))
+    return times(weight, -log_p)
+
+
+def poly(log_p: Array, epsilon: Array) -> Array:
+    """f = −log p + ε (1 − p)"""
+    return -log_p - epsilon * lax.expm1(log_p)
+
+
+def is_linear(formula: Callable[..., Any] | None) -> bool:
+    """Whether a sum of the formula over classes is a function of the statistics."""
+    return formula is cross_entropy
+
+
+class _SoftmaxFields(NamedTuple):
+    shift: Array
+    log_sum: Array
+    label_logit: Array | None = None
+    label_mass: Array | None = None
+    weighted_logit: Array | None = None
+    expected_logit: Array | None = None
+    argmax: Array | None = None
+
+
+class SoftmaxStatistics(_SoftmaxFields):
+    """Row statistics of logits, in nats, relative to the row maximum `shift`.
+
+    Every field is differentiable; `shift` counts as a constant, and what it takes from
+    the slope of `lse` the other fields have. Those that were not asked for are None,
+    but for argmax and the properties, which raise a ValueError then.
+
+    Attributes:
+      shift: max_c z_c.
+      log_sum: log Σ_c exp(z_c − shift).
+      label_logit: z_y − shift for a class id y, ⟨q, z − shift⟩ for a distribution q.
+      label_mass: Σ_c q_c for a distribution.
+      weighted_logit: Σ_c w_c (z_c − shift) for class weights w.
+      expected_logit: Σ_c p_c (z_c − shift), where p = softmax(z).
+      argmax: the class of the largest logit, the first of equals.
+    """
+
+    __slots__ = ()
+
+    @property
+    def lse(self) -> Array:
+        """log Σ_c exp(z_c), the log-normalizer."""
+        return self.shift + self.log_sum
+
+    @property
+    def log_prob(self) -> Array:
+        """log p_y for a class id y, Σ_c q_c log p_c for a distribution q."""
+        if self.label_logit is None:
+            raise ValueError("log_prob: these statistics were taken without labels.")
+        if self.label_mass is None:
+            return self.label_logit - self.log_sum
+        return self.label_logit - times(self.label_mass, self.log_sum)
+
+    @property
+    def entropy(self) -> Array:
+        """−Σ_c p_c log p_c."""
+        if self.expected_logit is None:
+            raise ValueError("entropy: these statistics were taken with entropy=False.")
+        return self.log_sum - self.expected_logit
+
+    @property
+    def argmax(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The class of the largest logit, the first of equals."""
+        argmax = self[_SoftmaxFields._fields.index("argmax")]
+        if argmax is None:
+            raise ValueError("argmax: these statistics were taken with argmax=False.")
+        return argmax

@@ -1,0 +1,12 @@
+"""How a problem's statistics are computed: in memory, streamed, tiled, on a mesh."""
+
+from .plan import (
+    BlockSizes as BlockSizes,
+    Implementation as Implementation,
+    LinearSoftmaxPlan as LinearSoftmaxPlan,
+    linear_softmax_plan as linear_softmax_plan,
+)
+from .solve import (
+    head_solution as head_solution,
+    solve as solve,
+)

@@ -1,0 +1,265 @@
+"""From the statistics of rows to their losses, in memory or streamed."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import over_classes, over_rows, select
+from .._checks import fail
+from .._formulas import SoftmaxStatistics, is_linear
+from .._problem import (
+    NO_CLASS,
+    Maybe,
+    Resolved,
+    Rows,
+    Settings,
+    Shared,
+    at_label,
+    like_logits,
+    local_ids,
+    possible_classes,
+    report_bad_labels,
+)
+from .._reduction import finite_slope, times, weighed
+from .._statistics import CLASS_SCALE, Totals, inputs_of_block
+from .mesh import enter, on_one_device, row_spec, specs_of
+from .totals import totals
+
+
+class Losses(NamedTuple):
+    """Unreduced losses (rows,), with what the reduction needs."""
+
+    losses: Array
+    class_factor: Maybe  # what the classes multiply a row with; None for 1
+    statistics: SoftmaxStatistics
+
+
+def count_classes(settings: Settings, rows: Rows, shared: Shared) -> int:
+    """The number of classes over all devices."""
+    names = settings.class_axis_name
+    here = like_logits(settings, rows, shared).shape[settings.axis]
+    return here * (lax.axis_size(names) if names else 1)
+
+
+def reported(
+    x: Array, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    """`x`; under checkify with an error that names a bad label."""
+    if not settings.reports:
+        return x
+    assert resolved.ids is not None
+    assert rows.labels is not None
+    bad = resolved.ids == NO_CLASS
+    count = count_classes(settings, rows, shared)
+    return report_bad_labels(x, rows.labels, bad, count)
+
+
+def statistics_of(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> tuple[SoftmaxStatistics, Totals]:
+    """The public statistics, smoothing left out, and the totals that they come from."""
+    t = totals(settings, rows, shared, resolved)
+    label, weighted, expected = t.target, None, None
+    if settings.ids:
+        assert t.label is not None
+        t = t._replace(label=reported(t.label, settings, rows, shared, resolved))
+        label = t.label
+    if t.even is not None and t.target is None:
+        weighted = t.even / CLASS_SCALE
+    if t.expected is not None:
+        expected = t.expected / t.sum
+    statistics = SoftmaxStatistics(
+        shift=t.maximum,
+        log_sum=lax.log(t.sum),
+        label_logit=label,
+        label_mass=t.mass,
+        weighted_logit=weighted,
+        expected_logit=expected,
+        argmax=t.argmax,
+    )
+    return statistics, t
+
+
+def class_factor(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Maybe:
+    """The class weight of each row's label, or Σ_c w_c t_c of a distribution t."""
+    if settings.ids and shared.class_weights is None:
+        return None
+
+    def of_rows(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
+        local = on_one_device(settings)
+        like = like_logits(local, rows, shared)
+        w, axis, names = shared.class_weights, local.axis, local.class_axis_name
+        if settings.ids:
+            assert w is not None
+            assert resolved.ids is not None
+            return at_label(local, w, resolved.ids, like)
+        assert rows.labels is not None
+        t = rows.labels.astype(like.dtype)
+        if resolved.keep is not None:
+            t = select(over_classes(resolved.keep, axis, like), t)
+        possible = possible_classes(rows, shared, axis, like)
+        t = t if possible is None else select(possible, t)
+        t = t if w is None else t * over_rows(w, axis, like)
+        total = lax.reduce_sum(t, (axis,))
+        return lax.psum(total, names) if names else total
+
+    resolved = resolved._replace(classes=None)
+    if rows.hidden is None:
+        return of_rows(rows, shared, resolved)
+    spec = row_spec(settings.sharding)
+    specs = (
+        specs_of(settings, rows),
+        specs_of(settings, shared),
+        Resolved._make(None if x is None else spec for x in resolved),
+    )
+    return enter(settings.sharding, of_rows, (rows, shared, resolved), specs, spec)
+
+
+def losses_of(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Losses:
+    """The rows' losses, with class weights, smoothing and z-loss."""
+    statistics, t = statistics_of(settings, rows, shared, resolved)
+    function = settings.formula
+    assert function is not None
+    label = statistics.label_logit
+    assert label is not None
+    factor = t.mass
+    if settings.ids:
+        factor = class_factor(settings, rows, shared, resolved)
+        if factor is not None:  # a weight of 0 would hide the NaN
+            factor = select(label == label, factor, 1)
+
+    def formula(log_p: Array) -> Array:
+        return function(log_p, *shared.parameters)
+
+    all_classes = None
+    if not is_linear(settings.formula) and not (
+        settings.ids and shared.label_smoothing is None
+    ):
+        all_classes = _all_classes(
+            settings, formula, rows, shared, resolved, statistics, t.computable
+        )
+    if settings.ids or all_classes is None:
+        losses = formula(statistics.log_prob)
+    else:
+        losses = all_classes(even=False)
+    if settings.ids and factor is not None:
+        losses = times(factor, losses)
+    if shared.label_smoothing is not None:
+        if all_classes is not None:
+            even = all_classes(even=True)
+        else:
+            assert t.even is not None
+            assert t.even_mass is not None
+            even = times(t.even_mass, statistics.log_sum) - t.even
+        share = smoothing_share(settings, rows, shared, resolved)
+        bad = select(losses != losses, losses)  # NaN, which a factor of 0 would hide
+        losses = times(1 - shared.label_smoothing, losses)
+        losses = losses + times(share, even) + bad
+    if shared.z_loss is not None:
+        losses = losses + shared.z_loss * _lse_squared(statistics, resolved, factor)
+    return Losses(losses=losses, class_factor=factor, statistics=statistics)
+
+
+def smoothing_share(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    *,
+    scale: float = CLASS_SCALE,
+) -> Array:
+    """ε/K, divided by `scale`: what smoothing gives each of the K possible classes."""
+    smoothing = shared.label_smoothing
+    assert smoothing is not None
+    count = resolved.classes
+    if count is None:
+        return smoothing / (scale * count_classes(settings, rows, shared))
+    count = lax.max(count, lax.full_like(count, 1)).astype(smoothing.dtype)
+    return smoothing / (scale * count)
+
+
+def _lse_squared(
+    statistics: SoftmaxStatistics, resolved: Resolved, factor: Maybe
+) -> Array:
+    lse = statistics.lse
+    if resolved.weighted is not None:  # the square of another row may overflow
+        lse = select(resolved.weighted | lax.is_finite(lax.square(lse)), lse)
+    square = lax.square(lse)
+    return square if factor is None else times(factor, square)
+
+
+def _all_classes(
+    settings: Settings,
+    formula: Callable[[Array], Array],
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    statistics: SoftmaxStatistics,
+    computable: Maybe,
+) -> Callable[..., Array]:
+    """Σ_c q_c f(log p_c), which reads the logits in memory once more."""
+    assert settings.formula is not None
+    if rows.logits is None:
+        fail(
+            settings.formula.__name__,
+            "label smoothing and distributions need every log p of a row, which a "
+            "stream of blocks has not. Give implementation='materialized' or, for one "
+            "number, 'tiled'.",
+        )
+    axis, names = settings.axis, settings.class_axis_name
+    ids = resolved.ids
+    if ids is not None:
+        ids = local_ids(settings, ids, rows.logits.shape[axis])
+    computed = None
+    if resolved.weighted is not None and computable is not None:
+        computed = resolved.weighted | computable
+    with_even = settings._replace(even=shared.label_smoothing is not None)
+    inputs = inputs_of_block(with_even, rows, shared, ids, computed)
+    z = inputs.z
+    log_p = z - over_classes(statistics.shift, axis, z)
+    log_p = log_p - over_classes(statistics.log_sum, axis, z)
+    if computed is not None:
+        log_p = select(over_classes(computed, axis, z), log_p)
+
+    def over(even: bool) -> Array:
+        q = inputs.even if even else inputs.target
+        assert q is not None
+        q = over_rows(q, axis, z) if q.ndim == 1 else q
+        safe = lax.select(q == 0, finite_slope(log_p), log_p)
+        total = lax.reduce_sum(times(q, formula(safe)), (axis,))
+        return lax.psum(total, names) if names else total
+
+    return over
+
+
+def smoothed_statistics(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    statistics: SoftmaxStatistics,
+    t: Totals,
+) -> SoftmaxStatistics:
+    """The statistics of a distribution's q = w ((1 − ε) t + ε/K)."""
+    smoothing = shared.label_smoothing
+    if t.target is None or t.mass is None or t.even is None or smoothing is None:
+        return statistics
+    share = smoothing_share(settings, rows, shared, resolved)
+    return statistics._replace(
+        label_logit=times(1 - smoothing, t.target) + times(share, t.even),
+        label_mass=times(1 - smoothing, t.mass) + times(share, t.even_mass),
+    )
+
+
+def total_of(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    """Σ r · loss over the rows."""
+    of = losses_of(settings, rows, shared, resolved)
+    return jnp.sum(weighed(of.losses, resolved.keep, rows.weights))

@@ -1,0 +1,255 @@
+"""Where a problem lies on a mesh: which mesh axes split it, and the work of one device.
+
+A loop over blocks of an array that is split would move the blocks between devices. So
+the fused head enters `jax.shard_map` over the axes that split its rows and classes,
+each device takes its own part, and what is summed over devices is summed once. Where
+these axes are bound, by a `shard_map` of the caller's, that part is what came.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+from .. import _checks
+from .._arrays import is_split, vary
+from .._problem import Axes, HeadSharding, Rows, Settings, Shared, map_fields
+
+
+def mesh_size(sharding: HeadSharding, names: tuple[str, ...]) -> int:
+    """How many devices mesh axes have together."""
+    mesh = sharding.mesh
+    return math.prod(mesh.shape[n] for n in names) if mesh else 1
+
+
+def row_spec(sharding: HeadSharding) -> PartitionSpec:
+    return PartitionSpec(*(n or None for n in sharding.rows))
+
+
+def _mesh_of(*arrays: Array | None) -> AbstractMesh | None:
+    """The mesh in context, or where none is set that of an argument."""
+    here = jax.sharding.get_abstract_mesh()
+    if not here.empty:
+        return here
+    for x in arrays:
+        if x is not None:
+            mesh: Any = jax.typeof(x).sharding.mesh
+            if not mesh.empty:
+                return mesh.abstract_mesh
+    return None
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    """The mesh axes of one entry of a spec, or of an argument."""
+    return entry if isinstance(entry, tuple) else (entry,) if entry else ()
+
+
+def _typed(x: Array) -> tuple[tuple[str, ...], ...]:
+    """The explicit mesh axes that split each axis of an array."""
+    sharding: Any = jax.typeof(x).sharding
+    entries = map(_names, sharding.spec)
+    return (*entries, *[()] * (x.ndim - len(sharding.spec)))
+
+
+def head_sharding(
+    function: str,
+    hidden: Array,
+    kernel: Array,
+    vocab_axis: int,
+    labels: Array | None,
+    class_axis_name: _checks.AxisName,
+    batch_axis_name: _checks.AxisName,
+) -> HeadSharding:
+    """Explicit mesh axes come from the arrays' types, automatic ones from the names."""
+    mesh = _mesh_of(hidden, kernel, labels)
+    if mesh is None:
+        return HeadSharding()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+
+    def automatic(names: _checks.AxisName) -> tuple[str, ...]:
+        return tuple(n for n in _names(names) if kinds.get(n) == AxisType.Auto)
+
+    *rows, _ = _typed(hidden)
+    named = automatic(batch_axis_name)
+    if rows and named:
+        everything = rows[0] + named
+        parts = math.prod(mesh.shape[n] for n in everything)
+        if hidden.shape[0] % parts == 0:
+            rows[0] = everything
+    taken = sum(rows, ())
+    typed = _typed(kernel)[vocab_axis]
+    classes = tuple(n for n in typed + automatic(class_axis_name) if n not in taken)
+    if not taken and not classes and AxisType.Explicit not in kinds.values():
+        return HeadSharding()
+    sharding = HeadSharding(rows=tuple(rows), classes=classes, mesh=mesh)
+    count, parts = kernel.shape[vocab_axis], mesh_size(sharding, classes)
+    if count % parts:
+        _checks.fail(
+            function,
+            f"expected classes that divide evenly over the {parts} devices of mesh "
+            f"axes {classes}, got {count}. Pad the kernel by {-count % parts} classes, "
+            "and give a class_mask that is False for them.",
+        )
+    return sharding
+
+
+def specs_of(settings: Settings, bundle: Any) -> Any:
+    """How each field of a bundle is split: by the axes that it is declared with.
+
+    Axes of size 1 are broadcast, so they are not sharded; features never are.
+    """
+    sharding = settings.sharding
+
+    def spec(axes: Axes, name: str, x: Array) -> PartitionSpec:
+        entries: list[tuple[str, ...]] = []
+        for axis in axes.names:
+            if axis == "rows":
+                entries += sharding.rows
+            else:
+                entries.append(sharding.classes if axis == "classes" else ())
+        if name == "kernel" and settings.vocab_axis == 0:
+            entries.reverse()
+        sizes = zip(entries, x.shape, strict=False)
+        divided = (n if size % mesh_size(sharding, n) == 0 else () for n, size in sizes)
+        return PartitionSpec(*(n or None for n in divided))
+
+    return map_fields(spec, bundle)
+
+
+def vary_fields(bundle: Any, everywhere: frozenset[str], settings: Settings) -> Any:
+    """Operands of a loop that may differ between devices, so that the sums over devices
+    that JAX puts into their derivatives stand outside of the loop.
+
+    What acts after the merge of the classes must not differ along their mesh axes: its
+    derivative would be summed over them, and every device has all of it.
+    """
+
+    def one(axes: Axes, name: str, x: Array) -> Array:
+        floating = jnp.issubdtype(x.dtype, jnp.floating)
+        acts_on_logits = floating and not axes.after_merge
+        here = everywhere
+        if not acts_on_logits and not _has_classes(axes, x):
+            here = everywhere - set(settings.class_axis_name)
+        return vary(x, here)
+
+    return map_fields(one, bundle)
+
+
+def _has_classes(axes: Axes, x: Array) -> bool:
+    """Whether an array has the axis of classes: class ids, among labels, have none."""
+    return "classes" in axes.names and x.ndim >= len(axes.names)
+
+
+def sums_of_devices(
+    settings: Settings, gradients: Any, operands: Any, specs: Any
+) -> Any:
+    """Gradients of one device's part, summed over the axes that do not split them.
+
+    Between devices they travel in bfloat16 where the operand is, as gradients in JAX
+    do: in float32 they would be twice the bytes.
+    """
+    sharding = settings.sharding
+
+    def total(axes: Axes, name: str, x: Array, spec: Any, operand: Array) -> Array:
+        names = set(sharding.row_names)
+        if not axes.after_merge:
+            names |= set(sharding.classes)
+        names -= {n for entry in spec for n in _names(entry)}
+        if not names:
+            return x
+        low = operand.dtype == jnp.bfloat16
+        y = x.astype(jnp.bfloat16) if low else x
+        return lax.psum(y, tuple(sorted(names))).astype(x.dtype)
+
+    return map_fields(total, gradients, specs, operands)
+
+
+def resharded(mesh: AbstractMesh | None, tree: Any, specs: Any) -> Any:
+    """Arrays split by their specs as far as the mesh's axes are explicit."""
+    if mesh is None:
+        return tree
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+
+    def explicit(entry: Any) -> tuple[str, ...]:
+        return tuple(n for n in _names(entry) if kinds[n] == AxisType.Explicit)
+
+    def one(x: Array, spec: PartitionSpec) -> Array:
+        wanted = tuple(explicit(n) for n in spec)
+        wanted = (*wanted, *[()] * (x.ndim - len(wanted)))
+        if wanted == _typed(x):
+            return x
+        entries = PartitionSpec(*(n or None for n in wanted))
+        return jax.sharding.reshard(x, NamedSharding(mesh, entries))
+
+    return jax.tree.map(one, tree, specs)
+
+
+def on_devices(settings: Settings, rows: Rows, shared: Shared) -> tuple[Rows, Shared]:
+    """All operands split as the rows of hidden and the classes of the kernel are.
+
+    Explicit axes that split one otherwise, the labels of rows that are not split or the
+    features of a kernel, would meet axes that differ: what they split is gathered.
+    """
+    mesh = settings.sharding.mesh
+    pair = rows, shared
+    return resharded(mesh, pair, tuple(specs_of(settings, x) for x in pair))
+
+
+def like_logits_on_mesh(
+    settings: Settings, rows: Rows, shared: Shared
+) -> tuple[Rows, Shared]:
+    """All operands split as explicit axes split the logits, so that all can meet."""
+    z = rows.logits
+    if z is None or not is_split(z):
+        return rows, shared
+    entries = _typed(z)
+    mesh: Any = jax.typeof(z).sharding.mesh
+    axis = settings.axis
+    of_rows = entries[:axis] + entries[axis + 1 :]
+
+    def one(axes: Axes, name: str, x: Array) -> Array:
+        names: tuple[tuple[str, ...], ...] = ()
+        if "rows" in axes.names:
+            names = entries if x.ndim == z.ndim else of_rows
+            x = jnp.broadcast_to(x, z.shape) if x.ndim == z.ndim else x
+        elif x.ndim:
+            names = (entries[axis],)
+        spec = PartitionSpec(*(n or None for n in names))
+        return jax.sharding.reshard(x, NamedSharding(mesh, spec))
+
+    return map_fields(one, rows), map_fields(one, shared)
+
+
+# Derivative rules stand outside of what is entered: JAX's own rule for a `shard_map`
+# within one of the caller's hands its intermediate results over split along axes that
+# are bound already, and fails (seen in 0.10.2 and 0.12.0). Under the checkpoint there
+# are none, only operands.
+def enter(
+    sharding: HeadSharding,
+    body: Callable[..., Any],
+    operands: tuple[Any, ...],
+    specs: tuple[Any, ...],
+    out_specs: Any,
+) -> Any:
+    """`body` of each device's part of the operands."""
+    operands = resharded(sharding.mesh, operands, specs)
+    names = sharding.row_names + sharding.classes
+    if not names:
+        return body(*operands)
+    return jax.shard_map(
+        jax.checkpoint(body, prevent_cse=False),
+        mesh=sharding.mesh,
+        in_specs=specs,
+        out_specs=out_specs,
+        axis_names=set(names),
+    )(*operands)
+
+
+def on_one_device(settings: Settings) -> Settings:
+    """The settings inside of what `enter` enters: its axes of classes are bound."""
+    names = settings.class_axis_name + settings.sharding.classes
+    return settings._replace(class_axis_name=names, sharding=HeadSharding())

@@ -1,0 +1,400 @@
+"""Which layout suits a problem, and in which blocks."""
+
+import math
+import operator
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .. import _checks
+from .._checks import ArrayLike
+from .._formulas import cross_entropy
+from .._problem import Formula, Problem, Rows, Settings, Shared, head_problem
+from .._reduction import Reduction
+
+
+Implementation: TypeAlias = Literal["tiled", "streamed", "materialized"]
+BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
+
+IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
+BUDGET = 2**31  # bytes
+
+
+class LinearSoftmaxPlan(NamedTuple):
+    """How a fused head takes its logits.
+
+    Attributes:
+      implementation: "tiled", "streamed" or "materialized".
+      block_sizes: (rows, classes) of a block of logits.
+      temporary_bytes: what value and gradients in hidden and kernel need beside their
+        operands and results, as predicted.
+    """
+
+    implementation: str
+    block_sizes: tuple[int, int]
+    temporary_bytes: int
+
+
+class Sizes(NamedTuple):
+    """Sizes and platform, from which the layout is chosen."""
+
+    rows: Any
+    features: int
+    classes: int
+    width: int  # bytes of a logit
+    hidden_width: int
+    kernel_width: int
+    platform: str
+
+
+def _sizes(
+    rows: Any,
+    features: int,
+    classes: int,
+    hidden_dtype: Any,
+    kernel_dtype: Any,
+    platform: str | None,
+) -> Sizes:
+    return Sizes(
+        rows=rows,
+        features=features,
+        classes=classes,
+        width=8 if jnp.float64 in (hidden_dtype, kernel_dtype) else 4,
+        hidden_width=jnp.dtype(hidden_dtype).itemsize,
+        kernel_width=jnp.dtype(kernel_dtype).itemsize,
+        platform=platform or jax.default_backend(),
+    )
+
+
+class Uses(NamedTuple):
+    """Which options a call uses, as far as these change its plan."""
+
+    drops: bool = False  # rows, by where or ignore_index
+    weights: bool = False
+    bias: bool = False
+    masks: bool = False  # of classes
+    smoothing: bool = False
+    distributions: bool = False
+    soft_cap: bool = False
+    temperature: bool = False
+
+
+def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
+    return Uses(
+        drops=rows.where is not None or shared.ignore_index is not None,
+        weights=rows.weights is not None,
+        bias=shared.bias is not None,
+        masks=shared.class_mask is not None or rows.class_where is not None,
+        smoothing=shared.label_smoothing is not None,
+        distributions=rows.labels is not None and not settings.ids,
+        soft_cap=shared.logit_soft_cap is not None,
+        temperature=rows.temperature is not None,
+    )
+
+
+def _floor(x: float, unit: int) -> int:
+    return max(int(x) // unit * unit, unit)
+
+
+def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
+    """Block sizes (rows, classes) in each layout."""
+    if implementation == "materialized":
+        return s.rows, s.classes
+    if implementation == "tiled":
+        # Each tile reads and writes the kernel's gradient: larger tiles, less traffic.
+        most = {"cpu": 512, "tpu": 1024}.get(s.platform, 512)
+        slab = {"cpu": 128, "tpu": 512}.get(s.platform, 256) * 2**20
+        rows = _floor(slab / (s.width * max(s.classes, 1)), 128)
+        rows = min(rows, most, _floor(s.rows / 4, 128))
+        classes = 1024 if s.platform == "cpu" else s.classes
+    else:
+        slab = 32 * 2**20
+        classes = _floor(slab / (s.width * max(s.rows, 1)), 256)
+        classes = min(classes, 512 if s.platform == "cpu" else 2048)
+        rows = s.rows
+        if uses.drops:
+            rows = _floor(s.rows / 8, 128)
+    return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
+
+
+def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
+    """How many further slabs of logits XLA holds, for what options make of the first.
+
+    On a CPU its sums over classes read arrays in memory, and the derivative of what is
+    done to logits reads these as they were before. Compilers for accelerators form all
+    of it inside of the sums.
+    """
+    if s.platform != "cpu":
+        return 0
+    nonlinear = uses.soft_cap + uses.temperature
+    linear = uses.masks or uses.distributions
+    skips = uses.drops or uses.weights
+    if implementation == "tiled":
+        smoothing = uses.smoothing and not skips
+        return nonlinear + uses.masks if nonlinear else linear or uses.bias or smoothing
+    if implementation == "streamed":
+        return not uses.drops and (linear or uses.bias or uses.soft_cap)
+    return (linear or uses.smoothing or nonlinear > 0) + (skips and nonlinear > 0)
+
+
+def _temporaries(
+    implementation: str, s: Sizes, blocks: tuple[int, int], uses: Uses
+) -> int:
+    """Bytes beside operands and results, of the value and both gradients."""
+    rows, classes = blocks
+    slabs = 1 + _copies(implementation, s, uses)
+    # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
+    hidden = s.rows * s.features * s.width
+    kernel = s.features * s.classes * s.width
+    low_hidden, low_kernel = s.hidden_width < s.width, s.kernel_width < s.width
+    cast = s.platform == "cpu"  # other compilers do without the cast operands
+    if implementation == "materialized":
+        operands = cast * (hidden * low_hidden + kernel * low_kernel)
+        return slabs * s.rows * s.classes * s.width + operands
+    if implementation == "streamed":
+        block = (rows + s.features) * classes * s.width
+        sorted_rows = 5 * hidden * uses.drops
+        gradients = block + hidden + 2 * hidden * low_hidden + sorted_rows
+        return max(gradients, slabs * rows * classes * s.width)
+    operands = hidden + 2 * rows * s.features * s.width
+    sums = hidden * low_hidden + (1 + cast) * kernel * low_kernel
+    return slabs * rows * s.classes * s.width + operands + sums
+
+
+def _choice(
+    s: Sizes, uses: Uses, *, scalar: bool, split: bool, budget: int
+) -> Implementation:
+    small = s.rows * s.classes * s.width <= 8 * 2**20
+    if small and not split:
+        return "materialized"
+    if scalar and not split:
+        tiled = _temporaries("tiled", s, _blocks("tiled", s, uses), uses)
+        if tiled <= budget:
+            whole = _temporaries("materialized", s, (s.rows, s.classes), uses)
+            # Of materialized logits no row is skipped.
+            skips = uses.drops or uses.weights
+            return "materialized" if whole <= tiled and not skips else "tiled"
+    return "streamed"
+
+
+def chosen(
+    function: str,
+    rows: Any,  # an int, or symbolic
+    features: int,
+    classes: int,
+    *,
+    hidden_dtype: Any,
+    kernel_dtype: Any,
+    scalar: bool,
+    split: bool,
+    uses: Uses,
+    block_sizes: BlockSizes | None,
+    implementation: Implementation | None,
+    budget: int = BUDGET,
+    platform: str | None = None,
+) -> tuple[Implementation, Any, int]:
+    """The layout, the rows of a tile and the classes of a block.
+
+    What is asked for is kept; for the rest what suits is chosen.
+    """
+    _checks.one_of(function, "implementation", implementation, IMPLEMENTATIONS)
+    if implementation == "tiled" and not scalar:
+        _checks.fail(
+            function,
+            "implementation='tiled' gives one number, reduction='mean' or 'sum' "
+            "without statistics. For results per row give 'streamed'.",
+        )
+    wanted = _checks.block_sizes(function, block_sizes)
+    s = _sizes(rows, features, classes, hidden_dtype, kernel_dtype, platform)
+    if not isinstance(rows, int):
+        return _of_unknown_rows(s, wanted, implementation)
+    if implementation is None:
+        implementation = _choice(s, uses, scalar=scalar, split=split, budget=budget)
+    default = _blocks(implementation, s, uses)
+    limits = max(rows, 1), max(classes, 1)
+    tile, block = (
+        min(limit, d if w is None else w)
+        for w, d, limit in zip(wanted, default, limits, strict=True)
+    )
+    return implementation, tile, block
+
+
+def _of_unknown_rows(
+    s: Sizes, wanted: BlockSizes, implementation: Implementation | None
+) -> tuple[Implementation, Any, int]:
+    """The layout for a count of rows that is symbolic, as `jax.export` has it.
+
+    Streamed needs the least memory whatever the count. All rows are one tile: a loop
+    over tiles would have to know how many there are.
+    """
+    usual = s._replace(rows=2048)
+    _, default = _blocks("streamed", usual, Uses())
+    block = default if wanted[1] is None else operator.index(wanted[1])
+    return implementation or "streamed", s.rows, min(block, s.classes)
+
+
+def linear_softmax_plan(
+    hidden: ArrayLike | jax.ShapeDtypeStruct,
+    kernel: ArrayLike | jax.ShapeDtypeStruct,
+    labels: ArrayLike | jax.ShapeDtypeStruct | None = None,
+    *,
+    bias: ArrayLike | jax.ShapeDtypeStruct | None = None,
+    vocab_axis: SupportsIndex = -1,
+    where: ArrayLike | jax.ShapeDtypeStruct | None = None,
+    weights: ArrayLike | jax.ShapeDtypeStruct | None = None,
+    class_mask: ArrayLike | jax.ShapeDtypeStruct | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | jax.ShapeDtypeStruct | None = None,
+    reduction: Reduction = "none",
+    return_statistics: bool = False,
+    block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
+    budget: int = BUDGET,
+    platform: str | None = None,
+) -> LinearSoftmaxPlan:
+    """The layout that `linear_softmax_cross_entropy` would choose, and its memory.
+
+    Small logits, 8 MiB or less, are materialized: nothing is faster.
+
+    A scalar result is tiled, which multiplies no more than materialized logits do, if a
+    slab of logits and the gradient of a bfloat16 kernel in float32 fit the budget; or
+    materialized, if no rows can be dropped and the logits of all rows take less than
+    these two. A slab has at most a quarter of all rows, or 128: up to 512 of them and
+    128 MiB on a CPU, 512 and 256 MiB on a GPU, 1024 and 512 MiB on a TPU.
+
+    All else is streamed: results per row, statistics, and classes split over a mesh. It
+    takes the least memory and one more product of the logits' size. Its blocks of
+    classes make 32 MiB of logits, 512 classes at most on a CPU, where they are to fit
+    the cache, and 2048 elsewhere. Given where or ignore_index, its blocks have an
+    eighth of the rows each, so that blocks of dropped rows can be skipped.
+
+    Args:
+      hidden: (..., features), or its shape and dtype.
+      kernel: (features, classes), or (classes, features) with vocab_axis=0; or its
+        shape and dtype.
+      labels: class ids or distributions, or their shape and dtype; None for class ids.
+      vocab_axis: the kernel's axis of classes.
+      bias, where, weights, class_mask, ignore_index, label_smoothing, logit_soft_cap,
+        temperature: as the loss gets them, by value or as shape and dtype. Its other
+        options change nothing here.
+      reduction, return_statistics: what the loss is asked for.
+      block_sizes, implementation: what is settled already.
+      budget: bytes that temporary arrays may take; 2 GiB unless told.
+      platform: "cpu", "gpu" or "tpu"; None for where JAX runs by default.
+
+    Returns:
+      `LinearSoftmaxPlan`. Give its implementation and block_sizes to the loss to keep
+      to it.
+
+    Numerics:
+      Sizes are in bytes. The prediction is modelled on XLA for a CPU, and is within 15%
+      of what the compiler reports there. Options cost memory on a CPU: the tiled layout
+      holds a second slab of logits for a bias, a mask of classes, distributions, a soft
+      cap, a temperature, or smoothing where no row may be dropped; and a third for a
+      mask beside a soft cap or a temperature. For accelerators casts and further slabs
+      are left out, and compilers save more than them.
+
+    Raises:
+      ValueError: the shapes, block_sizes or implementation do not fit.
+
+    Example:
+      >>> hidden = jax.ShapeDtypeStruct((8192, 2048), jnp.bfloat16)
+      >>> table = jax.ShapeDtypeStruct((131072, 2048), jnp.float32)
+      >>> plan = jxent.linear_softmax_plan(
+      ...     hidden, table, vocab_axis=0, reduction="mean", platform="tpu")
+      >>> print(plan.implementation, plan.block_sizes)
+      tiled (1024, 131072)
+
+    Source:
+      Measured: `python -m benchmarks --suite linear`.
+
+    See also:
+      `linear_softmax_cross_entropy`.
+    """
+    name = "linear_softmax_plan"
+    arguments = {
+        "hidden": hidden,
+        "kernel": kernel,
+        "labels": labels,
+        "bias": bias,
+        "where": where,
+        "weights": weights,
+        "class_mask": class_mask,
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+        "logit_soft_cap": logit_soft_cap,
+        "temperature": temperature,
+        "vocab_axis": vocab_axis,
+        "reduction": reduction,
+        "return_statistics": return_statistics,
+    }
+    _checks.one_of(name, "platform", platform, ("cpu", "gpu", "tpu"))
+    _checks.python_number(name, "budget", budget, low=0)
+    return _planned(
+        name,
+        _problem_of_shapes(name, arguments),
+        block_sizes=block_sizes,
+        implementation=implementation,
+        budget=budget,
+        platform=platform,
+    )
+
+
+def _planned(
+    function: str, problem: Problem, *, budget: int, platform: str | None, **asked: Any
+) -> LinearSoftmaxPlan:
+    settings, rows, shared = problem
+    assert rows.hidden is not None
+    assert shared.kernel is not None
+    *row_shape, features = rows.hidden.shape
+    count, classes = math.prod(row_shape), shared.kernel.shape[settings.vocab_axis]
+    uses = uses_of(settings, rows, shared)
+    scalar = settings.reduction != "none" and not settings.return_statistics
+    dtypes = rows.hidden.dtype, shared.kernel.dtype
+    layout, *blocks = chosen(
+        function,
+        count,
+        features,
+        classes,
+        hidden_dtype=dtypes[0],
+        kernel_dtype=dtypes[1],
+        scalar=scalar,
+        split=False,
+        uses=uses,
+        budget=budget,
+        platform=platform,
+        **asked,
+    )
+    sizes = _sizes(count, features, classes, *dtypes, platform)
+    tile, block = blocks
+    return LinearSoftmaxPlan(
+        implementation=layout,
+        block_sizes=(tile, block),
+        temporary_bytes=_temporaries(layout, sizes, (tile, block), uses),
+    )
+
+
+def _problem_of_shapes(function: str, arguments: dict[str, Any]) -> Problem:
+    """The loss's problem, of arguments in whose place shapes and dtypes may stand."""
+    problems = []
+    shapes = {
+        name: x for name, x in arguments.items() if isinstance(x, jax.ShapeDtypeStruct)
+    }
+
+    def trace(shapes: dict[str, Array]) -> None:
+        values: dict[str, Any] = arguments | shapes
+        if values["labels"] is None:  # class ids
+            hidden = values["hidden"]
+            rows = hidden.shape[:-1] if hasattr(hidden, "shape") else ()
+            values["labels"] = jnp.zeros(rows, jnp.int32)
+        problem = head_problem(
+            function, formula=Formula(function=cross_entropy, parameters={}), **values
+        )
+        problems.append(problem)
+
+    jax.eval_shape(trace, shapes)
+    return problems[0]

@@ -1,0 +1,269 @@
+"""From a checked problem to its result: the one walk, which meets each room once."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import Shape, masked
+from .._checks import ArrayLike, AxisName
+from .._formulas import SoftmaxStatistics
+from .._problem import (
+    HeadSharding,
+    Maybe,
+    Problem,
+    Resolved,
+    Rows,
+    Settings,
+    Shared,
+    both,
+    head_problem,
+    like_logits,
+    one_axis_of_rows,
+    resolve,
+    with_full_rows,
+)
+from .._reduction import combine, divided_by_normalizer, weighed
+from .._statistics import logits_of
+from .losses import (
+    class_factor,
+    losses_of,
+    statistics_of,
+)
+from .mesh import (
+    enter,
+    head_sharding,
+    like_logits_on_mesh,
+    mesh_size,
+    on_devices,
+    on_one_device,
+    row_spec,
+    specs_of,
+)
+from .plan import BlockSizes, Implementation, chosen, uses_of
+from .tiled import tiled_total
+
+
+def solve(problem: Problem) -> Any:
+    """The loss, or where there is no formula the statistics."""
+    solver = _statistics if problem.settings.formula is None else _loss
+    return solver(*problem)
+
+
+def head_solution(
+    function: str,
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike | None,
+    where: ArrayLike | None,
+    *,
+    class_axis_name: AxisName,
+    batch_axis_name: AxisName,
+    block_sizes: BlockSizes | None,
+    implementation: Implementation | None,
+    **options: Any,
+) -> Any:
+    """`solve` of a fused head's arguments."""
+    problem = head_problem(
+        function,
+        hidden,
+        kernel,
+        labels,
+        where,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        **options,
+    )
+    problem = with_layout(
+        function,
+        problem,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )
+    return solve(problem)
+
+
+def with_layout(
+    function: str,
+    problem: Problem,
+    *,
+    class_axis_name: AxisName,
+    batch_axis_name: AxisName,
+    block_sizes: BlockSizes | None,
+    implementation: Implementation | None,
+) -> Problem:
+    """The problem of the fused head with its mesh axes, its layout and its blocks."""
+    settings, rows, shared = problem
+    assert rows.hidden is not None
+    assert shared.kernel is not None
+    axis = settings.vocab_axis
+    sharding = head_sharding(
+        function,
+        rows.hidden,
+        shared.kernel,
+        axis,
+        rows.labels,
+        class_axis_name,
+        batch_axis_name,
+    )
+    shape = list(rows.hidden.shape[:-1])
+    for a, names in enumerate(sharding.rows):
+        shape[a] //= mesh_size(sharding, names)
+    uses = uses_of(settings, rows, shared)
+    scalar = settings.formula is not None and settings.reduction != "none"
+    layout, tile, block = chosen(
+        function,
+        math.prod(shape),
+        shared.kernel.shape[1 - axis],
+        shared.kernel.shape[axis] // mesh_size(sharding, sharding.classes),
+        hidden_dtype=rows.hidden.dtype,
+        kernel_dtype=shared.kernel.dtype,
+        scalar=scalar and not settings.return_statistics,
+        split=bool(settings.class_axis_name + sharding.classes),
+        uses=uses,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )
+    settings = settings._replace(
+        sharding=sharding,
+        implementation=layout,
+        tile=tile,
+        block=block,
+        skips=uses.drops or uses.weights or rows.class_where is not None,
+    )
+    return problem._replace(settings=settings)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
+    fused = None if rows.hidden is None else rows.hidden.shape[:-1]
+    settings, rows, shared, resolved = _prepared(settings, rows, shared)
+    normalizer = shared.normalizer
+    shared = shared._replace(normalizer=None)
+    if settings.implementation == "tiled":
+        total = tiled_total(settings, rows, shared, resolved)
+        weight = None
+        if settings.reduction == "mean" and normalizer is None:
+            weight = _total_weight(settings, rows, shared, resolved)
+        return divided_by_normalizer(
+            total, weight, settings.reduction, normalizer, settings.batch_axis_name
+        )
+    of = losses_of(settings, rows, shared, resolved)
+    loss = combine(
+        of.losses,
+        keep=resolved.keep,
+        weights=rows.weights,
+        class_factor=of.class_factor,
+        reduction=settings.reduction,
+        normalizer=normalizer,
+        batch_axis_name=settings.batch_axis_name,
+    )
+    result = loss
+    if settings.return_statistics:
+        result = loss, _kept(of.statistics, resolved)
+    return result if fused is None else _with_row_axes(result, fused)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _statistics(settings: Settings, rows: Rows, shared: Shared) -> SoftmaxStatistics:
+    fused = None if rows.hidden is None else rows.hidden.shape[:-1]
+    settings, rows, shared, resolved = _prepared(settings, rows, shared)
+    statistics, _ = statistics_of(settings, rows, shared, resolved)
+    statistics = _kept(statistics, resolved)
+    return statistics if fused is None else _with_row_axes(statistics, fused)
+
+
+def _with_row_axes(tree: Any, shape: Shape) -> Any:
+    return jax.tree.map(lambda x: x.reshape(shape) if x.ndim else x, tree)
+
+
+def _kept(statistics: SoftmaxStatistics, resolved: Resolved) -> SoftmaxStatistics:
+    """Sets every field of the statistics to 0 in rows that are dropped."""
+    keep = resolved.keep
+    if keep is None:
+        return statistics
+    return jax.tree.map(lambda x: masked(x, keep), statistics)
+
+
+def _prepared(
+    settings: Settings, rows: Rows, shared: Shared
+) -> tuple[Settings, Rows, Shared, Resolved]:
+    """The pair as its layout takes it, and what follows from labels and masks.
+
+    Rows of a head keep their axes where a mesh may split each of them; else they are
+    one axis: of logits with several XLA on a CPU keeps a second copy.
+    """
+    rows, shared = with_full_rows(settings, rows, shared)
+    if rows.hidden is None:
+        rows, shared = like_logits_on_mesh(settings, rows, shared)
+        return settings, rows, shared, resolve(settings, rows, shared)
+    if settings.sharding.mesh is None:
+        like = like_logits(settings, rows, shared)
+        rows = _broadcast_class_where(rows, like.shape)
+        rows = one_axis_of_rows(rows, like.shape[:-1])
+        settings = settings._replace(axis=1)
+    else:
+        rows, shared = on_devices(settings, rows, shared)
+    resolved = _resolved_on_devices(settings, rows, shared)
+    rows, resolved = _without_dropped(rows, resolved)
+    if settings.implementation == "materialized":
+        rows = rows._replace(logits=logits_of(settings, rows, shared), hidden=None)
+        shared = shared._replace(kernel=None, bias=None)
+        settings = settings._replace(sharding=HeadSharding())
+        rows, shared = like_logits_on_mesh(settings, rows, shared)
+    return settings, rows, shared, resolved
+
+
+def _broadcast_class_where(rows: Rows, shape: Shape) -> Rows:
+    where = rows.class_where
+    if where is not None:
+        where = jnp.broadcast_to(where, (*shape[:-1], where.shape[-1]))
+    return rows._replace(class_where=where)
+
+
+def _resolved_on_devices(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
+    spec = row_spec(settings.sharding)
+
+    def on_device(rows: Rows, shared: Shared) -> Resolved:
+        assert rows.hidden is not None
+        local = on_one_device(settings)._replace(axis=rows.hidden.ndim - 1)
+        shape = rows.hidden.shape[:-1]
+        resolved = resolve(local, rows, shared)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, shape), resolved)
+
+    specs = specs_of(settings, rows), specs_of(settings, shared)
+    return enter(settings.sharding, on_device, (rows, shared), specs, spec)
+
+
+def _without_dropped(rows: Rows, resolved: Resolved) -> tuple[Rows, Resolved]:
+    """Sets the hidden states of dropped rows to 0: a product would spread NaN in them.
+
+    A row of weight 0 stays, for the derivative in that weight, if it is finite.
+    """
+    assert rows.hidden is not None
+    keep: Maybe = resolved.keep
+    if rows.weights is not None:
+        assert resolved.weighted is not None
+        finite = jnp.all(lax.is_finite(rows.hidden), -1)
+        keep = both(keep, resolved.weighted | finite)
+    if keep is None:
+        return rows, resolved
+    hidden = masked(rows.hidden, lax.expand_dims(keep, (keep.ndim,)))
+    return rows._replace(hidden=hidden), resolved._replace(keep=keep)
+
+
+def _total_weight(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    """Σ r over the rows, r everything that multiplies one."""
+    assert rows.hidden is not None
+    factor = class_factor(settings, rows, shared, resolved)
+    if factor is None:
+        dtype = like_logits(settings, rows, shared).dtype
+        factor = jnp.ones(rows.hidden.shape[:-1], dtype)
+    return jnp.sum(weighed(factor, resolved.keep, rows.weights))

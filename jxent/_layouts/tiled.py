@@ -1,0 +1,258 @@
+"""Tiles of rows: `tiled_sum` of the loss in memory, with the head's own products.
+
+A tile's logits z = hidden kernel exist once, and with g = ∂loss/∂z, which the loss in
+memory gives,
+
+    ∂/∂hidden = g kernelᵀ        ∂/∂kernel += hiddenᵀ g
+
+are formed with the value (and ∂/∂bias += Σ_rows g): three products of the logits' size,
+none of them twice. The gradient of the kernel is the only thing of its size; it is
+summed in float32, a block of classes at a time, so that no product of its size stands
+beside it.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import PartitionSpec
+
+from .._arrays import (
+    Shape,
+    as_computed,
+    cast,
+    replaced,
+    vary,
+    varying,
+    varying_of,
+)
+from .._formulas import is_linear
+from .._problem import (
+    Maybe,
+    Resolved,
+    Rows,
+    Settings,
+    Shared,
+    one_axis_of_rows,
+)
+from .._product import dot, product
+from .._statistics import logits_of
+from .._tiles import Moving, Tiling, tiled_sum
+from .losses import reported, total_of
+from .mesh import (
+    enter,
+    on_one_device,
+    row_spec,
+    specs_of,
+    sums_of_devices,
+    vary_fields,
+)
+from .totals import over_blocks
+
+
+def tiled_total(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    """Σ r · loss over the rows."""
+    everywhere = varying_of((rows, shared))
+    rows, shared = (vary_fields(x, everywhere, settings) for x in (rows, shared))
+    assert rows.hidden is not None
+    if resolved.classes is not None:
+        classes = jnp.broadcast_to(resolved.classes, rows.hidden.shape[:-1])
+        resolved = resolved._replace(classes=classes)
+    local = on_one_device(settings)._replace(axis=1)
+    # Without statistics of its sums over classes a formula has no stream of blocks.
+    all_classes = shared.label_smoothing is not None or not settings.ids
+    streams = is_linear(settings.formula) or not all_classes
+
+    def value(shared: Shared, rows: Any) -> Array:
+        return total_of(settings, rows[0], shared, rows[1])
+
+    tiling = Tiling(
+        loss=functools.partial(_loss, local),
+        tile=settings.tile,
+        live=functools.partial(_live, local),
+        value=value if streams else None,
+        add_gradients=functools.partial(_add_gradients, local),
+        on_devices=functools.partial(_on_devices, settings),
+    )
+    total = tiled_sum(tiling, (shared, (rows, resolved)))
+    return reported(total, settings, rows, shared, resolved) if settings.ids else total
+
+
+def _in_memory(
+    settings: Settings, rows: Rows, shared: Shared, z: Maybe = None
+) -> tuple[Rows, Shared]:
+    """The pair with logits in place of hidden, kernel and bias."""
+    if z is None:
+        z = logits_of(settings, rows, shared)
+    rows = rows._replace(logits=z, hidden=None)
+    return rows, shared._replace(kernel=None, bias=None)
+
+
+def _loss(settings: Settings, shared: Shared, tile: tuple[Rows, Resolved]) -> Array:
+    rows, resolved = tile
+    rows, shared = _in_memory(settings, rows, shared)
+    return _unreported_total(settings, rows, shared, resolved)
+
+
+def _unreported_total(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    """Bad labels are reported once, outside of the loop."""
+    return total_of(settings._replace(reports=False), rows, shared, resolved)
+
+
+def _live(settings: Settings, tile: tuple[Rows, Resolved], moving: Any) -> Maybe:
+    """Rows that add something; one of weight 0 only where its weight moves."""
+    rows, resolved = tile
+    weights_move = moving is not None and moving[0].weights is not None
+    live = resolved.keep if weights_move else resolved.weighted
+    names = settings.class_axis_name
+    assert rows.hidden is not None
+    one_tile = settings.tile >= rows.hidden.shape[0]
+    if live is None or one_tile or not settings.skips:
+        return None
+    if names and varying(live):
+        # Devices that meet in a sum must agree on whether to take part.
+        count = jnp.sum(live, dtype=jnp.int32)
+        missing = lax.pmax(count, tuple(varying(live))) - count
+        live |= jnp.cumsum(~live, dtype=jnp.int32) <= missing
+    return live
+
+
+def _add_gradients(
+    settings: Settings,
+    moving: Moving,
+    shared: Shared,
+    tile: tuple[Rows, Resolved],
+    carry: Any,
+) -> tuple[Any, Any]:
+    """The sums with a tile's value and gradients, and the gradients of its rows."""
+    rows, resolved = tile
+    moving_shared, (moving_rows, unmoved) = moving((shared, tile))
+    others = (
+        moving_shared._replace(kernel=None, bias=None),
+        moving_rows._replace(hidden=None),
+    )
+    z = logits_of(settings, rows, shared)
+
+    def loss(z: Array, values: Any) -> Array:
+        some_shared, some_rows = replaced((shared, rows), values)
+        pair = _in_memory(settings, some_rows, some_shared, z)
+        return _unreported_total(settings, *pair, resolved)
+
+    value, pull = jax.vjp(loss, z, others)
+    g, (of_shared, of_rows) = pull(jnp.ones_like(value))
+    of_shared, of_rows = as_computed((of_shared, of_rows))
+    # On a CPU the barrier lets g take the place of the logits in memory; elsewhere it
+    # would keep compilers from forming g inside of the products.
+    g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
+    total, (gradients,) = carry
+    if moving_rows.hidden is not None:
+        assert shared.kernel is not None
+        of_hidden = product(
+            g,
+            shared.kernel,
+            settings.vocab_axis,
+            low=settings.low_precision,
+            transpose=True,
+        )
+        of_rows = of_rows._replace(hidden=of_hidden)
+    of_kernel, of_bias = gradients.kernel, gradients.bias
+    if of_kernel is not None:
+        of_kernel = _add_product(settings, of_kernel, rows.hidden, g)
+    if of_bias is not None:
+        of_bias = of_bias + lax.reduce_sum(g, (0,))
+    gradients = gradients._replace(kernel=None, bias=None)
+    added = jax.tree.map(jnp.add, gradients, of_shared)
+    added = added._replace(kernel=of_kernel, bias=of_bias)
+    return (total + value, [added]), [(of_rows, unmoved)]
+
+
+def _add_product(settings: Settings, total: Array, hidden: Any, g: Array) -> Array:
+    """total + hiddenᵀ g, a block of classes at a time: so it takes no memory."""
+    hidden = cast(hidden, total.dtype)
+    axis, low = settings.vocab_axis, settings.low_precision
+    transposed = hidden.T
+
+    def step(total: Array, start: Any, size: int) -> Array:
+        block = lax.dynamic_slice_in_dim(g, start, size, 1)
+        if axis:
+            here = dot(transposed, block, 1, 0, low)
+        else:
+            here = dot(block, hidden, 0, 0, low)
+        old = lax.dynamic_slice_in_dim(total, start, size, axis)
+        return lax.dynamic_update_slice_in_dim(total, old + here, start, axis)
+
+    classes = g.shape[1]
+    rest = classes % settings.block
+    start = classes - rest
+    total = over_blocks(step, total, start, settings.block)
+    if not rest:
+        return total
+    # A loop of one step, whose end the compiler does not know: else XLA on a CPU forms
+    # the last block of g a second time, and keeps what it is made of beside g.
+    end = lax.optimization_barrier(jnp.int32(start + 1))
+    return lax.fori_loop(start, end, lambda at, total: step(total, at, rest), total)
+
+
+def _on_devices(
+    settings: Settings, body: Any, moving: Moving | None, *trees: Any
+) -> tuple[Array, list[Any]]:
+    """`body` of each device's part, with one axis of rows; its sums over devices."""
+    sharding = settings.sharding
+    spec = row_spec(sharding)
+
+    def specs(tree: Any) -> Any:
+        shared, (rows, resolved) = tree
+        of_resolved = Resolved._make(
+            None if x is None else spec if x.ndim else PartitionSpec() for x in resolved
+        )
+        return specs_of(settings, shared), (specs_of(settings, rows), of_resolved)
+
+    in_specs = tuple(map(specs, trees))
+
+    def on_device(*trees: Any) -> tuple[Array, list[Any]]:
+        shape = trees[0][1][0].hidden.shape[:-1]
+        operands = trees[0]
+        trees = tuple(_flat(tree, shape) for tree in trees)
+        everywhere = varying_of(trees)
+        few = everywhere - set(on_one_device(settings).class_axis_name)
+
+        def varied(tree: Any) -> Any:
+            shared, (rows, resolved) = tree
+            shared, rows = (
+                vary_fields(x, everywhere, on_one_device(settings))
+                for x in (shared, rows)
+            )
+            return shared, (rows, vary(resolved, few))
+
+        sums, gradients = body(*map(varied, trees))
+        names = sharding.row_names
+        total = lax.psum(sums, names) if names else sums
+
+        def summed(gradient: Any) -> Any:
+            of_shared, (of_rows, unmoved) = gradient
+            of_rows = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), of_rows)
+            shared, (rows, _) = operands
+            shared_specs, (specs_of_rows, _) = in_specs[0]
+            of_shared = sums_of_devices(settings, of_shared, shared, shared_specs)
+            of_rows = sums_of_devices(settings, of_rows, rows, specs_of_rows)
+            return of_shared, (of_rows, unmoved)
+
+        return total, [summed(g) for g in gradients]
+
+    out_specs = (PartitionSpec(), [] if moving is None else [moving(in_specs[0])])
+    return enter(sharding, on_device, trees, in_specs, out_specs)
+
+
+def _flat(tree: Any, shape: Shape) -> Any:
+    shared, (rows, resolved) = tree
+    count = 1
+    for n in shape:
+        count = count * n
+    flat = jax.tree.map(lambda x: x.reshape(count) if x.ndim else x, resolved)
+    return shared, (one_axis_of_rows(rows, shape), flat)

@@ -1,0 +1,350 @@
+"""The statistics of every row, of logits in memory or streamed, with one rule.
+
+In memory one block is all classes. Streamed, a scan merges the statistics of blocks of
+hidden @ kernel, so that one block of logits exists at a time.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import (
+    as_computed,
+    cast,
+    moving_of,
+    select,
+    vary,
+    varying,
+    varying_of,
+    zeros_of,
+)
+from .._problem import (
+    NO_CLASS,
+    Maybe,
+    Resolved,
+    Rows,
+    Settings,
+    Shared,
+    class_block,
+    local_ids,
+    one_axis_of_rows,
+)
+from .._statistics import (
+    Totals,
+    finish,
+    inputs_of_block,
+    merge,
+    merge_devices,
+    of_no_class,
+    tangent_of_block,
+    totals_of_block,
+)
+from .._tiles import live_first, over_tiles
+from .mesh import enter, on_one_device, row_spec, specs_of
+
+
+def over_blocks(
+    step: Callable[[Any, Array | int, int], Any], carry: Any, total: int, block: int
+) -> Any:
+    """`step(carry, start, size) -> carry` over blocks of `total` classes.
+
+    The last one may be smaller: classes are never padded.
+    """
+    full = total // block
+    if full > 1:
+        starts = jnp.arange(full, dtype=jnp.int32) * block
+        carry, _ = lax.scan(lambda c, s: (step(c, s, block), None), carry, starts)
+    elif full:
+        carry = step(carry, 0, block)
+    if total % block:
+        # Were it a constant, XLA would pad the last block's gradient to all classes and
+        # add whole arrays, where it updates the sum of the others in place.
+        start = lax.optimization_barrier(jnp.int32(full * block))
+        carry = step(carry, start, total % block)
+    return carry
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def totals(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Totals:
+    """The finished statistics (rows,), over all devices that split the classes."""
+    if rows.logits is not None:
+        t = _totals_in_memory(settings, rows, shared, resolved)
+    else:
+        t = _enter(settings, _totals_streamed, rows, shared, _per_row(resolved))
+    return finish(t, resolved)
+
+
+# The tangent is the sum of the blocks' tangents, each linear in the tangents of rows
+# and shared operands (see _statistics/tangent.py), which JAX transposes.
+#
+# In memory it is one block. The checkpoint makes the raw inputs the only residuals:
+# without it a bfloat16 loss would keep float32 arrays of the logits' shape from forward
+# to backward. prevent_cse=False lets XLA still share the exponentials of value and
+# gradient.
+#
+# Streamed, with g = ∂loss/∂logits of a block, the transpose is
+#
+#     ∂/∂hidden += g kernel_blockᵀ        ∂/∂kernel_block = hiddenᵀ g
+#
+# Classes are the outer loop, so that a block's share of the kernel's gradient is
+# complete when it is left: one product over all rows, or a sum over tiles of them in
+# float32. ∂/∂hidden is carried from block to block, in float32. The checkpoint of a
+# block makes the transpose form its logits again, too: four products of the logits'
+# size where logits in memory need three.
+@functools.partial(totals.defjvp, symbolic_zeros=True)
+def _totals_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
+    rows, shared, resolved = primals
+    moving = moving_of(tangents[:2])
+    t = totals(settings, rows, shared, resolved)
+    if rows.logits is not None:
+        sums = _tangent_in_memory(settings, rows, shared, resolved, t, *moving)
+    else:
+        sums = _enter(
+            settings, _tangent_streamed, rows, shared, _per_row(resolved), t, *moving
+        )
+    zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, t)
+    moved = {
+        name: vary(x, varying(getattr(t, name)))
+        for name, x in sums._asdict().items()
+        if x is not None
+    }
+    return t, zeros._replace(**moved)
+
+
+def _per_row(resolved: Resolved) -> Resolved:
+    return resolved._replace(classes=None)  # one number for all rows, or one a row
+
+
+def as_points(pair: Any, moving: Any) -> Any:
+    """The pair with whatever moves in its tangent's dtype."""
+    return jax.tree.map(
+        lambda m, x: x if m is None else cast(x, m.dtype),
+        moving,
+        pair,
+        is_leaf=lambda m: m is None,
+    )
+
+
+def _tangent_of_block(
+    settings: Settings,
+    pair: tuple[Rows, Shared],
+    moving: tuple[Rows, Shared],
+    ids: Maybe,
+    resolved: Resolved,
+    t: Totals,
+) -> Totals:
+    moving = as_computed(moving)
+    pair = as_points(pair, moving)
+    return tangent_of_block(settings, pair, moving, ids, resolved, t)
+
+
+# In memory ----------------------------------------------------------------------------
+
+
+def _local(settings: Settings, resolved: Resolved, classes: int) -> Maybe:
+    ids = resolved.ids
+    return None if ids is None else local_ids(settings, ids, classes)
+
+
+def _totals_in_memory(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Totals:
+    assert rows.logits is not None
+    classes = rows.logits.shape[settings.axis]
+    ids = _local(settings, resolved, classes)
+    inputs = inputs_of_block(settings, rows, shared, ids)
+    t = totals_of_block(settings, inputs, ids, resolved.weighted)
+    if settings.class_axis_name:
+        t = merge_devices(t, classes, settings.class_axis_name)
+    return t
+
+
+def _tangent_in_memory(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    t: Totals,
+    row_tangents: Rows,
+    tangents: Shared,
+) -> Totals:
+    assert rows.logits is not None
+    ids = _local(settings, resolved, rows.logits.shape[settings.axis])
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def of_all(pair: Any, moving: Any, ids: Any, resolved: Any, t: Any) -> Totals:
+        return _tangent_of_block(settings, pair, moving, ids, resolved, t)
+
+    moving = row_tangents, tangents
+    sums = of_all((rows, shared), moving, ids, resolved, t)
+    return _sum_over_devices(settings, sums)
+
+
+def _sum_over_devices(settings: Settings, sums: Totals) -> Totals:
+    names = settings.class_axis_name
+    return lax.psum(sums, names) if names else sums
+
+
+# Streamed -----------------------------------------------------------------------------
+
+
+def _enter(
+    settings: Settings,
+    body: Callable[..., Totals],
+    rows: Rows,
+    shared: Shared,
+    *more: Any,
+) -> Totals:
+    """`body` of each device's part of the operands, with one axis of rows.
+
+    `more` are bundles, or trees of arrays (rows,) such as totals.
+    """
+    assert rows.hidden is not None
+    spec = row_spec(settings.sharding)
+
+    def specs(tree: Any) -> Any:
+        if isinstance(tree, Rows | Shared):
+            return specs_of(settings, tree)
+        return jax.tree.map(lambda _: spec, tree)
+
+    def on_device(*operands: Any) -> Totals:
+        shape = operands[0].hidden.shape[:-1]
+        count = math.prod(shape)
+
+        def flat(tree: Any) -> Any:
+            if isinstance(tree, Rows | Shared):
+                return one_axis_of_rows(tree, shape)
+            return jax.tree.map(lambda x: x.reshape(count), tree)
+
+        operands = tuple(map(flat, operands))
+        operands = vary(operands, varying_of(operands))
+        t = body(on_one_device(settings)._replace(axis=1), *operands)
+        return jax.tree.map(lambda x: x.reshape(shape), t)
+
+    operands = (rows, shared, *more)
+    in_specs = tuple(map(specs, operands))
+    return enter(settings.sharding, on_device, operands, in_specs, spec)
+
+
+def _count(settings: Settings, shared: Shared) -> int:
+    assert shared.kernel is not None
+    return shared.kernel.shape[settings.vocab_axis]
+
+
+def _block_ids(
+    settings: Settings, resolved: Resolved, classes: int, start: Array | int
+) -> Maybe:
+    """Class ids as a block counts them; out of range for labels of other blocks."""
+    ids = _local(settings, resolved, classes)
+    return None if ids is None else select(ids != NO_CLASS, ids - start, NO_CLASS)
+
+
+def _live(settings: Settings, rows: Rows, resolved: Resolved) -> Maybe:
+    """The rows for which there is something to do; None where none can be left out.
+
+    A row of weight 0 is one of them: its statistics are the derivative in that weight,
+    and the tangents of its statistics those of the logits' gradient in that weight.
+    """
+    assert rows.hidden is not None
+    one_tile = settings.tile >= rows.hidden.shape[0]
+    return None if one_tile or not settings.skips else resolved.keep
+
+
+def _totals_streamed(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Totals:
+    total = _count(settings, shared)
+    size = min(settings.block, total)
+
+    def of_tile(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Totals]:
+        rows, resolved = part
+
+        def of_block(start: Array | int, size: int) -> Totals:
+            ids = _block_ids(settings, resolved, total, start)
+            here, block = (
+                class_block(settings, x, start, size) for x in (rows, shared)
+            )
+            inputs = inputs_of_block(settings, here, block, ids)
+            t = totals_of_block(settings, inputs, ids, resolved.weighted)
+            return t if t.argmax is None else t._replace(argmax=t.argmax + start)
+
+        if size == total:
+            return carry, of_block(0, size)
+        first: Totals = zeros_of(lambda: of_block(0, size))
+        first = jax.tree.map(jnp.full_like, first, of_no_class(first))
+        merged = over_blocks(
+            lambda t, start, size: merge(t, of_block(start, size)), first, total, size
+        )
+        return carry, merged
+
+    live = _live(settings, rows, resolved)
+    (rows, resolved), live, unsorted = live_first((rows, resolved), live)
+    _, t = over_tiles(of_tile, None, (rows, resolved), settings.tile, live)
+    t = unsorted(t._replace(sum=select(t.sum != 0, t.sum, 1)))  # of skipped rows
+    names = settings.class_axis_name
+    return merge_devices(t, total, names) if names else t
+
+
+def _tangent_streamed(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    t: Totals,
+    row_tangents: Rows,
+    tangents: Shared,
+) -> Totals:
+    total = _count(settings, shared)
+    size = min(settings.block, total)
+    row_tangents = as_computed(row_tangents)  # the sum over blocks is in float32
+    everything = (rows, resolved, t, row_tangents)
+    live = _live(settings, rows, resolved)
+    everything, live, unsorted = live_first(everything, live)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(5,))
+    def of_classes(
+        fixed: Any,
+        row_tangents: Rows,
+        shared: Shared,
+        tangents: Shared,
+        start: Any,
+        size: int,
+    ) -> Totals:
+        rows, resolved, t, live = fixed
+        block = functools.partial(class_block, settings, start=start, size=size)
+        shared, tangents = block(shared), as_computed(block(tangents))
+
+        def of_tile(carry: None, part: Any) -> tuple[None, Totals]:
+            rows, resolved, t, row_tangents = part
+            ids = _block_ids(settings, resolved, total, start)
+            pair = block(rows), shared
+            moving = block(row_tangents), tangents
+            return carry, _tangent_of_block(settings, pair, moving, ids, resolved, t)
+
+        part = (rows, resolved, t, row_tangents)
+        return over_tiles(of_tile, None, part, settings.tile, live, remember=False)[1]
+
+    rows, resolved, t, row_tangents = everything
+    fixed = (rows, resolved, t, live)
+    # vmap makes the condition on live rows a select, of its operands too: all of them
+    # must vary as the rows do.
+    everywhere = varying_of((fixed, shared, row_tangents, tangents))
+
+    def at(start: Any, size: int) -> Totals:
+        start = vary(jnp.asarray(start, jnp.int32), everywhere)
+        return of_classes(fixed, row_tangents, shared, tangents, start, size)
+
+    sums = over_blocks(
+        lambda sums, start, size: jax.tree.map(lax.add, sums, at(start, size)),
+        zeros_of(lambda: at(0, size)),
+        total,
+        size,
+    )
+    return _sum_over_devices(settings, unsorted(sums))

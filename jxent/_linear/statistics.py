@@ -1,0 +1,232 @@
+"""The row statistics of the fused head: log-probability, entropy, and all of them."""
+
+from typing import SupportsIndex
+
+from jax import Array
+from jaxtyping import Float
+
+from .._checks import ArrayLike, AxisName
+from .._formulas import SoftmaxStatistics
+from .._layouts import BlockSizes, Implementation, head_solution
+
+
+def linear_softmax_log_prob(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    vocab_axis: SupportsIndex = -1,
+    where: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
+) -> Float[Array, "..."]:
+    """The log-probability of each row's class id under hidden @ kernel + bias.
+
+        log p_y = z_y − log Σ_c exp(z_c),   z = hidden @ kernel + bias
+
+    Args:
+      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
+        `linear_softmax_cross_entropy`.
+      labels: integer class ids (actions, tokens), of hidden's shape without its last
+        axis.
+      where, class_mask, ignore_index, logit_soft_cap, temperature, margin,
+        class_axis_name: as in `softmax_cross_entropy`.
+      implementation: "streamed", "materialized", or None for what suits.
+
+    Returns:
+      Log-probabilities in nats, of hidden's shape without its last axis; float32, or
+      float64 where hidden or kernel is. Reduce them with `reduce`.
+
+    Numerics:
+      As in `linear_softmax_cross_entropy`; never above 0. A dropped row gives 0.
+
+    Raises:
+      As `linear_softmax_cross_entropy`.
+
+    Example:
+      >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> kernel = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+      >>> print(jxent.linear_softmax_log_prob(hidden, kernel, jnp.array([0, 2])))
+      [-0.23954 -0.09492]
+
+    Source:
+      As `linear_softmax_cross_entropy`; the log-probabilities of policy gradients.
+
+    See also:
+      `softmax_log_prob` for logits in memory, `linear_softmax_entropy`.
+    """
+    return head_solution(
+        "linear_softmax_log_prob",
+        hidden,
+        kernel,
+        labels,
+        where,
+        ids_only=True,
+        bias=bias,
+        vocab_axis=vocab_axis,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    ).log_prob
+
+
+def linear_softmax_entropy(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    vocab_axis: SupportsIndex = -1,
+    where: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
+) -> Float[Array, "..."]:
+    """The entropy of each row's softmax of hidden @ kernel + bias.
+
+        H = −Σ_c p_c log p_c,   p = softmax(hidden @ kernel + bias)
+
+    Args:
+      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
+        `linear_softmax_cross_entropy`.
+      where, class_mask, logit_soft_cap, temperature, class_axis_name: as in
+        `softmax_cross_entropy`.
+      implementation: "streamed", "materialized", or None for what suits.
+
+    Returns:
+      Entropies in nats, from 0 to log(classes), of hidden's shape without its last
+      axis; float32, or float64 where hidden or kernel is. Reduce them with `reduce`.
+
+    Numerics:
+      As in `softmax_entropy` and `linear_softmax_cross_entropy`.
+
+    Raises:
+      As `linear_softmax_cross_entropy`.
+
+    Example:
+      >>> hidden, kernel = jnp.array([[1.0], [0.0]]), jnp.array([[2.0, 0.0, 0.0]])
+      >>> print(jxent.linear_softmax_entropy(hidden, kernel))
+      [0.66557 1.09861]
+
+    Source:
+      Shannon (1948); the entropy bonus of policy gradients.
+
+    See also:
+      `softmax_entropy` for logits in memory, `linear_softmax_log_prob`.
+    """
+    return head_solution(
+        "linear_softmax_entropy",
+        hidden,
+        kernel,
+        None,
+        where,
+        labels_optional=True,
+        entropy=True,
+        bias=bias,
+        vocab_axis=vocab_axis,
+        class_mask=class_mask,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    ).entropy
+
+
+def linear_softmax_statistics(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    bias: ArrayLike | None = None,
+    vocab_axis: SupportsIndex = -1,
+    where: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    entropy: bool = False,
+    argmax: bool = False,
+    block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
+) -> SoftmaxStatistics:
+    """The row statistics of hidden @ kernel + bias, for losses of yours.
+
+        shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
+
+    Args:
+      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
+        `linear_softmax_cross_entropy`.
+      labels, where, class_weights, class_mask, ignore_index, logit_soft_cap,
+        temperature, margin, class_axis_name, entropy, argmax: as in
+        `softmax_statistics`.
+      implementation: "streamed", "materialized", or None for what suits.
+
+    Returns:
+      `SoftmaxStatistics`, whose fields have hidden's shape without its last axis, in
+      nats; float32, or float64 where hidden or kernel is.
+
+    Numerics:
+      As in `softmax_statistics` and `linear_softmax_cross_entropy`.
+
+    Raises:
+      As `linear_softmax_cross_entropy`.
+
+    Example:
+      >>> hidden, kernel = jnp.array([[1.0], [0.0]]), jnp.array([[2.0, 0.0, 0.0]])
+      >>> s = jxent.linear_softmax_statistics(
+      ...     hidden, kernel, jnp.array([0, 1]), argmax=True)
+      >>> print(s.log_prob, s.lse, s.argmax)
+      [-0.23954 -1.09861] [2.23954 1.09861] [0 0]
+
+    Source:
+      Milakov and Gimelshein (2018), "Online normalizer calculation for softmax",
+      https://arxiv.org/abs/1805.02867, for statistics that merge.
+
+    See also:
+      `softmax_statistics` for logits in memory, `linear_softmax_cross_entropy`.
+    """
+    return head_solution(
+        "linear_softmax_statistics",
+        hidden,
+        kernel,
+        labels,
+        where,
+        labels_optional=True,
+        bias=bias,
+        vocab_axis=vocab_axis,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        entropy=entropy,
+        argmax=argmax,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )

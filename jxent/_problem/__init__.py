@@ -1,0 +1,36 @@
+"""One softmax problem: its arguments as a pair of bundles, and what they imply."""
+
+from .arguments import (
+    Formula as Formula,
+    Problem as Problem,
+    head_problem as head_problem,
+    logits_problem as logits_problem,
+)
+from .bad_labels import report_bad_labels as report_bad_labels
+from .pair import (
+    Axes as Axes,
+    HeadSharding as HeadSharding,
+    Maybe as Maybe,
+    Rows as Rows,
+    Settings as Settings,
+    Shared as Shared,
+    axes_of as axes_of,
+    class_axis as class_axis,
+    class_block as class_block,
+    like_logits as like_logits,
+    map_fields as map_fields,
+    one_axis_of_rows as one_axis_of_rows,
+)
+from .resolved import (
+    NO_CLASS as NO_CLASS,
+    Resolved as Resolved,
+    at_label as at_label,
+    both as both,
+    class_ids as class_ids,
+    equal as equal,
+    is_label as is_label,
+    local_ids as local_ids,
+    possible_classes as possible_classes,
+    resolve as resolve,
+    with_full_rows as with_full_rows,
+)

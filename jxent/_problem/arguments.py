@@ -1,0 +1,272 @@
+"""From arguments to a checked problem: static settings, and the pair of bundles."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, SupportsIndex
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .. import _checks
+from .._arrays import Shape, compute_dtype, row_shape
+from .._checks import ArrayLike, Axis, AxisName
+from .pair import CHECKS, Maybe, Rows, Settings, Shared
+
+
+class Problem(NamedTuple):
+    """One call: what is static, what each row has, and what all rows share."""
+
+    settings: Settings
+    rows: Rows
+    shared: Shared
+
+
+class Formula(NamedTuple):
+    """A function of log p with its parameters, as they are passed by name."""
+
+    function: Callable[..., Array]
+    parameters: dict[str, ArrayLike]
+
+
+def logits_problem(
+    function: str,
+    logits: ArrayLike,
+    labels: ArrayLike | None,
+    axis: Axis,
+    where: ArrayLike | None,
+    *,
+    name: str = "logits",
+    ids_only: bool = False,
+    labels_optional: bool = False,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    **options: Any,
+) -> Problem:
+    """The problem of logits (or probabilities) in memory."""
+    order = f"{name}, labels"
+    x = _checks.floating(function, name, logits, beside=labels, order=order)
+    weighted = options.get("formula") is not None or name == "probs"
+    front = _checks.class_axis(function, name, x, axis, weighted=weighted)
+    y = _labels(function, labels, labels_optional)
+    class_names = _checks.bound_axis_names(
+        function, "class_axis_name", class_axis_name, x, y
+    )
+    batch_names = _checks.bound_axis_names(
+        function, "batch_axis_name", batch_axis_name, x, y
+    )
+    if not class_names:
+        _checks.several_classes(function, name, x, front)
+    ids = y is not None and _checks.are_class_ids(
+        function, name, x, y, front, ids_only=ids_only
+    )
+    if isinstance(front, tuple):
+        if y is not None and not ids:
+            y = _checks.classes_last(y, front)
+        if where is not None:
+            where = _checks.boolean(function, "where", where)
+            if where.ndim == x.ndim:
+                where = _checks.classes_last(jnp.broadcast_to(where, x.shape), front)
+        x = _checks.classes_last(x, front)
+        front = x.ndim - 1
+    settings = Settings(
+        axis=front, ids=ids, class_axis_name=class_names, batch_axis_name=batch_names
+    )
+    operands = Rows(logits=x, labels=y), Shared()
+    return _with_options(
+        function, settings, *operands, x.shape, compute_dtype(x), where, **options
+    )
+
+
+def head_problem(
+    function: str,
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike | None,
+    where: ArrayLike | None,
+    *,
+    vocab_axis: SupportsIndex,
+    ids_only: bool = False,
+    labels_optional: bool = False,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    **options: Any,
+) -> Problem:
+    """The problem of hidden @ kernel, whose logits do not exist."""
+    beside = {"beside": labels, "order": "hidden, kernel, labels"}
+    h = _checks.floating(function, "hidden", hidden, **beside)
+    k = _checks.floating(function, "kernel", kernel, **beside)
+    vocab = head_axis(function, h, k, vocab_axis)
+    like = jax.ShapeDtypeStruct((*h.shape[:-1], k.shape[vocab]), compute_dtype(h, k))
+    axis = like.ndim - 1
+    y = _labels(function, labels, labels_optional)
+    class_names = _checks.bound_axis_names(
+        function, "class_axis_name", class_axis_name, h, k, y
+    )
+    batch_names = _checks.bound_axis_names(
+        function, "batch_axis_name", batch_axis_name, h, k, y
+    )
+    if not class_names:
+        _checks.several_classes(function, "logits", like, axis)
+    ids = y is not None and _checks.are_class_ids(
+        function, "logits", like, y, axis, ids_only=ids_only, axis_is_free=False
+    )
+    settings = Settings(
+        axis=axis,
+        ids=ids,
+        class_axis_name=class_names,
+        batch_axis_name=batch_names,
+        vocab_axis=vocab,
+        low_precision=h.dtype == jnp.bfloat16,
+    )
+    operands = Rows(hidden=h, labels=y), Shared(kernel=k)
+    return _with_options(
+        function, settings, *operands, like.shape, like.dtype, where, **options
+    )
+
+
+def head_axis(
+    function: str,
+    hidden: _checks.Shaped,
+    kernel: _checks.Shaped,
+    vocab_axis: SupportsIndex,
+) -> int:
+    """The kernel's class axis counted from the front; an error if shapes do not fit."""
+    vocab_axis = _checks.integer(function, "vocab_axis", vocab_axis)
+    if not hidden.ndim:
+        _checks.fail(
+            function, "expected hidden of shape (..., features), got a scalar."
+        )
+    if kernel.ndim != 2 or vocab_axis not in (-2, -1, 0, 1):
+        _checks.fail(
+            function,
+            "expected a kernel of two axes and their class axis, got shape "
+            f"{kernel.shape} and vocab_axis={vocab_axis}. Reshape a kernel of more.",
+        )
+    axis = vocab_axis % 2
+    features, classes = kernel.shape[1 - axis], kernel.shape[axis]
+    if hidden.shape[-1] != features:
+        hint = "The kernel is (features, classes)."
+        if axis == 0:
+            hint = "With vocab_axis=0 the kernel is (classes, features)."
+        if hidden.shape[-1] == classes:
+            hint += f" For its transpose give vocab_axis={axis - 1}."
+        _checks.fail(
+            function,
+            f"expected hidden of shape (..., {features}) for a kernel of shape "
+            f"{kernel.shape} with vocab_axis={vocab_axis}, got {hidden.shape}. {hint}",
+        )
+    return axis
+
+
+def _labels(function: str, labels: ArrayLike | None, optional: bool) -> Maybe:
+    if labels is None and not optional:
+        raise TypeError(f"{function}: expected labels, got None.")
+    if labels is None:
+        return None
+    return _checks.label_array(function, "labels", labels)
+
+
+def _with_options(
+    function: str,
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    shape: Shape,
+    dtype: jnp.dtype,
+    where: ArrayLike | None,
+    *,
+    formula: Formula | None = None,
+    bias: ArrayLike | None = None,
+    ignore_index: Any = None,
+    reduction: str = "none",
+    normalizer: ArrayLike | None = None,
+    return_statistics: bool = False,
+    entropy: bool = False,
+    argmax: bool = False,
+    **options: Any,
+) -> Problem:
+    """The problem with every option; those with a check of their own by that."""
+    axis, labels = settings.axis, rows.labels
+    of_rows, classes = row_shape(shape, axis), shape[axis]
+    row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
+
+    def checked(name: str, value: Any) -> Maybe:
+        return _checks.option(
+            function, name, value, CHECKS[name], of_rows, classes, dtype
+        )
+
+    values = {name: checked(name, value) for name, value in options.items()}
+    if bias is not None:
+        bias = _checks.floating(function, "bias", bias)
+        _checks.per_class(function, "bias", bias, (classes,))
+    _checks.reduction(function, reduction, normalizer)
+    index = None
+    if labels is not None:
+        index = _checks.ignorable(function, ignore_index, labels, ids=settings.ids)
+        _checks.margin_of_ids(function, options.get("margin"), settings.ids)
+    parameters = _parameters(function, formula, dtype)
+    rows = rows._replace(
+        where=row_where,
+        class_where=class_where,
+        **{name: x for name, x in values.items() if name in Rows._fields},
+    )
+    shared = shared._replace(
+        bias=bias,
+        ignore_index=index,
+        parameters=parameters,
+        normalizer=_checks.normalizer(function, normalizer, dtype),
+        **{name: x for name, x in values.items() if name in Shared._fields},
+    )
+    settings = _with_statistics(
+        function,
+        settings._replace(reduction=reduction),
+        formula,
+        shared,
+        distributions=labels is not None and not settings.ids,
+        return_statistics=return_statistics,
+        entropy=entropy,
+        argmax=argmax,
+    )
+    return Problem(settings=settings, rows=rows, shared=shared)
+
+
+def _with_statistics(
+    function: str,
+    settings: Settings,
+    formula: Formula | None,
+    shared: Shared,
+    *,
+    distributions: bool,
+    return_statistics: bool,
+    entropy: bool,
+    argmax: bool,
+) -> Settings:
+    """The settings with what the formula, or who asks for statistics, needs."""
+    return_statistics, entropy, argmax = (
+        _checks.flag(function, name, value)
+        for name, value in (
+            ("return_statistics", return_statistics),
+            ("entropy", entropy),
+            ("argmax", argmax),
+        )
+    )
+    smoothed = formula is not None and shared.label_smoothing is not None
+    weighted = formula is None and shared.class_weights is not None
+    return settings._replace(
+        formula=None if formula is None else formula.function,
+        return_statistics=return_statistics,
+        even=smoothed or (weighted and not distributions),
+        expected=entropy or return_statistics,
+        argmax=argmax or return_statistics,
+    )
+
+
+def _parameters(
+    function: str, formula: Formula | None, dtype: jnp.dtype
+) -> tuple[Array, ...]:
+    if formula is None:
+        return ()
+    return tuple(
+        _checks.number(function, name, value, dtype)
+        for name, value in formula.parameters.items()
+    )

@@ -1,0 +1,197 @@
+"""One softmax problem as a pair of bundles: what each row has, and what all rows share.
+
+Every option is declared here, once, as a field. Its annotation says which axes it has,
+of "rows", "classes" and "features", and from these follows how it is cut into blocks of
+classes and tiles of rows, how it is split over the axes of a mesh, and along which mesh
+axes it may vary.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
+
+import jax
+from jax import Array, lax
+
+from .._arrays import Shape, compute_dtype
+from .._checks import Number, PerClass, PerRow
+
+
+Maybe: TypeAlias = Array | None
+
+
+class Axes(NamedTuple):
+    """The axes of a field, in their order.
+
+    A field that acts on logits has its derivative summed over the devices that split
+    the classes. One that acts `after_merge`, on what the statistics of all classes
+    give, has the same derivative on each of them.
+    """
+
+    names: tuple[str, ...]
+    after_merge: bool = False
+
+
+_ROWS = Axes(("rows",))
+_ROWS_AND_CLASSES = Axes(("rows", "classes"))
+_CLASSES = Axes(("classes",))
+_NUMBER = Axes(())
+
+
+def _after_merge(axes: Axes) -> Axes:
+    return axes._replace(after_merge=True)
+
+
+class Rows(NamedTuple):
+    """What each row has: arrays with the rows' axes in front, or around the classes."""
+
+    logits: Annotated[Maybe, _ROWS_AND_CLASSES] = None
+    hidden: Annotated[Maybe, Axes(("rows", "features"))] = None  # in place of logits
+    labels: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # class ids have the rows alone
+    where: Annotated[Maybe, _after_merge(_ROWS), PerRow(boolean=True)] = None
+    class_where: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # False: impossible there
+    weights: Annotated[Maybe, _after_merge(_ROWS), PerRow()] = None
+    temperature: Annotated[Maybe, _ROWS, PerRow(above=0)] = None
+
+
+class Shared(NamedTuple):
+    """What all rows share."""
+
+    kernel: Annotated[Maybe, Axes(("features", "classes"))] = None  # or the other way
+    bias: Annotated[Maybe, _CLASSES, PerClass()] = None
+    class_weights: Annotated[Maybe, _CLASSES, PerClass()] = None
+    class_mask: Annotated[Maybe, _CLASSES, PerClass(boolean=True)] = None
+    ignore_index: Annotated[Maybe, _NUMBER] = None
+    label_smoothing: Annotated[
+        Maybe, _after_merge(_NUMBER), Number(low=0, high=1, off=0)
+    ] = None
+    z_loss: Annotated[Maybe, _after_merge(_NUMBER), Number(low=0, off=0)] = None
+    logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = None
+    margin: Annotated[Maybe, _CLASSES, Number(off=0, or_per_class=True)] = None
+    parameters: Annotated[
+        tuple[Array, ...], _after_merge(_NUMBER)
+    ] = ()  # the formula's
+    normalizer: Annotated[Maybe, _after_merge(_NUMBER)] = None
+
+
+class HeadSharding(NamedTuple):
+    """The mesh axes that the fused head enters `shard_map` over."""
+
+    rows: tuple[tuple[str, ...], ...] = ()  # those of each axis of rows
+    classes: tuple[str, ...] = ()
+    mesh: jax.sharding.AbstractMesh | None = None  # None: no mesh concerns the head
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        return sum(self.rows, ())
+
+
+class Settings(NamedTuple):
+    """Static options of one call: hashable, part of the jit cache's key."""
+
+    axis: int  # of the classes; the last one for the fused head
+    ids: bool  # labels are class ids, not distributions
+    formula: Callable[..., Array] | None = None  # None: statistics alone
+    reduction: str = "none"
+    return_statistics: bool = False
+    class_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the classes
+    batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the rows
+    even: bool = False  # Σ w (z − shift) over all classes, which smoothing needs
+    expected: bool = False  # Σ e (z − shift), which the entropy needs
+    argmax: bool = False
+    reports: bool = True  # bad labels, under checkify
+    vocab_axis: int = 1  # the kernel's axis of classes
+    low_precision: bool = False  # products of bfloat16 hidden states
+    implementation: str = "materialized"
+    tile: Any = 0  # rows of a block of logits; symbolic as their count is
+    block: int = 0  # classes of a block of logits
+    skips: bool = True  # tiles in which no row counts; False where all rows are alike
+    sharding: HeadSharding = HeadSharding()
+
+
+def _declared(bundle: type) -> dict[str, tuple[Any, ...]]:
+    hints = get_type_hints(bundle, include_extras=True)
+    return {name: hint.__metadata__ for name, hint in hints.items()}
+
+
+DECLARED = {Rows: _declared(Rows), Shared: _declared(Shared)}
+# The options with a check of their own, which the argument of their name goes through.
+CHECKS = {
+    name: metadata[1]
+    for bundle in DECLARED.values()
+    for name, metadata in bundle.items()
+    if len(metadata) > 1
+}
+
+
+def axes_of(bundle: Rows | Shared, name: str) -> Axes:
+    return DECLARED[type(bundle)][name][0]
+
+
+def map_fields(function: Callable[..., Any], bundle: Any, *others: Any) -> Any:
+    """The bundle with function(axes, name, value, …) for each value that is not None.
+
+    A bundle of tangents or gradients is one, too: None where there is no tangent.
+    """
+
+    def field(name: str, value: Any, *more: Any) -> Any:
+        axes = axes_of(bundle, name)
+        if isinstance(value, tuple) and not hasattr(value, "_fields"):
+            several = zip(value, *more, strict=True)
+            return tuple(
+                None if x is None else function(axes, name, x, *xs)
+                for x, *xs in several
+            )
+        return None if value is None else function(axes, name, value, *more)
+
+    columns = zip(bundle._fields, bundle, *others, strict=True)
+    return type(bundle)(**{name: field(name, *values) for name, *values in columns})
+
+
+def class_axis(settings: Settings, axes: Axes, name: str, x: Array) -> int | None:
+    """The axis of `x` that runs over the classes; None where it has none.
+
+    Rows are one axis here, in front.
+    """
+    if "classes" not in axes.names:
+        return None
+    axis = settings.vocab_axis if name == "kernel" else axes.names.index("classes")
+    return axis if x.ndim > axis else None
+
+
+def class_block(settings: Settings, bundle: Any, start: Any, size: int) -> Any:
+    """A bundle's block of classes [start, start + size)."""
+
+    def cut(axes: Axes, name: str, x: Array) -> Array:
+        axis = class_axis(settings, axes, name, x)
+        if axis is None or x.shape[axis] == 1:
+            return x
+        return lax.dynamic_slice_in_dim(x, start, size, axis)
+
+    return map_fields(cut, bundle)
+
+
+def one_axis_of_rows(bundle: Any, shape: Shape) -> Any:
+    """Fields of rows with one axis in place of those of `shape`."""
+
+    def flat(axes: Axes, name: str, x: Array) -> Array:
+        if "rows" not in axes.names:
+            return x
+        count = 1
+        for n in shape:
+            count = count * n
+        return x.reshape(count, *x.shape[len(shape) :])
+
+    return map_fields(flat, bundle)
+
+
+def like_logits(
+    settings: Settings, rows: Rows, shared: Shared
+) -> Array | jax.ShapeDtypeStruct:
+    """The logits, or their shape and dtype while they do not exist."""
+    if rows.logits is not None:
+        return rows.logits
+    assert rows.hidden is not None
+    assert shared.kernel is not None
+    shape = (*rows.hidden.shape[:-1], shared.kernel.shape[settings.vocab_axis])
+    return jax.ShapeDtypeStruct(shape, compute_dtype(rows.hidden, shared.kernel))

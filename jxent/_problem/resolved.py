@@ -1,0 +1,191 @@
+"""What follows from labels, masks and weights, once a row and before any statistic."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Integer
+
+from .._arrays import (
+    Shaped,
+    is_split,
+    over_classes,
+    over_rows,
+    row_shape,
+    select,
+    sharded_like,
+)
+from .pair import Axes, Maybe, Rows, Settings, Shared, like_logits, map_fields
+
+
+# An id that names no class. It matches none in any block, and the loss and the gradient
+# of its row are NaN.
+NO_CLASS = -(2**31)
+
+
+class Resolved(NamedTuple):
+    """Which rows count, and the class ids that are scored. Nothing here moves.
+
+    A row is *kept* unless `where`, `ignore_index` or a mask of all its classes drops
+    it. It is *weighted* if its weight is not 0, too. What is not weighted has loss and
+    gradient 0; but a row that is kept has derivatives in its weight, as far as its
+    logits are finite.
+    """
+
+    ids: Maybe = None  # int32 (rows,): global, NO_CLASS if bad, 0 if not weighted
+    keep: Maybe = None  # (rows,); None: all
+    weighted: Maybe = None  # (rows,); None: all. False where keep is
+    classes: Maybe = None  # how many are possible, () or (rows,); None: all
+
+
+def both(a: Maybe, b: Maybe) -> Maybe:
+    return b if a is None else a if b is None else a & b
+
+
+def with_full_rows(
+    settings: Settings, rows: Rows, shared: Shared
+) -> tuple[Rows, Shared]:
+    """The pair with a value for every row, where axes of size 1 stood for all.
+
+    A mask of the same classes in all rows is a mask of classes.
+    """
+    like = like_logits(settings, rows, shared)
+    shape = row_shape(like.shape, settings.axis)
+
+    def full(axes: Axes, name: str, x: Array) -> Array:
+        return jnp.broadcast_to(x, shape) if axes.names == ("rows",) else x
+
+    rows = map_fields(full, rows)
+    where = rows.class_where
+    if where is None or where.size != where.shape[settings.axis]:
+        return rows, shared
+    classes = (like.shape[settings.axis],)
+    mask = both(shared.class_mask, jnp.broadcast_to(where.reshape(-1), classes))
+    return rows._replace(class_where=None), shared._replace(class_mask=mask)
+
+
+def resolve(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
+    """Masks, ignored labels, weights of 0, and labels out of range."""
+    like = like_logits(settings, rows, shared)
+    shape, axis = like.shape, settings.axis
+    names = settings.class_axis_name
+    keep, classes = rows.where, None
+    if rows.class_where is not None:
+        possible = possible_classes(rows, shared, axis, like)
+        assert possible is not None
+        classes = jnp.sum(possible, axis, dtype=jnp.int32)
+    elif shared.class_mask is not None:
+        classes = jnp.sum(shared.class_mask, dtype=jnp.int32)
+    if classes is not None:
+        classes = lax.psum(classes, names) if names else classes
+        possible_rows = jnp.broadcast_to(classes > 0, row_shape(shape, axis))
+        keep = both(keep, possible_rows)  # a row without a possible class is dropped
+    if shared.ignore_index is not None:
+        assert rows.labels is not None
+        keep = both(keep, ~equal(rows.labels, shared.ignore_index))
+    weighted = keep
+    if rows.weights is not None:
+        weighted = both(keep, rows.weights != 0)
+    ids = None
+    if settings.ids:
+        assert rows.labels is not None
+        count = shape[axis] * (lax.axis_size(names) if names else 1)
+        ids = class_ids(rows.labels, weighted, count)
+        masked = shared.class_mask is not None or rows.class_where is not None
+        if masked:
+            allowed = is_possible(settings, rows, shared, ids, like)
+            allowed = allowed if weighted is None else allowed | ~weighted
+            ids = select(allowed, ids, NO_CLASS)
+    return Resolved(ids=ids, keep=keep, weighted=weighted, classes=classes)
+
+
+def equal(
+    labels: Integer[Array, "..."], index: Integer[Array, ""]
+) -> Bool[Array, "..."]:
+    """labels == index, in the labels' own integers: no cast can make them equal."""
+    same = index.astype(labels.dtype)
+    fits = (same.astype(index.dtype) == index) & ((same < 0) == (index < 0))
+    return (labels == same) & fits
+
+
+def class_ids(
+    labels: Integer[Array, "..."], weighted: Maybe, classes: int
+) -> Integer[Array, "..."]:
+    """int32 ids; one out of range is NO_CLASS, or 0 in a row that is not weighted."""
+    if labels.dtype.itemsize < 4:  # the class count may not fit into 8 or 16 bits
+        labels = labels.astype(jnp.int32)
+    valid = (labels >= 0) & (labels < classes)
+    ids = select(valid, labels, 0).astype(jnp.int32)
+    return select(valid if weighted is None else valid | ~weighted, ids, NO_CLASS)
+
+
+def possible_classes(rows: Rows, shared: Shared, axis: int, like: Shaped) -> Maybe:
+    """False where a class is masked, of the logits' shape; None for all."""
+    mask = None
+    if shared.class_mask is not None:
+        mask = over_rows(shared.class_mask, axis, like)
+    if rows.class_where is not None:
+        where = jnp.broadcast_to(rows.class_where, like.shape)
+        mask = both(mask, sharded_like(where, like))
+    return mask
+
+
+def local_ids(settings: Settings, ids: Array, classes: int) -> Array:
+    """Class ids as this device counts them; out of range where another holds them."""
+    if not settings.class_axis_name:
+        return ids
+    offset = lax.axis_index(settings.class_axis_name) * classes
+    return select(ids != NO_CLASS, ids - offset, NO_CLASS)
+
+
+def is_label(ids: Array, axis: int, like: Shaped) -> Array:
+    """Compares every class with its row's label: a one-hot that is never stored."""
+    classes = lax.broadcasted_iota(jnp.int32, like.shape, axis)
+    return lax.eq(sharded_like(classes, like), over_classes(ids, axis, like))
+
+
+def at_label(settings: Settings, x: Array, ids: Array, like: Shaped) -> Array:
+    """The value at each row's label of `x`, (classes,) or of the logits' shape.
+
+    `like` has the logits' shape and sharding. 0 where the id is NO_CLASS. A gather is
+    dear on a TPU, and a one-hot that is summed as it is formed costs no memory.
+    """
+    axis = settings.axis
+    classes = like.shape[axis]
+    names = settings.class_axis_name
+
+    def compared(x: Array, ids: Array) -> Array:
+        full = over_rows(x, axis, like) if x.ndim == 1 else x
+        return lax.reduce_sum(select(is_label(ids, axis, like), full), (axis,))
+
+    def gathered(x: Array, ids: Array) -> Array:
+        here = (ids >= 0) & (ids < classes)
+        at = select(here, ids)
+        if x.ndim == 1:
+            return select(here, jnp.take(x, at, mode="clip"))
+        at = lax.expand_dims(at, (axis,))
+        value = jnp.take_along_axis(x, at, axis, mode="clip")
+        return select(here, value.squeeze(axis))
+
+    ids = local_ids(settings, ids, classes)
+    if is_split(like):
+        value = compared(x, ids)
+    else:
+        value = lax.platform_dependent(x, ids, cpu=gathered, default=compared)
+    return lax.psum(value, names) if names else value
+
+
+def is_possible(
+    settings: Settings, rows: Rows, shared: Shared, ids: Array, like: Shaped
+) -> Array:
+    """Whether each row's label is on a class that no mask forbids."""
+    masks = (shared.class_mask, rows.class_where)
+    allowed = None
+    for mask in masks:
+        if mask is not None:
+            if mask.ndim > 1:
+                mask = jnp.broadcast_to(mask, like.shape)
+            found = at_label(settings, mask.astype(jnp.int32), ids, like) > 0
+            allowed = both(allowed, found)
+    assert allowed is not None
+    return allowed

@@ -1,0 +1,239 @@
+"""The statistics of one block of logits, in the form that suits a platform."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import (
+    is_split,
+    over_classes,
+    over_rows,
+    select,
+    sharded_like,
+    vary,
+    varying_of,
+)
+from .._problem import Maybe, Settings, is_label
+from .inputs import Inputs
+from .totals import Totals, merge, of_no_class, origin
+
+
+def totals_of_block(
+    settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe
+) -> Totals:
+    """The statistics (rows,) of a block (…, classes, …), before `finish`.
+
+    `ids` (rows,) are counted from the block's first class, out of range for labels of
+    other blocks. `weighted` (rows,) is False for rows whose statistics matter only as
+    far as they are finite.
+    """
+    asked = settings.axis, settings.expected, settings.argmax
+    return _totals_of_block(asked, inputs, ids, weighted)
+
+
+# Traced once for the value and for the rule that forms it again.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _totals_of_block(
+    asked: tuple[int, bool, bool], inputs: Inputs, ids: Maybe, weighted: Maybe
+) -> Totals:
+    everywhere = varying_of((inputs, ids, weighted))
+
+    def form(function):
+        return lambda *operands: vary(function(*asked, *operands), everywhere)
+
+    gpu = form(one_pass_gpu)
+    return lax.platform_dependent(
+        inputs,
+        ids,
+        weighted,
+        cpu=form(two_pass),
+        cuda=gpu,
+        rocm=gpu,
+        default=form(one_pass),
+    )
+
+
+def two_pass(
+    axis: int,
+    expected: bool,
+    argmax: bool,
+    inputs: Inputs,
+    ids: Maybe,
+    weighted: Maybe,
+) -> Totals:
+    """The maximum first, then sums relative to it: what suits a CPU.
+
+    exp(z − maximum) stands here as it stands in the derivative, so that a compiler
+    which sees both computes it once.
+    """
+    z = inputs.z
+    maximum = lax.reduce_max(z, (axis,))
+    start = origin(maximum)
+    rel = z - over_classes(start, axis, z)
+    e = lax.exp(rel)
+    total = lax.reduce_sum(e, (axis,))
+    t = Totals(maximum=maximum, sum=total)
+    exempt = None
+    if weighted is not None:
+        exempt = ~weighted & ~(lax.is_finite(maximum) & (total == total))
+    if ids is not None:
+        t = t._replace(label=_label(axis, z, ids))
+    if inputs.target is not None:
+        t = t._replace(
+            target=_weighted_sum(axis, z, inputs.target, start, exempt),
+            mass=lax.reduce_sum(inputs.target, (axis,)),
+        )
+    if inputs.even is not None:
+        t = t._replace(
+            even=_weighted_sum(axis, z, inputs.even, start, exempt),
+            even_mass=mass_of(axis, inputs.even, start),
+        )
+    if expected:
+        t = t._replace(expected=lax.reduce_sum(e * select(e != 0, rel), (axis,)))
+    if argmax:
+        classes = sharded_like(lax.broadcasted_iota(jnp.int32, z.shape, axis), z)
+        largest = z == over_classes(maximum, axis, z)
+        classes = select(largest, classes, z.shape[axis] - 1)
+        t = t._replace(argmax=lax.reduce_min(classes, (axis,)))
+    return t
+
+
+def _label(axis: int, z: Array, ids: Array) -> Array:
+    """The label's logit, 0 where its class lies in another block."""
+    if is_split(z):  # a gather along a split axis is refused
+        return lax.reduce_sum(select(is_label(ids, axis, z), z), (axis,))
+    here = (ids >= 0) & (ids < z.shape[axis])
+    at = lax.expand_dims(select(here, ids), (axis,))
+    label = jnp.take_along_axis(z, at, axis, mode="clip").squeeze(axis)
+    return select(here, label)
+
+
+def mass_of(axis: int, w: Array, rows: Array) -> Array:
+    """Σ_c w_c of w (classes,) or (…, classes, …), one for each row."""
+    if w.ndim == 1 and rows.ndim != 0:
+        total = lax.reduce_sum(w, (0,))
+        return sharded_like(lax.broadcast(total, rows.shape), rows)
+    return lax.reduce_sum(w, (axis if w.ndim > 1 else 0,))
+
+
+def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) -> Array:
+    """Σ_c w_c (z_c − start), for logits of any offset, without a temporary.
+
+    For one w in all rows the product Σ_c w_c z_c − start · Σ_c w_c is the fastest form
+    on a CPU, but where logits lie far from 0 it cancels, and its parts may overflow
+    where the sum of the terms does not. It is kept where it is finite and no row loses
+    more than two bits, which is so unless logits share a large offset; else the terms
+    are formed one by one. `exempt` are rows that get no statistics; in others, those of
+    weight 0 too, the derivatives in weights and smoothing see these sums.
+    """
+
+    def one_by_one() -> Array:
+        # The barrier keeps XLA from storing z − start to share it with the exponents,
+        # and the second operand of the reduction from storing the terms.
+        full = over_rows(w, axis, z) if w.ndim == 1 else w
+        rel = z - over_classes(lax.optimization_barrier(start), axis, z)
+        impossible = z == -jnp.inf
+        terms = select(~impossible, rel) * full
+        lost = select(~(impossible & (full != 0)), zeros_of_logits(z), 1)
+        zero = jnp.zeros((), z.dtype)
+        total, impossible_mass = lax.reduce(
+            (terms, lost),
+            (zero, zero),
+            lambda a, b: (a[0] + b[0], a[1] + b[1]),
+            (axis,),
+        )
+        return select(~(impossible_mass > 0), total, -jnp.inf)
+
+    if w.ndim > 1 or is_split(z):
+        return one_by_one()
+    offset = start * lax.reduce_sum(w, (0,))
+    # Without a precision a GPU may round the factors to 10 bits.
+    whole = lax.dot_general(
+        z, w, (((axis,), (0,)), ((), ())), precision=lax.Precision.HIGHEST
+    )
+    product = whole - offset
+    fine = lax.is_finite(whole) & lax.is_finite(product)
+    fine &= lax.abs(offset) <= 4 * lax.abs(product)
+    if exempt is not None:
+        fine |= exempt
+    return lax.cond(jnp.all(fine), lambda: product, one_by_one)
+
+
+def zeros_of_logits(z: Array) -> Array:
+    """Zeros that depend on z.
+
+    jax 0.10 may differentiate a reduction of several operands (second order through a
+    scan), and then needs a tangent of each.
+    """
+    return lax.min(lax.abs(z), lax.full_like(z, 0))
+
+
+def one_pass(
+    axis: int,
+    expected: bool,
+    argmax: bool,
+    inputs: Inputs,
+    ids: Maybe,
+    weighted: Maybe,
+) -> Totals:
+    """One variadic reduction that reads the logits once: what suits a TPU."""
+    operands, identity = _single_classes(axis, expected, argmax, inputs, ids)
+    return _integral(_reduce(operands, identity, axis))
+
+
+def one_pass_gpu(
+    axis: int,
+    expected: bool,
+    argmax: bool,
+    inputs: Inputs,
+    ids: Maybe,
+    weighted: Maybe,
+) -> Totals:
+    """The same on a GPU, the last axis cut in 8, which keeps the partial results few.
+
+    Along any other axis XLA would store the float32 operands: two passes there.
+    """
+    ndim, classes = inputs.z.ndim, inputs.z.shape[-1]
+    if axis != ndim - 1:
+        return two_pass(axis, expected, argmax, inputs, ids, weighted)
+    operands, identity = _single_classes(axis, expected, argmax, inputs, ids)
+    if classes % 8 == 0:
+        cut = (8, classes // 8)
+        operands = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *cut), operands)
+        operands = _reduce(operands, identity, ndim)
+    return _integral(_reduce(operands, identity, ndim - 1))
+
+
+def _reduce(operands: Totals, identity: Totals, axis: int) -> Totals:
+    return Totals._make(lax.reduce(operands, identity, merge, (axis,)))
+
+
+def _integral(t: Totals) -> Totals:
+    return t._replace(argmax=None if t.argmax is None else t.argmax.astype(jnp.int32))
+
+
+def _single_classes(
+    axis: int, expected: bool, argmax: bool, inputs: Inputs, ids: Maybe
+) -> tuple[Totals, Totals]:
+    """Every class as a block of its own, and the identity of `merge`."""
+    z = inputs.z
+    zero = zeros_of_logits(z)
+    t = Totals(maximum=z, sum=zero + 1)
+    if ids is not None:
+        t = t._replace(label=select(is_label(ids, axis, z), z))
+    if inputs.target is not None:
+        t = t._replace(target=zero, mass=zero + inputs.target)
+    if inputs.even is not None:
+        even = inputs.even
+        even = over_rows(even, axis, z) if even.ndim == 1 else even
+        t = t._replace(even=zero, even_mass=zero + even)
+    if expected:
+        t = t._replace(expected=zero)
+    if argmax:
+        # As a number, for the tangent's sake: exact up to 2^24 classes.
+        dtype = z.dtype if z.shape[axis] <= 2**24 else jnp.int32
+        classes = lax.broadcasted_iota(jnp.int32, z.shape, axis).astype(dtype)
+        t = t._replace(argmax=sharded_like(classes, z) + zero.astype(dtype))
+    return t, of_no_class(t)

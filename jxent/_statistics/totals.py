@@ -1,0 +1,148 @@
+"""Row statistics of logits: a commutative monoid.
+
+Every softmax loss is a formula on a few numbers per row of logits z, all relative to
+the row's maximum, its *shift*:
+
+    sum         Σ_c exp(z_c − shift)
+    label       z_y − shift, for a class id y
+    target      Σ_c t_c (z_c − shift), and mass Σ_c t_c, for a distribution t
+    even        Σ_c w_c (z_c − shift), and even_mass Σ_c w_c, for class weights w
+    expected    Σ_c exp(z_c − shift) (z_c − shift)
+    argmax      the first c with z_c = shift
+
+The statistics of two blocks of classes merge into those of both (`merge`), so that a
+row may be taken in one piece, streamed block by block, or split over devices. Kept
+relative, they lose nothing where logits are large: around 1e4 in float32 the form
+lse − z_y is off by 5e-4.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import select
+from .._problem import NO_CLASS, Maybe, Resolved
+
+
+class Totals(NamedTuple):
+    """Statistics (rows,) of one or more blocks of classes; None where not asked for.
+
+    While blocks are merged, `label` is z_y itself, 0 where y lies in another block.
+    `computable` comes last: False where the row holds NaN, or nothing finite.
+    """
+
+    maximum: Array
+    sum: Array
+    label: Maybe = None
+    target: Maybe = None
+    mass: Maybe = None
+    even: Maybe = None
+    even_mass: Maybe = None
+    expected: Maybe = None
+    argmax: Maybe = None
+    computable: Maybe = None
+
+
+def origin(maximum: Array) -> Array:
+    """What statistics are relative to: the maximum, or 0 where it is not finite."""
+    return select(lax.is_finite(maximum), maximum)
+
+
+def of_no_class(like: Totals) -> Totals:
+    """The identity of `merge`, for the fields that `like` has, in their dtypes."""
+    values = {"maximum": -jnp.inf, "argmax": 2**31 - 1}  # above all classes
+    return like._replace(
+        **{
+            name: jnp.asarray(values.get(name, 0), x.dtype)
+            for name, x in like._asdict().items()
+            if x is not None
+        }
+    )
+
+
+def _rescale(t: Totals, maximum: Array) -> Totals:
+    """Rescales statistics to a larger maximum."""
+    gap = select(t.maximum != maximum, t.maximum - maximum)  # −inf − −inf = 0
+    factor = lax.exp(gap)
+    impossible = gap == -jnp.inf
+    step = select(~impossible, gap)  # 0 · −inf = 0, in derivatives too
+
+    def moved(x: Maybe, mass: Maybe) -> Maybe:
+        if x is None or mass is None:
+            return None
+        return select(~(impossible & (mass != 0)), x + mass * step, -jnp.inf)
+
+    expected = None
+    if t.expected is not None:
+        expected = (t.expected + t.sum * step) * factor
+    return t._replace(
+        maximum=maximum,
+        sum=t.sum * factor,
+        target=moved(t.target, t.mass),
+        even=moved(t.even, t.even_mass),
+        expected=expected,
+    )
+
+
+def merge(a: Totals, b: Totals) -> Totals:
+    """The statistics of two blocks of classes together."""
+    maximum, argmax = lax.max(a.maximum, b.maximum), None
+    if a.argmax is not None and b.argmax is not None:
+        first = (a.maximum > b.maximum) | (
+            (a.maximum == b.maximum) & (a.argmax < b.argmax)
+        )
+        argmax = lax.select(first, a.argmax, b.argmax)
+    a, b = _rescale(a, maximum), _rescale(b, maximum)
+    sums = Totals._make(
+        None if x is None or y is None else x + y for x, y in zip(a, b, strict=True)
+    )
+    return sums._replace(maximum=maximum, argmax=argmax)
+
+
+def merge_devices(t: Totals, classes: int, names: tuple[str, ...]) -> Totals:
+    """`merge` over the mesh axes that split the classes: one pmax, one psum."""
+    maximum, argmax = lax.pmax(t.maximum, names), None
+    if t.argmax is not None:
+        here = t.argmax + lax.axis_index(names) * classes
+        argmax = lax.pmin(select(t.maximum == maximum, here, 2**31 - 1), names)
+    t = _rescale(t, maximum)
+    sums = lax.psum(t._replace(maximum=None, argmax=None), names)
+    return sums._replace(maximum=maximum, argmax=argmax)
+
+
+def finish(t: Totals, resolved: Resolved) -> Totals:
+    """Makes labels relative, and fills rows that are not computable.
+
+    These are NaN where they count, and harmless numbers where they are not weighted. A
+    bad label makes its own statistic NaN.
+    """
+    # A NaN reaches the sum on every platform, the maximum not where it is merged over
+    # devices.
+    computable = lax.is_finite(t.maximum) & (t.sum == t.sum)
+    if t.target is not None and t.mass is not None and resolved.weighted is not None:
+        fine = lax.is_finite(t.target) & lax.is_finite(t.mass)
+        computable &= resolved.weighted | fine
+    fill = lax.full_like(t.maximum, jnp.nan)
+    if resolved.weighted is not None:
+        fill = select(resolved.weighted, fill)
+
+    def filled(x: Maybe, plus: int = 0) -> Maybe:
+        return None if x is None else lax.select(computable, x, fill + plus)
+
+    label = t.label
+    if label is not None:
+        assert resolved.ids is not None
+        label = lax.select(computable, label - origin(t.maximum), fill)
+        label = select(resolved.ids != NO_CLASS, label, jnp.nan)
+    return t._replace(
+        maximum=filled(t.maximum),
+        sum=filled(t.sum, 1),
+        label=label,
+        target=filled(t.target),
+        mass=filled(t.mass),
+        even=filled(t.even),
+        even_mass=filled(t.even_mass),
+        expected=filled(t.expected),
+        computable=computable,
+    )

@@ -1,0 +1,121 @@
+"""Programs that are exported for every batch size, and run at several."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jxent
+
+
+FEATURES, CLASSES = 3, 10
+IMPLEMENTATIONS = [None, "streamed", "tiled", "materialized"]
+
+
+def exported(f, *shapes):
+    """`f` as a program of symbolic shapes, in float32 but for labels."""
+    arguments = [
+        jax.ShapeDtypeStruct(
+            export.symbolic_shape(s, scope=scope) if isinstance(s, str) else s, d
+        )
+        for scope in [export.SymbolicScope()]
+        for s, d in shapes
+    ]
+    return export.export(jax.jit(f))(*arguments)
+
+
+def head(rng, *rows):
+    labels = rng.integers(0, CLASSES, rows)
+    labels[..., -1] = -100
+    return (
+        rng.normal(size=(*rows, FEATURES)).astype(np.float32),
+        rng.normal(size=(FEATURES, CLASSES)).astype(np.float32),
+        labels.astype(np.int32),
+        rng.uniform(size=rows).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("block_sizes", [None, (2, 4)], ids=["planned", "given"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_fused_head_of_any_batch(implementation, block_sizes, rng):
+    def loss(hidden, kernel, labels, weights):
+        return jxent.linear_softmax_cross_entropy(
+            hidden,
+            kernel,
+            labels,
+            ignore_index=-100,
+            weights=weights,
+            where=weights > 0.1,
+            label_smoothing=0.1,
+            reduction="mean",
+            implementation=implementation,
+            block_sizes=block_sizes,
+        )
+
+    f = jax.value_and_grad(loss, (0, 1))
+    program = exported(
+        f,
+        (f"b, {FEATURES}", jnp.float32),
+        ((FEATURES, CLASSES), jnp.float32),
+        ("b", jnp.int32),
+        ("b", jnp.float32),
+    )
+    for batch in (1, 5, 8):
+        arrays = head(rng, batch)
+        for a, b in zip(
+            jax.tree.leaves(program.call(*arrays)),
+            jax.tree.leaves(f(*arrays)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "log_prob", "entropy"])
+def test_rows_of_any_batch_and_time(name, rng):
+    function = getattr(jxent, f"linear_softmax_{name}")
+
+    def f(hidden, kernel, labels):
+        labels = () if name == "entropy" else (labels,)
+        options = {} if name == "entropy" else {"ignore_index": -100}
+        return function(hidden, kernel, *labels, **options)
+
+    program = exported(
+        f,
+        (f"b, t, {FEATURES}", jnp.float32),
+        ((FEATURES, CLASSES), jnp.float32),
+        ("b, t", jnp.int32),
+    )
+    for rows in [(1, 4), (3, 2)]:
+        *arrays, _ = head(rng, *rows)
+        np.testing.assert_allclose(
+            program.call(*arrays), f(*arrays), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_losses_in_memory_of_any_batch(rng):
+    def f(logits, labels):
+        options = {"label_smoothing": 0.1, "reduction": "mean"}
+        return (
+            jxent.softmax_cross_entropy(logits, labels, ignore_index=-100, **options),
+            jxent.softmax_focal_loss(logits, jax.nn.softmax(logits), **options),
+            jxent.sigmoid_binary_cross_entropy(logits, logits > 0, **options),
+            jxent.total_weight(labels, ignore_index=-100),
+        )
+
+    program = exported(f, (f"b, {CLASSES}", jnp.float32), ("b", jnp.int32))
+    for batch in (1, 7):
+        logits = rng.normal(size=(batch, CLASSES)).astype(np.float32)
+        labels = rng.integers(0, CLASSES, batch).astype(np.int32)
+        for a, b in zip(program.call(logits, labels), f(logits, labels), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_tiles_of_a_symbolic_batch_are_refused():
+    """How many tiles there are is part of the program."""
+
+    def f(x):
+        return jxent.sum_over_tiles(lambda p, x: jnp.sum(x), (), x, tile=2)
+
+    with pytest.raises(ValueError, match="sum_over_tiles: expected a number of rows"):
+        exported(f, ("b, 3", jnp.float32))

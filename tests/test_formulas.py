@@ -1,0 +1,186 @@
+"""Every formula in every layout, and the margin: what the loss in memory gives."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jxent
+from tests import oracles
+from tests.cases import CLASSES
+
+
+ROWS, FEATURES = 5, 3
+FORMULAS = {
+    "cross-entropy": (
+        jxent.softmax_cross_entropy,
+        jxent.linear_softmax_cross_entropy,
+        {},
+    ),
+    "focal": (
+        jxent.softmax_focal_loss,
+        jxent.linear_softmax_focal_loss,
+        {"gamma": 1.5},
+    ),
+    "poly": (
+        jxent.poly_loss_cross_entropy,
+        jxent.linear_poly_loss_cross_entropy,
+        {"epsilon": 0.75},
+    ),
+}
+LAYOUTS = {
+    "materialized": {"implementation": "materialized"},
+    "streamed": {"implementation": "streamed", "block_sizes": (2, 2)},
+    "tiled": {"implementation": "tiled", "block_sizes": (2, 2)},
+    "tiled table": {
+        "implementation": "tiled",
+        "block_sizes": (2, 2),
+        "vocab_axis": 0,
+    },
+}
+formulas = pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS.keys())
+layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+
+
+def operands(rng):
+    return {
+        "hidden": rng.normal(size=(ROWS, FEATURES)),
+        "kernel": rng.normal(size=(FEATURES, CLASSES)),
+        "bias": rng.normal(size=CLASSES),
+    }
+
+
+def options_of(rng, kind):
+    """Labels of a kind with every option; those that need every log p apart."""
+    options = {
+        "weights": rng.uniform(0.5, 2, ROWS),
+        "class_weights": rng.uniform(0.5, 2, CLASSES),
+        "class_mask": np.arange(CLASSES) < CLASSES - 1,
+        "z_loss": 0.1,
+        "logit_soft_cap": 4.0,
+        "temperature": rng.uniform(0.5, 2, ROWS),
+    }
+    labels = rng.integers(0, CLASSES - 1, ROWS)
+    if kind == "distributions":
+        return options | {"labels": rng.uniform(size=(ROWS, CLASSES))}
+    labels[1] = -100
+    options |= {"ignore_index": -100, "margin": rng.uniform(0.1, 0.5, CLASSES)}
+    if kind == "smoothed":
+        options["label_smoothing"] = 0.1
+    return options | {"labels": labels}
+
+
+def all_orders(f, x, direction):
+    """Value, gradient and a hessian-vector product."""
+
+    @jax.jit
+    def orders(x):
+        value, gradient = jax.value_and_grad(f)(x)
+        return value, gradient, jax.jvp(jax.grad(f), (x,), (direction,))[1]
+
+    return orders(x)
+
+
+def close(got, wanted):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+@formulas
+@layouts
+@pytest.mark.parametrize("kind", ["ids", "smoothed", "distributions"])
+def test_a_formula_in_every_layout(formula, layout, kind, rng, x64):
+    in_memory, fused, parameters = formula
+    head, options = operands(rng), parameters | options_of(rng, kind)
+    options["reduction"] = "mean"
+
+    def plain(head):
+        z = head["hidden"] @ head["kernel"] + head["bias"][None]
+        return in_memory(z, **options)
+
+    def head_loss(head):
+        table = "vocab_axis" in layout
+        kernel = head["kernel"].T if table else head["kernel"]
+        return fused(head["hidden"], kernel, bias=head["bias"], **options, **layout)
+
+    needs_every_log_p = kind != "ids" and fused is not FORMULAS["cross-entropy"][1]
+    if needs_every_log_p and layout["implementation"] == "streamed":
+        with pytest.raises(ValueError, match=r"need every log p of a row"):
+            head_loss(head)
+        return
+    direction = jax.tree.map(lambda x: rng.normal(size=x.shape), head)
+    close(all_orders(head_loss, head, direction), all_orders(plain, head, direction))
+
+
+@formulas
+def test_what_a_layout_is_planned_for_a_formula(formula, rng):
+    """Without an implementation the one that can: tiles where a stream cannot."""
+    _, fused, parameters = formula
+    hidden = jax.ShapeDtypeStruct((4096, 8), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((8, 4096), jnp.float32)
+    labels = jax.ShapeDtypeStruct((4096,), jnp.int32)
+
+    def value(hidden, kernel, labels):
+        return fused(
+            hidden,
+            kernel,
+            labels,
+            label_smoothing=0.1,
+            reduction="mean",
+            **parameters,
+        )
+
+    assert jax.eval_shape(value, hidden, kernel, labels).shape == ()
+
+
+# The margin ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("margin", [0.35, np.linspace(0.1, 0.9, CLASSES)], ids=np.ndim)
+def test_the_margin_is_subtracted_from_the_labels_own_logit(margin, rng, x64):
+    """After the soft cap and before the temperature, exactly."""
+    z = 3 * rng.normal(size=(ROWS, CLASSES))
+    y = rng.integers(0, CLASSES, ROWS)
+    capped = 2 * np.tanh(z / 2)
+    capped[np.arange(ROWS), y] -= np.broadcast_to(margin, CLASSES)[y]
+    options: dict[str, Any] = {"label_smoothing": 0.1, "z_loss": 0.1}
+    got = jxent.softmax_cross_entropy(
+        z, y, margin=margin, logit_soft_cap=2.0, temperature=1.5, **options
+    )
+    wanted = oracles.softmax_cross_entropy(capped / 1.5, y, **options)
+    np.testing.assert_allclose(got, wanted, rtol=1e-12)
+    log_prob = jxent.softmax_log_prob(
+        z, y, margin=margin, logit_soft_cap=2.0, temperature=1.5
+    )
+    np.testing.assert_allclose(
+        log_prob, oracles.softmax_log_prob(capped / 1.5, y), rtol=1e-12
+    )
+
+
+def test_a_margin_of_a_python_0_leaves_nothing_in_the_program(rng):
+    z, y = jnp.ones((2, 3)), jnp.array([0, 1])
+    f = functools.partial(jxent.softmax_cross_entropy, z, y)
+    assert str(jax.make_jaxpr(f)()) == str(jax.make_jaxpr(lambda: f(margin=0.0))())
+
+
+def test_a_margin_beside_impossible_classes(x64):
+    """−inf − m is −inf: the label's own class is impossible, or another one is."""
+    z = jnp.array([[-jnp.inf, 0.0, 1.0], [0.5, 0.0, -jnp.inf]])
+    loss = functools.partial(jxent.softmax_cross_entropy, margin=0.5)
+    values = loss(z, jnp.array([0, 0]))
+    assert values[0] == jnp.inf
+    np.testing.assert_allclose(values[1], np.log1p(np.exp(0.0)), rtol=1e-12)
+    gradient = jax.grad(lambda z: loss(z, jnp.array([0, 0]))[1])(z)
+    np.testing.assert_allclose(gradient[1], [-0.5, 0.5, 0.0], rtol=1e-12)
+
+
+def test_a_margin_needs_class_ids():
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        jxent.softmax_cross_entropy(jnp.ones((2, 3)), jnp.ones((2, 3)), margin=0.5)
+    assert str(error.value) == (
+        "softmax_cross_entropy: margin needs class ids, got distributions: it is "
+        "subtracted from the logit of a row's label."
+    )

@@ -1,0 +1,212 @@
+"""How the package is built: what a new option or loss must not forget.
+
+The tests below go over the declarations of options, not over a list of their names: an
+option that is added is tested by them from its first day.
+"""
+
+import ast
+import inspect
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import tree_leaves_with_path
+
+import jxent
+from jxent._formulas import cross_entropy, focal
+from jxent._layouts import solve
+from jxent._problem import Problem, Rows, Settings, Shared
+from tests.cases import CLASSES
+from tests.test_api import modules
+
+
+ROWS, FEATURES = 4, 3
+LAYOUTS = ("in memory", "materialized", "streamed", "tiled")
+
+
+# Every field of the bundles -----------------------------------------------------------
+
+
+def fields(rng, *, ids):
+    """A value for every field of both bundles, for class ids or distributions."""
+    of_rows: dict[str, Any] = dict(
+        logits=rng.normal(size=(ROWS, CLASSES)),
+        hidden=rng.normal(size=(ROWS, FEATURES)),
+        labels=rng.integers(0, CLASSES - 1, ROWS).astype(np.int32)
+        if ids
+        else rng.uniform(size=(ROWS, CLASSES)),
+        where=np.array([True, True, False, True]),
+        class_where=np.arange(CLASSES)[None] != np.array([[4], [4], [4], [4]]),
+        weights=rng.uniform(0.5, 2, ROWS),
+        temperature=rng.uniform(0.5, 2, ROWS),
+    )
+    of_all: dict[str, Any] = dict(
+        kernel=rng.normal(size=(FEATURES, CLASSES)),
+        bias=rng.normal(size=CLASSES),
+        class_weights=rng.uniform(0.5, 2, CLASSES),
+        class_mask=np.arange(CLASSES) != CLASSES - 1,
+        ignore_index=np.int32(-100) if ids else None,
+        label_smoothing=np.float64(0.1),
+        z_loss=np.float64(0.1),
+        logit_soft_cap=np.float64(3.0),
+        margin=rng.uniform(0.1, 0.5, CLASSES) if ids else None,
+        parameters=(np.float64(1.5),),
+        normalizer=np.float64(3.0),
+    )
+    rows, shared = Rows(**of_rows), Shared(**of_all)
+    missing = [
+        name
+        for bundle in (rows, shared)
+        for name, value in bundle._asdict().items()
+        if value is None and name not in ("ignore_index", "margin")
+    ]
+    assert not missing, f"give {missing} a value here"
+    return rows, shared
+
+
+def settings_of(layout, *, ids, formula):
+    return Settings(
+        axis=1,
+        ids=ids,
+        formula=formula,
+        reduction="mean",
+        even=True,
+        implementation="materialized" if layout == "in memory" else layout,
+        tile=2,
+        block=2,
+    )
+
+
+def of_layout(layout, rows, shared, formula):
+    """The bundles as a layout has them: logits, or what they are made of."""
+    if formula is cross_entropy:
+        shared = shared._replace(parameters=())
+    if layout == "in memory":
+        return rows._replace(hidden=None), shared._replace(kernel=None, bias=None)
+    return rows._replace(logits=None), shared
+
+
+def floating(tree):
+    """The floating leaves, None for the others."""
+    return jax.tree.map(
+        lambda x: x if jnp.issubdtype(x.dtype, jnp.floating) else None, tree
+    )
+
+
+CONFIGURATIONS = [
+    (layout, ids, formula)
+    for layout in LAYOUTS
+    for ids in (True, False)
+    for formula in (cross_entropy, focal)
+    if not (formula is focal and layout == "streamed")  # it needs every log p
+]
+
+
+@pytest.mark.parametrize(
+    ("layout", "ids", "formula"),
+    CONFIGURATIONS,
+    ids=lambda x: getattr(x, "__name__", str(x)),
+)
+def test_every_floating_field_has_a_derivative(layout, ids, formula, rng, x64):
+    """In every layout, and the one that a central difference finds."""
+    pair = of_layout(layout, *fields(rng, ids=ids), formula)
+    pair = jax.tree.map(jnp.asarray, pair)
+    settings = settings_of(layout, ids=ids, formula=formula)
+
+    def loss(values):
+        rows, shared = jax.tree.map(
+            lambda v, x: x if v is None else v,
+            values,
+            pair,
+            is_leaf=lambda v: v is None,
+        )
+        return solve(Problem(settings=settings, rows=rows, shared=shared))
+
+    points = floating(pair)
+    gradients = jax.jit(jax.grad(loss))(points)
+    compiled = jax.jit(loss)
+    directions = jax.tree.map(lambda x: rng.normal(size=x.shape), points)
+    names = [jax.tree_util.keystr(p) for p, _ in tree_leaves_with_path(points)]
+
+    def moved(field, step):
+        """The points, the field of that name moved along its direction."""
+
+        def one(path, x, direction):
+            return x + step * direction if jax.tree_util.keystr(path) == field else x
+
+        return jax.tree_util.tree_map_with_path(one, points, directions)
+
+    products = jax.tree.map(lambda g, d: np.sum(g * d), gradients, directions)
+    for name, product in zip(names, jax.tree.leaves(products), strict=True):
+        assert product, f"{name} has no derivative in the layout {layout}"
+        slope = (compiled(moved(name, 1e-6)) - compiled(moved(name, -1e-6))) / 2e-6
+        np.testing.assert_allclose(product, slope, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+# Plain code ---------------------------------------------------------------------------
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    for parts, _, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                yield ".".join((*parts, node.name)), node
+
+
+def lines_of_code(node: ast.FunctionDef) -> int:
+    """Without docstrings, comments and empty lines."""
+    lines = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant):
+            continue  # a docstring
+        if isinstance(inner, ast.expr | ast.stmt | ast.arg | ast.keyword):
+            lines |= {inner.lineno, inner.end_lineno}
+    return len(lines)
+
+
+def test_no_function_is_long():
+    """Sixty lines of code at most."""
+    found = {name: lines_of_code(node) for name, node in functions()}
+    assert {name: n for name, n in found.items() if n > 60} == {}
+
+
+def test_no_arguments_by_locals():
+    """Arguments are handed on by name."""
+    for parts, path, tree in modules():
+        names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
+        assert "locals" not in names, (parts, path)
+
+
+def test_bundles_are_built_by_keyword():
+    """Fields of a NamedTuple that stand in no order are easily exchanged."""
+    trees = [tree for _, _, tree in modules()]
+    bundles = {
+        node.name
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(base) == "NamedTuple" for base in node.bases)
+    }
+    assert {"Rows", "Shared", "Settings", "Totals"} <= bundles
+    found = [
+        ast.unparse(node)
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).rpartition(".")[2] in bundles
+        and len(node.args) > 1
+    ]
+    assert found == []
+
+
+FUNCTIONS = [n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_result_has_a_type(name):
+    hints = typing.get_type_hints(getattr(jxent, name))
+    assert hints["return"] is not typing.Any
