@@ -411,3 +411,32 @@ def test_what_chips_send(implementation):
     step = STEP._replace(width=2)
     sent = compiled(step, implementation, TARGETS["tpu-v5e"].devices(8))
     check_sent(sent, step, implementation, forward=False)
+
+
+@pytest.mark.parametrize("implementation", ["materialized", "streamed", "tiled"])
+def test_a_mask_of_classes_that_rows_share(implementation, rng):
+    """One mask a sequence, whose axis of time has size 1."""
+    hidden, kernel = rng.normal(size=(4, 6, 3)), rng.normal(size=(3, 8))
+    labels = rng.integers(0, 4, (4, 6))
+    allowed = (np.arange(8) < np.array([5, 6, 7, 8])[:, None])[:, None]
+    options = {"where": allowed, "reduction": "mean"}
+
+    def head(hidden, kernel):
+        return jxent.linear_softmax_cross_entropy(
+            hidden,
+            kernel,
+            labels,
+            implementation=implementation,
+            class_axis_name="model",
+            batch_axis_name="data",
+            **options,
+        )
+
+    def plain(hidden, kernel):
+        return jxent.softmax_cross_entropy(hidden @ kernel, labels, **options)
+
+    automatic = (AxisType.Auto,) * 2
+    with jax.set_mesh(jax.make_mesh((2, 4), ("data", "model"), axis_types=automatic)):
+        got = jax.jit(jax.value_and_grad(head, (0, 1)))(hidden, kernel)
+    wanted = jax.jit(jax.value_and_grad(plain, (0, 1)))(hidden, kernel)
+    close(got, wanted, 1e-5)

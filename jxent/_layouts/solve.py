@@ -202,9 +202,9 @@ def _prepared(
     if rows.hidden is None:
         rows, shared = like_logits_on_mesh(settings, rows, shared)
         return settings, rows, shared, resolve(settings, rows, shared)
+    like = like_logits(settings, rows, shared)
+    rows = _broadcast_class_where(rows, like.shape)
     if settings.sharding.mesh is None:
-        like = like_logits(settings, rows, shared)
-        rows = _broadcast_class_where(rows, like.shape)
         rows = one_axis_of_rows(rows, like.shape[:-1])
         settings = settings._replace(axis=1)
     else:
