@@ -154,8 +154,9 @@ def _temporaries(
         operands = cast * (hidden * low_hidden + kernel * low_kernel)
         return slabs * s.rows * s.classes * s.width + operands
     if implementation == "streamed":
-        block = (rows + s.features) * classes * s.width
-        sorted_rows = 5 * hidden * uses.drops
+        of_kernel = s.features * classes * s.width
+        block = rows * classes * s.width + of_kernel
+        sorted_rows = (3 * hidden + of_kernel) * uses.drops
         gradients = block + hidden + 2 * hidden * low_hidden + sorted_rows
         return max(gradients, slabs * rows * classes * s.width)
     operands = hidden + 2 * rows * s.features * s.width
