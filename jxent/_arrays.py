@@ -2,7 +2,7 @@
 
 With explicit axes JAX asks that the operands of a select be split alike, and refuses a
 gather along a split axis. With automatic axes, inside `shard_map` and on one device the
-types say nothing, and `spread` returns its argument.
+types say nothing, and `sharded_like` returns its argument.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 
 # A size may be symbolic, as `jax.export` has it.
@@ -25,26 +24,6 @@ def is_split(x: Array | jax.ShapeDtypeStruct) -> bool:
     if isinstance(x, jax.ShapeDtypeStruct):  # logits that are never formed
         return False
     return any(names is not None for names in jax.typeof(x).sharding.spec)
-
-
-def spread(x: Array, like: Array | jax.ShapeDtypeStruct) -> Array:
-    """`x`, of the rank of `like`, ready for a select beside it."""
-    if not is_split(like):
-        return x
-    full = jnp.broadcast_to(x, like.shape)
-    return jax.sharding.reshard(full, jax.typeof(like).sharding)
-
-
-def spread_rows(x: Array, like: Array | jax.ShapeDtypeStruct, axis: int) -> Array:
-    """`x`, of the rows of `like`, split as these are: all but `axis`."""
-    if not is_split(like):
-        return x
-    sharding: Any = jax.typeof(like).sharding
-    spec = tuple(sharding.spec)
-    rows = PartitionSpec(*spec[:axis], *spec[axis + 1 :])
-    shape = like.shape[:axis] + like.shape[axis + 1 :]
-    full = jnp.broadcast_to(x, shape)
-    return jax.sharding.reshard(full, NamedSharding(sharding.mesh, rows))
 
 
 def is_moving(tangent: Any) -> bool:
@@ -137,21 +116,6 @@ def vary(tree: Any, names: frozenset[str]) -> Any:
     return jax.tree.map(one, tree)
 
 
-def masked(x: Array, where: Array, fill: jax.typing.ArrayLike = 0) -> Array:
-    """`x` where `where` holds, else `fill`, with gradient 0 there."""
-    return jnp.where(spread(where, x), x, jnp.full_like(x, fill))
-
-
-def rows_to_classes(x: Array, axis: int) -> Array:
-    """Rows with an axis of size 1 in the classes' place."""
-    return lax.expand_dims(x, (axis,))
-
-
-def along_classes(x: Array, axis: int, ndim: int) -> Array:
-    """A vector over classes, shaped to meet logits of rank `ndim`."""
-    return lax.expand_dims(x, tuple(a for a in range(ndim) if a != axis))
-
-
 # lax primitives: jax.numpy's wrappers cost several times as much to trace.
 
 
@@ -173,8 +137,19 @@ def over_rows(classes: Array, axis: int, like: Shaped) -> Array:
     return sharded_like(lax.broadcast_in_dim(classes, like.shape, (axis,)), like)
 
 
+def broadcast_like(x: Array, like: Shaped) -> Array:
+    """`x`, whose axes may have size 1, in the shape and sharding of `like`."""
+    if x.shape != like.shape:
+        x = jnp.broadcast_to(x, like.shape)
+    return sharded_like(x, like)
+
+
 def select(where: Array, x: Array, otherwise: Array | int | float = 0) -> Array:
-    """`x` where `where`, of its shape, holds; the derivative of the rest is 0."""
-    if not isinstance(otherwise, Array):
-        otherwise = lax.full_like(x, otherwise)
-    return lax.select(where, x, otherwise)
+    """`x` where `where` holds, else `otherwise`; the derivative of the rest is 0.
+
+    `where` and `otherwise` may have axes of size 1, or none.
+    """
+    fill: Any = otherwise
+    if not isinstance(fill, Array) or fill.shape != x.shape:
+        fill = lax.full_like(x, fill)
+    return lax.select(broadcast_like(where, x), x, fill)

@@ -9,7 +9,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from . import _checks
-from ._arrays import masked, spread
+from ._arrays import broadcast_like, compute_dtype, select
 from ._checks import ArrayLike, Axis, AxisName
 
 
@@ -33,15 +33,15 @@ def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "
     What has no mass, or no weight, counts for nothing. The derivative in `factor` stays
     x even at factor = 0, and where x is finite so does the derivative of that.
     """
-    return masked(factor * x, factor != 0)
+    return select(factor != 0, factor * x)
 
 
 @times.defjvp
 def _times_jvp(primals: Any, tangents: Any) -> Any:
     (factor, x), (dfactor, dx) = primals, tangents
     slope = finite_slope(x)
-    slope = masked(slope, ~((factor == 0) & jnp.isnan(x)))
-    moved = masked(factor * dx, (factor != 0) | jnp.isfinite(x))
+    slope = select(~((factor == 0) & jnp.isnan(x)), slope)
+    moved = select((factor != 0) | jnp.isfinite(x), factor * dx)
     return times(factor, x), dfactor * slope + moved
 
 
@@ -70,7 +70,7 @@ def combine(
     if reduction == "mean" and normalizer is None:
         r = jnp.ones_like(losses)
         if class_factor is not None:
-            r = jnp.broadcast_to(spread(class_factor, losses), losses.shape)
+            r = broadcast_like(class_factor, losses)
         weight = jnp.sum(weighed(r, keep, weights), axis)
     return divided_by_normalizer(
         jnp.sum(losses, axis), weight, reduction, normalizer, batch_axis_name
@@ -82,12 +82,12 @@ def weighed(
 ) -> Float[Array, "..."]:
     """keep · weights · loss, exactly 0 in a row that is dropped, whatever it holds."""
     if keep is not None:
-        losses = masked(losses, keep)
+        losses = select(keep, losses)
     if weights is None:
         return losses
-    weights = spread(weights, losses)
+    weights = broadcast_like(weights, losses)
     if keep is not None:
-        weights = masked(weights, keep)
+        weights = select(keep, weights)
     return times(weights, losses)
 
 
@@ -109,7 +109,7 @@ def divided_by_normalizer(
         weight = lax.psum(weight, batch_axis_name)
     assert weight is not None
     nothing = jnp.equal(weight, 0)
-    return masked(total / jnp.where(nothing, 1, weight), ~nothing)
+    return select(~nothing, total / jnp.where(nothing, 1, weight))
 
 
 @functools.partial(jax.jit, static_argnames=("reduction", "batch_axis_name", "axis"))
@@ -169,7 +169,7 @@ def reduce(
     name = "reduce"
     x = _checks.floating(name, "losses", losses)
     _checks.reduction(name, reduction, normalizer)
-    dtype = _checks.compute_dtype(x)
+    dtype = compute_dtype(x)
     axes = None
     if axis is not None:
         axes = _checks.class_axis(name, "losses", x, axis)

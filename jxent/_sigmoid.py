@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from . import _checks
-from ._arrays import masked, spread
+from ._arrays import broadcast_like, compute_dtype, select
 from ._checks import ArrayLike, AxisName
 from ._reduction import Reduction, combine, times
 
@@ -75,7 +75,7 @@ def _ratios_jvp(primals: Any, tangents: Any) -> Any:
     u, d = _ratios(z, y)
     du = -u * ((1 - y) * d * dz + (u - d) * dy)
     dd = d * (y * u * dz - (u - d) * dy)
-    return (u, d), (masked(du, u != _huge(u)), masked(dd, d != _huge(d)))
+    return (u, d), (select(u != _huge(u), du), select(d != _huge(d), dd))
 
 
 def _huge(x: Array) -> Array:
@@ -126,7 +126,7 @@ def check(
     y = _checks.label_array(function, "labels", labels)
     if y.ndim:
         _checks.same_shape(function, name, x, y)
-    dtype = _checks.compute_dtype(x)
+    dtype = compute_dtype(x)
 
     if where is not None:
         where = _checks.boolean(function, "where", where)
@@ -165,7 +165,7 @@ def check(
 
 def _from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Array:
     """One for each class of the last axis, one number, or of the logits' rank."""
-    value = _checks.real(function, name, value, _checks.compute_dtype(x))
+    value = _checks.real(function, name, value, compute_dtype(x))
     fits = value.ndim <= x.ndim and all(
         a in (1, b)
         for a, b in zip(value.shape, x.shape[x.ndim - value.ndim :], strict=True)
@@ -183,9 +183,9 @@ def _from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Arr
 
 @functools.partial(jax.jit, static_argnums=0)
 def loss(plan: _Plan, a: _Arrays) -> Array:
-    dtype = _checks.compute_dtype(a.x)
+    dtype = compute_dtype(a.x)
     x, y = a.x.astype(dtype), a.labels.astype(dtype)
-    y = spread(jnp.broadcast_to(y, x.shape), x)
+    y = broadcast_like(y, x)
     keep = usable = a.where
     possible = None
     if a.weights is not None:
@@ -197,13 +197,13 @@ def loss(plan: _Plan, a: _Arrays) -> Array:
         possible |= a.weights != 0
         usable = possible if keep is None else keep & possible
     if usable is not None:
-        x = masked(x, usable, 0.5)
-        y = masked(y, usable, 0.5)
+        x = select(usable, x, 0.5)
+        y = select(usable, y, 0.5)
     if a.label_smoothing is not None:
         y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
     losses = plan.formula(x, y, a.pos_weight, *a.parameters)
     if possible is not None:
-        losses = masked(losses, possible)
+        losses = select(possible, losses)
     factor = None
     if a.class_weights is not None:
         factor = jax.lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))
@@ -391,7 +391,7 @@ def sigmoid_focal_loss(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
     )
-    dtype = _checks.compute_dtype(arrays.x)
+    dtype = compute_dtype(arrays.x)
     gamma = _checks.number(name, "gamma", gamma, dtype, low=0)
     if alpha is not None:
         _checks.in_range(name, "alpha", alpha, low=0, high=1)

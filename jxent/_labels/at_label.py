@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Integer
 
-from .._arrays import masked, rows_to_classes
+from .._arrays import over_classes, select
 from .._problem import NO_CLASS, class_ids, is_label
 
 
@@ -19,9 +19,9 @@ def at_label(
     A row that is not kept is 0 with gradient 0, whatever it holds.
     """
     ids = class_ids(labels, keep, x.shape[axis])
-    bad = rows_to_classes(ids == NO_CLASS, axis)
+    bad = over_classes(ids == NO_CLASS, axis, x)
     picked = is_label(ids, axis, x)
     if keep is not None:
-        picked &= rows_to_classes(keep, axis)
-    factor = masked(jnp.ones_like(x, shape=bad.shape), ~bad, jnp.nan)
-    return jnp.sum(masked(factor * x, picked | bad), axis)
+        picked &= over_classes(keep, axis, x)
+    factor = select(~bad, jnp.ones_like(x), jnp.nan)
+    return jnp.sum(select(picked | bad, factor * x), axis)

@@ -9,7 +9,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from .. import _checks
-from .._arrays import along_classes, masked
+from .._arrays import compute_dtype, over_rows, row_shape, select
 from .._checks import ArrayLike, Axis, AxisName
 from .._problem import NO_CLASS, class_ids, equal
 from .._reduction import combine
@@ -63,10 +63,10 @@ def smooth_labels(
     if where is not None:
         mask = _checks.boolean(name, "where", where)
         mask = _checks.per_row(name, "where", mask, q.shape, "the labels' shape")
-        real = masked(real, mask)
-        q = masked(q, mask)
+        real = select(mask, real)
+        q = select(mask, q)
     count = jnp.sum(real, axes, keepdims=True)
-    even = real / masked(count, count != 0, 1)
+    even = real / select(count != 0, count, 1)
     return (1 - share) * q + share * even
 
 
@@ -190,10 +190,10 @@ def _next_token_labels(
     if segment_ids is not None:
         same = segment_ids[..., 1:] == segment_ids[..., :-1]
         same = jnp.concatenate([same, jnp.zeros_like(ids[..., :1], bool)], axis=-1)
-        labels = masked(labels, _all_of_next(shift, same), ignore_index)
+        labels = select(_all_of_next(shift, same), labels, ignore_index)
     if where is not None:
         counts = ahead(jnp.broadcast_to(where, ids.shape), False)
-        labels = masked(labels, counts, ignore_index)
+        labels = select(counts, labels, ignore_index)
     return labels
 
 
@@ -294,14 +294,14 @@ def total_weight(
     ids = bool(jnp.issubdtype(y.dtype, jnp.integer))
     factors = {"weights": weights, "class_weights": class_weights}
     given = [_checks.as_array(name, n, x) for n, x in factors.items() if x is not None]
-    dtype = _checks.compute_dtype(*given, *([] if ids else [y]))
+    dtype = compute_dtype(*given, *([] if ids else [y]))
     ndim = y.ndim + 1 if ids else y.ndim
     if not -ndim <= axis < ndim:
         _checks.fail(
             name, f"axis {axis} is out of range for labels of shape {y.shape}."
         )
     axis = axis % ndim
-    rows = y.shape if ids else _checks.row_shape(y.shape, axis)
+    rows = y.shape if ids else row_shape(y.shape, axis)
     row_where = class_where = None
     if where is not None:
         mask = _checks.boolean(name, "where", where)
@@ -378,9 +378,9 @@ def _total_weight(
     else:
         q = labels.astype(dtype)
         if class_where is not None:
-            q = masked(q, class_where)
+            q = select(class_where, q)
         if w is not None:
-            q = along_classes(w, axis, labels.ndim) * q
+            q = over_rows(w, axis, q) * q
         factor = jnp.sum(q, axis)
     return combine(
         factor,

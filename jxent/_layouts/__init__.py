@@ -1,5 +1,9 @@
 """How a problem's statistics are computed: in memory, streamed, tiled, on a mesh."""
 
+from .options import (
+    HeadOptions as HeadOptions,
+    LossOptions as LossOptions,
+)
 from .plan import (
     BlockSizes as BlockSizes,
     Implementation as Implementation,

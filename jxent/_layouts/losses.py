@@ -238,25 +238,6 @@ def _all_classes(
     return over
 
 
-def smoothed_statistics(
-    settings: Settings,
-    rows: Rows,
-    shared: Shared,
-    resolved: Resolved,
-    statistics: SoftmaxStatistics,
-    t: Totals,
-) -> SoftmaxStatistics:
-    """The statistics of a distribution's q = w ((1 − ε) t + ε/K)."""
-    smoothing = shared.label_smoothing
-    if t.target is None or t.mass is None or t.even is None or smoothing is None:
-        return statistics
-    share = smoothing_share(settings, rows, shared, resolved)
-    return statistics._replace(
-        label_logit=times(1 - smoothing, t.target) + times(share, t.even),
-        label_mass=times(1 - smoothing, t.mass) + times(share, t.even_mass),
-    )
-
-
 def total_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:

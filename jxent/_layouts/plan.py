@@ -283,8 +283,8 @@ def linear_softmax_plan(
         temperature: as the loss gets them, by value or as shape and dtype. Its other
         options change nothing here.
       reduction, return_statistics: what the loss is asked for.
-      block_sizes, implementation: what is settled already.
-      budget: bytes that temporary arrays may take; 2 GiB unless told.
+      block_sizes, implementation: as the loss gets them. The plan chooses what is None.
+      budget: bytes that temporary arrays may take; 2 GiB by default.
       platform: "cpu", "gpu" or "tpu"; None for where JAX runs by default.
 
     Returns:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import Shape, masked
+from .._arrays import Shape, select
 from .._checks import ArrayLike, AxisName
 from .._formulas import SoftmaxStatistics
 from .._problem import (
@@ -50,7 +50,10 @@ from .tiled import tiled_total
 def solve(problem: Problem) -> Any:
     """The loss, or where there is no formula the statistics."""
     solver = _statistics if problem.settings.formula is None else _loss
-    return solver(*problem)
+    # JAX keeps the traces of jitted functions by the mesh in use, and names an empty
+    # one where it traces derivatives: named here, value and derivative share theirs.
+    with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+        return solver(*problem)
 
 
 def head_solution(
@@ -187,7 +190,7 @@ def _kept(statistics: SoftmaxStatistics, resolved: Resolved) -> SoftmaxStatistic
     keep = resolved.keep
     if keep is None:
         return statistics
-    return jax.tree.map(lambda x: masked(x, keep), statistics)
+    return jax.tree.map(lambda x: select(keep, x), statistics)
 
 
 def _prepared(
@@ -253,7 +256,7 @@ def _without_dropped(rows: Rows, resolved: Resolved) -> tuple[Rows, Resolved]:
         keep = both(keep, resolved.weighted | finite)
     if keep is None:
         return rows, resolved
-    hidden = masked(rows.hidden, lax.expand_dims(keep, (keep.ndim,)))
+    hidden = select(lax.expand_dims(keep, (keep.ndim,)), rows.hidden)
     return rows._replace(hidden=hidden), resolved._replace(keep=keep)
 
 

@@ -1,6 +1,6 @@
 """The losses of the fused head."""
 
-from typing import Literal, SupportsIndex, overload
+from typing import Literal, SupportsIndex, Unpack, overload
 
 from jax import Array
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, AxisName
 from .._formulas import SoftmaxStatistics, cross_entropy, focal, poly
-from .._layouts import BlockSizes, Implementation, head_solution
+from .._layouts import BlockSizes, HeadOptions, Implementation, head_solution
 from .._problem import Formula
 from .._reduction import Reduction
 
@@ -19,25 +19,8 @@ def linear_softmax_cross_entropy(
     kernel: ArrayLike,
     labels: ArrayLike,
     *,
-    bias: ArrayLike | None = ...,
-    vocab_axis: SupportsIndex = ...,
-    where: ArrayLike | None = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[False] = ...,
-    block_sizes: BlockSizes | None = ...,
-    implementation: Implementation | None = ...,
+    **options: Unpack[HeadOptions],
 ) -> Float[Array, "..."]: ...
 
 
@@ -47,25 +30,8 @@ def linear_softmax_cross_entropy(
     kernel: ArrayLike,
     labels: ArrayLike,
     *,
-    bias: ArrayLike | None = ...,
-    vocab_axis: SupportsIndex = ...,
-    where: ArrayLike | None = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[True],
-    block_sizes: BlockSizes | None = ...,
-    implementation: Implementation | None = ...,
+    **options: Unpack[HeadOptions],
 ) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
@@ -201,25 +167,8 @@ def linear_softmax_focal_loss(
     labels: ArrayLike,
     *,
     gamma: ArrayLike = ...,
-    bias: ArrayLike | None = ...,
-    vocab_axis: SupportsIndex = ...,
-    where: ArrayLike | None = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[False] = ...,
-    block_sizes: BlockSizes | None = ...,
-    implementation: Implementation | None = ...,
+    **options: Unpack[HeadOptions],
 ) -> Float[Array, "..."]: ...
 
 
@@ -230,25 +179,8 @@ def linear_softmax_focal_loss(
     labels: ArrayLike,
     *,
     gamma: ArrayLike = ...,
-    bias: ArrayLike | None = ...,
-    vocab_axis: SupportsIndex = ...,
-    where: ArrayLike | None = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[True],
-    block_sizes: BlockSizes | None = ...,
-    implementation: Implementation | None = ...,
+    **options: Unpack[HeadOptions],
 ) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
@@ -353,25 +285,8 @@ def linear_poly_loss_cross_entropy(
     labels: ArrayLike,
     *,
     epsilon: ArrayLike = ...,
-    bias: ArrayLike | None = ...,
-    vocab_axis: SupportsIndex = ...,
-    where: ArrayLike | None = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[False] = ...,
-    block_sizes: BlockSizes | None = ...,
-    implementation: Implementation | None = ...,
+    **options: Unpack[HeadOptions],
 ) -> Float[Array, "..."]: ...
 
 
@@ -382,25 +297,8 @@ def linear_poly_loss_cross_entropy(
     labels: ArrayLike,
     *,
     epsilon: ArrayLike = ...,
-    bias: ArrayLike | None = ...,
-    vocab_axis: SupportsIndex = ...,
-    where: ArrayLike | None = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[True],
-    block_sizes: BlockSizes | None = ...,
-    implementation: Implementation | None = ...,
+    **options: Unpack[HeadOptions],
 ) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 

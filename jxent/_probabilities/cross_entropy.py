@@ -8,7 +8,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _sigmoid
-from .._arrays import cast, compute_dtype, masked, over_classes, over_rows, select
+from .._arrays import cast, compute_dtype, over_classes, over_rows, select
 from .._checks import ArrayLike, Axis, AxisName
 from .._layouts.losses import reported, smoothing_share
 from .._layouts.mesh import like_logits_on_mesh
@@ -32,7 +32,7 @@ from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 def _binary_of_probabilities(p: Array, y: Array, pos_weight: Array | None) -> Array:
     positive = y if pos_weight is None else pos_weight * y
     # Labels of 0 or 1 would hide one of the logarithms.
-    p = p + masked(jnp.full_like(p, jnp.nan), (p < 0) | (p > 1))
+    p = p + select((p < 0) | (p > 1), jnp.full_like(p, jnp.nan))
     return minus_x_log_y(positive, p) + minus_x_log_1_minus(1 - y, p)
 
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks
-from .._arrays import masked, rows_to_classes
+from .._arrays import compute_dtype, select
 from .._checks import ArrayLike, Axis
 from .._reduction import times
 from .x_log_y import minus_x_log_y
@@ -40,14 +40,14 @@ class _Sum(NamedTuple):
 @functools.partial(jax.jit, static_argnums=0)
 def _sum_of_terms(plan: _Sum, arrays: tuple[Array, ...], where: Array | None) -> Array:
     """Σ of the terms where `where` allows, in float32 or better."""
-    dtype = _checks.compute_dtype(*arrays)
+    dtype = compute_dtype(*arrays)
     values = [x.astype(dtype) for x in arrays]
     if where is None:
         return jnp.sum(plan.term(*values), plan.axes)
     # Twice: the terms left out must not poison the gradient either.
-    safe = [masked(x, where, 0.5) for x in values]
+    safe = [select(where, x, 0.5) for x in values]
     terms = plan.term(*safe)
-    return jnp.sum(masked(terms, where), plan.axes)
+    return jnp.sum(select(where, terms), plan.axes)
 
 
 def _targets(function: str, name: str, x: ArrayLike) -> Array:
@@ -88,7 +88,7 @@ def _divergence(
     if where is not None:
         if len(axes) == 1:
             rows, classes = _checks.row_or_class_mask(function, where, x.shape, axes[0])
-            mask = classes if rows is None else rows_to_classes(rows, axes[0])
+            mask = classes if rows is None else lax.expand_dims(rows, axes)
         else:
             mask = _checks.boolean(function, "where", where)
             mask = _checks.per_row(

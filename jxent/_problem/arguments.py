@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
-from .._arrays import Shape, compute_dtype, row_shape
+from .._arrays import Shape, Shaped, compute_dtype, row_shape
 from .._checks import ArrayLike, Axis, AxisName
 from .pair import CHECKS, Maybe, Rows, Settings, Shared
 
@@ -126,8 +126,8 @@ def head_problem(
 
 def head_axis(
     function: str,
-    hidden: _checks.Shaped,
-    kernel: _checks.Shaped,
+    hidden: Shaped,
+    kernel: Shaped,
     vocab_axis: SupportsIndex,
 ) -> int:
     """The kernel's class axis counted from the front; an error if shapes do not fit."""

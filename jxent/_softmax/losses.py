@@ -1,6 +1,6 @@
 """The softmax losses."""
 
-from typing import Literal, overload
+from typing import Literal, Unpack, overload
 
 from jax import Array
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._formulas import SoftmaxStatistics, cross_entropy, focal, poly
-from .._layouts import solve
+from .._layouts import LossOptions, solve
 from .._problem import Formula, logits_problem
 from .._reduction import Reduction
 
@@ -20,20 +20,8 @@ def softmax_cross_entropy(
     axis: Axis = ...,
     where: ArrayLike | None = ...,
     *,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[False] = ...,
+    **options: Unpack[LossOptions],
 ) -> Float[Array, "..."]: ...
 
 
@@ -44,20 +32,8 @@ def softmax_cross_entropy(
     axis: Axis = ...,
     where: ArrayLike | None = ...,
     *,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[True],
+    **options: Unpack[LossOptions],
 ) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
@@ -217,20 +193,8 @@ def softmax_focal_loss(
     where: ArrayLike | None = ...,
     *,
     gamma: ArrayLike = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[False] = ...,
+    **options: Unpack[LossOptions],
 ) -> Float[Array, "..."]: ...
 
 
@@ -242,20 +206,8 @@ def softmax_focal_loss(
     where: ArrayLike | None = ...,
     *,
     gamma: ArrayLike = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[True],
+    **options: Unpack[LossOptions],
 ) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
@@ -352,22 +304,8 @@ def poly_loss_cross_entropy(
     labels: ArrayLike,
     *,
     epsilon: ArrayLike = ...,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[False] = ...,
+    **options: Unpack[LossOptions],
 ) -> Float[Array, "..."]: ...
 
 
@@ -377,22 +315,8 @@ def poly_loss_cross_entropy(
     labels: ArrayLike,
     *,
     epsilon: ArrayLike = ...,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    weights: ArrayLike | None = ...,
-    class_weights: ArrayLike | None = ...,
-    class_mask: ArrayLike | None = ...,
-    ignore_index: ArrayLike | None = ...,
-    label_smoothing: ArrayLike | None = ...,
-    z_loss: ArrayLike | None = ...,
-    logit_soft_cap: ArrayLike | None = ...,
-    temperature: ArrayLike | None = ...,
-    margin: ArrayLike | None = ...,
-    reduction: Reduction = ...,
-    normalizer: ArrayLike | None = ...,
-    class_axis_name: AxisName = ...,
-    batch_axis_name: AxisName = ...,
     return_statistics: Literal[True],
+    **options: Unpack[LossOptions],
 ) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 

@@ -1,4 +1,9 @@
-"""The statistics of one block of logits, in the form that suits a platform."""
+"""The statistics of one block of logits, in the form that suits a platform.
+
+Shapes, here and in the modules beside: logits z, and all that is said to have their
+shape, are (…, classes, …) with the classes at `axis`. "(rows,)" is that shape without
+`axis`, which every statistic has; rows may have several axes, or none.
+"""
 
 import functools
 
@@ -23,11 +28,11 @@ from .totals import Totals, merge, of_no_class, origin
 def totals_of_block(
     settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe
 ) -> Totals:
-    """The statistics (rows,) of a block (…, classes, …), before `finish`.
+    """The statistics (rows,) of a block of logits, before `finish`.
 
-    `ids` (rows,) are counted from the block's first class, out of range for labels of
-    other blocks. `weighted` (rows,) is False for rows whose statistics matter only as
-    far as they are finite.
+    `ids`, int32 (rows,), are counted from the block's first class, out of range for
+    labels of other blocks. `weighted`, boolean (rows,), is False for rows whose
+    statistics matter only as far as they are finite.
     """
     asked = settings.axis, settings.expected, settings.argmax
     return _totals_of_block(asked, inputs, ids, weighted)
@@ -101,7 +106,7 @@ def two_pass(
 
 
 def _label(axis: int, z: Array, ids: Array) -> Array:
-    """The label's logit, 0 where its class lies in another block."""
+    """The label's logit z_y (rows,), 0 where its class lies in another block."""
     if is_split(z):  # a gather along a split axis is refused
         return lax.reduce_sum(select(is_label(ids, axis, z), z), (axis,))
     here = (ids >= 0) & (ids < z.shape[axis])
@@ -111,7 +116,7 @@ def _label(axis: int, z: Array, ids: Array) -> Array:
 
 
 def mass_of(axis: int, w: Array, rows: Array) -> Array:
-    """Σ_c w_c of w (classes,) or (…, classes, …), one for each row."""
+    """Σ_c w_c, of the shape of `rows`; w is (classes,), or of the logits' shape."""
     if w.ndim == 1 and rows.ndim != 0:
         total = lax.reduce_sum(w, (0,))
         return sharded_like(lax.broadcast(total, rows.shape), rows)
@@ -119,7 +124,9 @@ def mass_of(axis: int, w: Array, rows: Array) -> Array:
 
 
 def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) -> Array:
-    """Σ_c w_c (z_c − start), for logits of any offset, without a temporary.
+    """Σ_c w_c (z_c − start), (rows,), for logits of any offset, without a temporary.
+
+    z has the logits' shape, w that or (classes,); `start` and `exempt` are (rows,).
 
     For one w in all rows the product Σ_c w_c z_c − start · Σ_c w_c is the fastest form
     on a CPU, but where logits lie far from 0 it cancels, and its parts may overflow
@@ -162,7 +169,7 @@ def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) ->
 
 
 def zeros_of_logits(z: Array) -> Array:
-    """Zeros that depend on z.
+    """Zeros of z's shape that depend on z.
 
     jax 0.10 may differentiate a reduction of several operands (second order through a
     scan), and then needs a tangent of each.
@@ -217,7 +224,8 @@ def _integral(t: Totals) -> Totals:
 def _single_classes(
     axis: int, expected: bool, argmax: bool, inputs: Inputs, ids: Maybe
 ) -> tuple[Totals, Totals]:
-    """Every class as a block of its own, and the identity of `merge`."""
+    """Every class as a block of its own: statistics of the logits' shape, and scalars,
+    the identity of `merge`."""
     z = inputs.z
     zero = zeros_of_logits(z)
     t = Totals(maximum=z, sum=zero + 1)

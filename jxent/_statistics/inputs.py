@@ -34,7 +34,8 @@ class Inputs(NamedTuple):
 
 
 def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
-    """The logits in memory, or hidden @ kernel + bias in float32 or better."""
+    """Logits (…, classes, …) in float32 or better: those in memory, or what
+    hidden (…, features) @ kernel + bias (classes,) gives."""
     if rows.logits is not None:
         z = cast(rows.logits, compute_dtype(rows.logits))
     else:
@@ -121,14 +122,15 @@ def _soft_capped_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _ratio(z: Array, cap: Array) -> Array:
-    """z/c, which is finite: where tanh is ±1 to the last bit, ±32 is as good."""
+    """z/c of z's shape, which is finite: where tanh is ±1 to the last bit, ±32 is as
+    good. `cap` is a scalar."""
     large = jnp.asarray(jnp.finfo(z.dtype).max / 2**20, z.dtype)  # for c = ∞
     bound = lax.stop_gradient(lax.min(32 * lax.abs(cap), large))
     return lax.clamp(-bound, z, bound) / cap
 
 
 def divided(z: Array, temperature: Array) -> Array:
-    """z / temperature, where an infinite logit stays what it is.
+    """z / temperature, both of the logits' shape; an infinite logit stays what it is.
 
     Its own derivative in the temperature would be infinite and turn 0 · ∞ into NaN, as
     would its quotient by an infinite temperature.

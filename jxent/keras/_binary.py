@@ -9,7 +9,8 @@ from .. import (
     _checks as _core_checks,
     _sigmoid,
 )
-from .._checks import ArrayLike, compute_dtype
+from .._arrays import compute_dtype
+from .._checks import ArrayLike
 from . import _checks
 from ._conventions import (
     compiled,

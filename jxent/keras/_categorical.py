@@ -11,8 +11,8 @@ from .. import (
     _checks as _core_checks,
     _formulas as formulas,
 )
-from .._arrays import along_classes
-from .._checks import ArrayLike, compute_dtype
+from .._arrays import compute_dtype, over_rows
+from .._checks import ArrayLike
 from .._probabilities import kl_divergence as _kl_divergence
 from .._softmax import softmax_cross_entropy, softmax_focal_loss
 from . import _checks
@@ -165,7 +165,7 @@ def _categorical_focal_crossentropy(
     if from_logits:
         return softmax_focal_loss(x, y, axis, gamma=gamma, class_weights=alpha)
     losses = formulas.focal(log(normalized(x, axis)), gamma)
-    return class_sum(losses, along_classes(alpha, axis, x.ndim) * y, axis)
+    return class_sum(losses, over_rows(alpha, axis, x) * y, axis)
 
 
 def kl_divergence(y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:

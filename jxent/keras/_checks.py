@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
+from .._arrays import row_shape
 from .._checks import ArrayLike
 
 
@@ -61,7 +62,7 @@ def class_ids(function: str, y_true: ArrayLike, y_pred: Array, axis: int) -> Arr
         y = y.astype(jnp.int32)
     if y.ndim == y_pred.ndim and y.shape[axis] == 1:
         y = y.squeeze(axis)
-    rows = _checks.row_shape(y_pred.shape, axis)
+    rows = row_shape(y_pred.shape, axis)
     if y.shape != rows:
         hint = "Neither broadcasts."
         if y.shape == y_pred.shape:

@@ -29,12 +29,12 @@ class _Loss:
         jax.tree_util.register_static(cls)
 
     def __post_init__(self) -> None:
-        settled = {k: _hashable(v) for k, v in vars(self).items()}
-        settled["name"] = self.name or type(self).name
+        attributes = {k: _hashable(v) for k, v in vars(self).items()}
+        attributes["name"] = self.name or type(self).name
         _checks.reduction(type(self).__name__, self.reduction)
         if self.dtype is not None:
             _core_checks.dtype(type(self).__name__, "dtype", self.dtype)
-        vars(self).update(settled)
+        vars(self).update(attributes)
 
     def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
         """The losses before weights and reduction."""

@@ -10,8 +10,8 @@ from .. import (
     _checks as _core_checks,
     _reduction,
 )
-from .._arrays import masked
-from .._checks import ArrayLike, compute_dtype
+from .._arrays import compute_dtype, select
+from .._checks import ArrayLike
 from .._labels import smooth_labels
 from .._probabilities.floored_log import floored_log, floored_log_1_minus
 
@@ -32,7 +32,7 @@ def log_1_minus(p: Array) -> Array:
 
 
 def _inside(p: Array) -> Array:
-    return masked(masked(p, ~(p < 0)), ~(p > 1), 1)
+    return select(~(p > 1), select(~(p < 0), p), 1)
 
 
 def normalized(p: Array, axis: int) -> Array:

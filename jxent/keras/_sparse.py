@@ -9,8 +9,8 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks as _core_checks
-from .._arrays import masked, rows_to_classes
-from .._checks import ArrayLike, compute_dtype
+from .._arrays import compute_dtype, over_classes, select
+from .._checks import ArrayLike
 from .._labels.at_label import at_label
 from .._probabilities.generalized import generalized
 from .._softmax import softmax_cross_entropy
@@ -81,8 +81,8 @@ def _sparse_categorical_crossentropy(
         return -log(at_label(normalized(x, axis), y, axis))
     keep = y != jnp.asarray(ignore_class, y.dtype)
     # before the sum, for its slope's sake
-    p = normalized(masked(x, rows_to_classes(keep, axis), 1), axis)
-    return masked(-log(at_label(p, y, axis, keep)), keep)
+    p = normalized(select(over_classes(keep, axis, x), x, 1), axis)
+    return select(keep, -log(at_label(p, y, axis, keep)))
 
 
 def categorical_generalized_cross_entropy(

@@ -8,8 +8,8 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _reduction, _sigmoid
-from .._arrays import masked
-from .._checks import ArrayLike, compute_dtype
+from .._arrays import compute_dtype, select
+from .._checks import ArrayLike
 from .._probabilities.floored_log import floored_log, floored_log_1_minus
 from . import _checks
 from ._reduce import over_elements
@@ -69,7 +69,7 @@ def _binary_cross_entropy(
     p: Array, y: Array, weight: Array | None, *, reduction: str
 ) -> Array:
     dtype = compute_dtype(p)
-    p = masked(p.astype(dtype), (p >= 0) & (p <= 1), jnp.nan)
+    p = select((p >= 0) & (p <= 1), p.astype(dtype), jnp.nan)
     floor = jnp.asarray(-100, dtype)
     log_p, log_q = floored_log(p, floor), floored_log_1_minus(p, floor)
     losses = _sigmoid.binary(log_p, log_q, y.astype(dtype), None)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
 from .. import _checks
+from .._arrays import row_shape
 from .._checks import ArrayLike
 
 
@@ -111,7 +112,7 @@ def class_indices(
     of: str = "an input",
 ) -> bool:
     """Whether the target holds class indices; else it holds probabilities."""
-    rows = _checks.row_shape(x.shape, axis)
+    rows = row_shape(x.shape, axis)
     if or_probabilities and target.shape == x.shape:
         floating_target(function, target)
         return False

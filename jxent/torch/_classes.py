@@ -32,19 +32,19 @@ class _Loss:
         )
 
     def __post_init__(self, size_average: bool | None, reduce: bool | None) -> None:
-        settled: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value.item()
             for name, value in vars(self).items()
             if isinstance(value, list | np.generic)
         }
-        settled["reduction"] = _checks.reduction(
+        attributes["reduction"] = _checks.reduction(
             type(self).__name__,
             vars(self)["reduction"],
             size_average,
             reduce,
             self._reductions,
         )
-        vars(self).update(settled)
+        vars(self).update(attributes)
 
     def __call__(self, input: ArrayLike, target: ArrayLike) -> Float[Array, "..."]:
         return type(self)._function(input, target, **vars(self))

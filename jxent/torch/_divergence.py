@@ -8,7 +8,8 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _reduction
-from .._checks import ArrayLike, compute_dtype, flag
+from .._arrays import compute_dtype
+from .._checks import ArrayLike, flag
 from .._probabilities import kl_divergence, kl_divergence_with_log_targets
 from . import _checks
 from ._reduce import or_nan, over_elements

@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _reduction
-from .._checks import ArrayLike, as_array, compute_dtype
+from .._arrays import compute_dtype
+from .._checks import ArrayLike, as_array
 from .._labels import total_weight
 from .._linear import linear_softmax_cross_entropy
 from . import _checks

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _reduction
-from .._arrays import masked
+from .._arrays import select
 
 
 def or_nan(mean: Array, total: Array | None) -> Array:
     """PyTorch's mean of nothing is NaN, jxent's is 0; the gradient is 0 in both."""
-    return mean if total is None else masked(mean, total != 0, jnp.nan)
+    return mean if total is None else select(total != 0, mean, jnp.nan)
 
 
 def over_elements(losses: Array, weight: Array | None, reduction: str) -> Array:

@@ -9,8 +9,8 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _reduction
-from .._arrays import along_classes
-from .._checks import ArrayLike, compute_dtype
+from .._arrays import compute_dtype, over_rows
+from .._checks import ArrayLike
 from .._labels import total_weight
 from .._labels.at_label import at_label
 from .._softmax import softmax_cross_entropy
@@ -204,7 +204,7 @@ def _nll_loss(
         keep = y != jnp.asarray(ignore_index, y.dtype)
     weights = None
     if weight is not None:
-        every = jnp.broadcast_to(along_classes(weight, axis, x.ndim), x.shape)
+        every = over_rows(weight, axis, x)
         weights = at_label(every, y, axis, keep)
     total = _total(x, y, weight, axis, ignore_index, reduction)
     loss = _reduction.reduce(

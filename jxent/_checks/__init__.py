@@ -1,0 +1,70 @@
+"""What the library accepts, and every sentence with which it refuses the rest.
+
+Each check runs at trace time: it looks at shapes, dtypes, Python numbers and axis
+names, never at the values of an array. Each message says what was expected, what
+came, and what to do.
+"""
+
+from .arrays import (
+    ArrayLike as ArrayLike,
+    SupportsJaxArray as SupportsJaxArray,
+    array as array,
+    as_array as as_array,
+    exchanged as exchanged,
+    floating as floating,
+    is_real as is_real,
+    label_array as label_array,
+    real as real,
+)
+from .axes import (
+    Axis as Axis,
+    AxisName as AxisName,
+    bound_axis_names as bound_axis_names,
+    class_axis as class_axis,
+    classes_last as classes_last,
+)
+from .labels import (
+    are_class_ids as are_class_ids,
+    ignorable as ignorable,
+    rearranged as rearranged,
+    same_shape as same_shape,
+    several_classes as several_classes,
+)
+from .numbers import (
+    dtype as dtype,
+    flag as flag,
+    in_range as in_range,
+    integer as integer,
+    is_integer as is_integer,
+    is_number as is_number,
+    is_on as is_on,
+    number as number,
+    number_or_off as number_or_off,
+    positive_integer as positive_integer,
+    python_number as python_number,
+)
+from .options import (
+    REDUCTIONS as REDUCTIONS,
+    Number as Number,
+    PerClass as PerClass,
+    PerRow as PerRow,
+    block_sizes as block_sizes,
+    boolean as boolean,
+    margin_of_ids as margin_of_ids,
+    missing_axes as missing_axes,
+    normalizer as normalizer,
+    one_of as one_of,
+    option as option,
+    per_class as per_class,
+    per_row as per_row,
+    reduction as reduction,
+    row_or_class_mask as row_or_class_mask,
+)
+from .words import (
+    NUMBERS as NUMBERS,
+    SCALARS as SCALARS,
+    fail as fail,
+    no_attribute as no_attribute,
+    shown as shown,
+    to_be_static as to_be_static,
+)

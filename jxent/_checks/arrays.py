@@ -1,0 +1,148 @@
+"""What may stand for an array."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .words import SCALARS, shown
+
+
+@runtime_checkable
+class SupportsJaxArray(Protocol):
+    """Anything that can turn itself into a JAX array, such as `flax.nnx.Param`."""
+
+    def __jax_array__(self) -> Array: ...
+
+
+ArrayLike: TypeAlias = jax.typing.ArrayLike | SupportsJaxArray | Sequence[Any]
+
+
+def array(x: ArrayLike) -> Array:
+    return x if isinstance(x, Array) else jnp.asarray(x)
+
+
+def as_array(function: str, name: str, x: Any, *, names: bool = False) -> Array:
+    """Converts `x`, or raises a TypeError that says what came and what to do.
+
+    With `names`, strings may be the names of classes.
+    """
+    try:
+        return array(x)
+    except (TypeError, ValueError, OverflowError) as error:
+        came, remedy = _no_array(function, name, x, names)
+        if isinstance(error, OverflowError):
+            remedy = "No integer of JAX is wide enough."
+        raise TypeError(
+            f"{function}: expected {name} to be an array of numbers, got {came}. "
+            f"{remedy}"
+        ) from error
+
+
+def _no_array(function: str, name: str, x: Any, names: bool) -> tuple[str, str]:
+    """What came in place of an array, and what to do."""
+    came, strange = shown(x), [y for y in _entries(x) if not _is_numeric(y)]
+    if isinstance(x, list | tuple) and strange:
+        came = f"a {type(x).__name__} that holds {shown(strange[0])}"
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return came, f"For the result's shape alone, jax.eval_shape({function}, …)."
+    if strange and isinstance(strange[0], str):
+        if names:
+            ids = f"np.unique({name}, return_inverse=True)[1]"
+            return came, f"Names of classes become class ids by {ids}."
+        return came, f"Convert strings to numbers first, np.asarray({name}, float)."
+    if isinstance(x, Mapping):
+        held = [f"{name}[{key!r}]" for key, y in x.items() if _is_array(y)]
+    else:
+        fields = getattr(x, "__dict__", {})
+        held = [f"{name}.{field}" for field, y in fields.items() if _is_array(y)]
+    if held:
+        return came, f"Give an array that it holds: {' or '.join(held)}."
+    if isinstance(x, Mapping) and all(map(_is_numeric, x.values())):
+        return came, "Give its values as an array, in the order of its keys."
+    if isinstance(x, list | tuple | np.ndarray):
+        remedy = "Put a number in every place." if strange else "Rows need one length."
+        return came, remedy
+    return came, "Give an array."
+
+
+def _entries(x: Any) -> Iterator[Any]:
+    if isinstance(x, list | tuple):
+        for y in x:
+            yield from _entries(y)
+    elif isinstance(x, np.ndarray):
+        yield from x.flat
+    else:
+        yield x
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, Array | np.ndarray | SupportsJaxArray)
+
+
+def _is_numeric(x: Any) -> bool:
+    return _is_array(x) or isinstance(x, SCALARS)
+
+
+@functools.cache
+def is_real(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def label_array(function: str, name: str, x: Any) -> Array:
+    """Labels of any kind: integers, booleans, or real numbers."""
+    y = as_array(function, name, x, names=True)
+    if not is_real(y.dtype) and y.dtype != jnp.bool_:
+        raise TypeError(
+            f"{function}: expected {name} to be real numbers, got dtype {y.dtype}."
+        )
+    return y
+
+
+def real(
+    function: str, name: str, x: Any, dtype: Any, *, booleans: bool = False
+) -> Array:
+    """Numbers in `dtype`; with `booleans`, an array of these counts as 0 and 1."""
+    y = as_array(function, name, x)
+    scalar = isinstance(x, bool | np.bool_)
+    if not is_real(y.dtype) and (scalar or not booleans or y.dtype != jnp.bool_):
+        came = shown(x) if scalar or isinstance(x, complex) else f"dtype {y.dtype}"
+        raise TypeError(
+            f"{function}: expected {name} to be real numbers, got {came}. "
+            "Give the numbers themselves."
+        )
+    return y.astype(dtype)
+
+
+def floating(
+    function: str, name: str, x: Any, *, beside: Any = None, order: str = ""
+) -> Array:
+    """`x`, of a floating dtype.
+
+    `order` are the names of the call's arrays, of which `beside` is the last: labels,
+    which may have been exchanged with `x`.
+    """
+    x = as_array(function, name, x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        labels = order.rpartition(", ")[2]
+        remedy = f"Cast them, {name}.astype(jnp.float32)."
+        if exchanged(x, beside):
+            remedy = f"Are {name} and {labels} exchanged? The call is "
+            remedy += f"{function}({order})."
+        raise TypeError(
+            f"{function}: expected floating {name}, got dtype {x.dtype}. {remedy}"
+        )
+    return x
+
+
+def exchanged(x: Array, labels: Any) -> bool:
+    """Whether `x`, not floating, and `labels` look as if each were the other."""
+    try:
+        labels = array(labels)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return labels.ndim >= x.ndim and jnp.issubdtype(labels.dtype, jnp.floating)

@@ -1,0 +1,53 @@
+"""How an error names what came, and the errors that every module raises."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+
+NUMBERS = (int, float, np.integer, np.floating)
+
+
+SCALARS = (bool, np.bool_, complex, np.complexfloating, *NUMBERS)
+
+
+def fail(function: str, message: str) -> NoReturn:
+    raise ValueError(f"{function}: {message}")
+
+
+def no_attribute(module: str, name: str, public: Sequence[str]) -> AttributeError:
+    """The error for a name that a module does not have, with the nearest it has."""
+    spelled = {public_name.lower(): public_name for public_name in public}
+    near = [spelled[n] for n in get_close_matches(name.lower(), spelled)]
+    hint = f"Did you mean {' or '.join(near)}?"
+    if not near:
+        hint = f"It has {', '.join(public)}."
+    return AttributeError(f"module {module!r} has no attribute {name!r}. {hint}")
+
+
+def shown(x: Any) -> str:
+    """An argument as an error names it, in a few words."""
+    plain = x is None or isinstance(x, (str, *SCALARS))
+    if plain or (isinstance(x, list | tuple) and len(repr(x)) <= 60):
+        text = repr(x)
+    elif isinstance(x, Array | np.ndarray):
+        text = f"an array of shape {x.shape} and dtype {x.dtype}"
+    elif isinstance(x, jax.ShapeDtypeStruct):
+        text = "a shape without values"
+    elif isinstance(x, list | tuple | dict | set):
+        text = f"a {type(x).__name__}"
+    else:
+        text = f"an object of type {type(x).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def to_be_static(name: str, value: Any) -> str:
+    """What to do about a traced value of an argument that decides the program."""
+    if not isinstance(value, Tracer):
+        return ""
+    return f" Give jax.jit static_argnames={name!r}."
