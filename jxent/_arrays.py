@@ -137,6 +137,34 @@ def over_rows(classes: Array, axis: int, like: Shaped) -> Array:
     return sharded_like(lax.broadcast_in_dim(classes, like.shape, (axis,)), like)
 
 
+def is_below(ids: Array, count: int) -> Array:
+    """Whether 0 ≤ id < count, for ids of any integer dtype that holds `count`."""
+    at_least = lax.ge(ids, lax.full_like(ids, 0))
+    return lax.bitwise_and(at_least, lax.lt(ids, lax.full_like(ids, count)))
+
+
+def at_index(x: Array, index: Array, axis: int) -> Array:
+    """The entry of `x` at one index of `axis` for each row, int32 in range.
+
+    `x` is (…, classes, …), or (classes,) for what all rows share.
+    """
+    axis = axis if x.ndim > 1 else 0
+    rows = tuple(a for a in range(x.ndim) if a != axis)
+    return lax.gather(
+        x,
+        lax.expand_dims(index, (index.ndim,)),
+        lax.GatherDimensionNumbers(
+            offset_dims=(),
+            collapsed_slice_dims=(axis,),
+            start_index_map=(axis,),
+            operand_batching_dims=rows,
+            start_indices_batching_dims=tuple(range(len(rows))),
+        ),
+        slice_sizes=(1,) * x.ndim,
+        mode="clip",
+    )
+
+
 def broadcast_like(x: Array, like: Shaped) -> Array:
     """`x`, whose axes may have size 1, in the shape and sharding of `like`."""
     if x.shape != like.shape:

@@ -1,6 +1,7 @@
 """From one loss a row to one number: where, weights, the mean's denominator."""
 
 import functools
+import math
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -9,7 +10,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from . import _checks
-from ._arrays import broadcast_like, compute_dtype, select
+from ._arrays import broadcast_like, compute_dtype, is_moving, select
 from ._checks import ArrayLike, Axis, AxisName
 
 
@@ -22,27 +23,42 @@ def finite_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
     For slopes that are truly infinite. A direction that does not move that way then
     adds 0, not the NaN of 0 · ∞, and the chain rule has room to multiply.
     """
-    huge = jnp.sqrt(jnp.asarray(jnp.finfo(x.dtype).max, x.dtype))
-    return jnp.where(jnp.isinf(x), jnp.sign(x) * huge, x)
+    huge = lax.full_like(x, math.sqrt(jnp.finfo(x.dtype).max))
+    infinite = lax.eq(lax.abs(x), lax.full_like(x, jnp.inf))
+    return lax.select(infinite, lax.mul(lax.sign(x), huge), x)
 
 
-@jax.custom_jvp
 def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """factor · x, where 0 times anything is 0: infinities and NaN too.
 
     What has no mass, or no weight, counts for nothing. The derivative in `factor` stays
-    x even at factor = 0, and where x is finite so does the derivative of that.
+    x even at factor = 0, and where x is finite so does the derivative of that. Either
+    may have axes of size 1, or none.
     """
-    return select(factor != 0, factor * x)
+    if factor.size < x.size:
+        factor = broadcast_like(factor, x)
+    else:
+        x = broadcast_like(x, factor)
+    return _times(factor, x)
 
 
-@times.defjvp
+@jax.custom_jvp
+def _times(factor: Array, x: Array) -> Array:
+    return select(lax.ne(factor, lax.full_like(factor, 0)), lax.mul(factor, x))
+
+
+@functools.partial(_times.defjvp, symbolic_zeros=True)
 def _times_jvp(primals: Any, tangents: Any) -> Any:
     (factor, x), (dfactor, dx) = primals, tangents
-    slope = finite_slope(x)
-    slope = select(~((factor == 0) & jnp.isnan(x)), slope)
-    moved = select((factor != 0) | jnp.isfinite(x), factor * dx)
-    return times(factor, x), dfactor * slope + moved
+    counts = lax.ne(factor, lax.full_like(factor, 0))
+    terms = []
+    if is_moving(dfactor):
+        slope = select(lax.bitwise_or(counts, lax.eq(x, x)), finite_slope(x))
+        terms.append(lax.mul(dfactor, slope))
+    if is_moving(dx):
+        known = lax.bitwise_or(counts, lax.is_finite(x))
+        terms.append(select(known, lax.mul(factor, dx)))
+    return _times(factor, x), functools.reduce(lax.add, terms)
 
 
 def combine(
@@ -66,15 +82,15 @@ def combine(
     losses = weighed(losses, keep, weights)
     if reduction == "none":
         return losses
+    axes = tuple(range(losses.ndim)) if axis is None else axis
     weight = None
     if reduction == "mean" and normalizer is None:
-        r = jnp.ones_like(losses)
+        r = lax.full_like(losses, 1)
         if class_factor is not None:
             r = broadcast_like(class_factor, losses)
-        weight = jnp.sum(weighed(r, keep, weights), axis)
-    return divided_by_normalizer(
-        jnp.sum(losses, axis), weight, reduction, normalizer, batch_axis_name
-    )
+        weight = lax.reduce_sum(weighed(r, keep, weights), axes)
+    total = lax.reduce_sum(losses, axes)
+    return divided_by_normalizer(total, weight, reduction, normalizer, batch_axis_name)
 
 
 def weighed(
@@ -108,8 +124,8 @@ def divided_by_normalizer(
     elif batch_axis_name:
         weight = lax.psum(weight, batch_axis_name)
     assert weight is not None
-    nothing = jnp.equal(weight, 0)
-    return select(~nothing, total / jnp.where(nothing, 1, weight))
+    something = lax.ne(weight, lax.full_like(weight, 0))
+    return select(something, total / select(something, weight, 1))
 
 
 @functools.partial(jax.jit, static_argnames=("reduction", "batch_axis_name", "axis"))

@@ -10,13 +10,13 @@ from .._arrays import over_classes, over_rows, select
 from .._checks import fail
 from .._formulas import SoftmaxStatistics, is_linear
 from .._problem import (
-    NO_CLASS,
     Maybe,
     Resolved,
     Rows,
     Settings,
     Shared,
     at_label,
+    is_class,
     like_logits,
     local_ids,
     possible_classes,
@@ -51,7 +51,7 @@ def reported(
         return x
     assert resolved.ids is not None
     assert rows.labels is not None
-    bad = resolved.ids == NO_CLASS
+    bad = lax.bitwise_not(is_class(resolved.ids))
     count = count_classes(settings, rows, shared)
     return report_bad_labels(x, rows.labels, bad, count)
 
@@ -67,9 +67,9 @@ def statistics_of(
         t = t._replace(label=reported(t.label, settings, rows, shared, resolved))
         label = t.label
     if t.even is not None and t.target is None:
-        weighted = t.even / CLASS_SCALE
+        weighted = lax.div(t.even, lax.full_like(t.even, CLASS_SCALE))
     if t.expected is not None:
-        expected = t.expected / t.sum
+        expected = lax.div(t.expected, t.sum)
     statistics = SoftmaxStatistics(
         shift=t.maximum,
         log_sum=lax.log(t.sum),
@@ -132,7 +132,7 @@ def losses_of(
     if settings.ids:
         factor = class_factor(settings, rows, shared, resolved)
         if factor is not None:  # a weight of 0 would hide the NaN
-            factor = select(label == label, factor, 1)
+            factor = select(lax.eq(label, label), factor, 1)
 
     def formula(log_p: Array) -> Array:
         return function(log_p, *shared.parameters)
@@ -158,9 +158,10 @@ def losses_of(
             assert t.even_mass is not None
             even = times(t.even_mass, statistics.log_sum) - t.even
         share = smoothing_share(settings, rows, shared, resolved)
-        bad = select(losses != losses, losses)  # NaN, which a factor of 0 would hide
+        # NaN, which a factor of 0 would hide
+        bad = select(lax.ne(losses, losses), losses)
         losses = times(1 - shared.label_smoothing, losses)
-        losses = losses + times(share, even) + bad
+        losses = lax.add(lax.add(losses, times(share, even)), bad)
     if shared.z_loss is not None:
         losses = losses + shared.z_loss * _lse_squared(statistics, resolved, factor)
     return Losses(losses=losses, class_factor=factor, statistics=statistics)

@@ -31,6 +31,7 @@ from .._problem import (
     Settings,
     Shared,
     class_block,
+    is_class,
     local_ids,
     one_axis_of_rows,
 )
@@ -243,7 +244,7 @@ def _block_ids(
 ) -> Maybe:
     """Class ids as a block counts them; out of range for labels of other blocks."""
     ids = _local(settings, resolved, classes)
-    return None if ids is None else select(ids != NO_CLASS, ids - start, NO_CLASS)
+    return None if ids is None else select(is_class(ids), ids - start, NO_CLASS)
 
 
 def _live(settings: Settings, rows: Rows, resolved: Resolved) -> Maybe:
@@ -266,7 +267,8 @@ def _totals_streamed(
     def of_tile(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Totals]:
         rows, resolved = part
 
-        def of_block(start: Array | int, size: int) -> Totals:
+        @functools.partial(jax.jit, static_argnums=1, inline=True)
+        def of_block(start: Array, size: int) -> Totals:
             ids = _block_ids(settings, resolved, total, start)
             here, block = (
                 class_block(settings, x, start, size) for x in (rows, shared)

@@ -28,6 +28,7 @@ from .resolved import (
     both as both,
     class_ids as class_ids,
     equal as equal,
+    is_class as is_class,
     is_label as is_label,
     local_ids as local_ids,
     possible_classes as possible_classes,

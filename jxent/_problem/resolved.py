@@ -8,6 +8,9 @@ from jaxtyping import Bool, Integer
 
 from .._arrays import (
     Shaped,
+    at_index,
+    cast,
+    is_below,
     is_split,
     over_classes,
     over_rows,
@@ -38,8 +41,13 @@ class Resolved(NamedTuple):
     classes: Maybe = None  # how many are possible, () or (rows,); None: all
 
 
+def is_class(ids: Array) -> Array:
+    """False where an id is NO_CLASS."""
+    return lax.ne(ids, lax.full_like(ids, NO_CLASS))
+
+
 def both(a: Maybe, b: Maybe) -> Maybe:
-    return b if a is None else a if b is None else a & b
+    return b if a is None else a if b is None else lax.bitwise_and(a, b)
 
 
 def with_full_rows(
@@ -73,16 +81,17 @@ def resolve(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
     if rows.class_where is not None:
         possible = possible_classes(rows, shared, axis, like)
         assert possible is not None
-        classes = jnp.sum(possible, axis, dtype=jnp.int32)
+        classes = lax.reduce_sum(cast(possible, jnp.int32), (axis,))
     elif shared.class_mask is not None:
-        classes = jnp.sum(shared.class_mask, dtype=jnp.int32)
+        classes = lax.reduce_sum(cast(shared.class_mask, jnp.int32), (0,))
     if classes is not None:
         classes = lax.psum(classes, names) if names else classes
         possible_rows = jnp.broadcast_to(classes > 0, row_shape(shape, axis))
         keep = both(keep, possible_rows)  # a row without a possible class is dropped
     if shared.ignore_index is not None:
         assert rows.labels is not None
-        keep = both(keep, ~equal(rows.labels, shared.ignore_index))
+        ignored = equal(rows.labels, shared.ignore_index)
+        keep = both(keep, lax.bitwise_not(ignored))
     weighted = keep
     if rows.weights is not None:
         weighted = both(keep, rows.weights != 0)
@@ -94,7 +103,8 @@ def resolve(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
         masked = shared.class_mask is not None or rows.class_where is not None
         if masked:
             allowed = is_possible(settings, rows, shared, ids, like)
-            allowed = allowed if weighted is None else allowed | ~weighted
+            if weighted is not None:
+                allowed = lax.bitwise_or(allowed, lax.bitwise_not(weighted))
             ids = select(allowed, ids, NO_CLASS)
     return Resolved(ids=ids, keep=keep, weighted=weighted, classes=classes)
 
@@ -103,9 +113,12 @@ def equal(
     labels: Integer[Array, "..."], index: Integer[Array, ""]
 ) -> Bool[Array, "..."]:
     """labels == index, in the labels' own integers: no cast can make them equal."""
-    same = index.astype(labels.dtype)
-    fits = (same.astype(index.dtype) == index) & ((same < 0) == (index < 0))
-    return (labels == same) & fits
+    same = cast(index, labels.dtype)
+    found = lax.eq(labels, lax.full_like(labels, same))
+    if index.dtype == labels.dtype:
+        return found
+    fits = (cast(same, index.dtype) == index) & ((same < 0) == (index < 0))
+    return found & fits
 
 
 def class_ids(
@@ -113,10 +126,12 @@ def class_ids(
 ) -> Integer[Array, "..."]:
     """int32 ids; one out of range is NO_CLASS, or 0 in a row that is not weighted."""
     if labels.dtype.itemsize < 4:  # the class count may not fit into 8 or 16 bits
-        labels = labels.astype(jnp.int32)
-    valid = (labels >= 0) & (labels < classes)
-    ids = select(valid, labels, 0).astype(jnp.int32)
-    return select(valid if weighted is None else valid | ~weighted, ids, NO_CLASS)
+        labels = cast(labels, jnp.int32)
+    valid = is_below(labels, classes)
+    ids = cast(select(valid, labels), jnp.int32)
+    if weighted is not None:
+        valid = lax.bitwise_or(valid, lax.bitwise_not(weighted))
+    return select(valid, ids, NO_CLASS)
 
 
 def possible_classes(rows: Rows, shared: Shared, axis: int, like: Shaped) -> Maybe:
@@ -135,7 +150,7 @@ def local_ids(settings: Settings, ids: Array, classes: int) -> Array:
     if not settings.class_axis_name:
         return ids
     offset = lax.axis_index(settings.class_axis_name) * classes
-    return select(ids != NO_CLASS, ids - offset, NO_CLASS)
+    return select(is_class(ids), ids - offset, NO_CLASS)
 
 
 def is_label(ids: Array, axis: int, like: Shaped) -> Array:
@@ -159,13 +174,9 @@ def at_label(settings: Settings, x: Array, ids: Array, like: Shaped) -> Array:
         return lax.reduce_sum(select(is_label(ids, axis, like), full), (axis,))
 
     def gathered(x: Array, ids: Array) -> Array:
-        here = (ids >= 0) & (ids < classes)
+        here = is_below(ids, classes)
         at = select(here, ids)
-        if x.ndim == 1:
-            return select(here, jnp.take(x, at, mode="clip"))
-        at = lax.expand_dims(at, (axis,))
-        value = jnp.take_along_axis(x, at, axis, mode="clip")
-        return select(here, value.squeeze(axis))
+        return select(here, at_index(x, at, axis))
 
     ids = local_ids(settings, ids, classes)
     if is_split(like):

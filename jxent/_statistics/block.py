@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
+    at_index,
+    is_below,
     is_split,
     over_classes,
     over_rows,
@@ -76,13 +78,14 @@ def two_pass(
     z = inputs.z
     maximum = lax.reduce_max(z, (axis,))
     start = origin(maximum)
-    rel = z - over_classes(start, axis, z)
+    rel = lax.sub(z, over_classes(start, axis, z))
     e = lax.exp(rel)
     total = lax.reduce_sum(e, (axis,))
     t = Totals(maximum=maximum, sum=total)
     exempt = None
     if weighted is not None:
-        exempt = ~weighted & ~(lax.is_finite(maximum) & (total == total))
+        finite = lax.bitwise_and(lax.is_finite(maximum), lax.eq(total, total))
+        exempt = lax.bitwise_not(lax.bitwise_or(weighted, finite))
     if ids is not None:
         t = t._replace(label=_label(axis, z, ids))
     if inputs.target is not None:
@@ -96,10 +99,11 @@ def two_pass(
             even_mass=mass_of(axis, inputs.even, start),
         )
     if expected:
-        t = t._replace(expected=lax.reduce_sum(e * select(e != 0, rel), (axis,)))
+        terms = lax.mul(e, select(lax.ne(e, lax.full_like(e, 0)), rel))
+        t = t._replace(expected=lax.reduce_sum(terms, (axis,)))
     if argmax:
         classes = sharded_like(lax.broadcasted_iota(jnp.int32, z.shape, axis), z)
-        largest = z == over_classes(maximum, axis, z)
+        largest = lax.eq(z, over_classes(maximum, axis, z))
         classes = select(largest, classes, z.shape[axis] - 1)
         t = t._replace(argmax=lax.reduce_min(classes, (axis,)))
     return t
@@ -109,10 +113,8 @@ def _label(axis: int, z: Array, ids: Array) -> Array:
     """The label's logit z_y (rows,), 0 where its class lies in another block."""
     if is_split(z):  # a gather along a split axis is refused
         return lax.reduce_sum(select(is_label(ids, axis, z), z), (axis,))
-    here = (ids >= 0) & (ids < z.shape[axis])
-    at = lax.expand_dims(select(here, ids), (axis,))
-    label = jnp.take_along_axis(z, at, axis, mode="clip").squeeze(axis)
-    return select(here, label)
+    here = is_below(ids, z.shape[axis])
+    return select(here, at_index(z, select(here, ids), axis))
 
 
 def mass_of(axis: int, w: Array, rows: Array) -> Array:
@@ -140,32 +142,36 @@ def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) ->
         # The barrier keeps XLA from storing z − start to share it with the exponents,
         # and the second operand of the reduction from storing the terms.
         full = over_rows(w, axis, z) if w.ndim == 1 else w
-        rel = z - over_classes(lax.optimization_barrier(start), axis, z)
-        impossible = z == -jnp.inf
-        terms = select(~impossible, rel) * full
-        lost = select(~(impossible & (full != 0)), zeros_of_logits(z), 1)
+        rel = lax.sub(z, over_classes(lax.optimization_barrier(start), axis, z))
+        possible = lax.ne(z, lax.full_like(z, -jnp.inf))
+        terms = lax.mul(select(possible, rel), full)
+        no_mass = lax.eq(full, lax.full_like(full, 0))
+        lost = select(lax.bitwise_or(possible, no_mass), zeros_of_logits(z), 1)
         zero = jnp.zeros((), z.dtype)
         total, impossible_mass = lax.reduce(
             (terms, lost),
             (zero, zero),
-            lambda a, b: (a[0] + b[0], a[1] + b[1]),
+            lambda a, b: (lax.add(a[0], b[0]), lax.add(a[1], b[1])),
             (axis,),
         )
-        return select(~(impossible_mass > 0), total, -jnp.inf)
+        none_lost = lax.eq(impossible_mass, lax.full_like(impossible_mass, 0))
+        return select(none_lost, total, -jnp.inf)
 
     if w.ndim > 1 or is_split(z):
         return one_by_one()
-    offset = start * lax.reduce_sum(w, (0,))
+    offset = lax.mul(start, mass_of(axis, w, start))
     # Without a precision a GPU may round the factors to 10 bits.
     whole = lax.dot_general(
         z, w, (((axis,), (0,)), ((), ())), precision=lax.Precision.HIGHEST
     )
-    product = whole - offset
-    fine = lax.is_finite(whole) & lax.is_finite(product)
-    fine &= lax.abs(offset) <= 4 * lax.abs(product)
+    product = lax.sub(whole, offset)
+    fine = lax.bitwise_and(lax.is_finite(whole), lax.is_finite(product))
+    four = lax.full_like(product, 4)
+    close = lax.le(lax.abs(offset), lax.mul(four, lax.abs(product)))
+    fine = lax.bitwise_and(fine, close)
     if exempt is not None:
-        fine |= exempt
-    return lax.cond(jnp.all(fine), lambda: product, one_by_one)
+        fine = lax.bitwise_or(fine, exempt)
+    return lax.cond(lax.reduce_and(fine, range(fine.ndim)), lambda: product, one_by_one)
 
 
 def zeros_of_logits(z: Array) -> Array:
@@ -228,15 +234,15 @@ def _single_classes(
     the identity of `merge`."""
     z = inputs.z
     zero = zeros_of_logits(z)
-    t = Totals(maximum=z, sum=zero + 1)
+    t = Totals(maximum=z, sum=lax.add(zero, lax.full_like(z, 1)))
     if ids is not None:
         t = t._replace(label=select(is_label(ids, axis, z), z))
     if inputs.target is not None:
-        t = t._replace(target=zero, mass=zero + inputs.target)
+        t = t._replace(target=zero, mass=lax.add(zero, inputs.target))
     if inputs.even is not None:
         even = inputs.even
         even = over_rows(even, axis, z) if even.ndim == 1 else even
-        t = t._replace(even=zero, even_mass=zero + even)
+        t = t._replace(even=zero, even_mass=lax.add(zero, even))
     if expected:
         t = t._replace(expected=zero)
     if argmax:

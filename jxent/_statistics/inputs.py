@@ -45,7 +45,7 @@ def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
             rows.hidden, shared.kernel, settings.vocab_axis, low=settings.low_precision
         )
     if shared.bias is not None:
-        z = z + over_rows(cast(shared.bias, z.dtype), settings.axis, z)
+        z = lax.add(z, over_rows(cast(shared.bias, z.dtype), settings.axis, z))
     return z
 
 
@@ -78,7 +78,7 @@ def inputs_of_block(
     if shared.margin is not None and ids is not None:
         margin = shared.margin
         margin = over_rows(margin, axis, z) if margin.ndim else jnp.full_like(z, margin)
-        z = lax.select(is_label(ids, axis, z), z - margin, z)
+        z = lax.select(is_label(ids, axis, z), lax.sub(z, margin), z)
     if rows.temperature is not None:
         z = divided(z, over_classes(rows.temperature, axis, z))
     if possible is not None:
@@ -89,12 +89,12 @@ def inputs_of_block(
         for mask in (where_computed, possible):
             target = target if mask is None else select(mask, target)
         if weights is not None:
-            target = target * over_rows(weights, axis, z)
+            target = lax.mul(target, over_rows(weights, axis, z))
     if settings.even:
         if weights is None:
             even = lax.full_like(z, CLASS_SCALE, shape=(z.shape[axis],))
         else:
-            even = CLASS_SCALE * weights
+            even = lax.mul(lax.full_like(weights, CLASS_SCALE), weights)
         if possible is not None:
             even = select(possible, over_rows(even, axis, z))
     return Inputs(z=z, target=target, even=even)
@@ -106,7 +106,9 @@ def inputs_of_block(
 @jax.custom_jvp
 def soft_capped(z: Float[Array, "..."], cap: Float[Array, ""]) -> Float[Array, "..."]:
     """c tanh(z/c), which for c = ∞ is z."""
-    return lax.select(jnp.isinf(cap), z, cap * lax.tanh(_ratio(z, cap)))
+    capped = lax.mul(lax.full_like(z, cap), lax.tanh(_ratio(z, cap)))
+    finite = lax.full_like(z, lax.is_finite(cap), dtype=bool)
+    return lax.select(finite, capped, z)
 
 
 @functools.partial(soft_capped.defjvp, symbolic_zeros=True)
@@ -114,19 +116,20 @@ def _soft_capped_jvp(primals: Any, tangents: Any) -> Any:
     (z, cap), (dz, dcap) = primals, tangents
     ratio = _ratio(z, cap)
     t = lax.tanh(ratio)
-    slope = 1 - t * t
-    terms = [slope * dz] if is_moving(dz) else []
+    slope = lax.sub(lax.full_like(t, 1), lax.mul(t, t))
+    terms = [lax.mul(slope, dz)] if is_moving(dz) else []
     if is_moving(dcap):
         terms.append((t - slope * ratio) * dcap)
-    return soft_capped(z, cap), sum(terms[1:], terms[0])
+    return soft_capped(z, cap), functools.reduce(lax.add, terms)
 
 
 def _ratio(z: Array, cap: Array) -> Array:
     """z/c of z's shape, which is finite: where tanh is ±1 to the last bit, ±32 is as
     good. `cap` is a scalar."""
-    large = jnp.asarray(jnp.finfo(z.dtype).max / 2**20, z.dtype)  # for c = ∞
-    bound = lax.stop_gradient(lax.min(32 * lax.abs(cap), large))
-    return lax.clamp(-bound, z, bound) / cap
+    large = lax.full_like(cap, jnp.finfo(z.dtype).max / 2**20)  # for c = ∞
+    bound = lax.mul(lax.full_like(cap, 32), lax.abs(cap))
+    bound = lax.stop_gradient(lax.min(bound, large))
+    return lax.div(lax.clamp(lax.neg(bound), z, bound), lax.full_like(z, cap))
 
 
 def divided(z: Array, temperature: Array) -> Array:
@@ -136,5 +139,6 @@ def divided(z: Array, temperature: Array) -> Array:
     would its quotient by an infinite temperature.
     """
     finite = lax.is_finite(z)
-    unchanged = z * lax.sign(lax.stop_gradient(temperature))
-    return lax.select(finite, select(finite, z) / temperature, unchanged)
+    quotient = lax.div(select(finite, z), temperature)
+    unchanged = lax.mul(z, lax.sign(lax.stop_gradient(temperature)))
+    return lax.select(finite, quotient, unchanged)

@@ -20,6 +20,7 @@ mode, into one elementwise pass over the logits,
 and differentiates it again for higher orders, in e and in the fixed factors, too.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ def _exp_of_computed(rel: Array, computed: Array) -> Array:
 def _exp_of_computed_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (rel, computed), (drel, _) = primals, tangents
     e = _exp_of_computed(rel, computed)
-    return e, e * select(computed, drel)
+    return e, lax.mul(e, select(computed, drel))
 
 
 def tangent_of_block(
@@ -71,7 +72,7 @@ def tangent_of_block(
     assert t.computable is not None
     computed = None
     if resolved.weighted is not None:  # what may hold anything has no tangent
-        computed = resolved.weighted | t.computable
+        computed = lax.bitwise_or(resolved.weighted, t.computable)
 
     def inputs_at(values: tuple[Rows, Shared]) -> Inputs:
         rows, shared = replaced(pair, values)
@@ -79,7 +80,7 @@ def tangent_of_block(
 
     points = like_moving(moving, pair)
     at = inputs_at(points)
-    rel = at.z - over_classes(origin(t.maximum), axis, at.z)
+    rel = lax.sub(at.z, over_classes(origin(t.maximum), axis, at.z))
     e, where = lax.exp(rel), None
     if computed is not None:
         where = over_classes(computed, axis, at.z)
@@ -87,9 +88,9 @@ def tangent_of_block(
     # NaN in the whole row where its statistics are: e times it is NaN everywhere.
     good = t.computable
     if resolved.weighted is not None:
-        good |= ~resolved.weighted
+        good = lax.bitwise_or(good, lax.bitwise_not(resolved.weighted))
     if t.label is not None:
-        good &= t.label == t.label
+        good = lax.bitwise_and(good, lax.eq(t.label, t.label))
     poison = select(good, lax.full_like(t.sum, 1), jnp.nan)
     is_own = None if ids is None else is_label(ids, axis, at.z)
 
@@ -119,26 +120,28 @@ def _linear(
     """
     axis = settings.axis
 
-    def over_class_axis(x: Array) -> Array:
-        return lax.reduce_sum(x, (axis,))
+    def over_class_axis(*terms: Array) -> Array:
+        return lax.reduce_sum(functools.reduce(lax.add, terms), (axis,))
 
     def full(w: Array) -> Array:
         return over_rows(w, axis, at.z) if w.ndim == 1 else w
 
     zero = lax.full_like(poison, 0)
-    out = Totals(maximum=zero, sum=poison * over_class_axis(e * x.z))
+    total = lax.mul(poison, over_class_axis(lax.mul(e, x.z)))
+    out = Totals(maximum=zero, sum=total)
     if is_own is not None:
         out = out._replace(label=over_class_axis(select(is_own, x.z)))
-    slope = finite_slope(rel)
     if x.target is not None and at.target is not None:
-        terms = at.target * x.z + x.target * slope
+        in_z, in_target = lax.mul(at.target, x.z), lax.mul(x.target, finite_slope(rel))
         mass = over_class_axis(x.target)
-        out = out._replace(target=over_class_axis(terms), mass=mass)
+        out = out._replace(target=over_class_axis(in_z, in_target), mass=mass)
     if x.even is not None and at.even is not None:
-        terms = full(at.even) * x.z + full(x.even) * slope
+        in_z = lax.mul(full(at.even), x.z)
+        in_even = lax.mul(full(x.even), finite_slope(rel))
         mass = mass_of(axis, x.even, poison)
-        out = out._replace(even=over_class_axis(terms), even_mass=mass)
+        out = out._replace(even=over_class_axis(in_z, in_even), even_mass=mass)
     if settings.expected:
         factor = e * (1 + select(e != 0, rel))
-        out = out._replace(expected=poison * over_class_axis(factor * x.z))
+        terms = lax.mul(factor, x.z)
+        out = out._replace(expected=lax.mul(poison, over_class_axis(terms)))
     return out

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import select
-from .._problem import NO_CLASS, Maybe, Resolved
+from .._problem import Maybe, Resolved, is_class
 
 
 class Totals(NamedTuple):
@@ -63,22 +63,25 @@ def of_no_class(like: Totals) -> Totals:
 
 def _rescale(t: Totals, maximum: Array) -> Totals:
     """Rescales statistics to a larger maximum."""
-    gap = select(t.maximum != maximum, t.maximum - maximum)  # −inf − −inf = 0
+    gap = lax.sub(t.maximum, maximum)
+    gap = select(lax.ne(t.maximum, maximum), gap)  # −inf − −inf = 0
     factor = lax.exp(gap)
-    impossible = gap == -jnp.inf
-    step = select(~impossible, gap)  # 0 · −inf = 0, in derivatives too
+    scaled = t._replace(maximum=maximum, sum=lax.mul(t.sum, factor))
+    if t.target is None and t.even is None and t.expected is None:
+        return scaled
+    possible = lax.ne(gap, lax.full_like(gap, -jnp.inf))
+    step = select(possible, gap)  # 0 · −inf = 0, in derivatives too
 
     def moved(x: Maybe, mass: Maybe) -> Maybe:
         if x is None or mass is None:
             return None
-        return select(~(impossible & (mass != 0)), x + mass * step, -jnp.inf)
+        no_mass = lax.eq(mass, lax.full_like(mass, 0))
+        return select(possible | no_mass, x + lax.mul(mass, step), -jnp.inf)
 
     expected = None
     if t.expected is not None:
-        expected = (t.expected + t.sum * step) * factor
-    return t._replace(
-        maximum=maximum,
-        sum=t.sum * factor,
+        expected = lax.mul(t.expected + lax.mul(t.sum, step), factor)
+    return scaled._replace(
         target=moved(t.target, t.mass),
         even=moved(t.even, t.even_mass),
         expected=expected,
@@ -89,13 +92,13 @@ def merge(a: Totals, b: Totals) -> Totals:
     """The statistics of two blocks of classes together."""
     maximum, argmax = lax.max(a.maximum, b.maximum), None
     if a.argmax is not None and b.argmax is not None:
-        first = (a.maximum > b.maximum) | (
-            (a.maximum == b.maximum) & (a.argmax < b.argmax)
-        )
+        equal = lax.eq(a.maximum, b.maximum)
+        first = lax.gt(a.maximum, b.maximum) | (equal & lax.lt(a.argmax, b.argmax))
         argmax = lax.select(first, a.argmax, b.argmax)
     a, b = _rescale(a, maximum), _rescale(b, maximum)
     sums = Totals._make(
-        None if x is None or y is None else x + y for x, y in zip(a, b, strict=True)
+        None if x is None or y is None else lax.add(x, y)
+        for x, y in zip(a, b, strict=True)
     )
     return sums._replace(maximum=maximum, argmax=argmax)
 
@@ -119,25 +122,28 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
     """
     # A NaN reaches the sum on every platform, the maximum not where it is merged over
     # devices.
-    computable = lax.is_finite(t.maximum) & (t.sum == t.sum)
+    computable = lax.bitwise_and(lax.is_finite(t.maximum), lax.eq(t.sum, t.sum))
     if t.target is not None and t.mass is not None and resolved.weighted is not None:
         fine = lax.is_finite(t.target) & lax.is_finite(t.mass)
         computable &= resolved.weighted | fine
     fill = lax.full_like(t.maximum, jnp.nan)
+    fill_of_sum = fill
     if resolved.weighted is not None:
+        fill_of_sum = select(resolved.weighted, fill, 1)
         fill = select(resolved.weighted, fill)
 
-    def filled(x: Maybe, plus: int = 0) -> Maybe:
-        return None if x is None else lax.select(computable, x, fill + plus)
+    def filled(x: Maybe) -> Maybe:
+        return None if x is None else lax.select(computable, x, fill)
 
     label = t.label
     if label is not None:
         assert resolved.ids is not None
-        label = lax.select(computable, label - origin(t.maximum), fill)
-        label = select(resolved.ids != NO_CLASS, label, jnp.nan)
+        label = filled(lax.sub(label, origin(t.maximum)))
+        assert label is not None
+        label = select(is_class(resolved.ids), label, jnp.nan)
     return t._replace(
         maximum=filled(t.maximum),
-        sum=filled(t.sum, 1),
+        sum=lax.select(computable, t.sum, fill_of_sum),
         label=label,
         target=filled(t.target),
         mass=filled(t.mass),

@@ -26,6 +26,7 @@ def over_tiles(
     results forms them again for its derivative.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
+    step = jax.jit(step, inline=True)  # traced once for its results' shapes and itself
 
     def guarded(carry: Any, here: tuple[Any, Array | None]) -> tuple[Any, Any]:
         part, alive = here
