@@ -33,12 +33,12 @@ def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "
 
     What has no mass, or no weight, counts for nothing. The derivative in `factor` stays
     x even at factor = 0, and where x is finite so does the derivative of that. Either
-    may have axes of size 1, or none.
+    may have axes of size 1, or none, where the other is larger.
     """
-    if factor.size < x.size:
-        factor = broadcast_like(factor, x)
-    else:
-        x = broadcast_like(x, factor)
+    if factor.shape != x.shape:
+        shape = jnp.broadcast_shapes(factor.shape, x.shape)
+        full = x if x.shape == shape else factor
+        factor, x = broadcast_like(factor, full), broadcast_like(x, full)
     return _times(factor, x)
 
 

@@ -55,13 +55,25 @@ class Loss(NamedTuple):
     labels: tuple[Callable[..., np.ndarray] | None, ...]
     takes: frozenset[str]
     options: dict[str, Any]  # a call with all options that shape a single row's loss
+    implementation: str | None = None  # of a fused head, whose x are hidden states
 
 
-SOFTMAX = frozenset({"axis", "rows", "ignore_index", "mask", "class_weights", "logits"})
-SIGMOID = frozenset({"rows", "elementwise", "class_weights", "logits"})
+# A fused head's kernel and bias: exact in every dtype that they are cast to.
+KERNEL, BIAS = (
+    np.round(4 * np.random.default_rng(0).normal(size=size)).astype(np.float32) / 4
+    for size in ((CLASSES, CLASSES), CLASSES)
+)
+
+SOFTMAX = frozenset(
+    "axis rows ignore_index mask class_weights smoothing logits losses".split()
+)
+STATISTICS = SOFTMAX - {"rows", "class_weights", "smoothing"}
+HEAD = SOFTMAX - {"axis", "logits"}
+TILED = HEAD - {"losses"}  # it gives a sum of losses
+SIGMOID = frozenset({"rows", "elementwise", "class_weights", "logits", "losses"})
 PROBABILITIES = SOFTMAX - {"logits"}
 BINARY_PROBABILITIES = SIGMOID - {"logits"}
-DIVERGENCE = frozenset({"axis"})
+DIVERGENCE = frozenset({"axis", "losses"})
 
 ON_TARGETS = {"class_weights": WEIGHTS, "class_mask": REAL, "label_smoothing": 0.1}
 ON_LOGITS = {"class_mask": REAL, "logit_soft_cap": 8.0, "temperature": 1.5}
@@ -98,7 +110,7 @@ LOSSES = (
         oracles.softmax_log_prob,
         logits,
         (ids,),
-        frozenset({"axis", "ignore_index", "mask", "logits"}),
+        STATISTICS,
         ON_LOGITS,
     ),
     Loss(
@@ -106,7 +118,7 @@ LOSSES = (
         oracles.softmax_entropy,
         logits,
         (None,),
-        frozenset({"axis", "mask", "logits"}),
+        STATISTICS - {"ignore_index"},
         ON_LOGITS,
     ),
     Loss(
@@ -169,6 +181,74 @@ LOSSES = (
 )
 
 
+def fused(function, oracle, labels, takes, options, implementation):
+    """The row of a loss of hidden @ KERNEL + BIAS, whose classes are the last axis."""
+
+    def of_hidden(hidden, *labels, **given):
+        logits = np.asarray(hidden, np.float64) @ KERNEL + BIAS
+        return oracle(logits, *labels, **given)
+
+    return Loss(function, of_hidden, logits, labels, takes, options, implementation)
+
+
+BOTH = (ids, shares)
+NOT_SMOOTHED = ON_SOFTMAX | {"label_smoothing": 0.0}
+FUSED = (
+    *(
+        fused(
+            jxent.linear_softmax_cross_entropy,
+            oracles.softmax_cross_entropy,
+            BOTH,
+            TILED if implementation == "tiled" else HEAD,
+            ON_SOFTMAX,
+            implementation,
+        )
+        for implementation in ("materialized", "streamed", "tiled")
+    ),
+    *(
+        # A stream of blocks has the label's log p alone.
+        fused(
+            function,
+            oracle,
+            (ids,) if implementation == "streamed" else BOTH,
+            HEAD - {"smoothing"} if implementation == "streamed" else TILED,
+            (NOT_SMOOTHED if implementation == "streamed" else ON_SOFTMAX) | parameter,
+            implementation,
+        )
+        for function, oracle, parameter in (
+            (
+                jxent.linear_softmax_focal_loss,
+                oracles.softmax_focal_loss,
+                {"gamma": 1.5},
+            ),
+            (
+                jxent.linear_poly_loss_cross_entropy,
+                oracles.poly_loss_cross_entropy,
+                {"epsilon": 0.75},
+            ),
+        )
+        for implementation in ("streamed", "tiled")
+    ),
+    fused(
+        jxent.linear_softmax_log_prob,
+        oracles.softmax_log_prob,
+        (ids,),
+        HEAD & STATISTICS,
+        ON_LOGITS,
+        "streamed",
+    ),
+    fused(
+        jxent.linear_softmax_entropy,
+        oracles.softmax_entropy,
+        (None,),
+        HEAD & STATISTICS - {"ignore_index"},
+        ON_LOGITS,
+        "streamed",
+    ),
+)
+LOSSES += FUSED
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """A loss with one kind of labels, bare or with its options on."""
@@ -178,9 +258,13 @@ class Case:
     options: dict[str, Any]
 
     def __str__(self) -> str:
-        kind = "" if self.labels is None else f"-{self.labels.__name__}"
-        options = "-options" if self.options else ""
-        return f"{self.loss.function.__name__}{kind}{options}"
+        parts = [
+            self.loss.function.__name__,
+            self.loss.implementation,
+            self.labels and self.labels.__name__,
+            self.options and "options",
+        ]
+        return "-".join(part for part in parts if part)
 
     def takes(self, option: str) -> bool:
         return option in self.loss.takes
@@ -193,14 +277,30 @@ class Case:
         return tuple(np.asarray(make(rng, shape, front)) for make in made)
 
     def rows(self, inputs) -> tuple[int, ...]:
-        """The losses' shape, for classes last."""
+        """The shape of the rows, for classes last."""
         return inputs[0].shape if self.takes("elementwise") else inputs[0].shape[:-1]
 
+    @property
+    def reductions(self) -> tuple[str, ...]:
+        return ("none", "sum", "mean") if self.takes("losses") else ("sum", "mean")
+
+    def _given(self, options) -> dict[str, Any]:
+        """Losses, or their sum where a layout has no more."""
+        of_rows = {} if self.takes("losses") else {"reduction": "sum"}
+        return of_rows | self.options | options
+
     def __call__(self, *inputs, **options):
-        return self.loss.function(*inputs, **self.options | options)
+        options = self._given(options)
+        if self.loss.implementation is None:
+            return self.loss.function(*inputs, **options)
+        hidden, *labels = inputs
+        options |= {"bias": BIAS, "implementation": self.loss.implementation}
+        return self.loss.function(
+            hidden, KERNEL, *labels, block_sizes=(2, 2), **options
+        )
 
     def oracle(self, *inputs, **options):
-        return self.loss.oracle(*inputs, **self.options | options)
+        return self.loss.oracle(*inputs, **self._given(options))
 
 
 BARE = tuple(Case(loss, labels, {}) for loss in LOSSES for labels in loss.labels)
@@ -212,4 +312,6 @@ CASES = BARE + tuple(
 )
 RICHEST = tuple(c for c in CASES if c.options or not c.loss.options)
 # One a loss, with derivatives in the labels where these are floating.
-SMOOTHEST = tuple({c.loss.function: c for c in RICHEST}.values())
+SMOOTHEST = tuple(
+    {(c.loss.function, c.loss.implementation): c for c in RICHEST}.values()
+)

@@ -159,7 +159,11 @@ def of_one_device(kind):
 # Numbers ----------------------------------------------------------------------------
 
 CASES = [
-    *((way, of, "ids", (8, 3)) for way in WAYS for of in IMPLEMENTATIONS),
+    *((way, of, "ids", (8, 3)) for way in WAYS for of in ("streamed", "tiled")),
+    *(
+        (way, "materialized", "ids", None)
+        for way in ("manual 2x4", "automatic", "explicit", "nested in classes")
+    ),
     *(
         (way, of, "distributions", (8, 3))
         for way in ("manual 2x4", "explicit", "nested in rows")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jxent
-from tests.cases import CASES, CLASSES, RICHEST
+from tests.cases import CLASSES, RICHEST
 from tests.compiling import as_users_jit
 
 
@@ -131,17 +131,19 @@ def test_a_dropped_row_of_the_fused_head(layout, kind, rng, x64):
         labels = rng.uniform(size=(5, CLASSES))
         rows["where"] = WHERE & (np.arange(5) != 3)
 
-    def loss(head, labels, **rows):
+    def loss(head):
         return jxent.linear_softmax_cross_entropy(
             labels=labels, reduction="mean", **head, **layout, **HEAD_OPTIONS, **rows
         )
 
-    of_kept = {n: v[KEPT] for n, v in rows.items() if n != "ignore_index"}
-    few = higher_derivatives(lambda head: loss(head, labels[KEPT], **of_kept))(
-        head | {"hidden": head["hidden"][KEPT]}
-    )
+    def of_kept(head):
+        z = head["hidden"] @ head["kernel"] + head["bias"][None]
+        options = HEAD_OPTIONS | {"weights": FACTORS[KEPT], "reduction": "mean"}
+        return jxent.softmax_cross_entropy(z, labels[KEPT], **options)
+
+    few = higher_derivatives(of_kept)(head | {"hidden": head["hidden"][KEPT]})
     head["hidden"][dropped] = GARBAGE[:FEATURES]
-    all_rows = higher_derivatives(lambda head: loss(head, labels, **rows))(head)
+    all_rows = higher_derivatives(loss)(head)
     compare(few, all_rows, KEPT, dropped, ["hidden"])
     for order, expected in few.items():
         for name in ("kernel", "bias"):
@@ -226,7 +228,7 @@ def mixed(loss, weights, x):
     return both(weights)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.takes("rows")], ids=str)
+@pytest.mark.parametrize("case", [c for c in RICHEST if c.takes("rows")], ids=str)
 def test_the_gradients_derivative_in_a_weight_of_0(case, rng, x64):
     x, labels = case.inputs(rng, (2,))
     rows = case.rows((x, labels))
@@ -244,10 +246,8 @@ def test_the_gradients_derivative_in_a_weight_of_0(case, rng, x64):
 
 
 @layouts
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_the_heads_gradient_has_a_derivative_in_a_weight_of_0(
-    layout, reduction, rng, x64
-):
+def test_the_heads_gradient_has_a_derivative_in_a_weight_of_0(layout, rng, x64):
+    reduction = "mean"
     head, labels = heads(rng), rng.integers(0, CLASSES, 5)
     weights = np.array([0.0, 1.0, 0.0, 0.0, 0.5])  # a tile of nothing else
 

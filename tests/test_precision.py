@@ -33,7 +33,9 @@ def is_exact(product):
 
 
 @pytest.mark.parametrize("axis", [0, -1])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.loss.implementation is None], ids=str
+)
 def test_products_of_losses_in_memory(case, axis, rng):
     if not case.takes("axis"):
         axis = -1

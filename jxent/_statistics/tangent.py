@@ -9,10 +9,10 @@ differentiation, and the shift a constant, the statistics are linear in (z, t, w
     d even     = Σ w dz + Σ dw (z − shift)        d even_mass = Σ dw
     d expected = Σ e (1 + z − shift) dz
 
-`linear` below is that function of the block's inputs, and the inputs are a function of
-the pair (Rows, Shared). Its jvp at the pair, along the tangents of whatever moves, is
-the tangent: no field is named, so none can be forgotten. JAX transposes it for reverse
-mode, into one elementwise pass over the logits,
+`_linear` below is that function of the tangents of the block's inputs, and the inputs
+are a function of the pair (Rows, Shared). The jvp of both at the pair, along the
+tangents of whatever moves, is the tangent: no field is named, so none can be forgotten.
+JAX transposes it for reverse mode, into one elementwise pass over the logits,
 
     dz = e (g_sum + g_expected (1 + z − shift))
          + [c = y] g_label + t g_target + w g_even
@@ -27,7 +27,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import like_moving, over_classes, over_rows, replaced, select
+from .._arrays import (
+    like_moving,
+    moving_of,
+    over_classes,
+    over_rows,
+    replaced,
+    select,
+    vary,
+    varying_of,
+)
 from .._problem import Maybe, Resolved, Rows, Settings, Shared, is_label
 from .._reduction import finite_slope
 from .block import mass_of
@@ -68,80 +77,105 @@ def tangent_of_block(
     (rows,) are counted from the block's first class, and `t` are the finished totals of
     all classes, whose maximum has no tangent.
     """
-    axis = settings.axis
     assert t.computable is not None
     computed = None
     if resolved.weighted is not None:  # what may hold anything has no tangent
         computed = lax.bitwise_or(resolved.weighted, t.computable)
 
-    def inputs_at(values: tuple[Rows, Shared]) -> Inputs:
+    def statistics_at(values: tuple[Rows, Shared]) -> Totals:
         rows, shared = replaced(pair, values)
-        return inputs_of_block(settings, rows, shared, ids, computed)
+        inputs = inputs_of_block(settings, rows, shared, ids, computed)
+        return _statistics(settings, inputs, ids, resolved.weighted, computed, t)
 
     points = like_moving(moving, pair)
-    at = inputs_at(points)
+    tangents = jax.jvp(statistics_at, (points,), (moving,))[1]
+    return tangents._replace(maximum=None)  # a constant
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _statistics(
+    settings: Settings,
+    inputs: Inputs,
+    ids: Maybe,
+    weighted: Maybe,
+    computed: Maybe,
+    t: Totals,
+) -> Totals:
+    """The statistics that `t` are, here for their derivative in the inputs alone."""
+    everywhere = varying_of((inputs, ids, weighted, computed, t))
+    return vary(t._replace(argmax=None, computable=None), everywhere)
+
+
+@functools.partial(_statistics.defjvp, symbolic_zeros=True)
+def _statistics_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
+    at, ids, weighted, computed, t = primals
+    axis = settings.axis
+    moved: Inputs = moving_of(tangents[0])
     rel = lax.sub(at.z, over_classes(origin(t.maximum), axis, at.z))
-    e, where = lax.exp(rel), None
-    if computed is not None:
+    if computed is None:
+        e = lax.exp(rel)
+    else:
         where = over_classes(computed, axis, at.z)
         e, rel = _exp_of_computed(rel, where), select(where, rel)
+        if moved.z is not None:
+            moved = moved._replace(z=select(where, moved.z))
     # NaN in the whole row where its statistics are: e times it is NaN everywhere.
     good = t.computable
-    if resolved.weighted is not None:
-        good = lax.bitwise_or(good, lax.bitwise_not(resolved.weighted))
+    if weighted is not None:
+        good = lax.bitwise_or(good, lax.bitwise_not(weighted))
     if t.label is not None:
         good = lax.bitwise_and(good, lax.eq(t.label, t.label))
     poison = select(good, lax.full_like(t.sum, 1), jnp.nan)
-    is_own = None if ids is None else is_label(ids, axis, at.z)
-
-    def linear(values: tuple[Rows, Shared]) -> Totals:
-        x = inputs_at(values)
-        if where is not None:
-            x = x._replace(z=select(where, x.z))
-        return _linear(settings, x, at, e, rel, is_own, poison)
-
-    tangents = jax.jvp(linear, (points,), (moving,))[1]
-    return tangents._replace(maximum=None)  # a constant
+    everywhere = varying_of(primals)
+    values = vary(t._replace(argmax=None, computable=None), everywhere)
+    zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, values)
+    sums = _linear(settings, moved, at, e, rel, ids, poison)
+    moved_sums = {n: vary(x, everywhere) for n, x in sums.items() if x is not None}
+    return values, zeros._replace(**moved_sums)
 
 
 def _linear(
     settings: Settings,
-    x: Inputs,
+    moved: Inputs,
     at: Inputs,
     e: Array,
     rel: Array,
-    is_own: Maybe,
+    ids: Maybe,
     poison: Array,
-) -> Totals:
-    """The statistics as a linear function of `x`, with what is held fixed at `at`.
+) -> dict[str, Maybe]:
+    """The statistics' tangents (rows,), None for 0: linear in what moved.
 
-    `e` and `rel` = z − shift have the logits' shape, and so has `is_own`, which is True
-    at a row's own label. `poison` (rows,) is NaN for rows whose statistics are, else 1.
+    `moved` are the tangents of the inputs, None where nothing moved, and `at` the
+    inputs, which are held fixed. `e` and `rel` = z − shift have the logits' shape.
+    `poison` (rows,) is NaN for rows whose statistics are, else 1.
     """
     axis = settings.axis
+    dz = moved.z
 
-    def over_class_axis(*terms: Array) -> Array:
+    def product_sum(*pairs: tuple[Maybe, Maybe]) -> Maybe:
+        """Σ_c of the products of those pairs that are there."""
+        terms = [
+            lax.mul(over_rows(w, axis, at.z) if w.ndim == 1 else w, x)
+            for w, x in pairs
+            if w is not None and x is not None
+        ]
+        if not terms:
+            return None
         return lax.reduce_sum(functools.reduce(lax.add, terms), (axis,))
 
-    def full(w: Array) -> Array:
-        return over_rows(w, axis, at.z) if w.ndim == 1 else w
-
-    zero = lax.full_like(poison, 0)
-    total = lax.mul(poison, over_class_axis(lax.mul(e, x.z)))
-    out = Totals(maximum=zero, sum=total)
-    if is_own is not None:
-        out = out._replace(label=over_class_axis(select(is_own, x.z)))
-    if x.target is not None and at.target is not None:
-        in_z, in_target = lax.mul(at.target, x.z), lax.mul(x.target, finite_slope(rel))
-        mass = over_class_axis(x.target)
-        out = out._replace(target=over_class_axis(in_z, in_target), mass=mass)
-    if x.even is not None and at.even is not None:
-        in_z = lax.mul(full(at.even), x.z)
-        in_even = lax.mul(full(x.even), finite_slope(rel))
-        mass = mass_of(axis, x.even, poison)
-        out = out._replace(even=over_class_axis(in_z, in_even), even_mass=mass)
-    if settings.expected:
-        factor = e * (1 + select(e != 0, rel))
-        terms = lax.mul(factor, x.z)
-        out = out._replace(expected=lax.mul(poison, over_class_axis(terms)))
+    out: dict[str, Maybe] = {}
+    if dz is not None:
+        out["sum"] = lax.mul(poison, lax.reduce_sum(lax.mul(e, dz), (axis,)))
+        if ids is not None:
+            own = select(is_label(ids, axis, at.z), dz)
+            out["label"] = lax.reduce_sum(own, (axis,))
+        if settings.expected:
+            factor = e * (1 + select(e != 0, rel))
+            total = lax.reduce_sum(lax.mul(factor, dz), (axis,))
+            out["expected"] = lax.mul(poison, total)
+    for name, mass in (("target", "mass"), ("even", "even_mass")):
+        w, dw = getattr(at, name), getattr(moved, name)
+        slope = None if dw is None else finite_slope(rel)
+        out[name] = product_sum((w, dz), (dw, slope))
+        out[mass] = None if dw is None else mass_of(axis, dw, poison)
     return out

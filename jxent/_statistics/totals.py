@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import select
+from .._arrays import select, vary, varying_of
 from .._problem import Maybe, Resolved, is_class
 
 
@@ -141,7 +141,7 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
         label = filled(lax.sub(label, origin(t.maximum)))
         assert label is not None
         label = select(is_class(resolved.ids), label, jnp.nan)
-    return t._replace(
+    t = t._replace(
         maximum=filled(t.maximum),
         sum=lax.select(computable, t.sum, fill_of_sum),
         label=label,
@@ -152,3 +152,5 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
         expected=filled(t.expected),
         computable=computable,
     )
+    # A tangent of one may depend on what another depends on.
+    return vary(t, varying_of((t, resolved.ids, resolved.weighted)))
