@@ -1,6 +1,8 @@
 """How the tests have their programs compiled: most quickly, some as users do."""
 
 import functools
+import math
+import re
 
 import jax
 
@@ -24,3 +26,9 @@ if jax.__version_info__ < (0, 11):
 
 # For rounding, infinities and NaN, and for what a program holds in memory.
 as_users_jit = functools.partial(jax.jit, compiler_options=AS_USERS)
+
+
+def largest_array(text: str) -> int:
+    """The most elements that any array of a compiled program has."""
+    shapes = re.findall(r"\b[a-z]+[0-9]+\[([0-9,]+)\]", text)
+    return max(math.prod(map(int, shape.split(","))) for shape in shapes)

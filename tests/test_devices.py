@@ -16,6 +16,10 @@ from jax.sharding import (
 import jxent
 from benchmarks.communication import Moved, Step, compiled, of_paper, table
 from benchmarks.targets import TARGETS
+from tests.comparing import close
+
+
+pytestmark = pytest.mark.newest_jax
 
 
 BATCH, TOKENS, FEATURES, CLASSES = 8, 4, 4, 24
@@ -136,12 +140,6 @@ def on_mesh(way, f, inputs, outputs):
             return jax.jit(f)(*arrays)
 
     return run
-
-
-def close(got, wanted, tolerance=1e-11):
-    assert jax.tree.structure(got) == jax.tree.structure(wanted)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from jxent import keras, torch
+from tests.comparing import refuses
 
 
 @pytest.fixture(autouse=True)
@@ -1427,23 +1428,11 @@ REFUSED += [
 ]
 
 
-RUNS = {
-    "eager": lambda call: call(),
-    "jit": lambda call: jax.jit(call)(),
-    "eval_shape": lambda call: jax.eval_shape(call),
-}
-
-
 @pytest.mark.parametrize(
     ("call", "kind", "text"), REFUSED, ids=[text[:70] for *_, text in REFUSED]
 )
 def test_refusals(call, kind, text):
-    """The same type and the same sentence in every mode: nothing waits for values."""
-    for run in RUNS.values():
-        with pytest.raises(kind) as error:
-            run(call)
-        assert type(error.value) is kind
-        assert str(error.value) == text
+    refuses(call, kind, text)
 
 
 # Any argument of any function ---------------------------------------------------------

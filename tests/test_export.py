@@ -9,6 +9,9 @@ from jax import export
 import jxent
 
 
+pytestmark = pytest.mark.newest_jax
+
+
 FEATURES, CLASSES = 3, 10
 IMPLEMENTATIONS = [None, "streamed", "tiled", "materialized"]
 

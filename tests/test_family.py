@@ -26,6 +26,7 @@ from tests.cases import (
     shares,
     yes_no,
 )
+from tests.comparing import close, same_bits
 from tests.compiling import as_users_jit
 
 
@@ -42,19 +43,6 @@ IN_MEMORY = [c for c in SMOOTHEST if c.loss.implementation is None]
 with_ids = pytest.mark.parametrize(
     "case", [c for c in BARE if c.labels is ids and c.takes("losses")], ids=str
 )
-
-
-def close(got, wanted, tolerance=1e-12):
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
-
-
-def same_bits(a, b):
-    assert jax.tree.map(lambda x: (x.dtype, x.shape), a) == jax.tree.map(
-        lambda x: (x.dtype, x.shape), b
-    )
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
 def floats(inputs):

@@ -11,6 +11,7 @@ import pytest
 import jxent
 from tests import oracles
 from tests.cases import CLASSES
+from tests.comparing import close
 
 
 ROWS, FEATURES = 5, 3
@@ -81,11 +82,6 @@ def all_orders(f, x, direction):
         return value, gradient, jax.jvp(jax.grad(f), (x,), (direction,))[1]
 
     return orders(x)
-
-
-def close(got, wanted):
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
 # In turns: the table of all losses has the derivatives in hidden of each of them.

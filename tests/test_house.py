@@ -24,6 +24,9 @@ from tests.cases import CLASSES
 from tests.test_api import modules
 
 
+pytestmark = pytest.mark.newest_jax
+
+
 ROWS, FEATURES = 4, 3
 LAYOUTS = ("in memory", "materialized", "streamed", "tiled")
 

@@ -14,18 +14,10 @@ import pytest
 import jxent
 from tests import oracles
 from tests.cases import CLASSES, MASKED, REAL, WEIGHTS
+from tests.comparing import close
 
 
 ROWS = 6
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
-
-
-def close_trees(got, wanted):
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        close(a, b)
 
 
 def one_hot(y):
@@ -299,7 +291,7 @@ def test_an_infinite_soft_cap_is_no_cap(layout):
     wanted = jax.jit(jax.value_and_grad(no_cap, (0, 1)))(*x)
     program = jax.jit(jax.value_and_grad(of_cap, (0, 1, 2)))
     value, (in_cap, *gradient) = program(jnp.inf, *x)
-    close_trees((value, tuple(gradient)), wanted)
+    close((value, tuple(gradient)), wanted)
     assert in_cap == 0
     value, gradient = program(20.0, *x)  # which makes −∞ finite
     assert abs(value - wanted[0]) > 1e-3
@@ -689,7 +681,7 @@ def test_statistics_are_a_tuple_of_arrays(argmax, batch):
     ]
     for other in copies:
         assert type(other) is type(s) is jxent.SoftmaxStatistics
-        close_trees(other, s)
+        close(other, s)
         if argmax:
             np.testing.assert_array_equal(other.argmax, np.argmax(x, -1))
         else:
@@ -704,7 +696,7 @@ def test_integer_targets_of_a_divergence(loss, dtype, batch):
     x, y, _ = batch
     log_q, targets = oracles.log_softmax(x), one_hot(y)
     f = lambda targets: jax.value_and_grad(lambda q: loss(q, targets).sum())(log_q)
-    close_trees(f(jnp.asarray(targets, dtype)), f(targets))
+    close(f(jnp.asarray(targets, dtype)), f(targets))
 
 
 def test_next_token_labels_leave_out_document_ends(x64):

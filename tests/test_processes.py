@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests import training
+
+
+pytestmark = pytest.mark.newest_jax
 
 
 SECONDS = 180

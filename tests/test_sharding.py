@@ -17,6 +17,9 @@ from jax.sharding import (
 import jxent
 
 
+pytestmark = pytest.mark.newest_jax
+
+
 ROWS, CLASSES = 16, 24
 MESHES = [(1, 8), (2, 4), (8, 1)]
 on_every_mesh = pytest.mark.parametrize("shape", MESHES, ids=lambda s: f"{s[0]}x{s[1]}")

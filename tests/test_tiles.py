@@ -2,8 +2,6 @@
 
 import functools
 import gc
-import math
-import re
 import weakref
 from typing import Any
 
@@ -18,7 +16,11 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from tests import oracles
-from tests.compiling import as_users_jit
+from tests.comparing import refuses
+from tests.compiling import as_users_jit, largest_array
+
+
+pytestmark = pytest.mark.newest_jax
 
 
 def close(got, wanted, tolerance=1e-11):
@@ -310,12 +312,6 @@ def test_error_does_not_grow_with_the_tiles(rng):
     errors = [error(tiled, rows // tiles) for tiles in (1, 8, 128)]
     rounding = float(np.finfo(np.float32).eps)
     assert max(errors) <= 1.5 * usual + rounding
-
-
-def largest_array(text):
-    """The most elements that any array of a compiled program has."""
-    shapes = re.findall(r"\b[a-z]+[0-9]+\[([0-9,]+)\]", text)
-    return max(math.prod(map(int, shape.split(","))) for shape in shapes)
 
 
 @pytest.mark.parametrize("order", ["gradient", "forward-reverse", "reverse-reverse"])
@@ -735,14 +731,8 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("call", "kind", "text"), REFUSED, ids=[text[16:80] for *_, text in REFUSED]
 )
-def test_refusals(call, kind, text, monkeypatch):
-    """The same type and the same sentence, eagerly and under jit."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    for run in (lambda call: call(), jax.eval_shape):
-        with pytest.raises(kind) as error:
-            run(call)
-        assert type(error.value) is kind
-        assert str(error.value) == text
+def test_refusals(call, kind, text):
+    refuses(call, kind, text)
 
 
 @pytest.mark.parametrize("tile", [np.int64(2), np.uint8(2), np.array(2)], ids=repr)

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from flax import linen, nnx
@@ -18,6 +17,7 @@ from flax import linen, nnx
 import jxent
 import jxent.torch as ours
 from tests import facades
+from tests.comparing import refuses
 from tests.facades import Call, same, same_answers, value_and_grad
 from tests.test_docs import Checker
 
@@ -782,14 +782,8 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("call", "kind", "text"), REFUSED, ids=[text[:60] for *_, text in REFUSED]
 )
-def test_refusals(monkeypatch, call, kind, text):
-    """At trace time: type and sentence are the same in jit."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    for run in (lambda call: call(), jax.eval_shape):
-        with pytest.raises(kind) as error:
-            run(call)
-        assert type(error.value) is kind
-        assert str(error.value) == text
+def test_refusals(call, kind, text):
+    refuses(call, kind, text)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "linear_cross_entropy"])

@@ -1,0 +1,113 @@
+"""What goes wrong around cross-entropy elsewhere: conventions that differ.
+
+One test a hazard; each says what this library does instead.
+"""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jxent
+from tests.hazards import (
+    W,
+    cross_entropy,
+    same,
+    spread,
+    value_and_grad,
+)
+
+
+def test_smoothing_gives_the_label_its_share_too():
+    """ε/K on every class: 1 − ε + ε/K on the label's."""
+    x, labels, e = spread(3, 5), jnp.array([0, 2, 4]), 0.2
+    q = (1 - e) * jax.nn.one_hot(labels, 5) + e / 5
+    expected = -jnp.sum(q * jax.nn.log_softmax(x), -1)
+    same(cross_entropy(x, labels, label_smoothing=e), expected)
+    same(cross_entropy(x, jax.nn.one_hot(labels, 5), label_smoothing=e), expected)
+    same(jxent.smooth_labels(jax.nn.one_hot(labels, 5), e), q)
+    p = jax.nn.softmax(x)
+    same(jxent.categorical_cross_entropy(p, labels, label_smoothing=e), expected)
+
+
+def test_binary_smoothing_goes_towards_one_half():
+    """y (1 − ε) + ε/2."""
+    z, y = spread(2, 5), np.array([[1, 0, 1, 0, 1], [0, 1, 0, 1, 0]])
+    soft = np.float32(0.8) * y.astype(np.float32) + np.float32(0.1)
+    for loss in (jxent.sigmoid_binary_cross_entropy, jxent.sigmoid_focal_loss):
+        same(loss(z, y, label_smoothing=0.2), loss(z, soft))
+
+
+def test_pos_weight_is_one_for_each_class():
+    """Of the y-term alone, from the last axis, also with as many rows as classes."""
+    z, y = spread(5, 5), (spread(5, 5) > 0.4).astype(np.float32)
+    log_p, log_q = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
+    expected = -(W[None] * y * log_p + (1 - y) * log_q)
+    same(jxent.sigmoid_binary_cross_entropy(z, y, pos_weight=W), expected)
+    p = jax.nn.sigmoid(z)
+    same(jxent.binary_cross_entropy(p, y, pos_weight=W), expected, rtol=1e-5)
+
+
+def test_focal_alpha_weighs_label_1():
+    """α for 1, 1 − α for 0; keywords only, so that α and γ cannot be swapped."""
+    z, y = spread(4), jnp.array([1, 0, 1, 0])
+    plain = jxent.sigmoid_focal_loss(z, y)
+    weighted = jxent.sigmoid_focal_loss(z, y, alpha=0.25)
+    same(weighted, plain * jnp.where(y == 1, 0.25, 0.75))
+    for loss in (jxent.sigmoid_focal_loss, jxent.softmax_focal_loss):
+        kinds = inspect.signature(loss).parameters
+        for name in {"alpha", "gamma"} & set(kinds):
+            assert kinds[name].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_the_soft_cap_comes_before_the_temperature():
+    """c tanh(z/c), then the division; its slope is in the gradient."""
+    x, labels = 3 * spread(3, 5), jnp.array([0, 2, 4])
+
+    def textbook(x):
+        return -jnp.take_along_axis(
+            jax.nn.log_softmax(jnp.tanh(x) / 0.5), labels[:, None], -1
+        )[:, 0]
+
+    got = value_and_grad(
+        lambda x: cross_entropy(x, labels, logit_soft_cap=1.0, temperature=0.5), x
+    )
+    for a, b in zip(got, value_and_grad(textbook, x), strict=True):
+        same(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_have_gradients():
+    """lse, log-probability and entropy, none of them a silent 0."""
+    x, labels = spread(3, 5), jnp.array([0, 2, 4])
+
+    def statistics(x):
+        _, s = cross_entropy(x, labels, return_statistics=True)
+        return s.lse, s.log_prob, s.entropy
+
+    def textbook(x):
+        log_p = jax.nn.log_softmax(x)
+        at = log_p[jnp.arange(3), labels]
+        return jax.nn.logsumexp(x, -1), at, -jnp.sum(jnp.exp(log_p) * log_p, -1)
+
+    for which in range(3):
+        got = value_and_grad(lambda x, i=which: statistics(x)[i], x)
+        expected = value_and_grad(lambda x, i=which: textbook(x)[i], x)
+        for a, b in zip(got, expected, strict=True):
+            same(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("p", [-0.1, 1.1])
+def test_a_probability_outside_its_range_is_nan(p, label):
+    """The label's own logarithm may exist; loss and gradient are NaN all the same."""
+    probs, labels = jnp.array([p, 0.5]), jnp.array([label, label])
+    loss, slope = jax.value_and_grad(
+        lambda probs: jxent.binary_cross_entropy(probs, labels, reduction="sum")
+    )(probs)
+    assert jnp.isnan(loss)
+    assert jnp.isnan(slope[0])
+    assert jnp.isfinite(slope[1])
+    dropped = jxent.binary_cross_entropy(probs, labels, where=probs == 0.5)
+    assert dropped[0] == 0

@@ -1,0 +1,307 @@
+"""What goes wrong around cross-entropy elsewhere: labels.
+
+One test a hazard; each says what this library does instead.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import checkify
+
+import jxent
+from jxent._problem import bad_labels
+from tests.compiling import as_users_jit
+from tests.hazards import (
+    INF,
+    NAN,
+    OF_DISTRIBUTIONS,
+    OF_IDS,
+    all_finite,
+    cross_entropy,
+    options_of,
+    partial,
+    same,
+    some,
+    spread,
+    table,
+    value_and_grad,
+    values_and_grads,
+)
+
+
+OUT_OF_RANGE = [5, 6, 127, -1, -2, -5, -6, -100, -128]
+
+
+@table(OF_IDS)
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.int32])
+def test_a_label_out_of_range(loss, dtype):
+    """NaN in its own row's loss and gradient; never a finite wrong gradient."""
+    labels = jnp.array([2, *OUT_OF_RANGE, 4], dtype)
+    x = spread(labels.size, 5)
+    value, grad = value_and_grad(lambda x: loss(x, labels), x)
+    assert np.isnan(value[1:-1]).all()
+    assert np.isnan(grad[1:-1]).all()
+    assert all_finite(value[0], value[-1], grad[0], grad[-1])
+
+
+@table(OF_IDS)
+def test_a_label_on_a_masked_class(loss):
+    """As out of range: masked by class_mask, or by a where of the logits' rank."""
+    labels, mask = jnp.array([1, 3, 0]), np.array([True, True, True, False, False])
+    x = spread(3, 5)
+    for option in ({"class_mask": mask}, {"where": np.tile(mask, (3, 1))}):
+        value, grad = value_and_grad(lambda x, o=option: loss(x, labels, **o), x)
+        assert np.isnan(value).tolist() == [False, True, False]
+        assert np.isnan(grad[1, mask]).all()
+        assert all_finite(grad[0], grad[2])
+
+
+@table({k: v for k, v in OF_IDS.items() if "class_weights" not in options_of(v)})
+def test_negative_labels_never_wrap(loss):
+    """−100 with more than 100 classes is no class; as ignore_index it drops the row."""
+    labels, x = jnp.array([-100, -1, 7]), spread(3, 201)
+    value, grad = value_and_grad(lambda x: loss(x, labels), x)
+    assert np.isnan(value[:2]).all()
+    assert np.isnan(grad[:2]).all()
+    value, grad = value_and_grad(lambda x: loss(x, labels, ignore_index=-100), x)
+    assert value[0] == 0
+    assert np.all(grad[0] == 0)
+    assert np.isnan(value[1])
+    assert np.isnan(grad[1]).all()
+    assert all_finite(value[2], grad[2])
+
+
+@table(OF_DISTRIBUTIONS)
+def test_ids_and_one_hot_labels_agree(loss):
+    """Value and gradient, for every option."""
+    ids, x = jnp.array([0, 3, 4]), spread(3, 5)
+    dtypes = (jnp.float32, jnp.int32, jnp.bool_)
+    labels = [ids, *(jax.nn.one_hot(ids, 5, dtype=dtype) for dtype in dtypes)]
+    losses = [lambda x, y=y: loss(x, y) for y in labels]
+    of_ids, *others = values_and_grads(losses, *[x] * len(losses))
+    for of_one_hot in others:
+        for a, b in zip(of_ids, of_one_hot, strict=True):
+            same(a, b, rtol=1e-5, atol=1e-6)
+
+
+@some("plain", "poly", "probabilities")
+def test_a_row_without_mass(loss):
+    """one_hot of a label out of range: loss 0, and no pull on the largest logit."""
+    loss = partial(loss, label_smoothing=0.0)
+    q = jax.nn.one_hot(jnp.array([7, -1]), 5)
+    value, grad = value_and_grad(lambda x: loss(x, q), spread(2, 5))
+    assert np.all(value == 0)
+    assert np.all(grad == 0)
+
+
+def checked(function):
+    """The message that checkify has for a call, or None."""
+    run = as_users_jit(checkify.checkify(jax.jit(function)))
+    return lambda *args: run(*args)[0].get()
+
+
+def bad_label(label, classes=5):
+    return (
+        f"expected labels in [0, {classes}) and on a class that is not masked, got "
+        f"label {label}. Mark rows to skip with ignore_index or where."
+    )
+
+
+@some("plain", "all options", "focal", "log prob", "probabilities")
+def test_checkify_names_a_bad_label(loss):
+    """checkify of a jitted training step: the label and the class count, or nothing."""
+    counted = jnp.array([True, True, False])
+    mask = jnp.array([True, True, True, True, False])
+
+    def step(x, labels):
+        kept = loss(x, labels, where=counted, ignore_index=-100, class_mask=mask)
+        return jnp.sum(kept)
+
+    message = partial(checked(jax.value_and_grad(step)), spread(3, 5))
+    for label in (5, 100, -1, -101, 4):
+        assert bad_label(label) in (message(jnp.array([0, label, 0])) or "")
+    for labels in ([0, 3, 0], [0, -100, 0], [0, 3, 77]):
+        assert message(jnp.array(labels)) is None
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (1, 0), (0, 1), (1, 1), (None, 1)], ids=str)
+def test_checkify_names_a_bad_label_of_any_axis(axes):
+    """Under vmap the labels' new axis may be any; none is needed for the logits."""
+    x = spread(3, 5) if axes[0] is None else jnp.stack([spread(3, 5)] * 2, axes[0])
+    labels = jnp.array([[0, 1, 2], [3, 4, 0]])
+    labels = labels if axes[1] == 0 else labels.T
+    mapped = jax.vmap(partial(cross_entropy, ignore_index=-100), axes)
+    message = partial(checked(jax.value_and_grad(lambda x, y: mapped(x, y).sum())), x)
+    assert message(labels) is None
+    for label in (7, -1):
+        assert bad_label(label) in (message(labels.at[1, 1].set(label)) or "")
+
+
+def test_checkify_names_a_bad_label_of_a_gradient_alone():
+    """A step whose gradient goes on, and whose loss is not kept."""
+
+    def penalty(x, labels):
+        loss = lambda x: cross_entropy(x, labels).sum()
+        return jnp.sum(jax.jit(jax.grad(loss))(x) ** 2)
+
+    message = partial(checked(jax.grad(penalty)), spread(3, 5))
+    assert message(jnp.array([0, 1, 4])) is None
+    assert bad_label(9) in (message(jnp.array([0, 9, 4])) or "")
+
+
+def test_checkify_names_a_bad_label_outside_of_jit():
+    with jax.disable_jit():
+        error, _ = checkify.checkify(cross_entropy)(spread(3, 5), jnp.array([0, 9, 4]))
+    assert bad_label(9) in (error.get() or "")
+
+
+def test_checkify_names_a_bad_label_without_private_help(monkeypatch):
+    """Where JAX has moved its table of rules, a debug_check says the same."""
+    monkeypatch.setattr(bad_labels, "error_checks", None)
+    x = spread(7, 6)  # a shape that no other test has traced
+    labels = jnp.array([0, 1, 2, 6, 4, 5, 0])
+    assert bad_label(6, 6) in (checked(cross_entropy)(x, labels) or "")
+    assert jax.make_jaxpr(cross_entropy)(x, labels).effects
+
+
+def test_checkify_is_silent_about_bad_logits():
+    """The sentence is about labels; a NaN logit, or a row of −inf, is none."""
+    x = jnp.array([[NAN, 0.0], [-INF, -INF], [INF, 0.0]])
+    assert checked(cross_entropy)(x, jnp.array([0, 1, 1])) is None
+
+
+INTEGERS = [jnp.int8, jnp.uint8, jnp.int16, jnp.uint16, jnp.int32, jnp.uint32]
+
+
+@table({"logits": cross_entropy, "probabilities": jxent.categorical_cross_entropy})
+def test_any_integer_dtype(loss):
+    """Also one that cannot hold the class count."""
+    ids, x = np.array([0, 5, 127]), spread(3, 300)
+    expected = loss(x, ids.astype(np.int32))
+    assert all_finite(expected)
+    for dtype in INTEGERS:
+        same(loss(x, ids.astype(dtype)), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bool_, jnp.float32, jnp.bfloat16])
+def test_ids_that_are_not_integers(dtype):
+    """An error at trace time that says what to do."""
+    with pytest.raises(TypeError, match=r"labels\.astype\(jnp\.int32\)"):
+        cross_entropy(spread(3, 5), jnp.zeros(3, dtype))
+
+
+@some("plain", "smoothed", "log prob")
+def test_ids_are_never_floats(loss):
+    """bfloat16 holds no 257 and no 999: neighbours must not be taken for them."""
+    labels = jnp.array([257, 999, 513])
+    x = jnp.full((3, 1000), 0.25, jnp.bfloat16)
+    best = x.at[jnp.arange(3), labels].set(0.75)
+    value, grad = value_and_grad(lambda x: loss(x, labels), best)
+    same(value, jnp.full(3, value[0]), rtol=1e-6)
+    largest = jnp.argmax(jnp.abs(grad.astype(jnp.float32)), axis=-1)
+    assert jnp.all(largest == labels)
+
+
+def test_void_labels_of_uint8():
+    """255 marks them; an ignore_index that uint8 cannot hold is an error."""
+    labels, x = jnp.array([1, 255, 2], jnp.uint8), spread(3, 5)
+    value = cross_entropy(x, labels, ignore_index=255)
+    assert value[1] == 0
+    assert all_finite(value)
+    assert jnp.isnan(cross_entropy(x, labels)[1])
+    with pytest.raises(
+        ValueError, match="-100 cannot occur among labels of dtype uint8"
+    ):
+        cross_entropy(x, labels, ignore_index=-100)
+
+
+@table({"softmax": cross_entropy, "log prob": jxent.softmax_log_prob})
+def test_labels_with_an_axis_of_size_1(loss):
+    """An error that names both shapes and the fix."""
+    with pytest.raises(ValueError, match=r"\(4, 5\).*\(4, 1\).*labels\.squeeze\(1\)"):
+        loss(spread(4, 5), jnp.zeros((4, 1), jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("loss", "x", "labels"),
+    [
+        (jxent.sigmoid_binary_cross_entropy, (4, 1), (4,)),
+        (jxent.sigmoid_binary_cross_entropy, (4,), (4, 1)),
+        (jxent.sigmoid_binary_cross_entropy, (4, 5), (5,)),
+        (jxent.sigmoid_focal_loss, (4, 5), (4, 1)),
+        (jxent.binary_cross_entropy, (4, 5), (1,)),
+        (jxent.binary_cross_entropy, (4, 5), (1, 1)),
+        (cross_entropy, (4, 5), (5,)),
+        (cross_entropy, (4, 5), (1, 5)),
+        (cross_entropy, (4, 5), (1,)),
+        (cross_entropy, (4, 5), ()),
+        (jxent.categorical_cross_entropy, (4, 5), (1, 5)),
+        (jxent.categorical_cross_entropy, (4, 5), ()),
+        (jxent.kl_divergence, (4, 5), (5,)),
+        (jxent.generalized_kl_divergence, (4, 5), (1, 5)),
+        (jxent.kl_divergence_with_log_targets, (4, 5), (1, 5)),
+    ],
+)
+def test_labels_never_broadcast(loss, x, labels):
+    """(N, 1) against (N,) is no (N, N) loss but an error, also where JAX allows it."""
+    with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match="expected"):
+        loss(spread(*x), jnp.zeros(labels, jnp.float32))
+
+
+@some("plain", "smoothed", "focal", "poly")
+def test_labels_that_do_not_sum_to_1(loss):
+    """The gradient is that of Σ_c q_c f(log p_c), with the mass that q has."""
+    x = spread(3, 5)
+    q = jnp.array([[0.2, 0.0, 0.1, 0.0, 0.0], [2.0] * 5, [0.0] * 5])
+    options = options_of(loss)
+    w = jnp.asarray(options.get("class_weights", np.ones(5, np.float32)))
+    e = options.get("label_smoothing", 0.0)
+
+    def textbook(x):
+        p = jax.nn.softmax(x)
+        f = -jnp.log(p) * (1 - p) ** options.get("gamma", 0.0)
+        if loss.func is jxent.poly_loss_cross_entropy:
+            f = f + 2 * (1 - p)
+        return jnp.sum(w[None] * ((1 - e) * q + e / 5) * f, -1)
+
+    got = value_and_grad(lambda x: loss(x, q), x)
+    for a, b in zip(got, value_and_grad(textbook, x), strict=True):
+        same(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_shift_happens_once():
+    """next_token_labels shifts, losses do not, and no label crosses documents."""
+    tokens = jnp.array([[3, 1, 4, 1, 0, 2]])
+    documents = jnp.array([[0, 0, 0, 1, 1, 1]])
+    labels = jxent.next_token_labels(tokens, segment_ids=documents)
+    assert labels.tolist() == [[1, 4, -100, 0, 2, -100]]
+    assert jxent.next_token_labels(tokens).tolist() == [[1, 4, 1, 0, 2, -100]]
+    sure = 50 * jax.nn.one_hot(jnp.maximum(labels, 0), 5)
+    same(cross_entropy(sure, labels, ignore_index=-100), jnp.zeros((1, 6)))
+
+
+def test_padding_is_never_a_label():
+    """Pads share a segment in packed rows, and stand on the left in others."""
+    tokens = jnp.array([[5, 6, 0, 0], [0, 0, 5, 6]])
+    segments = jnp.array([[1, 1, 0, 0], [0, 0, 1, 1]])
+    real = segments != 0
+    labels = jxent.next_token_labels(tokens, segment_ids=segments, where=real)
+    assert labels.tolist() == [[6, -100, -100, -100], [-100, -100, 6, -100]]
+    assert jxent.total_weight(labels, ignore_index=-100) == 2
+    # Without segments a pad may predict a token, as a prompt's last token does.
+    labels = jxent.next_token_labels(tokens, where=real)
+    assert labels.tolist() == [[6, -100, -100, -100], [-100, 5, 6, -100]]
+
+
+def test_the_rank_tells_ids_from_distributions():
+    """Never the dtype, never the values: with 3 rows of 3 classes too."""
+    x = spread(3, 3)
+    ids = jnp.array([2, 0, 1])
+    one_hot = jax.nn.one_hot(ids, 3, dtype=jnp.int32)
+    for loss in (cross_entropy, jxent.softmax_cross_entropy_with_integer_labels):
+        same(loss(x, ids), -jax.nn.log_softmax(x)[jnp.arange(3), ids])
+        same(loss(x, one_hot), loss(x, ids))
+        same(loss(x, 2 * one_hot), 2 * loss(x, ids))
+    with pytest.raises(ValueError, match="For distributions call"):
+        jxent.softmax_log_prob(x, one_hot)

@@ -1,0 +1,284 @@
+"""Rows of the fused head that count for nothing, and labels that name no class."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import checkify
+
+from tests.comparing import close
+from tests.heads import (
+    MATERIALIZED,
+    STREAMED,
+    TILED,
+    fused,
+    in_memory,
+    of_floats,
+    over,
+    pick,
+    problem,
+)
+
+
+pytestmark = pytest.mark.newest_jax
+
+
+PROMISED = "hidden kernel bias ids weights where class_mask"
+
+
+@functools.cache
+def promised(layout, reduction):
+    """A loss with all that drops rows or classes, and its gradients in every float."""
+
+    @jax.jit
+    def run(arguments):
+        options = {"ignore_index": -100, "reduction": reduction, "z_loss": 0.01}
+        moving = [k for k, x in arguments.items() if x.dtype == jnp.float64]
+
+        def f(values):
+            return fused(layout, arguments | values, **options)
+
+        value, pull = jax.vjp(f, {k: arguments[k] for k in moving})
+        return value, pull(jnp.ones_like(value))[0]
+
+    return run
+
+
+def promising(rng, **changes):
+    arguments = pick(problem(rng), PROMISED)
+    arguments["where"][:] = True
+    arguments["ids"][1] = 0
+    return arguments | changes
+
+
+def promises(layout):
+    return promised(layout, "none" if layout.implementation == "streamed" else "sum")
+
+
+def with_rows(x, rows, value):
+    x = x.copy()
+    x[rows] = value
+    return x
+
+
+DROPPED = np.array([1, 3, 4, 5])  # tile of 3: the second is empty after sorting
+KEPT = np.array([0, 2])
+
+
+@over(STREAMED, TILED)
+def test_what_a_dropped_row_holds(layout, x64, rng):
+    """NaN, infinities, huge numbers, garbage ids: 0, gradient 0, and the rest right."""
+    run, arguments = promises(layout), promising(rng)
+    drops = {
+        "ignore_index": {"ids": with_rows(arguments["ids"], DROPPED, -100)},
+        "where": {"where": with_rows(arguments["where"], DROPPED, False)},
+        "weights": {"weights": with_rows(arguments["weights"], DROPPED, 0.0)},
+    }
+    few = {k: x[KEPT] if x.shape[:1] == (6,) else x for k, x in arguments.items()}
+    f, x = of_floats(functools.partial(in_memory, reduction="none", z_loss=0.01), few)
+    losses, pull = jax.vjp(f, x)
+    (slopes,) = pull(jnp.ones_like(losses))
+    for way, drop in drops.items():
+        for garbage in (0.5, np.nan, np.inf, -np.inf, 1e308):
+            bad = {"hidden": with_rows(arguments["hidden"], DROPPED, garbage)}
+            if way != "ignore_index":
+                bad["ids"] = with_rows(arguments["ids"], DROPPED, 10**6)
+            value, gradients = run(arguments | bad | drop)
+            if layout.implementation == "streamed":
+                assert not np.any(value[DROPPED])
+                close(value[KEPT], losses)
+            else:
+                close(value, jnp.sum(losses))
+            for name, slope in slopes.items():
+                got = gradients[name]
+                if name in ("hidden", "weights"):
+                    if name != "weights":
+                        assert not np.any(got[DROPPED])
+                    got = got[KEPT]
+                close(got, slope)
+
+
+@over(STREAMED, TILED)
+def test_bad_labels_are_nan(layout, x64, rng):
+    """Out of range or on a masked class: NaN in that row's loss and gradient alone."""
+    run, arguments = promises(layout), promising(rng)
+    clean, slopes = run(arguments)
+    others = np.array([0, 1, 3, 4, 5])
+    for bad in (-1, -8, -9, 8, 255, 7):
+        ids = with_rows(arguments["ids"], 2, bad)
+        value, gradients = run(arguments | {"ids": ids})
+        if layout.implementation == "streamed":
+            assert np.isnan(value[2])
+            close(value[others], clean[others])
+        else:
+            assert np.isnan(value)
+        assert np.all(np.isnan(gradients["hidden"][2]))
+        close(gradients["hidden"][others], slopes["hidden"][others])
+
+
+@over(STREAMED, TILED)
+def test_every_class_masked_is_zero(layout, x64, rng):
+    """0 with gradient 0 in every argument, whatever the hidden states hold."""
+    arguments = promising(rng, class_mask=np.zeros(8, bool))
+    for garbage in (0.5, np.nan, np.inf):
+        hidden = np.full_like(arguments["hidden"], garbage)
+        value, gradients = promises(layout)(arguments | {"hidden": hidden})
+        assert not np.any(value)
+        assert not any(np.any(x) for x in jax.tree.leaves(gradients))
+
+
+@over(STREAMED, TILED)
+def test_a_bias_of_minus_inf(layout, x64, rng):
+    """An impossible class, gradient 0 there; as the label's own class +inf."""
+    arguments = promising(rng)
+    arguments["bias"][[2, 5]] = -np.inf
+    arguments["ids"][:] = [0, 1, 3, 4, 6, 0]
+    mask = arguments["class_mask"] & np.isfinite(arguments["bias"])
+    run = promises(layout)
+    value, gradients = run(arguments)
+    finite = np.where(mask, arguments["bias"], 0)
+    wanted, slopes = run(arguments | {"class_mask": mask, "bias": finite})
+    close((value, gradients), (wanted, slopes))
+    arguments["ids"][1] = 2
+    value, gradients = run(arguments)
+    one = value[1] if layout.implementation == "streamed" else value
+    assert one == np.inf
+    assert np.all(np.isfinite(gradients["hidden"]))
+    assert np.all(np.isfinite(gradients["kernel"]))
+
+
+@over(MATERIALIZED, STREAMED, TILED)
+def test_a_masked_class_may_have_any_bias(layout, x64, rng):
+    """NaN there changes no loss and no gradient, under a soft cap too."""
+    arguments = promising(
+        rng, class_mask=np.arange(8) != 7, logit_soft_cap=np.float64(5)
+    )
+    arguments["ids"] = np.array([0, 1, 3, 4, 6, 2])
+    layout = layout._replace(block_sizes=(2, 3))
+
+    def total(arguments):
+        f, x = of_floats(lambda a: fused(layout, a, reduction="sum"), arguments)
+        return jax.value_and_grad(f)(x)
+
+    wanted = total(arguments)
+    arguments["bias"][7] = np.nan
+    close(total(arguments), wanted)
+
+
+@over(MATERIALIZED, STREAMED, TILED)
+def test_is_one_call(layout, rng):
+    """Outside of jit one compiled function runs, whatever the shapes."""
+    hidden, kernel = jnp.ones((2, 3, 4)), jnp.ones((4, 8))
+    arguments = {"hidden": hidden, "kernel": kernel, "ids": jnp.zeros((2, 3), int)}
+    arguments["where"] = jnp.ones((2, 1), bool)
+    traced = jax.make_jaxpr(lambda a: fused(layout, a, reduction="mean"))(arguments)
+    assert [str(eqn.primitive) for eqn in traced.eqns] in (["jit"], ["pjit"])
+
+
+@over(STREAMED, TILED)
+def test_a_hidden_state_of_nan_that_counts(layout, x64, rng):
+    """NaN loss and gradient in its row."""
+    arguments = promising(rng)
+    arguments["hidden"][2, 1] = np.nan
+    value, gradients = promises(layout)(arguments)
+    others = np.array([0, 1, 3, 4, 5])
+    assert np.all(np.isnan(gradients["hidden"][2]))
+    assert np.all(np.isfinite(gradients["hidden"][others]))
+    if layout.implementation == "streamed":
+        np.testing.assert_array_equal(np.isnan(value), np.arange(6) == 2)
+    else:
+        assert np.isnan(value)
+
+
+@over(STREAMED, TILED)
+def test_a_weight_of_0_keeps_its_slope(layout, x64, rng):
+    """The derivative in the weight is the row's loss."""
+    arguments = promising(rng)
+    arguments["weights"][[1, 4, 5]] = 0
+    plain = {k: x for k, x in arguments.items() if k != "weights"}
+    losses = in_memory(plain, z_loss=0.01)
+    value, gradients = promises(layout)(arguments)
+    close(gradients["weights"], losses)
+    close(jnp.sum(value), jnp.sum(losses * jnp.asarray(arguments["weights"])))
+
+
+@over(STREAMED, TILED)
+def test_nothing_left_to_average(layout, x64, rng):
+    """All ignored, dropped or of weight 0: the mean is 0 with gradient 0."""
+    arguments = promising(rng)
+    arguments["hidden"][2] = np.nan
+    for change in (
+        {"ids": np.full(6, -100)},
+        {"where": np.zeros(6, bool)},
+        {"weights": np.zeros(6)},
+    ):
+        value, gradients = promised(layout, "mean")(arguments | change)
+        assert not np.any(value)
+        if layout is STREAMED:  # the slope in a weight is its row's loss
+            del gradients["weights"]
+        assert not any(np.any(x) for x in jax.tree.leaves(gradients))
+
+
+@over(STREAMED, TILED)
+def test_half_of_the_rows_skipped(layout, x64, rng):
+    """Values and gradients where most tiles are empty."""
+    arguments = promising(rng)
+    arguments["ids"][[0, 2, 4]] = -100
+    reduction = "none" if layout.implementation == "streamed" else "mean"
+    options = {"ignore_index": -100, "z_loss": 0.01, "reduction": reduction}
+    f, x = of_floats(functools.partial(in_memory, **options), arguments)
+    value, pull = jax.vjp(f, x)
+    got = promised(layout, reduction)(arguments)
+    close(got, (value, pull(jnp.ones_like(value))[0]))
+
+
+@pytest.mark.parametrize("option", ["ignore_index", "where", "weights", "none"])
+@over(STREAMED, TILED)
+def test_a_condition_only_where_rows_can_be_dropped(layout, option, rng):
+    """lax.cond around tiles, in the value and in the derivative, or none at all."""
+    options: dict[str, Any] = {
+        "ignore_index": {"ignore_index": -100},
+        "where": {"where": np.ones(6, bool)},
+        "weights": {"weights": np.ones(6, np.float32)},
+        "none": {"z_loss": 0.1},
+    }[option]
+    h, k = jnp.ones((6, 3), jnp.float32), jnp.ones((3, 8), jnp.float32)
+
+    def f(h, k):
+        arguments = {"hidden": h, "kernel": k, "ids": jnp.zeros(6, jnp.int32)}
+        return fused(layout, arguments | options, reduction="mean")
+
+    for g in (f, jax.grad(f, (0, 1))):
+        text = str(jax.make_jaxpr(g)(h, k))
+        by_platform = text.count("branches_platforms=")
+        assert (text.count(" cond[") > by_platform) == (option != "none")
+
+
+@over(STREAMED, TILED)
+def test_checkify_names_a_bad_label(layout, rng):
+    """The label and the class count, with and without a gradient, or nothing."""
+    h, k = jnp.ones((6, 3)), jnp.ones((3, 8))
+
+    def step(hidden, labels):
+        arguments = {"hidden": hidden, "kernel": k, "ids": labels}
+        return fused(layout, arguments, ignore_index=-100, reduction="mean")
+
+    programs: list[Callable[..., Any]] = [jax.value_and_grad(step)]
+    if layout is TILED:  # its value alone is another program
+        programs.append(step)
+    for f in programs:
+        assert not jax.make_jaxpr(f)(h, jnp.zeros(6, jnp.int32)).effects
+        run = jax.jit(checkify.checkify(jax.jit(f)))
+        for label in (8, -1, -100, 7):
+            message = run(h, jnp.array([0, 1, label, 2, 3, 4]))[0].get()
+            if label in (8, -1):
+                assert (
+                    "expected labels in [0, 8) and on a class that is not masked, got "
+                    f"label {label}. Mark rows to skip with ignore_index or where."
+                ) in (message or "")
+            else:
+                assert message is None

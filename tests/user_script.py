@@ -1,0 +1,55 @@
+"""A user's script, for a type checker: what it says of calls, right and wrong.
+
+Pyright checks it here, and CI checks it against the installed wheel.
+"""
+
+from typing import Any, assert_type
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+import jxent
+import jxent.keras
+import jxent.torch
+
+
+logits, labels = jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32)
+hidden, kernel = jnp.zeros((2, 4)), jnp.zeros((4, 3))
+
+# A loss is an array; with its statistics it is a pair.
+assert_type(jxent.softmax_cross_entropy(logits, labels), Array)
+assert_type(jxent.softmax_focal_loss(logits, labels, gamma=1.0, axis=-1), Array)
+assert_type(jxent.linear_softmax_cross_entropy(hidden, kernel, labels), Array)
+assert_type(
+    jxent.softmax_cross_entropy(logits, labels, return_statistics=True),
+    tuple[Array, jxent.SoftmaxStatistics],
+)
+loss, statistics = jxent.linear_softmax_focal_loss(
+    hidden, kernel, labels, class_weights=[1.0, 2.0, 3.0], return_statistics=True
+)
+assert_type(loss, Array)
+assert_type(statistics.entropy, Array)
+assert_type(jxent.binary_cross_entropy(0.5 * jnp.ones(2), [True, False]), Array)
+assert_type(jxent.entropy(jnp.ones(2) / 2), Array)
+assert_type(jxent.total_weight(labels), Array)
+assert_type(jxent.linear_softmax_plan(hidden, kernel).temporary_bytes, int)
+assert_type(jxent.torch.CrossEntropyLoss()(logits, labels), Array)
+assert_type(
+    jxent.keras.SparseCategoricalCrossentropy(from_logits=True)(labels, logits), Array
+)
+
+
+def of_rows(kernel: Array, rows: tuple[Array, Array]) -> Array:
+    hidden, labels = rows
+    return jxent.softmax_cross_entropy(hidden @ kernel, labels, reduction="sum")
+
+
+assert_type(jxent.sum_over_tiles(of_rows, kernel, (hidden, labels), tile=1), Array)
+value, gradient = jax.value_and_grad(of_rows)(kernel, (hidden, labels))
+
+# Mistakes that a type checker finds; without one the comments would be errors.
+untyped: Any = None
+jxent.softmax_cross_entropy(logits, labels, reduction="average")  # pyright: ignore[reportArgumentType]
+jxent.softmax_cross_entropy(logits, labels, weight=untyped)  # pyright: ignore[reportCallIssue]
+jxent.linear_softmax_cross_entropy(hidden, kernel)  # pyright: ignore[reportCallIssue]
