@@ -450,9 +450,15 @@ def test_every_class_masked_is_zero(case, x64, rng):
 def test_no_rows(case, rows, rng):
     """N = 0: empty losses, and 0 with an empty gradient for every reduction."""
     inputs = case.inputs(rng, rows=rows)
-    losses, pull = jax.vjp(lambda x: case(x, *inputs[1:]), jnp.asarray(inputs[0]))
+
+    @jax.jit
+    def both(x):
+        losses, pull = jax.vjp(lambda x: case(x, *inputs[1:]), x)
+        return losses, pull(losses)[0]
+
+    losses, gradient = both(inputs[0])
     assert losses.shape == (case.rows(inputs) if case.takes("losses") else ())
-    assert pull(losses)[0].shape == inputs[0].shape
+    assert gradient.shape == inputs[0].shape
     if case.takes("rows"):
         assert case(*inputs, reduction="sum") == 0
         assert case(*inputs, reduction="mean") == 0
@@ -524,12 +530,16 @@ def test_extreme_logits_keep_every_derivative_finite(case, dtype, x64, rng):
     def one(x, *labels):
         return jnp.sum(case(x, *labels))
 
-    value = as_users_jit(case)(x, *labels)
+    @as_users_jit
+    def derivatives(x, *labels):
+        of_rows = [
+            jax.vmap(order(one))(x, *labels) for order in (jax.grad, jax.hessian)
+        ]
+        return case(x, *labels), *of_rows
+
+    value, gradient, hessian = derivatives(x, *labels)
     tolerance = 1e-12 if dtype == np.float64 else 2e-6
     close(value, case.oracle(x, *labels), tolerance)
-    labels = tuple(map(jnp.asarray, labels))
-    gradient = as_users_jit(jax.vmap(jax.grad(one)))(jnp.asarray(x), *labels)
-    hessian = as_users_jit(jax.vmap(jax.hessian(one)))(jnp.asarray(x), *labels)
     assert gradient.shape == (rows, 3)
     assert np.all(np.isfinite(gradient))
     assert np.all(np.isfinite(hessian))
@@ -684,9 +694,15 @@ def test_half_precision_in_float32_out(case, dtype, rng):
     inputs = case.inputs(rng)
     cast = [jnp.asarray(x, dtype if x.dtype.kind == "f" else x.dtype) for x in inputs]
     values, all_of = floats(cast)
-    losses, pull = jax.vjp(lambda *values: case(*all_of(*values)), *values)
+
+    @jax.jit
+    def both(*values):
+        losses, pull = jax.vjp(lambda *values: case(*all_of(*values)), *values)
+        return losses, pull(losses)
+
+    losses, gradients = both(*values)
     assert losses.dtype == jnp.float32
-    assert all(g.dtype == dtype for g in pull(losses))
+    assert all(g.dtype == dtype for g in gradients)
     rounded = [np.asarray(x, np.float64) if x.dtype == dtype else x for x in cast]
     close(losses, case.oracle(*rounded), 2e-6)
 

@@ -215,7 +215,7 @@ def test_a_dropped_row_that_a_logarithm_made_nan():
 # A weight is a factor -----------------------------------------------------------------
 
 
-def mixed(loss, weights, x):
+def mixed(loss, x):
     """∂²/∂weights∂x of the sum of the losses, in reverse and in forward mode."""
 
     def of_weights(w):
@@ -225,7 +225,7 @@ def mixed(loss, weights, x):
     def both(w):
         return jax.jacrev(of_weights)(w), jax.jacfwd(of_weights)(w)
 
-    return both(weights)
+    return both
 
 
 @pytest.mark.parametrize("case", [c for c in RICHEST if c.takes("rows")], ids=str)
@@ -239,9 +239,10 @@ def test_the_gradients_derivative_in_a_weight_of_0(case, rng, x64):
         return case(x, labels, weights=weights)
 
     # The sum is linear in the weights: its derivative in them is the same everywhere.
-    truth, _ = mixed(loss, np.ones(rows), x)
+    derivatives = mixed(loss, x)
+    truth, _ = derivatives(np.ones(rows))
     assert np.any(truth[0])
-    for got in mixed(loss, some, x):
+    for got in derivatives(some):
         np.testing.assert_allclose(got, truth, rtol=1e-9, atol=1e-12)
 
 
@@ -262,8 +263,8 @@ def test_the_heads_gradient_has_a_derivative_in_a_weight_of_0(layout, rng, x64):
     def plain(head, w):
         return loss(head["hidden"] @ head["kernel"] + head["bias"][None], w)
 
-    truth, _ = mixed(plain, weights, head)
-    for got in mixed(linear, weights, head):
+    truth, _ = mixed(plain, head)(weights)
+    for got in mixed(linear, head)(weights):
         for name, expected in truth.items():
             np.testing.assert_allclose(got[name], expected, rtol=1e-9, atol=1e-12)
 
