@@ -150,6 +150,64 @@ def test_every_floating_field_has_a_derivative(layout, ids, formula, rng, x64):
         np.testing.assert_allclose(product, slope, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
+# Small programs -----------------------------------------------------------------------
+
+
+def count_equations(jaxpr):
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = jax.tree.leaves(
+            [*equation.params.values()], is_leaf=lambda x: hasattr(x, "eqns")
+        )
+        inner = [getattr(x, "jaxpr", x) for x in inner]
+        total += 1 + sum(count_equations(x) for x in inner if hasattr(x, "eqns"))
+    return total
+
+
+EVERY_OPTION: dict[str, Any] = {
+    "class_weights": jnp.ones(8),
+    "class_mask": jnp.ones(8, bool),
+    "label_smoothing": 0.1,
+    "z_loss": 0.1,
+    "logit_soft_cap": 3.0,
+    "temperature": jnp.ones(4),
+    "weights": jnp.ones(4),
+    "where": jnp.ones(4, bool),
+    "ignore_index": -100,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "layout", "most"),
+    [
+        ({}, None, 180),
+        (EVERY_OPTION, None, 610),
+        ({}, "tiled", 215),
+        ({}, "streamed", 245),
+        (EVERY_OPTION, "tiled", 775),
+        (EVERY_OPTION, "streamed", 1040),
+    ],
+    ids=lambda x: ("every option" if x else "plain") if isinstance(x, dict) else str(x),
+)
+def test_the_first_trace_is_short(options, layout, most):
+    """Equations of the value with its gradients, those for each platform among them."""
+    labels = jnp.zeros(4, jnp.int32)
+    common = {"reduction": "mean"} | options
+
+    def in_memory(logits):
+        return jxent.softmax_cross_entropy(logits, labels, **common)
+
+    def fused(hidden, kernel):
+        head = {"implementation": layout, "block_sizes": (2, 4)}
+        return jxent.linear_softmax_cross_entropy(
+            hidden, kernel, labels, **common, **head
+        )
+
+    arrays = (jnp.ones((4, 3)), jnp.ones((3, 8))) if layout else (jnp.ones((4, 8)),)
+    both = jax.value_and_grad(fused if layout else in_memory, range(len(arrays)))
+    assert count_equations(jax.make_jaxpr(both)(*arrays).jaxpr) <= most
+
+
 # Plain code ---------------------------------------------------------------------------
 
 
