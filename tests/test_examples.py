@@ -82,9 +82,9 @@ class TestDigits:
 
 @pytest.fixture(scope="module")
 def few_steps(tmp_path_factory):
-    """Four steps of language_model.py, twice, and the folder that they ran in."""
+    """Four steps of language_model.py, four times, and the folder that they ran in."""
     folder = tmp_path_factory.mktemp("language_model")
-    done = run("language_model.py", "--smoke", "--epochs=2", "--prompt=In", cwd=folder)
+    done = run("language_model.py", "--smoke", "--epochs=4", "--prompt=In", cwd=folder)
     assert done.returncode == 0, done.stderr
     return done, folder
 

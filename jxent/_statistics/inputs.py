@@ -139,6 +139,4 @@ def divided(z: Array, temperature: Array) -> Array:
     would its quotient by an infinite temperature.
     """
     finite = lax.is_finite(z)
-    quotient = lax.div(select(finite, z), temperature)
-    unchanged = lax.mul(z, lax.sign(lax.stop_gradient(temperature)))
-    return lax.select(finite, quotient, unchanged)
+    return lax.select(finite, lax.div(select(finite, z), temperature), z)
