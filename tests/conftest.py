@@ -19,6 +19,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 
 
+# Progress bars show every step, however fast a machine is.
+os.environ["TQDM_MININTERVAL"] = "0"
+
 # What JAX traces it keeps, and leaves no cycles: a walk over all of it finds nothing.
 gc.set_threshold(100_000, 10, 1000)
 
