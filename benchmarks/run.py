@@ -2,8 +2,11 @@
 
 import contextlib
 import functools
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -259,19 +262,33 @@ _IMPORT = (
 
 
 def _imports(case: Case, peers: Sequence[Peer], seconds: float) -> Iterator[Record]:
-    """What an import adds to that of jax, in fresh interpreters."""
+    """What an import adds to that of jax, in fresh interpreters that keep bytecode.
+
+    Installed packages have theirs; a checkout, or one that may not be written to, would
+    be compiled again at each import.
+    """
+    kept = tempfile.mkdtemp(prefix="bytecode")
+    environment = {
+        k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"
+    }
+    environment["PYTHONPYCACHEPREFIX"] = kept
 
     def watch(module: str) -> float:
         command = [sys.executable, "-c", _IMPORT.format(module)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment
+        )
         return float(done.stdout)
 
     watches = {}
     for one in contestants(case, peers):
         if one.peer.available():
             watches[one.name] = functools.partial(watch, one.peer.MODULE)
+            watches[one.name]()  # writes the bytecode
         else:
             yield record(case, *one.name, **MISSING)
-    for name, t in interleaved(watches, seconds=seconds).items():
+    times = interleaved(watches, seconds=seconds)
+    shutil.rmtree(kept)
+    for name, t in times.items():
         numbers = {"seconds": t.median, "low": t.low, "high": t.high}
         yield record(case, *name, rounds=t.rounds, **numbers)
