@@ -18,7 +18,7 @@ from jax.tree_util import tree_leaves_with_path
 
 import jxent
 from jxent._formulas import cross_entropy, focal
-from jxent._layouts import solve
+from jxent._layouts import HeadOptions, LossOptions, solve
 from jxent._problem import Problem, Rows, Settings, Shared
 from tests.cases import CLASSES
 from tests.test_api import modules
@@ -262,6 +262,21 @@ def test_bundles_are_built_by_keyword():
         and len(node.args) > 1
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal_loss"])
+@pytest.mark.parametrize("options", [LossOptions, HeadOptions])
+def test_the_overloads_take_every_option(options, loss):
+    """Those of the signature that follows them, with the same types."""
+    of_head = "linear_" if options is HeadOptions else ""
+    function = getattr(jxent, f"{of_head}softmax_{loss}")
+    named = {
+        name: parameter.annotation
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and name not in ("return_statistics", "gamma")
+    }
+    assert named == typing.get_type_hints(options)
 
 
 FUNCTIONS = [n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))]

@@ -7,12 +7,10 @@ came, and what to do.
 
 from .arrays import (
     ArrayLike as ArrayLike,
-    SupportsJaxArray as SupportsJaxArray,
     array as array,
     as_array as as_array,
     exchanged as exchanged,
     floating as floating,
-    is_real as is_real,
     label_array as label_array,
     real as real,
 )
@@ -35,9 +33,6 @@ from .numbers import (
     flag as flag,
     in_range as in_range,
     integer as integer,
-    is_integer as is_integer,
-    is_number as is_number,
-    is_on as is_on,
     number as number,
     number_or_off as number_or_off,
     positive_integer as positive_integer,
@@ -61,10 +56,7 @@ from .options import (
     row_or_class_mask as row_or_class_mask,
 )
 from .words import (
-    NUMBERS as NUMBERS,
-    SCALARS as SCALARS,
     fail as fail,
     no_attribute as no_attribute,
     shown as shown,
-    to_be_static as to_be_static,
 )

@@ -32,8 +32,8 @@ def class_axis(
         )
     if axis is None:
         return tuple(range(x.ndim))
-    wanted = axis if isinstance(axis, tuple) else (axis,)
-    for a in wanted:
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    for a in axes:
         if is_integer(a):
             continue
         hint = to_be_static("axis", a)
@@ -44,7 +44,7 @@ def class_axis(
             f"{function}: expected axis to be an int, a tuple of ints or None, "
             f"got {shown(axis)}.{hint}"
         )
-    indices = tuple(operator.index(a) for a in wanted)
+    indices = tuple(operator.index(a) for a in axes)
     for a in indices:
         if not -x.ndim <= a < x.ndim:
             raise ValueError(
@@ -52,9 +52,9 @@ def class_axis(
             )
     front = tuple(a % x.ndim for a in indices)
     if len(set(front)) < len(front) or not front:
-        wanted = "different axes" if front else "at least one axis"
+        kind = "different axes" if front else "at least one axis"
         raise ValueError(
-            f"{function}: expected {wanted}, got axis={axis!r} "
+            f"{function}: expected {kind}, got axis={axis!r} "
             f"for {name} of shape {x.shape}."
         )
     return front if isinstance(axis, tuple) else front[0]
@@ -85,22 +85,23 @@ def bound_axis_names(
     """
     if names is None:
         return ()
-    wanted = names if isinstance(names, tuple) else (names,)
+    several = names if isinstance(names, tuple) else (names,)
     named = all(
-        isinstance(n, Hashable) and not isinstance(n, (tuple, *SCALARS)) for n in wanted
+        isinstance(n, Hashable) and not isinstance(n, (tuple, *SCALARS))
+        for n in several
     )
-    if not named or None in wanted or len({*wanted}) < len(wanted):
+    if not named or None in several or len({*several}) < len(several):
         fail(
             function,
             f"expected {argument} to be the name of a mesh axis or a tuple of "
             f"different ones, got {names!r}.",
         )
-    bound = tuple(n for n in wanted if _is_bound(n))
+    bound = tuple(n for n in several if _is_bound(n))
     known = set(jax.sharding.get_abstract_mesh().axis_names)
     for x in arrays:
         if x is not None:
             known.update(jax.typeof(x).sharding.mesh.axis_names)
-    for n in wanted:
+    for n in several:
         if n not in bound and n not in known:
             raise ValueError(
                 f"{function}: {argument} {n!r} is neither bound by an enclosing "

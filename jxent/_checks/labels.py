@@ -86,10 +86,10 @@ def are_class_ids(
     if labels.shape == x.shape and not ids_only:
         return False
     if labels.shape != rows:
-        wanted = f"class ids of shape {rows}, the {name}' shape {x.shape} without axis "
-        wanted += f"{axis}"
+        shapes = f"class ids of shape {rows}, the {name}' shape {x.shape} without axis "
+        shapes += f"{axis}"
         if not ids_only:
-            wanted += f", or distributions of shape {x.shape}"
+            shapes += f", or distributions of shape {x.shape}"
         hint = "Labels never broadcast; every row has its own."
         # Axis 0, which is that of the batch as a rule, would fit by coincidence.
         fits = [a for a in range(1, x.ndim) if row_shape(x.shape, a) == labels.shape]
@@ -106,7 +106,7 @@ def are_class_ids(
                 or rearranged("labels", labels.shape, x.shape, axes[0])
                 or hint
             )
-        raise ValueError(f"{function}: expected {wanted}, got {labels.shape}. {hint}")
+        raise ValueError(f"{function}: expected {shapes}, got {labels.shape}. {hint}")
     if labels.dtype == jnp.bool_:
         raise TypeError(
             f"{function}: expected integer class ids, got boolean labels of shape "

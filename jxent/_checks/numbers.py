@@ -89,15 +89,15 @@ def in_range(
     """Checks the range of a Python number; that of an array is the caller's."""
     if not is_number(value):
         return
-    wanted = None
+    allowed = None
     if low is not None and high is not None and not low <= value <= high:
-        wanted = f"between {low:g} and {high:g}"
+        allowed = f"between {low:g} and {high:g}"
     elif low is not None and high is None and not value >= low:
-        wanted = f"of at least {low:g}"
+        allowed = f"of at least {low:g}"
     elif above is not None and not value > above:
-        wanted = f"above {above:g}"
-    if wanted:
-        raise ValueError(f"{function}: expected {name} {wanted}, got {value!r}.")
+        allowed = f"above {above:g}"
+    if allowed:
+        raise ValueError(f"{function}: expected {name} {allowed}, got {value!r}.")
 
 
 def is_integer(x: Any) -> bool:

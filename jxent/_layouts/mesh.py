@@ -178,11 +178,11 @@ def resharded(mesh: AbstractMesh | None, tree: Any, specs: Any) -> Any:
         return tuple(n for n in _names(entry) if kinds[n] == AxisType.Explicit)
 
     def one(x: Array, spec: PartitionSpec) -> Array:
-        wanted = tuple(explicit(n) for n in spec)
-        wanted = (*wanted, *[()] * (x.ndim - len(wanted)))
-        if wanted == _typed(x):
+        split = tuple(explicit(n) for n in spec)
+        split = (*split, *[()] * (x.ndim - len(split)))
+        if split == _typed(x):
             return x
-        entries = PartitionSpec(*(n or None for n in wanted))
+        entries = PartitionSpec(*(n or None for n in split))
         return jax.sharding.reshard(x, NamedSharding(mesh, entries))
 
     return jax.tree.map(one, tree, specs)

@@ -207,23 +207,23 @@ def chosen(
             "implementation='tiled' gives one number, reduction='mean' or 'sum' "
             "without statistics. For results per row give 'streamed'.",
         )
-    wanted = _checks.block_sizes(function, block_sizes)
+    given = _checks.block_sizes(function, block_sizes)
     s = _sizes(rows, features, classes, hidden_dtype, kernel_dtype, platform)
     if not isinstance(rows, int):
-        return _of_unknown_rows(s, wanted, implementation)
+        return _of_unknown_rows(s, given, implementation)
     if implementation is None:
         implementation = _choice(s, uses, scalar=scalar, split=split, budget=budget)
     default = _blocks(implementation, s, uses)
     limits = max(rows, 1), max(classes, 1)
     tile, block = (
         min(limit, d if w is None else w)
-        for w, d, limit in zip(wanted, default, limits, strict=True)
+        for w, d, limit in zip(given, default, limits, strict=True)
     )
     return implementation, tile, block
 
 
 def _of_unknown_rows(
-    s: Sizes, wanted: BlockSizes, implementation: Implementation | None
+    s: Sizes, given: BlockSizes, implementation: Implementation | None
 ) -> tuple[Implementation, Any, int]:
     """The layout for a count of rows that is symbolic, as `jax.export` has it.
 
@@ -232,7 +232,7 @@ def _of_unknown_rows(
     """
     usual = s._replace(rows=2048)
     _, default = _blocks("streamed", usual, Uses())
-    block = default if wanted[1] is None else operator.index(wanted[1])
+    block = default if given[1] is None else operator.index(given[1])
     return implementation or "streamed", s.rows, min(block, s.classes)
 
 

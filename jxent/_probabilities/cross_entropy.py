@@ -13,11 +13,13 @@ from .._checks import ArrayLike, Axis, AxisName
 from .._layouts.losses import reported, smoothing_share
 from .._layouts.mesh import like_logits_on_mesh
 from .._problem import (
-    NO_CLASS,
+    Maybe,
+    Resolved,
     Rows,
     Settings,
     Shared,
     at_label,
+    is_class,
     is_label,
     local_ids,
     logits_problem,
@@ -108,6 +110,28 @@ def binary_cross_entropy(
     return _sigmoid.loss(plan, arrays)
 
 
+def _of_ids(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved, p: Array
+) -> tuple[Array, Array, Maybe]:
+    """Where a row's label is, what stands there in a one-hot, and its class weight.
+
+    For an id that names no class that is the whole row, and NaN: so the loss is, and
+    all of its gradient.
+    """
+    assert resolved.ids is not None
+    good = is_class(resolved.ids)
+    one = select(good, lax.full_like(good, 1, dtype=p.dtype), jnp.nan)
+    one = reported(one, settings, rows, shared, resolved)
+    ids = local_ids(settings, resolved.ids, p.shape[settings.axis])
+    bad = over_classes(lax.bitwise_not(good), settings.axis, p)
+    picked = lax.bitwise_or(is_label(ids, settings.axis, p), bad)
+    weight = None
+    if shared.class_weights is not None:
+        weight = at_label(settings, shared.class_weights, resolved.ids, p)
+        weight = select(good, weight, 1)
+    return picked, over_classes(one, settings.axis, p), weight
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _categorical(settings: Settings, rows: Rows, shared: Shared) -> Array:
     rows, shared = with_full_rows(settings, rows, shared)
@@ -131,17 +155,7 @@ def _categorical(settings: Settings, rows: Rows, shared: Shared) -> Array:
 
     w, factor, p_label = shared.class_weights, None, None
     if settings.ids:
-        assert resolved.ids is not None
-        bad = resolved.ids == NO_CLASS
-        # NaN in a bad label's row, and in all of its gradient
-        one = select(~bad, lax.full_like(bad, 1, dtype=p.dtype), jnp.nan)
-        one = reported(one, settings, rows, shared, resolved)
-        one, bad = (over_classes(x, axis, p) for x in (one, bad))
-        ids = local_ids(settings, resolved.ids, p.shape[axis])
-        picked = is_label(ids, axis, p) | bad
-        if w is not None:
-            factor = at_label(settings, w, resolved.ids, p)
-            factor = select(resolved.ids != NO_CLASS, factor, 1)
+        picked, one, factor = _of_ids(settings, rows, shared, resolved, p)
         t = select(picked, one)
         if shared.label_smoothing is None:
             p_label = sum_over_classes(select(picked, one * p))

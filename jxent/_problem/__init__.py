@@ -14,7 +14,6 @@ from .pair import (
     Rows as Rows,
     Settings as Settings,
     Shared as Shared,
-    axes_of as axes_of,
     class_axis as class_axis,
     class_block as class_block,
     like_logits as like_logits,

@@ -26,7 +26,8 @@ def over_tiles(
     results forms them again for its derivative.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
-    step = jax.jit(step, inline=True)  # traced once for its results' shapes and itself
+    # JAX keeps its trace: the one that shows the shapes of results is the loop's, too.
+    step = jax.jit(step, inline=True)
 
     def guarded(carry: Any, here: tuple[Any, Array | None]) -> tuple[Any, Any]:
         part, alive = here

@@ -117,9 +117,9 @@ def class_indices(
         floating_target(function, target)
         return False
     if target.shape != rows:
-        wanted = f"class indices of shape {rows}"
+        shapes = f"class indices of shape {rows}"
         if or_probabilities:
-            wanted += f" or class probabilities of shape {x.shape}"
+            shapes += f" or class probabilities of shape {x.shape}"
         hint = "Targets never broadcast."
         if target.shape == (*rows[:axis], 1, *rows[axis:]):
             hint = f"Drop the target's class axis, target.squeeze({axis})."
@@ -134,7 +134,7 @@ def class_indices(
                 probable = _checks.rearranged("target", target.shape, x.shape, axis)
             hint = probable or hint
         raise ValueError(
-            f"{function}: expected {wanted} for {of} of shape {x.shape}, "
+            f"{function}: expected {shapes} for {of} of shape {x.shape}, "
             f"got a target of shape {target.shape}. {hint}"
         )
     if not jnp.issubdtype(target.dtype, jnp.integer):
