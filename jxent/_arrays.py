@@ -5,6 +5,7 @@ gather along a split axis. With automatic axes, inside `shard_map` and on one de
 types say nothing, and `sharded_like` returns its argument.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -163,6 +164,35 @@ def at_index(x: Array, index: Array, axis: int) -> Array:
         slice_sizes=(1,) * x.ndim,
         mode="clip",
     )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def block_along(x: Array, start: Array | int, size: int, axis: int) -> Array:
+    """`lax.dynamic_slice_in_dim`.
+
+    XLA on a CPU would cast all of a bfloat16 array to float32 to slice it: there the
+    slice is one of its bits.
+    """
+
+    def of(x: Array, start: Array | int) -> Array:
+        return lax.dynamic_slice_in_dim(x, start, size, axis)
+
+    def of_bits(x: Array, start: Array | int) -> Array:
+        # The barrier keeps all bits where they are: else they are copied before a loop.
+        x, start = lax.optimization_barrier((x, start))
+        bits = lax.bitcast_convert_type(x, jnp.uint16)
+        return lax.bitcast_convert_type(of(bits, start), x.dtype)
+
+    if x.dtype.itemsize != 2 or not jnp.issubdtype(x.dtype, jnp.floating):
+        return of(x, start)
+    return lax.platform_dependent(x, start, cpu=of_bits, default=of)
+
+
+@functools.partial(block_along.defjvp, symbolic_zeros=True)
+def _block_along_jvp(size: int, axis: int, primals: Any, tangents: Any) -> Any:
+    (x, start), (dx, _) = primals, tangents
+    dx = lax.dynamic_slice_in_dim(dx, start, size, axis)
+    return block_along(x, start, size, axis), dx
 
 
 def broadcast_like(x: Array, like: Shaped) -> Array:

@@ -112,10 +112,10 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
     else:
         slab = 32 * 2**20
         classes = _floor(slab / (s.width * max(s.rows, 1)), 256)
-        classes = min(classes, 512 if s.platform == "cpu" else 2048)
-        rows = s.rows
-        if uses.drops:
-            rows = _floor(s.rows / 8, 128)
+        # With fewer rows a block adds to the kernel's gradient more often.
+        most = 2048 if s.platform != "cpu" else 1024 if uses.drops else 512
+        classes = min(classes, most)
+        rows = _floor(s.rows / 8, 128) if uses.drops else s.rows
     return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
 
 
@@ -156,11 +156,15 @@ def _temporaries(
     if implementation == "streamed":
         of_kernel = s.features * classes * s.width
         block = rows * classes * s.width + of_kernel
-        sorted_rows = (3 * hidden + of_kernel) * uses.drops
-        gradients = block + hidden + 2 * hidden * low_hidden + sorted_rows
+        copies = 3 * s.rows * s.features * s.hidden_width + 2 * of_kernel
+        # A CPU sums the gradient of the whole kernel in float32, others a block's.
+        of_low = 2 * hidden * low_hidden + cast * kernel * low_kernel
+        gradients = block + hidden + of_low + copies * uses.drops
         return max(gradients, slabs * rows * classes * s.width)
     operands = hidden + 2 * rows * s.features * s.width
-    sums = hidden * low_hidden + (1 + cast) * kernel * low_kernel
+    sums = hidden * low_hidden + kernel * low_kernel
+    if cast and low_hidden and low_kernel:  # the logits' gradient in bfloat16
+        slabs += 0.5
     return slabs * rows * s.classes * s.width + operands + sums
 
 
@@ -271,7 +275,8 @@ def linear_softmax_plan(
     takes the least memory and one more product of the logits' size. Its blocks of
     classes make 32 MiB of logits, 512 classes at most on a CPU, where they are to fit
     the cache, and 2048 elsewhere. Given where or ignore_index, its blocks have an
-    eighth of the rows each, so that blocks of dropped rows can be skipped.
+    eighth of the rows each, so that blocks of dropped rows can be skipped, and up to
+    1024 classes on a CPU.
 
     Args:
       hidden: (..., features), or its shape and dtype.

@@ -107,9 +107,8 @@ def _totals_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     if rows.logits is not None:
         sums = _tangent_in_memory(settings, rows, shared, resolved, t, *moving)
     else:
-        sums = _enter(
-            settings, _tangent_streamed, rows, shared, _per_row(resolved), t, *moving
-        )
+        operands = (rows, shared, _per_row(resolved), t, *moving)
+        sums = _enter(settings, _tangent_for_platform, *operands)
     zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, t)
     moved = {
         name: vary(x, varying(getattr(t, name)))
@@ -294,6 +293,33 @@ def _totals_streamed(
     return merge_devices(t, total, names) if names else t
 
 
+def _tangent_for_platform(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    t: Totals,
+    row_tangents: Rows,
+    tangents: Shared,
+) -> Totals:
+    """`_tangent_streamed`, on a CPU with a kernel's tangent in float32.
+
+    Its transpose adds each block's gradient to that of the whole kernel. In bfloat16
+    XLA on a CPU would do so by casting the whole, for every block.
+    """
+
+    def of(operands: Any) -> Totals:
+        return _tangent_streamed(settings, *operands)
+
+    def of_wide(operands: Any) -> Totals:
+        return of((*operands[:-1], as_computed(operands[-1])))
+
+    operands = rows, shared, resolved, t, row_tangents, tangents
+    if as_computed(tangents.kernel) is tangents.kernel:
+        return of(operands)
+    return lax.platform_dependent(operands, cpu=of_wide, default=of)
+
+
 def _tangent_streamed(
     settings: Settings,
     rows: Rows,
@@ -321,13 +347,14 @@ def _tangent_streamed(
     ) -> Totals:
         rows, resolved, t, live = fixed
         block = functools.partial(class_block, settings, start=start, size=size)
-        shared, tangents = block(shared), as_computed(block(tangents))
+        tangent_block = functools.partial(block, linear=True)
+        shared, tangents = block(shared), as_computed(tangent_block(tangents))
 
         def of_tile(carry: None, part: Any) -> tuple[None, Totals]:
             rows, resolved, t, row_tangents = part
             ids = _block_ids(settings, resolved, total, start)
             pair = block(rows), shared
-            moving = block(row_tangents), tangents
+            moving = tangent_block(row_tangents), tangents
             return carry, _tangent_of_block(settings, pair, moving, ids, resolved, t)
 
         part = (rows, resolved, t, row_tangents)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 import jax
 from jax import Array, lax
 
-from .._arrays import Shape, compute_dtype
+from .._arrays import Shape, block_along, compute_dtype
 from .._checks import Number, PerClass, PerRow
 
 
@@ -159,14 +159,20 @@ def class_axis(settings: Settings, axes: Axes, name: str, x: Array) -> int | Non
     return axis if x.ndim > axis else None
 
 
-def class_block(settings: Settings, bundle: Any, start: Any, size: int) -> Any:
-    """A bundle's block of classes [start, start + size)."""
+def class_block(
+    settings: Settings, bundle: Any, start: Any, size: int, *, linear: bool = False
+) -> Any:
+    """A bundle's block of classes [start, start + size).
+
+    Linear: of tangents, in operations that JAX can transpose.
+    """
+    along = lax.dynamic_slice_in_dim if linear else block_along
 
     def cut(axes: Axes, name: str, x: Array) -> Array:
         axis = class_axis(settings, axes, name, x)
         if axis is None or x.shape[axis] == 1:
             return x
-        return lax.dynamic_slice_in_dim(x, start, size, axis)
+        return along(x, start, size, axis)
 
     return map_fields(cut, bundle)
 
