@@ -11,6 +11,7 @@ import pytest
 from jax import lax
 
 import jxent
+from jxent._layouts import plan
 from tests.comparing import close
 from tests.heads import (
     MATERIALIZED,
@@ -97,6 +98,35 @@ TURNS = [(MATERIALIZED, name) for name in ("rows", "soft classes", "numbers")]
 for turn, name in enumerate(OPTIONS):
     pairs = ((STREAMED, TILED_TABLE), (STREAMED_TABLE, TILED))
     TURNS += [(layout, name) for layout in pairs[turn % 2]]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("kind", ["ids", "distributions"])
+def test_a_tile_is_taken_by_groups_of_rows(kind, devices, x64, rng, monkeypatch):
+    """On a CPU, where options act on logits; on each of the devices, too."""
+    monkeypatch.setattr(plan, "GROUP", 0)  # groups as small as they come, of four rows
+    names = EVERYTHING + "class_where " * (devices == 1) + kind
+    arguments = pick(problem(rng, (14 * devices,)), names)
+    options: dict[str, Any] = {"ignore_index": -100} if kind == "ids" else {}
+    f, x = of_floats(
+        functools.partial(fused, MATERIALIZED, reduction="mean", **options), arguments
+    )
+    wanted = jax.jit(jax.value_and_grad(f))(x)
+    # Groups of four rows and of three in each tile of seven.
+    layout = TILED._replace(block_sizes=(7, 3))
+    if devices > 1:
+        options["batch_axis_name"] = "rows"
+    f, x = of_floats(
+        functools.partial(fused, layout, reduction="mean", **options), arguments
+    )
+    mesh = jax.make_mesh(
+        (devices,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+    with jax.set_mesh(mesh):
+        run = jax.jit(jax.value_and_grad(f))
+        close(run(x), wanted)
+        text = run.lower(x).as_text()
+    assert all(f"tensor<{rows}x8xf64>" in text for rows in (4, 3))
 
 
 @pytest.mark.parametrize(("layout", "name"), TURNS, ids=name_of)

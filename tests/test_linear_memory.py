@@ -100,6 +100,41 @@ def test_the_logits_are_never_held(layout, program):
     assert memory.temp_size_in_bytes <= bound
 
 
+def test_options_take_no_second_slab():
+    """Tiled on a CPU, whose sums over classes read arrays in memory."""
+    rows, features, classes = 512, 16, 32768
+    shapes = (
+        jax.ShapeDtypeStruct((rows, features), jnp.float32),
+        jax.ShapeDtypeStruct((features, classes), jnp.float32),
+        jax.ShapeDtypeStruct((rows,), jnp.int32),
+    )
+    every = {
+        "bias": jnp.zeros(classes),
+        "class_mask": jnp.arange(classes) < classes - 3,
+        "class_weights": jnp.ones(classes),
+        "ignore_index": -100,
+        "label_smoothing": 0.1,
+        "z_loss": 1e-4,
+        "logit_soft_cap": 30.0,
+        "temperature": 2.0,
+        "margin": 0.3,
+    }
+
+    def taken(**options):
+        def loss(hidden, kernel, ids):
+            return jxent.linear_softmax_cross_entropy(
+                hidden, kernel, ids, reduction="mean", implementation="tiled", **options
+            )
+
+        program = as_users_jit(jax.value_and_grad(loss, (0, 1))).lower(*shapes)
+        memory = program.compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
+
+    # A slab of 128 rows takes 16 MiB; what is formed of a group of its rows, a tenth.
+    assert taken(**every) < 1.3 * taken()
+
+
 @pytest.mark.parametrize("rows", [(ROWS,), (4, ROWS // 4)])
 def test_materialized_logits_are_held_once(rows):
     """With any number of axes of rows: their gradient takes their place."""

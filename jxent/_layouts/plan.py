@@ -20,6 +20,7 @@ BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
+GROUP = 2**20  # bytes of logits that a CPU's cache holds with what is formed of them
 
 
 class LinearSoftmaxPlan(NamedTuple):
@@ -49,13 +50,13 @@ class Sizes(NamedTuple):
     platform: str
 
 
-def _sizes(
+def sizes_of(
     rows: Any,
     features: int,
     classes: int,
     hidden_dtype: Any,
     kernel_dtype: Any,
-    platform: str | None,
+    platform: str | None = None,
 ) -> Sizes:
     return Sizes(
         rows=rows,
@@ -132,11 +133,22 @@ def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
     linear = uses.masks or uses.distributions
     skips = uses.drops or uses.weights
     if implementation == "tiled":
-        smoothing = uses.smoothing and not skips
-        return nonlinear + uses.masks if nonlinear else linear or uses.bias or smoothing
+        return 0  # they are as large as a group of rows
     if implementation == "streamed":
         return not uses.drops and (linear or uses.bias or uses.soft_cap)
     return (linear or uses.smoothing or nonlinear > 0) + (skips and nonlinear > 0)
+
+
+def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
+    """How many rows of a tile have their logits made gradients at a time; 0 for all.
+
+    On a CPU, where options would otherwise take a second slab of logits.
+    """
+    if s.platform != "cpu" or not any(uses) or not isinstance(tile, int):
+        return 0
+    rows = max(GROUP // (s.width * max(s.classes, 1)), 4)
+    rows = 1 << rows.bit_length() - 1
+    return rows if rows < tile else 0
 
 
 def _temporaries(
@@ -165,7 +177,9 @@ def _temporaries(
     sums = hidden * low_hidden + kernel * low_kernel
     if cast and low_hidden and low_kernel:  # the logits' gradient in bfloat16
         slabs += 0.5
-    return slabs * rows * s.classes * s.width + operands + sums
+    slab = rows * s.classes * s.width
+    groups = cast * any(uses) * min(2 * GROUP, slab)
+    return int(slabs * slab) + groups + operands + sums
 
 
 def _choice(
@@ -186,19 +200,14 @@ def _choice(
 
 def chosen(
     function: str,
-    rows: Any,  # an int, or symbolic
-    features: int,
-    classes: int,
+    s: Sizes,
     *,
-    hidden_dtype: Any,
-    kernel_dtype: Any,
     scalar: bool,
     split: bool,
     uses: Uses,
     block_sizes: BlockSizes | None,
     implementation: Implementation | None,
     budget: int = BUDGET,
-    platform: str | None = None,
 ) -> tuple[Implementation, Any, int]:
     """The layout, the rows of a tile and the classes of a block.
 
@@ -212,13 +221,12 @@ def chosen(
             "without statistics. For results per row give 'streamed'.",
         )
     given = _checks.block_sizes(function, block_sizes)
-    s = _sizes(rows, features, classes, hidden_dtype, kernel_dtype, platform)
-    if not isinstance(rows, int):
+    if not isinstance(s.rows, int):
         return _of_unknown_rows(s, given, implementation)
     if implementation is None:
         implementation = _choice(s, uses, scalar=scalar, split=split, budget=budget)
     default = _blocks(implementation, s, uses)
-    limits = max(rows, 1), max(classes, 1)
+    limits = max(s.rows, 1), max(s.classes, 1)
     tile, block = (
         min(limit, d if w is None else w)
         for w, d, limit in zip(given, default, limits, strict=True)
@@ -298,11 +306,9 @@ def linear_softmax_plan(
 
     Numerics:
       Sizes are in bytes. The prediction is modelled on XLA for a CPU, and is within 15%
-      of what the compiler reports there. Options cost memory on a CPU: the tiled layout
-      holds a second slab of logits for a bias, a mask of classes, distributions, a soft
-      cap, a temperature, or smoothing where no row may be dropped; and a third for a
-      mask beside a soft cap or a temperature. For accelerators casts and further slabs
-      are left out, and compilers save more than them.
+      of what the compiler reports there. On a CPU options such as masks of classes, a
+      soft cap or a temperature cost materialized and streamed logits a second copy. For
+      accelerators casts and copies are left out, and compilers save more than them.
 
     Raises:
       ValueError: the shapes, block_sizes or implementation do not fit.
@@ -361,22 +367,16 @@ def _planned(
     uses = uses_of(settings, rows, shared)
     scalar = settings.reduction != "none" and not settings.return_statistics
     dtypes = rows.hidden.dtype, shared.kernel.dtype
-    layout, *blocks = chosen(
+    sizes = sizes_of(count, features, classes, *dtypes, platform)
+    layout, tile, block = chosen(
         function,
-        count,
-        features,
-        classes,
-        hidden_dtype=dtypes[0],
-        kernel_dtype=dtypes[1],
+        sizes,
         scalar=scalar,
         split=False,
         uses=uses,
         budget=budget,
-        platform=platform,
         **asked,
     )
-    sizes = _sizes(count, features, classes, *dtypes, platform)
-    tile, block = blocks
     return LinearSoftmaxPlan(
         implementation=layout,
         block_sizes=(tile, block),

@@ -43,7 +43,14 @@ from .mesh import (
     row_spec,
     specs_of,
 )
-from .plan import BlockSizes, Implementation, chosen, uses_of
+from .plan import (
+    BlockSizes,
+    Implementation,
+    chosen,
+    rows_of_group,
+    sizes_of,
+    uses_of,
+)
 from .tiled import tiled_total
 
 
@@ -117,17 +124,21 @@ def with_layout(
     shape = list(rows.hidden.shape[:-1])
     for a, names in enumerate(sharding.rows):
         shape[a] //= mesh_size(sharding, names)
-    uses = uses_of(settings, rows, shared)
-    scalar = settings.formula is not None and settings.reduction != "none"
-    layout, tile, block = chosen(
-        function,
+    sizes = sizes_of(
         math.prod(shape),
         shared.kernel.shape[1 - axis],
         shared.kernel.shape[axis] // mesh_size(sharding, sharding.classes),
-        hidden_dtype=rows.hidden.dtype,
-        kernel_dtype=shared.kernel.dtype,
+        rows.hidden.dtype,
+        shared.kernel.dtype,
+    )
+    uses = uses_of(settings, rows, shared)
+    scalar = settings.formula is not None and settings.reduction != "none"
+    split = bool(settings.class_axis_name + sharding.classes)
+    layout, tile, block = chosen(
+        function,
+        sizes,
         scalar=scalar and not settings.return_statistics,
-        split=bool(settings.class_axis_name + sharding.classes),
+        split=split,
         uses=uses,
         block_sizes=block_sizes,
         implementation=implementation,
@@ -137,6 +148,7 @@ def with_layout(
         implementation=layout,
         tile=tile,
         block=block,
+        group=0 if split else rows_of_group(sizes, uses, tile),
         skips=uses.drops or uses.weights or rows.class_where is not None,
     )
     return problem._replace(settings=settings)

@@ -12,6 +12,7 @@ beside it.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from .._arrays import (
     vary,
     varying,
     varying_of,
+    zeros_of,
 )
 from .._formulas import is_linear
 from .._problem import (
@@ -82,19 +84,19 @@ def tiled_total(
     return reported(total, settings, rows, shared, resolved) if settings.ids else total
 
 
-def _in_memory(
-    settings: Settings, rows: Rows, shared: Shared, z: Maybe = None
-) -> tuple[Rows, Shared]:
-    """The pair with logits in place of hidden, kernel and bias."""
-    if z is None:
-        z = logits_of(settings, rows, shared)
-    rows = rows._replace(logits=z, hidden=None)
-    return rows, shared._replace(kernel=None, bias=None)
+def _in_memory(rows: Rows, shared: Shared, product: Array) -> tuple[Rows, Shared]:
+    """The pair with logits, but for their bias, in place of hidden and kernel."""
+    return rows._replace(logits=product, hidden=None), shared._replace(kernel=None)
+
+
+def _product(settings: Settings, rows: Rows, shared: Shared) -> Array:
+    """hidden @ kernel of a tile."""
+    return logits_of(settings, rows, shared._replace(bias=None))
 
 
 def _loss(settings: Settings, shared: Shared, tile: tuple[Rows, Resolved]) -> Array:
     rows, resolved = tile
-    rows, shared = _in_memory(settings, rows, shared)
+    rows, shared = _in_memory(rows, shared, _product(settings, rows, shared))
     return _unreported_total(settings, rows, shared, resolved)
 
 
@@ -132,25 +134,39 @@ def _add_gradients(
 ) -> tuple[Any, Any]:
     """The sums with a tile's value and gradients, and the gradients of its rows."""
     rows, resolved = tile
-    moving_shared, (moving_rows, unmoved) = moving((shared, tile))
-    others = (
-        moving_shared._replace(kernel=None, bias=None),
-        moving_rows._replace(hidden=None),
-    )
-    z = logits_of(settings, rows, shared)
-
-    def loss(z: Array, values: Any) -> Array:
-        some_shared, some_rows = replaced((shared, rows), values)
-        pair = _in_memory(settings, some_rows, some_shared, z)
-        return _unreported_total(settings, *pair, resolved)
-
-    value, pull = jax.vjp(loss, z, others)
-    g, (of_shared, of_rows) = pull(jnp.ones_like(value))
-    of_shared, of_rows = as_computed((of_shared, of_rows))
-    # On a CPU the barrier lets g take the place of the logits in memory; elsewhere it
-    # would keep compilers from forming g inside of the products.
-    g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
+    _, (moving_rows, unmoved) = moving((shared, tile))
     total, (gradients,) = carry
+
+    def of_rows(sums: Any, here: tuple[Array, Rows, Resolved]) -> tuple[Any, Any]:
+        """Adds the value and the gradients of some rows; g, and the rows' gradients."""
+        z, rows, resolved = here
+        of_shared, (of_rows, _) = moving((shared, (rows, resolved)))
+        values = of_shared._replace(kernel=None), of_rows._replace(hidden=None)
+
+        def loss(z: Array, values: Any) -> Array:
+            some_shared, some_rows = replaced((shared, rows), values)
+            pair = _in_memory(some_rows, some_shared, z)
+            return _unreported_total(settings, *pair, resolved)
+
+        value, pull = jax.vjp(loss, z, values)
+        g, (of_shared, of_rows) = pull(jnp.ones_like(value))
+        of_shared, of_rows = as_computed((of_shared, of_rows))
+        return jax.tree.map(jnp.add, sums, (value, of_shared)), (g, of_rows)
+
+    def in_place(sums: Any, here: Any) -> tuple[Any, Any]:
+        sums, (g, of_rows_) = _by_groups(of_rows, settings.group, sums, here)
+        return sums, (lax.optimization_barrier(g), of_rows_)
+
+    sums = total, gradients._replace(kernel=None)
+    here = _product(settings, rows, shared), rows._replace(hidden=None), resolved
+    if settings.group:
+        sums, made = lax.platform_dependent(sums, here, cpu=in_place, default=of_rows)
+        g, of_options = made
+    else:
+        sums, (g, of_options) = of_rows(sums, here)
+        # On a CPU the barrier lets g take the place of the logits in memory; elsewhere
+        # it would keep compilers from forming g inside of the products.
+        g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
     if moving_rows.hidden is not None:
         assert shared.kernel is not None
         of_hidden = product(
@@ -160,16 +176,47 @@ def _add_gradients(
             low=settings.low_precision,
             transpose=True,
         )
-        of_rows = of_rows._replace(hidden=of_hidden)
-    of_kernel, of_bias = gradients.kernel, gradients.bias
+        of_options = of_options._replace(hidden=of_hidden)
+    of_kernel = gradients.kernel
     if of_kernel is not None:
         of_kernel = _add_product(settings, of_kernel, rows.hidden, g)
-    if of_bias is not None:
-        of_bias = of_bias + lax.reduce_sum(g, (0,))
-    gradients = gradients._replace(kernel=None, bias=None)
-    added = jax.tree.map(jnp.add, gradients, of_shared)
-    added = added._replace(kernel=of_kernel, bias=of_bias)
-    return (total + value, [added]), [(of_rows, unmoved)]
+    total, added = sums
+    return (total, [added._replace(kernel=of_kernel)]), [(of_options, unmoved)]
+
+
+def _by_groups(
+    of_rows: Callable[[Any, Any], tuple[Any, Any]], group: int, sums: Any, here: Any
+) -> tuple[Any, Any]:
+    """`of_rows` of a group of rows at a time, each one's g in place of its logits.
+
+    What is formed between the two is as large as a group, whatever the options, and
+    stays in a CPU's cache.
+    """
+    count = here[0].shape[0]
+    # More than any start, which a compiler does not know. Were the work not behind a
+    # condition, XLA would read logits in several places, not see that all of these come
+    # before g is written, and copy the logits of the tile for every group.
+    end = lax.optimization_barrier(jnp.int32(count))
+    _, (_, unwritten) = zeros_of(of_rows, sums, here)
+
+    def step(state: Any, start: Any, size: int) -> Any:
+        sums, z, written = state
+        part = jax.tree.map(
+            lambda x: lax.dynamic_slice_in_dim(x, start, size), (z, *here[1:])
+        )
+        nothing = zeros_of(lambda: of_rows(sums, part)[1])
+        sums, new = lax.cond(
+            start < end, of_rows, lambda sums, _: (sums, nothing), sums, part
+        )
+        z, written = jax.tree.map(
+            lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, 0),
+            (z, written),
+            new,
+        )
+        return sums, z, written
+
+    sums, g, written = over_blocks(step, (sums, here[0], unwritten), count, group)
+    return sums, (g, written)
 
 
 def _add_product(settings: Settings, total: Array, hidden: Any, g: Array) -> Array:

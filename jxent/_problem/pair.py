@@ -105,6 +105,7 @@ class Settings(NamedTuple):
     implementation: str = "materialized"
     tile: Any = 0  # rows of a block of logits; symbolic as their count is
     block: int = 0  # classes of a block of logits
+    group: int = 0  # rows of a tile that a CPU takes at a time; 0 for all at once
     skips: bool = True  # tiles in which no row counts; False where all rows are alike
     sharding: HeadSharding = HeadSharding()
 
