@@ -6,6 +6,7 @@ option that is added is tested by them from its first day.
 
 import ast
 import inspect
+import re
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from jxent._formulas import cross_entropy, focal
 from jxent._layouts import HeadOptions, LossOptions, solve
 from jxent._problem import Problem, Rows, Settings, Shared
 from tests.cases import CLASSES
+from tests.compiling import as_users_jit
 from tests.test_api import modules
 
 
@@ -206,6 +208,19 @@ def test_the_first_trace_is_short(options, layout, most):
     arrays = (jnp.ones((4, 3)), jnp.ones((3, 8))) if layout else (jnp.ones((4, 8)),)
     both = jax.value_and_grad(fused if layout else in_memory, range(len(arrays)))
     assert count_equations(jax.make_jaxpr(both)(*arrays).jaxpr) <= most
+
+
+@pytest.mark.parametrize("options", [{}, EVERY_OPTION], ids=["plain", "every option"])
+def test_a_cpu_forms_exponentials_once(options):
+    """For the value and for its derivative, which states them in the same way."""
+
+    def loss(logits):
+        labels = jnp.zeros(4, jnp.int32)
+        return jxent.softmax_cross_entropy(logits, labels, reduction="mean", **options)
+
+    program = as_users_jit(jax.value_and_grad(loss)).lower(jnp.ones((4, 8))).compile()
+    text = str(program.as_text())
+    assert len(re.findall(r"f32\[4,8\]\S* exponential\(", text)) == 1
 
 
 # Plain code ---------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from .._problem import (
     report_bad_labels,
 )
 from .._reduction import finite_slope, times, weighed
-from .._statistics import CLASS_SCALE, Totals, inputs_of_block
+from .._statistics import CLASS_SCALE, Totals, filled, inputs_of_block
 from .mesh import enter, on_one_device, row_spec, specs_of
 from .totals import totals
 
@@ -71,7 +71,7 @@ def statistics_of(
     if t.expected is not None:
         expected = lax.div(t.expected, t.sum)
     statistics = SoftmaxStatistics(
-        shift=t.maximum,
+        shift=filled(t, t.maximum, resolved),
         log_sum=lax.log(t.sum),
         label_logit=label,
         label_mass=t.mass,

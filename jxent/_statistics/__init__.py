@@ -10,6 +10,7 @@ from .inputs import (
 from .tangent import tangent_of_block as tangent_of_block
 from .totals import (
     Totals as Totals,
+    filled as filled,
     finish as finish,
     merge as merge,
     merge_devices as merge_devices,

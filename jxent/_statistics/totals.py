@@ -114,11 +114,21 @@ def merge_devices(t: Totals, classes: int, names: tuple[str, ...]) -> Totals:
     return sums._replace(maximum=maximum, argmax=argmax)
 
 
+def filled(t: Totals, x: Array, resolved: Resolved, unweighted: int = 0) -> Array:
+    """`x` (rows,); in rows that are not computable NaN, or where these are not weighted
+    a harmless number."""
+    assert t.computable is not None
+    fill = lax.full_like(x, jnp.nan)
+    if resolved.weighted is not None:
+        fill = select(resolved.weighted, fill, unweighted)
+    return lax.select(t.computable, x, fill)
+
+
 def finish(t: Totals, resolved: Resolved) -> Totals:
     """Makes labels relative, and fills rows that are not computable.
 
-    These are NaN where they count, and harmless numbers where they are not weighted. A
-    bad label makes its own statistic NaN.
+    A bad label makes its own statistic NaN. The maximum stays as it is: so the
+    derivative forms the exponentials as the value does, and XLA computes both once.
     """
     # A NaN reaches the sum on every platform, the maximum not where it is merged over
     # devices.
@@ -126,31 +136,24 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
     if t.target is not None and t.mass is not None and resolved.weighted is not None:
         fine = lax.is_finite(t.target) & lax.is_finite(t.mass)
         computable &= resolved.weighted | fine
-    fill = lax.full_like(t.maximum, jnp.nan)
-    fill_of_sum = fill
-    if resolved.weighted is not None:
-        fill_of_sum = select(resolved.weighted, fill, 1)
-        fill = select(resolved.weighted, fill)
+    t = t._replace(computable=computable)
 
-    def filled(x: Maybe) -> Maybe:
-        return None if x is None else lax.select(computable, x, fill)
+    def maybe_filled(x: Maybe) -> Maybe:
+        return None if x is None else filled(t, x, resolved)
 
     label = t.label
     if label is not None:
         assert resolved.ids is not None
-        label = filled(lax.sub(label, origin(t.maximum)))
-        assert label is not None
+        label = filled(t, lax.sub(label, origin(t.maximum)), resolved)
         label = select(is_class(resolved.ids), label, jnp.nan)
     t = t._replace(
-        maximum=filled(t.maximum),
-        sum=lax.select(computable, t.sum, fill_of_sum),
+        sum=filled(t, t.sum, resolved, 1),
         label=label,
-        target=filled(t.target),
-        mass=filled(t.mass),
-        even=filled(t.even),
-        even_mass=filled(t.even_mass),
-        expected=filled(t.expected),
-        computable=computable,
+        target=maybe_filled(t.target),
+        mass=maybe_filled(t.mass),
+        even=maybe_filled(t.even),
+        even_mass=maybe_filled(t.even_mass),
+        expected=maybe_filled(t.expected),
     )
     # A tangent of one may depend on what another depends on.
     return vary(t, varying_of((t, resolved.ids, resolved.weighted)))
