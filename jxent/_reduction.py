@@ -83,14 +83,20 @@ def combine(
     if reduction == "none":
         return losses
     axes = tuple(range(losses.ndim)) if axis is None else axis
-    weight = None
-    if reduction == "mean" and normalizer is None:
+    total = _over_devices(lax.reduce_sum(losses, axes), batch_axis_name)
+    if reduction == "sum":
+        return total
+    if normalizer is None:
         r = lax.full_like(losses, 1)
         if class_factor is not None:
             r = broadcast_like(class_factor, losses)
         weight = lax.reduce_sum(weighed(r, keep, weights), axes)
-    total = lax.reduce_sum(losses, axes)
-    return divided_by_normalizer(total, weight, reduction, normalizer, batch_axis_name)
+        normalizer = _over_devices(weight, batch_axis_name)
+    return divided(total, normalizer)
+
+
+def _over_devices(x: Array, names: tuple[str, ...]) -> Array:
+    return lax.psum(x, names) if names else x
 
 
 def weighed(
@@ -107,23 +113,8 @@ def weighed(
     return times(weights, losses)
 
 
-def divided_by_normalizer(
-    total: Array,
-    weight: Array | None,
-    reduction: str,
-    normalizer: Array | None,
-    batch_axis_name: tuple[str, ...],
-) -> Array:
-    """The sum or the mean over all devices, from this one's Σ r · loss and Σ r."""
-    if batch_axis_name:
-        total = lax.psum(total, batch_axis_name)
-    if reduction == "sum":
-        return total
-    if normalizer is not None:
-        weight = normalizer
-    elif batch_axis_name:
-        weight = lax.psum(weight, batch_axis_name)
-    assert weight is not None
+def divided(total: Array, weight: Array) -> Array:
+    """total / weight, 0 where nothing has a weight."""
     something = lax.ne(weight, lax.full_like(weight, 0))
     return select(something, total / select(something, weight, 1))
 

@@ -26,7 +26,7 @@ from .._problem import (
     resolve,
     with_full_rows,
 )
-from .._reduction import combine, divided_by_normalizer, weighed
+from .._reduction import combine, weighed
 from .._statistics import logits_of
 from .losses import (
     class_factor,
@@ -158,16 +158,14 @@ def with_layout(
 def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
     fused = None if rows.hidden is None else rows.hidden.shape[:-1]
     settings, rows, shared, resolved = _prepared(settings, rows, shared)
-    normalizer = shared.normalizer
-    shared = shared._replace(normalizer=None)
     if settings.implementation == "tiled":
-        total = tiled_total(settings, rows, shared, resolved)
-        weight = None
-        if settings.reduction == "mean" and normalizer is None:
+        if settings.reduction == "mean" and shared.normalizer is None:
             weight = _total_weight(settings, rows, shared, resolved)
-        return divided_by_normalizer(
-            total, weight, settings.reduction, normalizer, settings.batch_axis_name
-        )
+            shared = shared._replace(normalizer=weight)
+        total = tiled_total(settings, rows, shared, resolved)
+        names = settings.batch_axis_name
+        return lax.psum(total, names) if names else total
+    normalizer, shared = shared.normalizer, shared._replace(normalizer=None)
     of = losses_of(settings, rows, shared, resolved)
     loss = combine(
         of.losses,
@@ -275,10 +273,12 @@ def _without_dropped(rows: Rows, resolved: Resolved) -> tuple[Rows, Resolved]:
 def _total_weight(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
-    """Σ r over the rows, r everything that multiplies one."""
+    """Σ r over the rows of all devices, r everything that multiplies one."""
     assert rows.hidden is not None
     factor = class_factor(settings, rows, shared, resolved)
     if factor is None:
         dtype = like_logits(settings, rows, shared).dtype
         factor = jnp.ones(rows.hidden.shape[:-1], dtype)
-    return jnp.sum(weighed(factor, resolved.keep, rows.weights))
+    weight = jnp.sum(weighed(factor, resolved.keep, rows.weights))
+    names = settings.batch_axis_name
+    return lax.psum(weight, names) if names else weight

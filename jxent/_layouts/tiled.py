@@ -40,6 +40,7 @@ from .._problem import (
     one_axis_of_rows,
 )
 from .._product import dot, product
+from .._reduction import divided
 from .._statistics import logits_of
 from .._tiles import Moving, Tiling, tiled_sum
 from .losses import reported, total_of
@@ -57,7 +58,11 @@ from .totals import over_blocks
 def tiled_total(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
-    """Σ r · loss over the rows."""
+    """Σ r · loss over the rows, divided by the normalizer if there is one.
+
+    Each tile is divided, not the sum: then what the sum's gradients are multiplied with
+    is 1 as a rule, which a compiler leaves out, with a copy of the kernel's gradient.
+    """
     everywhere = varying_of((rows, shared))
     rows, shared = (vary_fields(x, everywhere, settings) for x in (rows, shared))
     assert rows.hidden is not None
@@ -70,7 +75,7 @@ def tiled_total(
     streams = is_linear(settings.formula) or not all_classes
 
     def value(shared: Shared, rows: Any) -> Array:
-        return total_of(settings, rows[0], shared, rows[1])
+        return _divided_total(settings, rows[0], shared, rows[1])
 
     tiling = Tiling(
         loss=functools.partial(_loss, local),
@@ -97,14 +102,20 @@ def _product(settings: Settings, rows: Rows, shared: Shared) -> Array:
 def _loss(settings: Settings, shared: Shared, tile: tuple[Rows, Resolved]) -> Array:
     rows, resolved = tile
     rows, shared = _in_memory(rows, shared, _product(settings, rows, shared))
-    return _unreported_total(settings, rows, shared, resolved)
+    return _divided_total(unreported(settings), rows, shared, resolved)
 
 
-def _unreported_total(
+def _divided_total(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
+    normalizer, shared = shared.normalizer, shared._replace(normalizer=None)
+    total = total_of(settings, rows, shared, resolved)
+    return total if normalizer is None else divided(total, normalizer)
+
+
+def unreported(settings: Settings) -> Settings:
     """Bad labels are reported once, outside of the loop."""
-    return total_of(settings._replace(reports=False), rows, shared, resolved)
+    return settings._replace(reports=False)
 
 
 def _live(settings: Settings, tile: tuple[Rows, Resolved], moving: Any) -> Maybe:
@@ -146,7 +157,7 @@ def _add_gradients(
         def loss(z: Array, values: Any) -> Array:
             some_shared, some_rows = replaced((shared, rows), values)
             pair = _in_memory(some_rows, some_shared, z)
-            return _unreported_total(settings, *pair, resolved)
+            return _divided_total(unreported(settings), *pair, resolved)
 
         value, pull = jax.vjp(loss, z, values)
         g, (of_shared, of_rows) = pull(jnp.ones_like(value))
