@@ -10,43 +10,54 @@ from jax import Array, lax
 from ._arrays import cast, compute_dtype, is_moving
 
 
+# In place of a precision, where hidden states are bfloat16: both factors are rounded to
+# that, which is what a layer of that dtype does with a float32 kernel.
+ROUNDED = "rounded to bfloat16"
+
+
 def product(
-    hidden: Array, kernel: Array, vocab_axis: int, *, low: bool, transpose: bool = False
+    hidden: Array,
+    kernel: Array,
+    vocab_axis: int,
+    precision: Any,
+    *,
+    transpose: bool = False,
 ) -> Array:
-    """hidden @ kernel, or rows of logits @ kernelᵀ; low: of factors in bfloat16."""
+    """hidden @ kernel, or rows of logits @ kernelᵀ."""
     dtype = compute_dtype(hidden, kernel)
     contract = vocab_axis if transpose else 1 - vocab_axis
     # A float32 kernel would be cast as a whole, and the copy kept through a loop.
     narrow = kernel.dtype == jnp.bfloat16
     hidden, kernel = cast(hidden, dtype), cast(kernel, dtype)
-    return dot(hidden, kernel, hidden.ndim - 1, contract, low, narrow)
+    return dot(hidden, kernel, hidden.ndim - 1, contract, precision, narrow=narrow)
 
 
 def dot(
-    a: Array, b: Array, a_axis: int, b_axis: int, low: bool, narrow: bool = True
+    a: Array,
+    b: Array,
+    a_axis: int,
+    b_axis: int,
+    precision: Any,
+    *,
+    narrow: bool = True,
 ) -> Array:
     """The product of two arrays over one axis of each, summed in their dtype.
 
-    Low: both factors are rounded to bfloat16, which is what a layer of that dtype does
-    with a float32 kernel. They are handed over as float32 all the same, and casts that
-    undo each other cost nothing. `narrow` is False where a CPU is to round nothing: a
-    copy in bfloat16 would cost too much.
+    What is to be rounded is handed over as float32 all the same, and casts that undo
+    each other cost nothing. `narrow` is False where a CPU is to round nothing: a copy
+    in bfloat16 would cost too much.
     """
+    if precision != ROUNDED:
+        return _dot(a_axis, b_axis, a, b, precision)
     # Of a vector XLA makes no product but a loop, which on a CPU takes no algorithm (in
     # jax 0.10). Nothing is rounded then.
     vector = a.size == a.shape[a_axis] or 1 in b.shape
-    if not low or a.dtype != jnp.float32 or vector:
+    if a.dtype != jnp.float32 or vector:
         return _dot(a_axis, b_axis, a, b)
     return (_low_dot if narrow else _by_algorithm)(a_axis, b_axis, a, b)
 
 
-def _dot(
-    a_axis: int,
-    b_axis: int,
-    a: Array,
-    b: Array,
-    precision: lax.DotAlgorithmPreset | None = None,
-) -> Array:
+def _dot(a_axis: int, b_axis: int, a: Array, b: Array, precision: Any = None) -> Array:
     return lax.dot_general(
         a,
         b,

@@ -58,7 +58,7 @@ OPTIONS = {
 OTHER_ARGUMENTS = {
     *("logits", "hidden", "kernel", "labels", "axis", "vocab_axis", "reduction"),
     *("return_statistics", "entropy", "argmax", "class_axis_name", "batch_axis_name"),
-    *("block_sizes", "implementation", "budget", "platform"),
+    *("block_sizes", "implementation", "precision", "budget", "platform"),
 }
 FUNCTIONS = {
     "cross-entropy": ("softmax_cross_entropy", "linear_softmax_cross_entropy"),

@@ -40,7 +40,18 @@ ONE_NUMBER = (
     "reduction='mean' or 'sum' without statistics. For results per row give "
     "'streamed'."
 )
+PRECISION = (
+    "linear_softmax_cross_entropy: expected one precision as jnp.dot takes it, "
+    "'highest' or jax.lax.DotAlgorithmPreset.BF16_BF16_F32 say, got "
+)
 REFUSED = [
+    (head(H, K, Y, precision="best"), ValueError, PRECISION + "'best'."),
+    (
+        head(H, K, Y, precision=("high", "high")),
+        ValueError,
+        PRECISION + "('high', 'high').",
+    ),
+    (head(H, K, Y, precision=32), ValueError, PRECISION + "32."),
     (
         head(floats(4, 2), K, Y),
         ValueError,

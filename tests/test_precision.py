@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 import jxent
-from tests.cases import CASES, CLASSES
+from tests.cases import BARE, CASES, CLASSES
 
 
 pytestmark = pytest.mark.newest_jax
@@ -80,3 +80,23 @@ def test_products_of_the_fused_head(implementation):
     ]
     assert of_vectors
     assert all(map(is_exact, of_vectors)), of_vectors
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "case", [c for c in BARE if c.loss.implementation is not None], ids=str
+)
+def test_products_with_the_kernel(case, dtype, rng):
+    """As the caller asks, in the value, its gradients and their derivatives."""
+    hidden, *labels = map(jnp.asarray, case.inputs(rng, (3,)))
+    hidden = hidden.astype(dtype)
+
+    def total(hidden):
+        return jnp.sum(case(hidden, *labels, precision="highest"))
+
+    def second(hidden):
+        return jax.jvp(jax.value_and_grad(total), (hidden,), (hidden,))
+
+    found = list(products(jax.make_jaxpr(second)(hidden).jaxpr))
+    assert len(found) >= 3
+    assert all(map(is_exact, found)), found

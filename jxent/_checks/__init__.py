@@ -52,6 +52,7 @@ from .options import (
     option as option,
     per_class as per_class,
     per_row as per_row,
+    precision as precision,
     reduction as reduction,
     row_or_class_mask as row_or_class_mask,
 )

@@ -3,8 +3,9 @@
 import operator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from .._arrays import Shape, row_shape
 from .arrays import ArrayLike, as_array, real
@@ -192,6 +193,22 @@ def one_of(function: str, name: str, value: Any, allowed: tuple[str, ...]) -> No
         f"{function}: expected {name} to be one of {allowed} or None, "
         f"got {shown(value)}."
     )
+
+
+def precision(function: str, value: Any) -> lax.PrecisionLike:
+    """One precision of a product, for both of its factors."""
+    kinds = str | lax.Precision | lax.DotAlgorithm | lax.DotAlgorithmPreset | None
+    try:
+        if not isinstance(value, kinds):
+            raise ValueError
+        one = jax.ShapeDtypeStruct((1, 1), jnp.float32)
+        jax.eval_shape(lambda a: lax.dot(a, a, precision=value), one)
+    except ValueError:
+        raise ValueError(
+            f"{function}: expected one precision as jnp.dot takes it, 'highest' or "
+            f"jax.lax.DotAlgorithmPreset.BF16_BF16_F32 say, got {shown(value)}."
+        ) from None
+    return value
 
 
 def block_sizes(function: str, value: Any) -> tuple[int | None, int | None]:

@@ -5,6 +5,8 @@ The losses themselves write their signatures out, with defaults.
 
 from typing import SupportsIndex, TypedDict
 
+from jax import lax
+
 from .._checks import ArrayLike, AxisName
 from .._reduction import Reduction
 from .plan import BlockSizes, Implementation
@@ -33,6 +35,7 @@ class HeadOptions(LossOptions, total=False):
 
     bias: ArrayLike | None
     vocab_axis: SupportsIndex
+    precision: lax.PrecisionLike
     where: ArrayLike | None
     block_sizes: BlockSizes | None
     implementation: Implementation | None

@@ -184,7 +184,7 @@ def _add_gradients(
             g,
             shared.kernel,
             settings.vocab_axis,
-            low=settings.low_precision,
+            settings.precision,
             transpose=True,
         )
         of_options = of_options._replace(hidden=of_hidden)
@@ -233,15 +233,15 @@ def _by_groups(
 def _add_product(settings: Settings, total: Array, hidden: Any, g: Array) -> Array:
     """total + hiddenᵀ g, a block of classes at a time: so it takes no memory."""
     hidden = cast(hidden, total.dtype)
-    axis, low = settings.vocab_axis, settings.low_precision
+    axis, precision = settings.vocab_axis, settings.precision
     transposed = hidden.T
 
     def step(total: Array, start: Any, size: int) -> Array:
         block = lax.dynamic_slice_in_dim(g, start, size, 1)
         if axis:
-            here = dot(transposed, block, 1, 0, low)
+            here = dot(transposed, block, 1, 0, precision)
         else:
-            here = dot(block, hidden, 0, 0, low)
+            here = dot(block, hidden, 0, 0, precision)
         old = lax.dynamic_slice_in_dim(total, start, size, axis)
         return lax.dynamic_update_slice_in_dim(total, old + here, start, axis)
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, SupportsIndex, Unpack, overload
 
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks
@@ -42,6 +42,7 @@ def linear_softmax_cross_entropy(
     *,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,
+    precision: lax.PrecisionLike = None,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
@@ -75,6 +76,9 @@ def linear_softmax_cross_entropy(
         ids of shape (...), or distributions of shape (..., classes).
       bias: (classes,).
       vocab_axis: the kernel's axis of classes.
+      precision: of the products with the kernel, those of the gradients too, as
+        `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16 for a
+        bfloat16 hidden. With any other its factors are float32.
       where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
         logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
         batch_axis_name, return_statistics: as in `softmax_cross_entropy`.
@@ -141,6 +145,7 @@ def linear_softmax_cross_entropy(
         formula=Formula(function=cross_entropy, parameters={}),
         bias=bias,
         vocab_axis=vocab_axis,
+        precision=precision,
         weights=weights,
         class_weights=class_weights,
         class_mask=class_mask,
@@ -192,6 +197,7 @@ def linear_softmax_focal_loss(
     gamma: ArrayLike = 2.0,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,
+    precision: lax.PrecisionLike = None,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
@@ -215,7 +221,7 @@ def linear_softmax_focal_loss(
         loss = −Σ_c q_c (1 − p_c)^γ log p_c,   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, labels, bias, vocab_axis, block_sizes: as in
+      hidden, kernel, labels, bias, vocab_axis, precision, block_sizes: as in
         `linear_softmax_cross_entropy`.
       gamma: γ, at least 0. At 0 this is cross-entropy.
       where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
@@ -259,6 +265,7 @@ def linear_softmax_focal_loss(
         formula=Formula(function=focal, parameters={"gamma": gamma}),
         bias=bias,
         vocab_axis=vocab_axis,
+        precision=precision,
         weights=weights,
         class_weights=class_weights,
         class_mask=class_mask,
@@ -310,6 +317,7 @@ def linear_poly_loss_cross_entropy(
     epsilon: ArrayLike = 2.0,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,
+    precision: lax.PrecisionLike = None,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
@@ -333,7 +341,7 @@ def linear_poly_loss_cross_entropy(
         loss = Σ_c q_c (−log p_c + ε (1 − p_c)),   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, labels, bias, vocab_axis, block_sizes: as in
+      hidden, kernel, labels, bias, vocab_axis, precision, block_sizes: as in
         `linear_softmax_cross_entropy`.
       epsilon: ε; at 0 this is cross-entropy.
       where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
@@ -375,6 +383,7 @@ def linear_poly_loss_cross_entropy(
         formula=Formula(function=poly, parameters={"epsilon": epsilon}),
         bias=bias,
         vocab_axis=vocab_axis,
+        precision=precision,
         weights=weights,
         class_weights=class_weights,
         class_mask=class_mask,

@@ -2,7 +2,7 @@
 
 from typing import SupportsIndex
 
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from .._checks import ArrayLike, AxisName
@@ -17,6 +17,7 @@ def linear_softmax_log_prob(
     *,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,
+    precision: lax.PrecisionLike = None,
     where: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
@@ -33,7 +34,7 @@ def linear_softmax_log_prob(
         log p_y = z_y − log Σ_c exp(z_c),   z = hidden @ kernel + bias
 
     Args:
-      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
+      hidden, kernel, bias, vocab_axis, precision, batch_axis_name, block_sizes: as in
         `linear_softmax_cross_entropy`.
       labels: integer class ids (actions, tokens), of hidden's shape without its last
         axis.
@@ -72,6 +73,7 @@ def linear_softmax_log_prob(
         ids_only=True,
         bias=bias,
         vocab_axis=vocab_axis,
+        precision=precision,
         class_mask=class_mask,
         ignore_index=ignore_index,
         logit_soft_cap=logit_soft_cap,
@@ -90,6 +92,7 @@ def linear_softmax_entropy(
     *,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,
+    precision: lax.PrecisionLike = None,
     where: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
     logit_soft_cap: ArrayLike | None = None,
@@ -104,7 +107,7 @@ def linear_softmax_entropy(
         H = −Σ_c p_c log p_c,   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
+      hidden, kernel, bias, vocab_axis, precision, batch_axis_name, block_sizes: as in
         `linear_softmax_cross_entropy`.
       where, class_mask, logit_soft_cap, temperature, class_axis_name: as in
         `softmax_cross_entropy`.
@@ -141,6 +144,7 @@ def linear_softmax_entropy(
         entropy=True,
         bias=bias,
         vocab_axis=vocab_axis,
+        precision=precision,
         class_mask=class_mask,
         logit_soft_cap=logit_soft_cap,
         temperature=temperature,
@@ -158,6 +162,7 @@ def linear_softmax_statistics(
     *,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,
+    precision: lax.PrecisionLike = None,
     where: ArrayLike | None = None,
     class_weights: ArrayLike | None = None,
     class_mask: ArrayLike | None = None,
@@ -177,7 +182,7 @@ def linear_softmax_statistics(
         shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
 
     Args:
-      hidden, kernel, bias, vocab_axis, batch_axis_name, block_sizes: as in
+      hidden, kernel, bias, vocab_axis, precision, batch_axis_name, block_sizes: as in
         `linear_softmax_cross_entropy`.
       labels, where, class_weights, class_mask, ignore_index, logit_soft_cap,
         temperature, margin, class_axis_name, entropy, argmax: as in
@@ -217,6 +222,7 @@ def linear_softmax_statistics(
         labels_optional=True,
         bias=bias,
         vocab_axis=vocab_axis,
+        precision=precision,
         class_weights=class_weights,
         class_mask=class_mask,
         ignore_index=ignore_index,

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype, row_shape
 from .._checks import ArrayLike, Axis, AxisName
+from .._product import ROUNDED
 from .pair import CHECKS, Maybe, Rows, Settings, Shared
 
 
@@ -85,6 +86,7 @@ def head_problem(
     where: ArrayLike | None,
     *,
     vocab_axis: SupportsIndex,
+    precision: lax.PrecisionLike = None,
     ids_only: bool = False,
     labels_optional: bool = False,
     class_axis_name: AxisName = None,
@@ -110,13 +112,16 @@ def head_problem(
     ids = y is not None and _checks.are_class_ids(
         function, "logits", like, y, axis, ids_only=ids_only, axis_is_free=False
     )
+    precision = _checks.precision(function, precision)
+    if precision is None and h.dtype == jnp.bfloat16:
+        precision = ROUNDED
     settings = Settings(
         axis=axis,
         ids=ids,
         class_axis_name=class_names,
         batch_axis_name=batch_names,
         vocab_axis=vocab,
-        low_precision=h.dtype == jnp.bfloat16,
+        precision=precision,
     )
     operands = Rows(hidden=h, labels=y), Shared(kernel=k)
     return _with_options(

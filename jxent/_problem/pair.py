@@ -101,7 +101,7 @@ class Settings(NamedTuple):
     argmax: bool = False
     reports: bool = True  # bad labels, under checkify
     vocab_axis: int = 1  # the kernel's axis of classes
-    low_precision: bool = False  # products of bfloat16 hidden states
+    precision: Any = None  # of products with the kernel, as lax takes it, or ROUNDED
     implementation: str = "materialized"
     tile: Any = 0  # rows of a block of logits; symbolic as their count is
     block: int = 0  # classes of a block of logits

@@ -41,9 +41,8 @@ def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
     else:
         assert rows.hidden is not None
         assert shared.kernel is not None
-        z = product(
-            rows.hidden, shared.kernel, settings.vocab_axis, low=settings.low_precision
-        )
+        axis, precision = settings.vocab_axis, settings.precision
+        z = product(rows.hidden, shared.kernel, axis, precision)
     if shared.bias is not None:
         z = lax.add(z, over_rows(cast(shared.bias, z.dtype), settings.axis, z))
     return z
