@@ -149,10 +149,13 @@ def _add_gradients(
     total, (gradients,) = carry
 
     def of_rows(sums: Any, here: tuple[Array, Rows, Resolved]) -> tuple[Any, Any]:
-        """Adds the value and the gradients of some rows; g, and the rows' gradients."""
+        """Adds the value and the gradients of some rows; g, and those of their options.
+
+        `here` are the rows' logits, but for their bias, and the rows.
+        """
         z, rows, resolved = here
-        of_shared, (of_rows, _) = moving((shared, (rows, resolved)))
-        values = of_shared._replace(kernel=None), of_rows._replace(hidden=None)
+        of_shared, (of_options, _) = moving((shared, (rows, resolved)))
+        values = of_shared._replace(kernel=None), of_options._replace(hidden=None)
 
         def loss(z: Array, values: Any) -> Array:
             some_shared, some_rows = replaced((shared, rows), values)
@@ -160,13 +163,13 @@ def _add_gradients(
             return _divided_total(unreported(settings), *pair, resolved)
 
         value, pull = jax.vjp(loss, z, values)
-        g, (of_shared, of_rows) = pull(jnp.ones_like(value))
-        of_shared, of_rows = as_computed((of_shared, of_rows))
-        return jax.tree.map(jnp.add, sums, (value, of_shared)), (g, of_rows)
+        g, (of_shared, of_options) = pull(jnp.ones_like(value))
+        of_shared, of_options = as_computed((of_shared, of_options))
+        return jax.tree.map(jnp.add, sums, (value, of_shared)), (g, of_options)
 
     def in_place(sums: Any, here: Any) -> tuple[Any, Any]:
-        sums, (g, of_rows_) = _by_groups(of_rows, settings.group, sums, here)
-        return sums, (lax.optimization_barrier(g), of_rows_)
+        sums, (g, of_options) = _by_groups(of_rows, settings.group, sums, here)
+        return sums, (lax.optimization_barrier(g), of_options)
 
     sums = total, gradients._replace(kernel=None)
     here = _product(settings, rows, shared), rows._replace(hidden=None), resolved

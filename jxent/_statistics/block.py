@@ -76,18 +76,23 @@ def two_pass(
     which sees both computes it once.
     """
     z = inputs.z
-    maximum = lax.reduce_max(z, (axis,))
+    maximum, label = lax.reduce_max(z, (axis,)), None
+    if ids is not None:
+        # The label's logit is one of them and changes no maximum. So it is read before
+        # the exponentials are formed, and these may take the place of logits in memory.
+        label = _label(axis, z, ids)
+        maximum = lax.max(
+            maximum, select(is_below(ids, z.shape[axis]), label, -jnp.inf)
+        )
     start = origin(maximum)
     rel = lax.sub(z, over_classes(start, axis, z))
     e = lax.exp(rel)
     total = lax.reduce_sum(e, (axis,))
-    t = Totals(maximum=maximum, sum=total)
+    t = Totals(maximum=maximum, sum=total, label=label)
     exempt = None
     if weighted is not None:
         finite = lax.bitwise_and(lax.is_finite(maximum), lax.eq(total, total))
         exempt = lax.bitwise_not(lax.bitwise_or(weighted, finite))
-    if ids is not None:
-        t = t._replace(label=_label(axis, z, ids))
     if inputs.target is not None:
         t = t._replace(
             target=_weighted_sum(axis, z, inputs.target, start, exempt),
