@@ -2,6 +2,7 @@
 
 python -m benchmarks.pictures memory      compiles for an H100 and a TPU v5e, 10 minutes
 python -m benchmarks.pictures accuracy    measures on this machine, a minute
+python -m benchmarks.pictures growth      both, 25 minutes
 python -m benchmarks.pictures memory --stored    draws the numbers that are there again
 """
 
@@ -12,16 +13,15 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from . import compiled, record, run, session, tables
+from . import compiled, growth, record, run, session, tables
 from .case import Case, Shape, machine, shape
-from .peers import PEERS, Peer
+from .peers import PEERS, heads, only
 from .plots import COLOURS, plt
 from .record import Record, Results
 from .suites import SUITES
@@ -48,11 +48,6 @@ STYLE: Any = {
 }
 
 
-def only(name: str, losses: dict[str, dict[str, Any]]) -> Peer:
-    """A peer with these losses alone."""
-    return cast(Peer, SimpleNamespace(**vars(PEERS[name]) | {"LOSSES": losses}))
-
-
 # Memory against tokens.
 
 TOKENS = tuple(2**n for n in range(10, 17))
@@ -72,10 +67,7 @@ def compile_heads(
     targets: Sequence[str] = tuple(DEVICES),
 ) -> list[Record]:
     """Heads for each number of tokens and each target that has its compiler here."""
-    peers = []
-    for name, variants in VARIANTS.items():
-        heads = PEERS[name].LOSSES["head"]
-        peers.append(only(name, {"head": {v: heads[v] for v in variants}}))
+    peers = heads(VARIANTS)
     derivative = "value and gradient"
     shapes = (Shape(n, *sizes) for n in tokens)
     cases = [Case("linear", "head", shape, DTYPE, derivative) for shape in shapes]
@@ -343,7 +335,9 @@ PICTURES: dict[str, tuple[Callable[[Console], list[Record]], Callable[[Results],
 PICTURES = {
     "memory": (compile_heads, draw_memory),
     "accuracy": (measure_errors, draw_errors),
+    "growth": (growth.measure, growth.draw),
 }
+TABLES = {"growth": growth.table}
 
 
 def save(figure: Any, path: Path) -> None:
@@ -376,8 +370,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             tuple(records),
         )
         record.save(results, numbers)
+    results = record.load(numbers)
     with plt.rc_context(STYLE):
-        save(draw(record.load(numbers)), path := numbers.with_suffix(".svg"))
+        save(draw(results), path := numbers.with_suffix(".svg"))
+    if args.picture in TABLES:
+        text = TABLES[args.picture](results)
+        numbers.with_suffix(".md").write_text(text, encoding="utf-8")
     print(path)
     return 0
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import pictures, record, ten_calls
+from benchmarks import growth, pictures, record, ten_calls
+from benchmarks.case import Shape
 from benchmarks.targets import TARGETS
 
 
@@ -112,6 +113,26 @@ def test_memory_is_compiled_and_drawn(monkeypatch):
     pictures.plt.close(figure)
 
 
+def test_growth_is_measured_and_drawn(monkeypatch):
+    """The plan's choice beside the quickest layout, at every size that is timed."""
+    monkeypatch.setattr(growth, "VARIANTS", {"jxent": ("materialized", "streamed")})
+    shapes = tuple(Shape(n, 4, 32) for n in (8, 16))
+    wide = tuple(Shape(8, 4, n) for n in (32, 64))
+    here = [growth.Sweep("rows", shapes, "float32")]
+    here.append(growth.Sweep("classes", wide, "float32"))
+    records = growth.measure(Console(quiet=True), here, [], [])
+    assert len(records) == 6  # three sizes, of which two are in one sweep each
+    found = growth.choices(records)
+    assert [(c.rows, c.classes) for c in found] == [(8, 32), (8, 64), (16, 32)]
+    assert all(c.chosen.variant == "materialized" and c.ratio >= 1 for c in found)
+    results = record.Results("", "", {}, {}, {}, tuple(records))
+    assert growth.table(results).count("| materialized |") >= 3
+    figure = growth.draw(results)
+    assert len(figure.axes) == 4
+    assert all(axes.lines for axes in figure.axes)
+    pictures.plt.close(figure)
+
+
 def test_labels_keep_their_distance():
     moved = pictures.apart([0.0, 3.0, 1.0, 40.0], 10)
     assert moved == [0, 20, 10, 40]
@@ -126,7 +147,8 @@ def test_committed_pictures_are_those_of_the_stored_numbers(name):
     svg = (pictures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
     with pictures.plt.rc_context(pictures.STYLE):
         figure = pictures.PICTURES[name][1](results)
-    words = [t.get_text() for axes in figure.axes for t in axes.texts]
+    texts = [t for axes in figure.axes for t in (*axes.texts, axes.xaxis.label)]
+    words = [text for t in texts if (text := t.get_text())]
     pictures.plt.close(figure)
     written = re.findall(r"<!-- (.*?) -->", svg)
     assert words

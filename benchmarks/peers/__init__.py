@@ -11,6 +11,7 @@ still says which measurements lack it.
 """
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 from ..operations import Loss
@@ -35,3 +36,17 @@ PEERS: dict[str, Peer] = {
     "tokamax": cast(Any, tokamax),
     "jax-cce": cast(Any, jax_cce),
 }
+
+
+def only(name: str, losses: dict[str, dict[str, Any]]) -> Peer:
+    """A peer with these losses alone."""
+    return cast(Peer, SimpleNamespace(**vars(PEERS[name]) | {"LOSSES": losses}))
+
+
+def heads(variants: Mapping[str, tuple[str, ...]]) -> list[Peer]:
+    """Peers with these variants of the fused head alone."""
+    found = []
+    for name, names in variants.items():
+        losses = PEERS[name].LOSSES["head"]
+        found.append(only(name, {"head": {v: losses[v] for v in names}}))
+    return found

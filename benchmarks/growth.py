@@ -1,0 +1,270 @@
+"""How the fused head's cost grows with tokens and classes, and what the plan takes.
+
+Each layout and each peer, in two sweeps: time and temporary memory on this machine,
+and temporary memory compiled for accelerators. `choices` compares the plan's choice
+with the quickest layout that fits its budget.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+
+import jxent
+
+from . import compiled, run, session, tables
+from .case import Case, Shape, machine
+from .operations import widths
+from .peers import heads
+from .plots import COLOURS, plt
+from .record import Record, Results
+from .targets import TARGETS, MissingCompilerError
+
+
+GRADIENT = "value and gradient"
+TOKENS = tuple(2**n for n in range(9, 17))
+CLASSES = tuple(2**n for n in range(11, 21))
+VARIANTS = {
+    "jxent": ("materialized", "tiled", "streamed"),
+    "optax": ("materialized",),
+    "by-hand": ("scan and checkpoint",),
+}
+DEVICES = {"h100": "H100", "tpu-v5e": "TPU v5e"}
+BUDGET = 2**31  # the plan's own, in bytes
+
+
+class Sweep(NamedTuple):
+    """Sizes of which one grows."""
+
+    along: str  # "rows" or "classes"
+    shapes: tuple[Shape, ...]
+    dtype: str
+
+
+def sweeps(features: int, rows: int, classes: int, dtype: str) -> list[Sweep]:
+    """Over tokens of some classes, and over classes of some tokens."""
+    over_tokens = tuple(Shape(n, features, classes) for n in TOKENS)
+    over_classes = tuple(Shape(rows, features, n) for n in CLASSES)
+    return [
+        Sweep("rows", over_tokens, dtype),
+        Sweep("classes", over_classes, dtype),
+    ]
+
+
+HERE = sweeps(64, 512, 8192, "float32")
+ABSENT = sweeps(2048, 8192, 131072, "bfloat16")
+
+
+def cases(several: Sequence[Sweep]) -> list[Case]:
+    shapes = [(shape, one.dtype) for one in several for shape in one.shapes]
+    return [
+        Case("linear", "head", shape, dtype, GRADIENT)
+        for shape, dtype in dict.fromkeys(shapes)
+    ]
+
+
+def measure(
+    progress: Console,
+    here: Sequence[Sweep] = HERE,
+    absent: Sequence[Sweep] = ABSENT,
+    targets: Sequence[str] = tuple(DEVICES),
+) -> list[Record]:
+    """Run on this machine, and compiled for each target that has its compiler here."""
+    peers = heads(VARIANTS)
+    found = session.collected(
+        cases(here), lambda case: run.run(case, peers=peers), progress
+    )
+    for name in targets:
+        try:
+            TARGETS[name].devices(1)
+        except (MissingCompilerError, RuntimeError) as error:
+            progress.print(f"{name}: skipped, {error}", markup=False, soft_wrap=True)
+            continue
+
+        def compile_one(case: Case, name: str = name) -> Iterator[Record]:
+            return compiled.records(case, peers=peers, name=name, real=False)
+
+        found += session.collected(cases(absent), compile_one, progress, f"{name}: ")
+    return found
+
+
+def planned(one: Record) -> str:
+    """The layout that the plan takes for a record's sizes."""
+    low, high = widths(one.dtype)
+    platform = TARGETS[one.target].platform if one.target else machine()
+    return jxent.linear_softmax_plan(
+        jax.ShapeDtypeStruct((one.rows, one.features), low),
+        jax.ShapeDtypeStruct((one.features, one.classes), high),
+        reduction="mean",
+        platform={"cuda": "gpu"}.get(platform, platform),
+    ).implementation
+
+
+class Choice(NamedTuple):
+    """The plan's choice of a layout beside the quickest that fits its budget."""
+
+    rows: int
+    classes: int
+    chosen: Record
+    quickest: Record
+
+    @property
+    def ratio(self) -> float:
+        return (self.chosen.seconds or 0) / (self.quickest.seconds or 1)
+
+
+def choices(records: Sequence[Record]) -> list[Choice]:
+    """One for each size that was timed."""
+    sizes: dict[Any, dict[str, Record]] = {}
+    for r in records:
+        if r.peer == "jxent" and r.seconds and not r.target:
+            sizes.setdefault((r.rows, r.classes), {})[r.variant] = r
+    found = []
+    for (rows, classes), layouts in sorted(sizes.items()):
+        chosen = layouts.get(planned(next(iter(layouts.values()))))
+        fitting = [r for r in layouts.values() if (r.temporary_bytes or 0) <= BUDGET]
+        if chosen and fitting:
+            quickest = min(fitting, key=lambda r: r.seconds or 0)
+            found.append(Choice(rows, classes, chosen, quickest))
+    return found
+
+
+def table(results: Results) -> str:
+    """Markdown: of each size, the plan's choice and the quickest that fits."""
+    lines = [
+        "| tokens | classes | planned | ms | MiB | quickest within 2 GiB | ratio |",
+        "|---:|---:|---|---:|---:|---|---:|",
+    ]
+    for c in choices(results.records):
+        ms, mib = (c.chosen.seconds or 0) * 1e3, (c.chosen.temporary_bytes or 0) / 2**20
+        lines.append(
+            f"| {c.rows:,} | {c.classes:,} | {c.chosen.variant} | {ms:.3g} | {mib:.3g} "
+            f"| {c.quickest.variant} | {c.ratio:.2f} × |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+# Of each line: its text in the legend, its marks, its dashes.
+LOOKS = {
+    "jxent, streamed": ("jxent, streamed", "o", "-"),
+    "jxent, tiled": ("jxent, tiled", "s", "-"),
+    "jxent, materialized": ("jxent, materialized", "D", "-"),
+    "Optax, materialized": ("Optax, materialized", "^", "--"),
+    "by hand, scan and checkpoint": ("scan and checkpoint by hand", "v", "--"),
+}
+SHADES = {"streamed": "#0072b2", "tiled": "#5aa9dd", "materialized": "#12395b"}
+
+
+class Panel(NamedTuple):
+    """One quantity of some records, against tokens or classes."""
+
+    title: str
+    target: str
+    label: str
+    of: Callable[[Record], float]
+
+
+def _time(r: Record) -> float:
+    return (r.seconds or 0) / r.rows / r.classes * 1e9
+
+
+def _memory(r: Record) -> float:
+    return float(r.temporary_bytes or 0)
+
+
+def _panels(results: Results) -> list[Panel]:
+    kind = f"{results.device.get('kind')}, {results.device.get('cores')} cores"
+    panels = [
+        Panel(f"{kind}: time", "", "ns a logit", _time),
+        Panel(f"{kind}: memory", "", "temporary memory", _memory),
+    ]
+    for target, name in DEVICES.items():
+        if any(r.target == target for r in results.records):
+            title = f"Compiled for {name}"
+            panels.append(Panel(title, target, "temporary memory", _memory))
+    return panels
+
+
+def _draw_panel(axes: Any, panel: Panel, found: Sequence[Record], along: str) -> None:
+    for name, (text, marker, dashes) in LOOKS.items():
+        points = [
+            (getattr(r, along), panel.of(r))
+            for r in sorted(found, key=lambda r: getattr(r, along))
+            if r.name == name and panel.of(r)
+        ]
+        if not points:
+            continue
+        peer, _, variant = name.partition(", ")
+        ours = peer == "jxent"
+        axes.plot(
+            *zip(*points, strict=True),
+            dashes,
+            color=SHADES[variant] if ours else COLOURS[peer],
+            linewidth=2 if ours else 1.2,
+            marker=marker,
+            markersize=4,
+            label=text,
+        )
+    chosen = [
+        (getattr(r, along), panel.of(r))
+        for r in found
+        if r.peer == "jxent" and panel.of(r) and r.variant == planned(r)
+    ]
+    axes.plot(
+        *zip(*chosen, strict=True),
+        "o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor="#d62728",
+        label="what the plan takes",
+    )
+    values = sorted({getattr(r, along) for r in found})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(values[::2], [short(n) for n in values[::2]])
+    if panel.of is _time:
+        axes.set_ylim(bottom=0)
+        return
+    axes.set_yscale("log", base=2)
+    low, high = axes.get_ylim()
+    marks = [2.0**n for n in range(-8, 41) if low <= 2.0**n <= high]
+    marks = marks[:: 1 + len(marks) // 8]
+    axes.set_yticks(marks, [tables.size(m) for m in marks])
+
+
+def short(count: int) -> str:
+    """1,024 as 1k, 1,048,576 as 1M."""
+    for unit, letter in ((2**20, "M"), (2**10, "k")):
+        if count >= unit:
+            return f"{count / unit:g}{letter}"
+    return str(count)
+
+
+def draw(results: Results) -> Any:
+    """Tokens above, classes below; a column for each quantity and device."""
+    found = [r for r in results.records if r.status == "ok"]
+    panels = _panels(results)
+    figure, several = plt.subplots(
+        2, len(panels), figsize=(3.4 * len(panels), 6.6), squeeze=False
+    )
+    for column, panel in enumerate(panels):
+        here = [r for r in found if r.target == panel.target]
+        for row, along in enumerate(("rows", "classes")):
+            axes, other = several[row][column], {"rows": "classes", "classes": "rows"}
+            sizes = [getattr(r, other[along]) for r in here]
+            fixed = max(set(sizes), key=sizes.count)
+            swept = [r for r in here if getattr(r, other[along]) == fixed]
+            _draw_panel(axes, panel, swept, along)
+            words = {"rows": "tokens", "classes": "classes"}
+            one = swept[0]
+            axes.set_xlabel(
+                f"{words[along]}, of {fixed:,} {words[other[along]]} and "
+                f"{one.features:,} features"
+            )
+            axes.set_ylabel(panel.label)
+            if not row:
+                axes.set_title(f"{panel.title}, {one.dtype}", weight="bold")
+    handles, labels = several[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=6, frameon=False)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    return figure
