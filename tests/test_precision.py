@@ -14,9 +14,6 @@ import jxent
 from tests.cases import BARE, CASES, CLASSES
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 def products(jaxpr):
     """Every dot_general of a program, those of its branches and loops included."""
     for equation in jaxpr.eqns:
