@@ -82,6 +82,23 @@ def records(
         yield record(case, *one.name, **found, target=name)
 
 
+def on_targets(
+    cases: Sequence[Case], peers: Sequence[Peer], names: Sequence[str], console: Console
+) -> list[Record]:
+    """Every case for each target that has its compiler here; run where it is there."""
+    found: list[Record] = []
+    for name in names:
+        try:
+            TARGETS[name].devices(1)
+        except (MissingCompilerError, RuntimeError) as error:
+            console.print(f"{name}: skipped, {error}", markup=False, soft_wrap=True)
+            continue
+        real = TARGETS[name].present()
+        measure = functools.partial(records, peers=peers, name=name, real=real)
+        found += session.collected(cases, measure, console, f"{name}: ")
+    return found
+
+
 def measured(args: argparse.Namespace, command: str, console: Console) -> Results:
     """Every case for each target that has its compiler here."""
     targets = args.target or list(TARGETS)
@@ -94,15 +111,7 @@ def measured(args: argparse.Namespace, command: str, console: Console) -> Result
     # Imports are no programs, a step is no other one, and ignored rows are of the data.
     left_out = ("import", "step")
     cases = [c for c in cases if c.protocol not in left_out and not c.ignored]
-    found: list[Record] = []
-    for name in targets:
-        try:
-            TARGETS[name].devices(1)
-        except (MissingCompilerError, RuntimeError) as error:
-            console.print(f"{name}: skipped, {error}", markup=False, soft_wrap=True)
-            continue
-        measure = functools.partial(records, peers=peers, name=name, real=name in real)
-        found += session.collected(cases, measure, console, f"{name}: ")
+    found = on_targets(cases, peers, targets, console)
     return Results(
         command,
         datetime.date.today().isoformat(),

@@ -5,7 +5,8 @@ and temporary memory compiled for accelerators. `choices` compares the plan's ch
 with the quickest layout that fits its budget.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from .operations import widths
 from .peers import heads
 from .plots import COLOURS, plt
 from .record import Record, Results
-from .targets import TARGETS, MissingCompilerError
+from .targets import TARGETS
 
 
 GRADIENT = "value and gradient"
@@ -34,21 +35,13 @@ DEVICES = {"h100": "H100", "tpu-v5e": "TPU v5e"}
 BUDGET = 2**31  # the plan's own, in bytes
 
 
-class Sweep(NamedTuple):
-    """Sizes of which one grows."""
-
-    along: str  # "rows" or "classes"
-    shapes: tuple[Shape, ...]
-    dtype: str
-
-
-def sweeps(features: int, rows: int, classes: int, dtype: str) -> list[Sweep]:
+def sweeps(features: int, rows: int, classes: int, dtype: str) -> list[Case]:
     """Over tokens of some classes, and over classes of some tokens."""
-    over_tokens = tuple(Shape(n, features, classes) for n in TOKENS)
-    over_classes = tuple(Shape(rows, features, n) for n in CLASSES)
+    shapes = [Shape(n, features, classes) for n in TOKENS]
+    shapes += [Shape(rows, features, n) for n in CLASSES]
     return [
-        Sweep("rows", over_tokens, dtype),
-        Sweep("classes", over_classes, dtype),
+        Case("linear", "head", shape, dtype, GRADIENT)
+        for shape in dict.fromkeys(shapes)
     ]
 
 
@@ -56,37 +49,16 @@ HERE = sweeps(64, 512, 8192, "float32")
 ABSENT = sweeps(2048, 8192, 131072, "bfloat16")
 
 
-def cases(several: Sequence[Sweep]) -> list[Case]:
-    shapes = [(shape, one.dtype) for one in several for shape in one.shapes]
-    return [
-        Case("linear", "head", shape, dtype, GRADIENT)
-        for shape, dtype in dict.fromkeys(shapes)
-    ]
-
-
 def measure(
     progress: Console,
-    here: Sequence[Sweep] = HERE,
-    absent: Sequence[Sweep] = ABSENT,
+    here: Sequence[Case] = HERE,
+    absent: Sequence[Case] = ABSENT,
     targets: Sequence[str] = tuple(DEVICES),
 ) -> list[Record]:
     """Run on this machine, and compiled for each target that has its compiler here."""
     peers = heads(VARIANTS)
-    found = session.collected(
-        cases(here), lambda case: run.run(case, peers=peers), progress
-    )
-    for name in targets:
-        try:
-            TARGETS[name].devices(1)
-        except (MissingCompilerError, RuntimeError) as error:
-            progress.print(f"{name}: skipped, {error}", markup=False, soft_wrap=True)
-            continue
-
-        def compile_one(case: Case, name: str = name) -> Iterator[Record]:
-            return compiled.records(case, peers=peers, name=name, real=False)
-
-        found += session.collected(cases(absent), compile_one, progress, f"{name}: ")
-    return found
+    found = session.collected(here, functools.partial(run.run, peers=peers), progress)
+    return found + compiled.on_targets(absent, peers, targets, progress)
 
 
 def planned(one: Record) -> str:

@@ -21,11 +21,12 @@ from rich.console import Console
 
 from . import compiled, growth, record, run, session, tables
 from .case import Case, Shape, machine, shape
+from .growth import VARIANTS
 from .peers import PEERS, heads, only
 from .plots import COLOURS, plt
 from .record import Record, Results
 from .suites import SUITES
-from .targets import TARGETS, MissingCompilerError
+from .targets import TARGETS
 
 
 FOLDER = Path(__file__).with_suffix("")
@@ -53,11 +54,6 @@ STYLE: Any = {
 TOKENS = tuple(2**n for n in range(10, 17))
 FEATURES, CLASSES, DTYPE = 2048, 131072, "bfloat16"
 DEVICES = {"h100": ("H100", 80e9), "tpu-v5e": ("TPU v5e", 16e9)}
-VARIANTS = {
-    "jxent": ("materialized", "tiled", "streamed"),
-    "optax": ("materialized",),
-    "by-hand": ("scan and checkpoint",),
-}
 
 
 def compile_heads(
@@ -74,18 +70,7 @@ def compile_heads(
     if not any(TARGETS[name].present() for name in targets):
         # A plugin that finds no device of its own would only complain.
         jax.config.update("jax_platforms", "cpu")
-    found = []
-    for name in targets:
-        try:
-            TARGETS[name].devices(1)
-        except (MissingCompilerError, RuntimeError) as error:
-            progress.print(f"{name}: skipped, {error}", markup=False, soft_wrap=True)
-            continue
-        measure = functools.partial(
-            compiled.records, peers=peers, name=name, real=TARGETS[name].present()
-        )
-        found += session.collected(cases, measure, progress, f"{name}: ")
-    return found
+    return compiled.on_targets(cases, peers, targets, progress)
 
 
 def apart(heights: Sequence[float], gap: float) -> list[float]:

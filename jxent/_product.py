@@ -54,7 +54,7 @@ def dot(
     vector = a.size == a.shape[a_axis] or 1 in b.shape
     if a.dtype != jnp.float32 or vector:
         return _dot(a_axis, b_axis, a, b)
-    return (_low_dot if narrow else _by_algorithm)(a_axis, b_axis, a, b)
+    return (_rounded_dot if narrow else _by_algorithm)(a_axis, b_axis, a, b)
 
 
 def _dot(a_axis: int, b_axis: int, a: Array, b: Array, precision: Any = None) -> Array:
@@ -77,24 +77,24 @@ def _by_algorithm(a_axis: int, b_axis: int, a: Array, b: Array) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _low_dot(a_axis: int, b_axis: int, a: Array, b: Array) -> Array:
+def _rounded_dot(a_axis: int, b_axis: int, a: Array, b: Array) -> Array:
     """The product of factors that are rounded to bfloat16, in float32."""
 
-    def of_narrow(a: Array, b: Array) -> Array:
+    def of_bfloat16(a: Array, b: Array) -> Array:
         return _dot(a_axis, b_axis, cast(a, jnp.bfloat16), cast(b, jnp.bfloat16))
 
     # A CPU multiplies in bfloat16 only what has that dtype, if it has instructions for
     # it; else XLA casts back.
     by_algorithm = functools.partial(_by_algorithm, a_axis, b_axis)
-    return lax.platform_dependent(a, b, cpu=of_narrow, default=by_algorithm)
+    return lax.platform_dependent(a, b, cpu=of_bfloat16, default=by_algorithm)
 
 
-@functools.partial(_low_dot.defjvp, symbolic_zeros=True)
-def _low_dot_jvp(a_axis: int, b_axis: int, primals: Any, tangents: Any) -> Any:
+@functools.partial(_rounded_dot.defjvp, symbolic_zeros=True)
+def _rounded_dot_jvp(a_axis: int, b_axis: int, primals: Any, tangents: Any) -> Any:
     (a, b), (da, db) = primals, tangents
     terms = []
     if is_moving(da):
         terms.append(_by_algorithm(a_axis, b_axis, da, b))
     if is_moving(db):
         terms.append(_by_algorithm(a_axis, b_axis, a, db))
-    return _low_dot(a_axis, b_axis, a, b), functools.reduce(lax.add, terms)
+    return _rounded_dot(a_axis, b_axis, a, b), functools.reduce(lax.add, terms)

@@ -24,6 +24,9 @@ from tests.heads import (
 )
 
 
+pytestmark = pytest.mark.newest_jax
+
+
 PROMISED = "hidden kernel bias ids weights where class_mask"
 
 

@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import growth, pictures, record, ten_calls
-from benchmarks.case import Shape
-from benchmarks.targets import TARGETS
+from benchmarks.targets import TARGETS, MissingCompilerError
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +90,7 @@ def test_memory_is_compiled_and_drawn(monkeypatch):
     local: Any = SimpleNamespace(devices=jax.devices("cpu"))
 
     def none(count):
-        raise pictures.MissingCompilerError("pip install it")
+        raise MissingCompilerError("pip install it")
 
     here = TARGETS["h100"]._replace(
         platform="cpu", lowering="cpu", files=(), topology=lambda count: local
@@ -116,12 +115,11 @@ def test_memory_is_compiled_and_drawn(monkeypatch):
 def test_growth_is_measured_and_drawn(monkeypatch):
     """The plan's choice beside the quickest layout, at every size that is timed."""
     monkeypatch.setattr(growth, "VARIANTS", {"jxent": ("materialized", "streamed")})
-    shapes = tuple(Shape(n, 4, 32) for n in (8, 16))
-    wide = tuple(Shape(8, 4, n) for n in (32, 64))
-    here = [growth.Sweep("rows", shapes, "float32")]
-    here.append(growth.Sweep("classes", wide, "float32"))
+    monkeypatch.setattr(growth, "TOKENS", (8, 16))
+    monkeypatch.setattr(growth, "CLASSES", (32, 64))
+    here = growth.sweeps(4, 8, 32, "float32")
     records = growth.measure(Console(quiet=True), here, [], [])
-    assert len(records) == 6  # three sizes, of which two are in one sweep each
+    assert len(records) == 6  # of three sizes: one is in both sweeps
     found = growth.choices(records)
     assert [(c.rows, c.classes) for c in found] == [(8, 32), (8, 64), (16, 32)]
     assert all(c.chosen.variant == "materialized" and c.ratio >= 1 for c in found)

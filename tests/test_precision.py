@@ -32,6 +32,7 @@ def is_exact(product):
     return precision is not None and set(precision) == {lax.Precision.HIGHEST}
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize("axis", [0, -1])
 @pytest.mark.parametrize(
     "case", [c for c in CASES if c.loss.implementation is None], ids=str
@@ -55,6 +56,7 @@ def test_products_of_losses_in_memory(case, axis, rng):
     assert found or not (smooths and ids and cross_entropy)
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize("implementation", ["materialized", "streamed", "tiled"])
 def test_products_of_the_fused_head(implementation):
     """All but those of hidden, kernel and the logits' gradient, which the user sets."""

@@ -5,10 +5,10 @@ memory gives,
 
     ∂/∂hidden = g kernelᵀ        ∂/∂kernel += hiddenᵀ g
 
-are formed with the value (and ∂/∂bias += Σ_rows g): three products of the logits' size,
-none of them twice. The gradient of the kernel is the only thing of its size; it is
-summed in float32, a block of classes at a time, so that no product of its size stands
-beside it.
+are formed with the value: three products of the logits' size, none of them twice. On a
+CPU g takes the place of z, where options act on logits a group of rows at a time. The
+gradient of the kernel is the only thing of its size; it is summed in float32, a block
+of classes at a time, so that no product of its size stands beside it.
 """
 
 import functools
@@ -102,7 +102,7 @@ def _product(settings: Settings, rows: Rows, shared: Shared) -> Array:
 def _loss(settings: Settings, shared: Shared, tile: tuple[Rows, Resolved]) -> Array:
     rows, resolved = tile
     rows, shared = _in_memory(rows, shared, _product(settings, rows, shared))
-    return _divided_total(unreported(settings), rows, shared, resolved)
+    return _divided_total(_unreported(settings), rows, shared, resolved)
 
 
 def _divided_total(
@@ -113,7 +113,7 @@ def _divided_total(
     return total if normalizer is None else divided(total, normalizer)
 
 
-def unreported(settings: Settings) -> Settings:
+def _unreported(settings: Settings) -> Settings:
     """Bad labels are reported once, outside of the loop."""
     return settings._replace(reports=False)
 
@@ -160,7 +160,7 @@ def _add_gradients(
         def loss(z: Array, values: Any) -> Array:
             some_shared, some_rows = replaced((shared, rows), values)
             pair = _in_memory(some_rows, some_shared, z)
-            return _divided_total(unreported(settings), *pair, resolved)
+            return _divided_total(_unreported(settings), *pair, resolved)
 
         value, pull = jax.vjp(loss, z, values)
         g, (of_shared, of_options) = pull(jnp.ones_like(value))

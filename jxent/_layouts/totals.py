@@ -293,15 +293,7 @@ def _totals_streamed(
     return merge_devices(t, total, names) if names else t
 
 
-def _tangent_for_platform(
-    settings: Settings,
-    rows: Rows,
-    shared: Shared,
-    resolved: Resolved,
-    t: Totals,
-    row_tangents: Rows,
-    tangents: Shared,
-) -> Totals:
+def _tangent_for_platform(settings: Settings, *operands: Any) -> Totals:
     """`_tangent_streamed`, on a CPU with a kernel's tangent in float32.
 
     Its transpose adds each block's gradient to that of the whole kernel. In bfloat16
@@ -314,8 +306,8 @@ def _tangent_for_platform(
     def of_wide(operands: Any) -> Totals:
         return of((*operands[:-1], as_computed(operands[-1])))
 
-    operands = rows, shared, resolved, t, row_tangents, tangents
-    if as_computed(tangents.kernel) is tangents.kernel:
+    kernel = operands[-1].kernel
+    if as_computed(kernel) is kernel:
         return of(operands)
     return lax.platform_dependent(operands, cpu=of_wide, default=of)
 
