@@ -48,7 +48,10 @@ its loss and its gradient exactly 0 and to leave it out of the mean.
 """
 
 from importlib import import_module as _import_module
-from importlib.metadata import version as _version
+from importlib.metadata import (
+    PackageNotFoundError as _PackageNotFoundError,
+    version as _version,
+)
 from typing import (
     TYPE_CHECKING as _TYPE_CHECKING,
     Any as _Any,
@@ -86,6 +89,7 @@ from ._sigmoid import (
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
     sigmoid_focal_loss as sigmoid_focal_loss,
 )
+from ._signatures import print_as_written as _print_as_written
 from ._softmax import (
     poly_loss_cross_entropy as poly_loss_cross_entropy,
     safe_softmax_cross_entropy as safe_softmax_cross_entropy,
@@ -100,7 +104,10 @@ from ._tiles import sum_over_tiles as sum_over_tiles
 
 
 __docformat__ = "google"
-__version__ = _version("jxent")
+try:
+    __version__ = _version("jxent")
+except _PackageNotFoundError:  # a copied folder, which no installer knows
+    __version__ = "unknown"
 
 __all__ = [
     "LinearSoftmaxPlan",
@@ -134,6 +141,9 @@ __all__ = [
     "sum_over_tiles",
     "total_weight",
 ]
+
+
+_print_as_written(globals(), __all__)
 
 
 # The facades are loaded when they are first asked for.

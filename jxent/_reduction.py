@@ -1,5 +1,7 @@
 """From one loss a row to one number: where, weights, the mean's denominator."""
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any, Literal, TypeAlias

@@ -1,5 +1,7 @@
 """Binary and multi-label losses: formulas in log σ(z) and log σ(−z)."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -263,7 +265,7 @@ def sigmoid_binary_cross_entropy(
         axis (any shape that broadcasts from the right). n_no / n_yes balances.
       class_weights: factors of the losses, one for each class of the last axis.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
-      where: boolean, a scalar or of the logits' rank (axes of size 1 allowed). False
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
         drops an element.
       weights: factors of the losses, shaped like where. Exactly 0 drops as well.
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements,
@@ -345,12 +347,22 @@ def sigmoid_focal_loss(
         p_t = y p + (1 − y)(1 − p),   α_t = y α + (1 − y)(1 − α)
 
     Args:
-      logits, labels: as in `sigmoid_binary_cross_entropy`.
+      logits: floating, any shape.
+      labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
+        or a probability. One number is the label of every element; no other shape
+        broadcasts.
       alpha: α between 0 and 1, the weight of label 1; None for no weighting.
       gamma: γ, at least 0. At 0 this is binary cross-entropy.
-      class_weights, label_smoothing, where, weights, reduction, normalizer,
-        batch_axis_name: as in `sigmoid_binary_cross_entropy`. The paper divides the sum
-        by the number of positives: reduction="mean" with that as normalizer.
+      class_weights: factors of the losses, one for each class of the last axis.
+      label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
+        drops an element.
+      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements, r =
+        where · weights · class_weights.
+      normalizer: what the mean divides by in place of Σ r.
+      batch_axis_name: the mesh axes that the elements are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too.
 
     Returns:
       The losses in nats, of the logits' shape, or a scalar; float32, or float64 for

@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 # Each imports only from those before it.
 LAYERS = [
+    "_signatures",
     "_arrays",
     "_checks",
     "_reduction",

@@ -1,10 +1,11 @@
-"""Every example of the docstrings and of the README runs and prints what it says."""
+"""The docstrings and the README: what they say is so, and their examples run."""
 
 import ast
 import contextlib
 import doctest
 import inspect
 import io
+import pydoc
 import re
 from pathlib import Path
 
@@ -13,36 +14,11 @@ import jax.numpy as jnp
 import pytest
 
 import jxent
-from tests import reference
+from tests import option_sentences
+from tests.printed_results import expected_prints, says
 
 
 README = Path(__file__).parent.parent / "README.md"
-NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?!\w)")
-
-
-def tolerance(number):
-    """Half a unit of the last digit written, and a little; 0 for an integer."""
-    digits, _, exponent = number.lower().partition("e")
-    if "." not in digits and not exponent:
-        return 0.0
-    decimals = len(digits.partition(".")[2])
-    return 0.51 * 10.0 ** (int(exponent or 0) - decimals)
-
-
-def says(want, got):
-    """Whether `got` is what `want` says, numbers to the precision that is written.
-
-    White space counts only between words.
-    """
-
-    def words(text):
-        text = re.sub(r"([\[\](),{}])", r" \1 ", NUMBER.sub(" # ", text))
-        return text.split()
-
-    if words(want) != words(got):
-        return False
-    pairs = zip(NUMBER.findall(want), NUMBER.findall(got), strict=True)
-    return all(abs(float(a) - float(b)) <= tolerance(a) for a, b in pairs)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +66,49 @@ def test_docstring_examples(name, capsys):
     assert result.failed == 0, capsys.readouterr().out
 
 
+# What an editor shows -----------------------------------------------------------------
+
+MODULES = {"jxent": jxent, "jxent.torch": jxent.torch, "jxent.keras": jxent.keras}
+EXPLAINED = [
+    (module, name)
+    for module, values in MODULES.items()
+    for name in values.__all__
+    if not issubclass(type(getattr(values, name)), type)
+    or "__init__" in vars(getattr(values, name))
+]
+
+
+@pytest.mark.parametrize(("module", "name"), EXPLAINED)
+def test_every_option_has_its_sentence(module, name):
+    """In the order of the signature, and the same one wherever it means the same.
+
+    `python -m tests.option_sentences` writes them from where they are at home.
+    """
+    value = getattr(MODULES[module], name)
+    told = option_sentences.entries(inspect.getdoc(value) or "")
+    assert list(told) == option_sentences.options(value)
+    assert told == option_sentences.wanted(module, name)
+    for text in told.values():
+        assert text
+        assert "as in `" not in text
+
+
+@pytest.mark.parametrize(("module", "name"), EXPLAINED)
+def test_help_shows_the_signature_as_written(module, name):
+    """One argument a line, its annotation as in the source."""
+    value = getattr(MODULES[module], name)
+    signature = inspect.signature(value)
+    assert str(signature) in re.sub(
+        r"^ \|  ", "", pydoc.plain(pydoc.render_doc(value)), flags=re.MULTILINE
+    )
+    lines = str(signature).splitlines()
+    if len(lines) > 1:
+        shown = [line.strip(" ,").partition(":")[0] for line in lines[1:-1]]
+        assert [name for name in shown if name != "*"] == list(signature.parameters)
+    assert "Union" not in str(signature)
+    assert max(map(len, lines)) <= 88
+
+
 # README -------------------------------------------------------------------------------
 
 
@@ -99,20 +118,6 @@ def blocks():
     for block in re.finditer(r"^```(\w+)[^\n]*\n(.*?)^```\s*$", text, re.M | re.S):
         if block[1] == "python":
             yield text[: block.start(2)].count("\n"), block[2]
-
-
-def expected_prints(source):
-    """Lines of statements that end in `# text` after a print: {first line: text}."""
-    lines = source.splitlines()
-    found = {}
-    for node in ast.parse(source).body:
-        assert node.end_lineno is not None
-        last = lines[node.end_lineno - 1]
-        assert node.end_col_offset is not None
-        rest = last.encode()[node.end_col_offset :].decode().strip()
-        if ast.unparse(node).startswith("print(") and rest.startswith("#"):
-            found[node.lineno] = rest.lstrip("# ").removeprefix("->").strip()
-    return found
 
 
 def run(first, source, names):
@@ -145,28 +150,12 @@ def test_readme(tmp_path, monkeypatch):
     assert prints, "README shows no results"
 
 
-def test_reference():
-    """It is that of today's signatures: `python -m tests.reference` writes it."""
-    text = README.read_text(encoding="utf-8")
-    assert text.count("\n## Reference\n") == 1
-    assert reference.placed(text) == text
-
-
-def test_reference_names_everything():
-    """Each public function, and each of its parameters."""
-    text = reference.section()
-    for name, function in inspect.getmembers(jxent, inspect.isfunction):
-        if not name.startswith("_"):
-            assert re.search(rf"\b{name}\b", text)
-            for parameter in inspect.signature(function).parameters:
-                assert re.search(rf"[`( ]{parameter}\b", text)
-
-
 @pytest.mark.parametrize(
     ("source", "fails"),
     [
         ("x = 2.0\nprint(x / 3)  # 0.667\n", False),
-        ("x = 2.0\nprint(x / 3)  # -> 0.667\n", False),
+        ("print([[1], [2]])\n# [[1],\n#  [2]]\n", False),
+        ("print([[1], [2]])\n# [[1],\n#  [3]]\n", True),
         ("x = 2.0\nprint(x / 3)  # 0.668\n", True),
         ("print(\n    [1, 2],\n)  # [1, 2]\n", False),
         ("print(\n    [1, 2],\n)  # [1, 3]\n", True),

@@ -285,8 +285,9 @@ def test_the_overloads_take_every_option(options, loss):
     """Those of the signature that follows them, with the same types."""
     of_head = "linear_" if options is HeadOptions else ""
     function = getattr(jxent, f"{of_head}softmax_{loss}")
+    types = typing.get_type_hints(function)
     named = {
-        name: parameter.annotation
+        name: types[name]
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
         and name not in ("return_statistics", "gamma")

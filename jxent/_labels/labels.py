@@ -1,5 +1,7 @@
 """Labels before a loss sees them: smoothed, shifted, and what they weigh."""
 
+from __future__ import annotations
+
 import functools
 from typing import Any, SupportsIndex
 
@@ -243,8 +245,15 @@ def total_weight(
     Args:
       labels: integer class ids of any shape, or floating distributions.
       axis: the class axis of distributions, and of a where that masks classes.
-      where, weights, class_weights, ignore_index, batch_axis_name: as the loss gets
-        them; see `softmax_cross_entropy`.
+      where: boolean, as the loss gets it: of the losses' shape (axes of size 1 allowed)
+        or a scalar, False drops the row; with a class axis more, False masks classes.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      ignore_index: the class id that marks a dropped row.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
 
     Returns:
       A scalar; float32, or float64 for float64 weights or distributions.

@@ -1,5 +1,7 @@
 """Which layout suits a problem, and in which blocks."""
 
+from __future__ import annotations
+
 import math
 import operator
 from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
@@ -286,17 +288,37 @@ def linear_softmax_plan(
     eighth of the rows each, so that blocks of dropped rows can be skipped, and up to
     1024 classes on a CPU.
 
+    Options that the loss takes and this does not change nothing here. Those that are
+    arrays may be given as shape and dtype too.
+
     Args:
       hidden: (..., features), or its shape and dtype.
       kernel: (features, classes), or (classes, features) with vocab_axis=0; or its
         shape and dtype.
       labels: class ids or distributions, or their shape and dtype; None for class ids.
+      bias: (classes,), or its shape and dtype.
       vocab_axis: the kernel's axis of classes.
-      bias, where, weights, class_mask, ignore_index, label_smoothing, logit_soft_cap,
-        temperature: as the loss gets them, by value or as shape and dtype. Its other
-        options change nothing here.
-      reduction, return_statistics: what the loss is asked for.
-      block_sizes, implementation: as the loss gets them. The plan chooses what is None.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      return_statistics: also return the row statistics, entropy and argmax included.
+      block_sizes: (rows, classes) of a block that the loss is given. The plan chooses
+        what is None.
+      implementation: the layout that the loss is given. The plan chooses for None.
       budget: bytes that temporary arrays may take; 2 GiB by default.
       platform: "cpu", "gpu" or "tpu"; None for where JAX runs by default.
 

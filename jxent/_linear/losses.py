@@ -1,5 +1,7 @@
 """The losses of the fused head."""
 
+from __future__ import annotations
+
 from typing import Literal, SupportsIndex, Unpack, overload
 
 from jax import Array, lax
@@ -72,20 +74,47 @@ def linear_softmax_cross_entropy(
       hidden: floating, shape (..., features).
       kernel: floating, (features, classes) as in a dense layer; or (classes, features)
         with vocab_axis=0, as an embedding table, which is not copied.
-      labels: as in `softmax_cross_entropy`, for logits of shape (..., classes): class
-        ids of shape (...), or distributions of shape (..., classes).
-      bias: (classes,).
+      labels: the rank decides. Integer class ids of hidden's shape without its last
+        axis, or distributions of shape (..., classes), any dtype; they need not sum to
+        1. Labels never broadcast.
+      bias: (classes,), added to the logits.
       vocab_axis: the kernel's axis of classes.
-      precision: of the products with the kernel, those of the gradients too, as
-        `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16 for a
-        bfloat16 hidden. With any other its factors are float32.
-      where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
-        logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
-        batch_axis_name, return_statistics: as in `softmax_cross_entropy`.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      return_statistics: also return the row statistics, entropy and argmax included.
       block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
       implementation: "streamed" scans blocks of classes, and forms each again for the
-        derivative: the least memory. "tiled", for one number, takes tiles of rows and
-        forms gradients with the value: no product twice. "materialized" holds the
+        derivative: the least memory. "tiled", for a mean or a sum, takes tiles of rows
+        and forms gradients with the value: no product twice. "materialized" holds the
         logits. None plans, see `linear_softmax_plan`.
 
     Returns:
@@ -221,15 +250,53 @@ def linear_softmax_focal_loss(
         loss = −Σ_c q_c (1 − p_c)^γ log p_c,   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, labels, bias, vocab_axis, precision, block_sizes: as in
-        `linear_softmax_cross_entropy`.
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
+      labels: the rank decides. Integer class ids of hidden's shape without its last
+        axis, or distributions of shape (..., classes), any dtype; they need not sum to
+        1. Labels never broadcast.
       gamma: γ, at least 0. At 0 this is cross-entropy.
-      where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
-        logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
-        batch_axis_name, return_statistics: as in `softmax_focal_loss`.
-      implementation: as in `linear_softmax_cross_entropy`. With label smoothing or
-        distributions the loss needs every log p of a row: "tiled" for one number, or
-        "materialized".
+      bias: (classes,), added to the logits.
+      vocab_axis: the kernel's axis of classes.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      return_statistics: also return the row statistics, entropy and argmax included.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes: the least memory. "tiled", for
+        a mean or a sum, takes tiles of rows and forms gradients with the value: no
+        product twice. "materialized" holds the logits. None plans. With label smoothing
+        or distributions the loss needs every log p of a row, so that it cannot be
+        streamed.
 
     Returns:
       As `linear_softmax_cross_entropy`.
@@ -341,15 +408,53 @@ def linear_poly_loss_cross_entropy(
         loss = Σ_c q_c (−log p_c + ε (1 − p_c)),   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, labels, bias, vocab_axis, precision, block_sizes: as in
-        `linear_softmax_cross_entropy`.
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
+      labels: the rank decides. Integer class ids of hidden's shape without its last
+        axis, or distributions of shape (..., classes), any dtype; they need not sum to
+        1. Labels never broadcast.
       epsilon: ε; at 0 this is cross-entropy.
-      where, weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
-        logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
-        batch_axis_name, return_statistics: as in `poly_loss_cross_entropy`.
-      implementation: as in `linear_softmax_cross_entropy`. With label smoothing or
-        distributions the loss needs every log p of a row: "tiled" for one number, or
-        "materialized".
+      bias: (classes,), added to the logits.
+      vocab_axis: the kernel's axis of classes.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      return_statistics: also return the row statistics, entropy and argmax included.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes: the least memory. "tiled", for
+        a mean or a sum, takes tiles of rows and forms gradients with the value: no
+        product twice. "materialized" holds the logits. None plans. With label smoothing
+        or distributions the loss needs every log p of a row, so that it cannot be
+        streamed.
 
     Returns:
       As `linear_softmax_cross_entropy`.

@@ -1,5 +1,7 @@
 """The row statistics of the fused head: log-probability, entropy, and all of them."""
 
+from __future__ import annotations
+
 from typing import SupportsIndex
 
 from jax import Array, lax
@@ -34,13 +36,35 @@ def linear_softmax_log_prob(
         log p_y = z_y − log Σ_c exp(z_c),   z = hidden @ kernel + bias
 
     Args:
-      hidden, kernel, bias, vocab_axis, precision, batch_axis_name, block_sizes: as in
-        `linear_softmax_cross_entropy`.
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
       labels: integer class ids (actions, tokens), of hidden's shape without its last
         axis.
-      where, class_mask, ignore_index, logit_soft_cap, temperature, margin,
-        class_axis_name: as in `softmax_cross_entropy`.
-      implementation: "streamed", "materialized", or None for what suits.
+      bias: (classes,), added to the logits.
+      vocab_axis: the kernel's axis of classes.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "materialized" holds the logits. None plans.
 
     Returns:
       Log-probabilities in nats, of hidden's shape without its last axis; float32, or
@@ -107,11 +131,30 @@ def linear_softmax_entropy(
         H = −Σ_c p_c log p_c,   p = softmax(hidden @ kernel + bias)
 
     Args:
-      hidden, kernel, bias, vocab_axis, precision, batch_axis_name, block_sizes: as in
-        `linear_softmax_cross_entropy`.
-      where, class_mask, logit_soft_cap, temperature, class_axis_name: as in
-        `softmax_cross_entropy`.
-      implementation: "streamed", "materialized", or None for what suits.
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
+      bias: (classes,), added to the logits.
+      vocab_axis: the kernel's axis of classes.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "materialized" holds the logits. None plans.
 
     Returns:
       Entropies in nats, from 0 to log(classes), of hidden's shape without its last
@@ -182,12 +225,39 @@ def linear_softmax_statistics(
         shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
 
     Args:
-      hidden, kernel, bias, vocab_axis, precision, batch_axis_name, block_sizes: as in
-        `linear_softmax_cross_entropy`.
-      labels, where, class_weights, class_mask, ignore_index, logit_soft_cap,
-        temperature, margin, class_axis_name, entropy, argmax: as in
-        `softmax_statistics`.
-      implementation: "streamed", "materialized", or None for what suits.
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
+      labels: integer class ids of hidden's shape without its last axis, or
+        distributions of shape (..., classes); or None, for statistics without a label.
+      bias: (classes,), added to the logits.
+      vocab_axis: the kernel's axis of classes.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_weights: (classes,), for `weighted_logit` = Σ_c w_c (z_c − shift); with a
+        distribution t they make its q_c = w_c t_c instead.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      entropy: also compute `expected_logit`, which the property `entropy` needs.
+      argmax: also compute the class of the largest logit.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "materialized" holds the logits. None plans.
 
     Returns:
       `SoftmaxStatistics`, whose fields have hidden's shape without its last axis, in

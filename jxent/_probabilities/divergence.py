@@ -1,5 +1,7 @@
 """Entropy and Kullback–Leibler divergences of probabilities."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -150,7 +152,9 @@ def kl_divergence(
     Args:
       log_predictions: log q, floating, shape (..., classes, ...).
       targets: t, probabilities of the same shape, floating or integer (one-hot).
-      axis, where: as in `entropy`.
+      axis: the class axis, several, or None for all.
+      where: boolean. Of the probabilities' rank: False leaves a class out. Of the rows'
+        rank or a scalar: False makes the row 0.
 
     Returns:
       Divergences, of that shape without `axis`; float32, or float64 for float64 inputs.
@@ -199,7 +203,9 @@ def kl_divergence_with_log_targets(
     Args:
       log_predictions: log q, floating, shape (..., classes, ...).
       log_targets: log t, of the same shape.
-      axis, where: as in `entropy`.
+      axis: the class axis, several, or None for all.
+      where: boolean. Of the probabilities' rank: False leaves a class out. Of the rows'
+        rank or a scalar: False makes the row 0.
 
     Returns:
       Divergences, of that shape without `axis`; float32, or float64 for float64 inputs.
@@ -245,7 +251,9 @@ def generalized_kl_divergence(
     Args:
       log_predictions: log q, floating, shape (..., classes, ...).
       targets: t ≥ 0, of the same shape, floating or integer.
-      axis, where: as in `entropy`.
+      axis: the class axis, several, or None for all.
+      where: boolean. Of the probabilities' rank: False leaves a class out. Of the rows'
+        rank or a scalar: False makes the row 0.
 
     Returns:
       Divergences, of that shape without `axis`; float32, or float64 for float64 inputs.

@@ -1,5 +1,7 @@
 """The softmax losses."""
 
+from __future__ import annotations
+
 from typing import Literal, Unpack, overload
 
 from jax import Array
@@ -76,16 +78,17 @@ def softmax_cross_entropy(
         drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
-      class_weights: (classes,), w above.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
       class_mask: boolean (classes,). False marks classes that do not exist, such as the
         padding of a vocabulary.
       ignore_index: the class id that marks a dropped row.
-      label_smoothing: ε, between 0 and 1, spread over all classes, the label's
-        included, that exist and are not masked. None for no smoothing.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
       z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
         None for no z-loss.
-      logit_soft_cap: c replaces z by c · tanh(z/c), before anything else. None and an
-        infinite c stand for no cap.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
       temperature: divides the logits after the soft cap; a scalar or one a row. An
         infinite temperature makes all possible classes equally likely.
       margin: m, subtracted from the logit of the row's label after the soft cap and
@@ -95,9 +98,11 @@ def softmax_cross_entropy(
         (Σ_c q_c w_c for a distribution).
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Per-class arguments are split alike.
-      batch_axis_name: the mesh axes that the rows are split over: the mean and the sum
-        run over them too. Outside of `shard_map` arrays in memory need neither name.
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
       return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
@@ -238,12 +243,43 @@ def softmax_focal_loss(
         loss = −Σ_c q_c (1 − p_c)^γ log p_c,   p = softmax(logits)
 
     Args:
-      logits, labels, axis, where: as in `softmax_cross_entropy`.
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: the rank decides. One less than the logits': integer class ids, of the
+        logits' shape without `axis`. The same: distributions of the logits' shape and
+        any dtype; they need not sum to 1. Labels never broadcast.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
       gamma: γ, at least 0. At 0 this is cross-entropy.
-      weights, class_weights, class_mask, ignore_index, label_smoothing, z_loss,
-        logit_soft_cap, temperature, margin, reduction, normalizer, class_axis_name,
-        batch_axis_name, return_statistics: as in `softmax_cross_entropy`. The paper's α
-        per class is `class_weights`.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+      return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
       The losses in nats, of the logits' shape without `axis`, or a scalar, as
@@ -266,7 +302,7 @@ def softmax_focal_loss(
     Source:
       Lin et al. (2017), "Focal Loss for Dense Object Detection",
       https://arxiv.org/abs/1708.02002, with a softmax; on distributions as Keras's
-      `CategoricalFocalCrossentropy`.
+      `CategoricalFocalCrossentropy`. The paper's α per class is `class_weights`.
 
     See also:
       `sigmoid_focal_loss`, `softmax_cross_entropy`.
@@ -347,12 +383,43 @@ def poly_loss_cross_entropy(
         loss = Σ_c q_c (−log p_c + ε (1 − p_c)),   p = softmax(logits)
 
     Args:
-      logits, labels: as in `softmax_cross_entropy`, class ids included.
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: the rank decides. One less than the logits': integer class ids, of the
+        logits' shape without `axis`. The same: distributions of the logits' shape and
+        any dtype; they need not sum to 1. Labels never broadcast.
       epsilon: ε, 2 for ImageNet in the paper; at 0 this is cross-entropy.
-      axis, where, weights, class_weights, class_mask, ignore_index, label_smoothing,
-        z_loss, logit_soft_cap, temperature, margin, reduction, normalizer,
-        class_axis_name, batch_axis_name, return_statistics: as in
-        `softmax_cross_entropy`.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+      return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
       The losses in nats, of the logits' shape without `axis`, or a scalar, as

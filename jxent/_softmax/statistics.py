@@ -1,5 +1,7 @@
 """The row statistics themselves: log-probability, entropy, and all of them."""
 
+from __future__ import annotations
+
 from jax import Array
 from jaxtyping import Float
 
@@ -27,10 +29,24 @@ def softmax_log_prob(
         log p_y = z_y − log Σ_c exp(z_c)
 
     Args:
-      logits: floating, shape (..., classes, ...).
+      logits: floating, shape (..., classes, ...), at least two classes.
       labels: integer class ids (actions, tokens), of the logits' shape without `axis`.
-      axis, where, class_mask, ignore_index, logit_soft_cap, temperature, margin,
-        class_axis_name: as in `softmax_cross_entropy`.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
 
     Returns:
       Log-probabilities in nats, of the logits' shape without `axis`; float32, or
@@ -86,9 +102,20 @@ def softmax_entropy(
         H = −Σ_c p_c log p_c,   p = softmax(logits)
 
     Args:
-      logits: floating, shape (..., classes, ...).
-      axis, where, class_mask, logit_soft_cap, temperature, class_axis_name: as in
-        `softmax_cross_entropy`.
+      logits: floating, shape (..., classes, ...), at least two classes.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
 
     Returns:
       Entropies in nats, from 0 to log(classes), of the logits' shape without `axis`;
@@ -150,14 +177,29 @@ def softmax_statistics(
         shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
 
     Args:
-      logits: floating, shape (..., classes, ...).
-      labels: class ids or distributions as in `softmax_cross_entropy`, or None.
-      axis, where, class_mask, ignore_index, logit_soft_cap, temperature, margin,
-        class_axis_name: as in `softmax_cross_entropy`.
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: integer class ids of the logits' shape without `axis`, or distributions of
+        the logits' shape; or None, for statistics without a label.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
       class_weights: (classes,), for `weighted_logit` = Σ_c w_c (z_c − shift); with a
         distribution t they make its q_c = w_c t_c instead.
-      entropy: also take `expected_logit`, which the property `entropy` needs.
-      argmax: also take the class of the largest logit.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      entropy: also compute `expected_logit`, which the property `entropy` needs.
+      argmax: also compute the class of the largest logit.
 
     Returns:
       `SoftmaxStatistics`, a NamedTuple whose fields have the logits' shape without

@@ -1,5 +1,7 @@
 """The sum of a loss over tiles of rows, and its derivatives."""
 
+from __future__ import annotations
+
 import functools
 import operator
 from collections.abc import Callable

@@ -28,6 +28,7 @@ static argument, as a field of a dataclass or of a Flax module.
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from .._checks import no_attribute as _no_attribute
+from .._signatures import print_as_written as _print_as_written
 from ._binary import (
     binary_crossentropy as binary_crossentropy,
     binary_focal_crossentropy as binary_focal_crossentropy,
@@ -70,6 +71,8 @@ __all__ = [
     "kl_divergence",
     "sparse_categorical_crossentropy",
 ]
+
+_print_as_written(globals(), __all__)
 
 
 if not _TYPE_CHECKING:

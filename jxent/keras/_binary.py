@@ -1,5 +1,7 @@
 """Losses of yes/no labels: Keras's arguments, mapped onto jxent's losses."""
 
+from __future__ import annotations
+
 from typing import SupportsIndex
 
 from jax import Array
@@ -102,10 +104,14 @@ def binary_focal_crossentropy(
         p_t = y p + (1 − y)(1 − p),   α_t = y α + (1 − y)(1 − α), or 1
 
     Args:
-      y_true, y_pred, from_logits, label_smoothing, axis: as in `binary_crossentropy`.
+      y_true: y, of y_pred's shape, any dtype.
+      y_pred: p, or with from_logits the logits of p, any shape.
       apply_class_balancing: whether α_t counts; else it is 1, whatever alpha.
       alpha: α, between 0 and 1.
       gamma: γ, at least 0.
+      from_logits: whether y_pred holds logits. Prefer them.
+      label_smoothing: ε moves y towards ½, y (1 − ε) + ε/2. None for no smoothing.
+      axis: the axis of the mean.
 
     Returns:
       As `binary_crossentropy`.

@@ -1,5 +1,7 @@
 """Losses of distributions over classes: Keras's arguments, mapped onto jxent's."""
 
+from __future__ import annotations
+
 from typing import SupportsIndex
 
 import jax
@@ -106,10 +108,14 @@ def categorical_focal_crossentropy(
         loss = −Σ_c α_c y_c (1 − p_c)^γ log p_c
 
     Args:
-      y_true, y_pred, from_logits, label_smoothing, axis: as in
-        `categorical_crossentropy`.
+      y_true: y, of y_pred's shape, any dtype.
+      y_pred: p, or with from_logits the logits of p, any shape.
       alpha: α, a number or one for each class.
       gamma: γ, at least 0.
+      from_logits: whether y_pred holds logits. Prefer them.
+      label_smoothing: ε spreads a share of y evenly, y (1 − ε) + ε/C. None for no
+        smoothing.
+      axis: the class axis.
 
     Returns:
       As `categorical_crossentropy`.

@@ -1,5 +1,7 @@
 """Keras's loss classes: each holds a function's options, and how to reduce."""
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
@@ -118,6 +120,16 @@ def _reduced(
 class BinaryCrossentropy(_Loss):
     """`keras.losses.BinaryCrossentropy`: `binary_crossentropy`, reduced.
 
+    Args:
+      from_logits: whether y_pred holds logits. Prefer them.
+      label_smoothing: ε moves y towards ½, y (1 − ε) + ε/2. None for no smoothing.
+      axis: the axis of the mean.
+      reduction: "sum_over_batch_size" or "mean": the sum divided by the number of
+        losses; "mean_with_sample_weight": by the sum of the sample weights; "sum";
+        "none" or None: the losses themselves.
+      name: the loss's name; it changes nothing.
+      dtype: the result's dtype; None for float32, or float64 for float64 predictions.
+
     Example:
       >>> loss = jxent.keras.BinaryCrossentropy()
       >>> print(loss(jnp.array([[0, 1], [0, 0]]), jnp.array([[0.6, 0.4], [0.4, 0.6]])))
@@ -140,6 +152,19 @@ class BinaryCrossentropy(_Loss):
 @dataclass(frozen=True)
 class BinaryFocalCrossentropy(_Loss):
     """`keras.losses.BinaryFocalCrossentropy`: `binary_focal_crossentropy`, reduced.
+
+    Args:
+      apply_class_balancing: whether α_t counts; else it is 1, whatever alpha.
+      alpha: α, between 0 and 1.
+      gamma: γ, at least 0.
+      from_logits: whether y_pred holds logits. Prefer them.
+      label_smoothing: ε moves y towards ½, y (1 − ε) + ε/2. None for no smoothing.
+      axis: the axis of the mean.
+      reduction: "sum_over_batch_size" or "mean": the sum divided by the number of
+        losses; "mean_with_sample_weight": by the sum of the sample weights; "sum";
+        "none" or None: the losses themselves.
+      name: the loss's name; it changes nothing.
+      dtype: the result's dtype; None for float32, or float64 for float64 predictions.
 
     Example:
       >>> loss = jxent.keras.BinaryFocalCrossentropy(gamma=2)
@@ -174,6 +199,17 @@ class BinaryFocalCrossentropy(_Loss):
 class CategoricalCrossentropy(_Loss):
     """`keras.losses.CategoricalCrossentropy`: `categorical_crossentropy`, reduced.
 
+    Args:
+      from_logits: whether y_pred holds logits. Prefer them.
+      label_smoothing: ε spreads a share of y evenly, y (1 − ε) + ε/C. None for no
+        smoothing.
+      axis: the class axis.
+      reduction: "sum_over_batch_size" or "mean": the sum divided by the number of
+        losses; "mean_with_sample_weight": by the sum of the sample weights; "sum";
+        "none" or None: the losses themselves.
+      name: the loss's name; it changes nothing.
+      dtype: the result's dtype; None for float32, or float64 for float64 predictions.
+
     Example:
       >>> loss = jxent.keras.CategoricalCrossentropy(from_logits=True)
       >>> y_true = jnp.array([[0, 1, 0], [0, 0, 1]])
@@ -197,6 +233,19 @@ class CategoricalCrossentropy(_Loss):
 @dataclass(frozen=True)
 class CategoricalFocalCrossentropy(_Loss):
     """`keras.losses.CategoricalFocalCrossentropy`, the function of that name, reduced.
+
+    Args:
+      alpha: α, a number or one for each class.
+      gamma: γ, at least 0.
+      from_logits: whether y_pred holds logits. Prefer them.
+      label_smoothing: ε spreads a share of y evenly, y (1 − ε) + ε/C. None for no
+        smoothing.
+      axis: the class axis.
+      reduction: "sum_over_batch_size" or "mean": the sum divided by the number of
+        losses; "mean_with_sample_weight": by the sum of the sample weights; "sum";
+        "none" or None: the losses themselves.
+      name: the loss's name; it changes nothing.
+      dtype: the result's dtype; None for float32, or float64 for float64 predictions.
 
     Example:
       >>> loss = jxent.keras.CategoricalFocalCrossentropy(alpha=[0.25, 0.5, 0.25])
@@ -230,6 +279,16 @@ class CategoricalFocalCrossentropy(_Loss):
 class SparseCategoricalCrossentropy(_Loss):
     """`keras.losses.SparseCategoricalCrossentropy`, the function of that name, reduced.
 
+    Args:
+      from_logits: whether y_pred holds logits. Prefer them.
+      ignore_class: the id whose rows get the loss 0. The class's mean leaves them out.
+      reduction: "sum_over_batch_size" or "mean": the sum divided by the number of
+        losses; "mean_with_sample_weight": by the sum of the sample weights; "sum";
+        "none" or None: the losses themselves.
+      axis: the class axis.
+      name: the loss's name; it changes nothing.
+      dtype: the result's dtype; None for float32, or float64 for float64 predictions.
+
     Example:
       >>> loss = jxent.keras.SparseCategoricalCrossentropy(ignore_class=-1)
       >>> y_pred = jnp.array([[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
@@ -262,6 +321,13 @@ class SparseCategoricalCrossentropy(_Loss):
 class KLDivergence(_Loss):
     """`keras.losses.KLDivergence`: `kl_divergence`, reduced.
 
+    Args:
+      reduction: "sum_over_batch_size" or "mean": the sum divided by the number of
+        losses; "mean_with_sample_weight": by the sum of the sample weights; "sum";
+        "none" or None: the losses themselves.
+      name: the loss's name; it changes nothing.
+      dtype: the result's dtype; None for float32, or float64 for float64 predictions.
+
     Example:
       >>> loss = jxent.keras.KLDivergence()
       >>> print(loss(jnp.array([[0.5, 0.5]]), jnp.array([[0.9, 0.1]])))
@@ -279,6 +345,14 @@ class KLDivergence(_Loss):
 @dataclass(frozen=True)
 class CategoricalGeneralizedCrossEntropy(_Loss):
     """`keras.losses.CategoricalGeneralizedCrossEntropy`, reduced.
+
+    Args:
+      q: the noise parameter, between 0 and 1.
+      reduction: "sum_over_batch_size" or "mean": the sum divided by the number of
+        losses; "mean_with_sample_weight": by the sum of the sample weights; "sum";
+        "none" or None: the losses themselves.
+      name: the loss's name; it changes nothing.
+      dtype: the result's dtype; None for float32, or float64 for float64 predictions.
 
     Example:
       >>> loss = jxent.keras.CategoricalGeneralizedCrossEntropy(q=0.5)

@@ -1,5 +1,7 @@
 """Losses of class ids: Keras's arguments, mapped onto jxent's losses."""
 
+from __future__ import annotations
+
 import functools
 from typing import SupportsIndex
 

@@ -15,6 +15,7 @@ usable inside jit, as a static argument, as a field of a dataclass or of a Flax 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from .._checks import no_attribute as _no_attribute
+from .._signatures import print_as_written as _print_as_written
 from ._binary import (
     binary_cross_entropy as binary_cross_entropy,
     binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
@@ -59,6 +60,8 @@ __all__ = [
     "nll_loss",
     "soft_margin_loss",
 ]
+
+_print_as_written(globals(), __all__)
 
 
 if not _TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """Losses of yes/no targets: PyTorch's arguments, mapped onto jxent's losses."""
 
+from __future__ import annotations
+
 import functools
 
 import jax
@@ -32,7 +34,9 @@ def binary_cross_entropy(
       input: p, floating probabilities, any shape.
       target: y, of the input's shape, any dtype.
       weight: w, of any shape that broadcasts to the target's.
-      size_average, reduce, reduction: as in `cross_entropy`.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
 
     Returns:
       float32, or float64 for a float64 input: of the input's shape, or a scalar.
@@ -93,7 +97,9 @@ def binary_cross_entropy_with_logits(
       input: x, floating logits, any shape.
       target: y, of the input's shape, any dtype.
       weight: w, of any shape that broadcasts to the target's.
-      size_average, reduce, reduction: as in `cross_entropy`.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
       pos_weight: w⁺, of any shape that broadcasts to the target's.
 
     Returns:
@@ -159,7 +165,9 @@ def soft_margin_loss(
     Args:
       input: x, floating, any shape.
       target: y, 1 or −1, of the input's shape, any dtype.
-      size_average, reduce, reduction: as in `cross_entropy`.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
 
     Returns:
       float32, or float64 for a float64 input: of the input's shape, or a scalar.
@@ -212,7 +220,9 @@ def multilabel_soft_margin_loss(
       input: x, floating logits, (C,) or (N, C).
       target: y, of the input's shape, any dtype.
       weight: w, of any shape that broadcasts to the target's; (C,) as a rule.
-      size_average, reduce, reduction: as in `cross_entropy`.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
 
     Returns:
       float32, or float64 for a float64 input: of the input's shape without C, or a

@@ -1,5 +1,7 @@
 """PyTorch's loss classes: each holds a function's options until the arrays come."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
@@ -96,6 +98,14 @@ def _unflatten(cls: type, aux: Any, children: Any) -> Any:
 class CrossEntropyLoss(_Loss):
     """`torch.nn.CrossEntropyLoss`: `cross_entropy` with its options.
 
+    Args:
+      weight: w, (C,).
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      ignore_index: the index that marks a row to drop. Class probabilities know none.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
+      label_smoothing: ε, between 0 and 1; None for 0.
+
     Example:
       >>> loss = jxent.torch.CrossEntropyLoss(label_smoothing=0.1)
       >>> input = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
@@ -119,6 +129,13 @@ class CrossEntropyLoss(_Loss):
 class NLLLoss(_Loss):
     """`torch.nn.NLLLoss`: `nll_loss` with its options.
 
+    Args:
+      weight: w, (C,).
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      ignore_index: the index that marks a row to drop. Class probabilities know none.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
+
     Example:
       >>> loss = jxent.torch.NLLLoss(reduction="sum")
       >>> print(loss(jnp.log(jnp.array([[0.75, 0.25]])), jnp.array([1])))
@@ -138,6 +155,12 @@ class NLLLoss(_Loss):
 class BCELoss(_Loss):
     """`torch.nn.BCELoss`: `binary_cross_entropy` with its options.
 
+    Args:
+      weight: w, of any shape that broadcasts to the target's.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
+
     Example:
       >>> loss = jxent.torch.BCELoss()
       >>> print(loss(jnp.array([0.9, 0.2]), jnp.array([1.0, 0.0])))
@@ -155,6 +178,13 @@ class BCELoss(_Loss):
 @dataclass(frozen=True, eq=False)
 class BCEWithLogitsLoss(_Loss):
     """`torch.nn.BCEWithLogitsLoss`: the function with logits and its options.
+
+    Args:
+      weight: w, of any shape that broadcasts to the target's.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
+      pos_weight: w⁺, of any shape that broadcasts to the target's.
 
     Example:
       >>> loss = jxent.torch.BCEWithLogitsLoss(pos_weight=jnp.array([3.0]))
@@ -175,6 +205,13 @@ class BCEWithLogitsLoss(_Loss):
 class KLDivLoss(_Loss):
     """`torch.nn.KLDivLoss`: `kl_div` with its options.
 
+    Args:
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "batchmean", "mean" or "sum". The divergence of a batch of
+        distributions is "batchmean"; "mean" divides by the classes too.
+      log_target: whether the target holds log t.
+
     Example:
       >>> loss = jxent.torch.KLDivLoss(reduction="batchmean")
       >>> print(loss(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[1.0, 0.0]])))
@@ -194,6 +231,11 @@ class KLDivLoss(_Loss):
 class SoftMarginLoss(_Loss):
     """`torch.nn.SoftMarginLoss`: `soft_margin_loss` with its options.
 
+    Args:
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
+
     Example:
       >>> loss = jxent.torch.SoftMarginLoss()
       >>> print(loss(jnp.array([2.0, -1.0]), jnp.array([1, -1])))
@@ -210,6 +252,12 @@ class SoftMarginLoss(_Loss):
 @dataclass(frozen=True, eq=False)
 class MultiLabelSoftMarginLoss(_Loss):
     """`torch.nn.MultiLabelSoftMarginLoss`: the function of that name with its options.
+
+    Args:
+      weight: w, of any shape that broadcasts to the target's; (C,) as a rule.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
 
     Example:
       >>> loss = jxent.torch.MultiLabelSoftMarginLoss(weight=(1.0, 2.0, 1.0))
@@ -231,6 +279,21 @@ class LinearCrossEntropyLoss(_Loss):
 
     The layer, linear_weight of shape (num_classes, *out_features, in_features) and
     linear_bias, are leaves of the loss: differentiate with respect to the loss itself.
+
+    Args:
+      in_features: features of the input.
+      num_classes: C.
+      out_features: (d1, …), further axes of the target; none by default.
+      bias: whether the layer has a bias.
+      device: unused.
+      dtype: of the layer's parameters; float32 by default.
+      reduction: "none", "mean" or "sum".
+      weight: w, (C,).
+      ignore_index: the index that marks a row to drop; None for -100. Class
+        probabilities know none.
+      label_smoothing: ε, between 0 and 1; None for 0.
+      options: unused. PyTorch's chunking; jxent plans its own.
+      key: a `jax.random.key` that the parameters are drawn with.
 
     Differences:
       key, a `jax.random.key`, stands for PyTorch's global generator. device and options

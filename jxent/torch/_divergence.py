@@ -1,5 +1,7 @@
 """The divergence: PyTorch's arguments, mapped onto jxent's two."""
 
+from __future__ import annotations
+
 import functools
 
 import jax
@@ -31,7 +33,8 @@ def kl_div(
       input: floating log-probabilities, any shape.
       target: t, probabilities, or log t with log_target; input and target broadcast
         against each other.
-      size_average, reduce: as in `cross_entropy`.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
       reduction: "none", "batchmean", "mean" or "sum". The divergence of a batch of
         distributions is "batchmean"; "mean" divides by the classes too.
       log_target: whether the target holds log t.

@@ -1,5 +1,7 @@
 """The loss of a linear layer: PyTorch's arguments, mapped onto jxent's fused head."""
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any, SupportsIndex
@@ -40,10 +42,14 @@ def linear_cross_entropy(
       input: floating, (in_features,) or (N, in_features).
       linear_weight: floating, (C, in_features), or (C, d1, …, in_features) for logits
         of shape (N, C, d1, …).
-      target: as in `cross_entropy` for these logits.
+      target: integer class indices of the logits' shape without C, or floating class
+        probabilities of the logits' shape.
       linear_bias: of linear_weight's shape without its last axis.
-      weight, reduction, label_smoothing: as in `cross_entropy`.
-      ignore_index: as in `cross_entropy`; None for -100.
+      weight: w, (C,).
+      reduction: "none", "mean" or "sum".
+      ignore_index: the index that marks a row to drop; None for -100. Class
+        probabilities know none.
+      label_smoothing: ε, between 0 and 1; None for 0.
       options: unused. PyTorch's chunking; jxent plans its own.
 
     Returns:

@@ -1,5 +1,7 @@
 """Losses of classes: PyTorch's arguments, mapped onto jxent's losses."""
 
+from __future__ import annotations
+
 import functools
 from typing import SupportsIndex
 
@@ -41,8 +43,9 @@ def cross_entropy(
       target: integer class indices of the input's shape without C, or floating class
         probabilities of the input's shape.
       weight: w, (C,).
-      size_average, reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
       ignore_index: the index that marks a row to drop. Class probabilities know none.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
       reduction: "none", "mean" or "sum".
       label_smoothing: ε, between 0 and 1; None for 0.
 
@@ -153,7 +156,11 @@ def nll_loss(
       input: floating log-probabilities, (C,), (N, C) or (N, C, d1, …), taken as they
         are: nothing normalizes them.
       target: integer class indices of the input's shape without C.
-      weight, size_average, ignore_index, reduce, reduction: as in `cross_entropy`.
+      weight: w, (C,).
+      size_average: PyTorch's older way to say reduction; a DeprecationWarning.
+      ignore_index: the index that marks a row to drop. Class probabilities know none.
+      reduce: PyTorch's older way to say reduction; a DeprecationWarning.
+      reduction: "none", "mean" or "sum".
 
     Returns:
       As `cross_entropy`.

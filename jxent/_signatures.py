@@ -1,0 +1,57 @@
+"""Signatures that read as they were written, in `help()` and in editors."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class _Annotation(str):
+    """An annotation as the source has it: its repr has no quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class _Signature(inspect.Signature):
+    """Prints one argument a line, where they do not fit one line."""
+
+    def __str__(self) -> str:
+        parts = []
+        for parameter in self.parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parts:
+                parts.append("*")
+            parts.append(str(parameter))
+        returned = self.return_annotation
+        arrow = "" if returned is self.empty else f" -> {returned!r}"
+        one_line = f"({', '.join(parts)}){arrow}"
+        if len(one_line) < 60:
+            return one_line
+        return "(\n" + "".join(f"    {part},\n" for part in parts) + f"){arrow}"
+
+    def format(self, **options: Any) -> str:  # what help() calls from Python 3.13 on
+        return str(self)
+
+
+def _as_written(annotation: Any) -> Any:
+    return _Annotation(annotation) if isinstance(annotation, str) else annotation
+
+
+def print_as_written(module: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Gives a module's public functions and classes signatures that print so.
+
+    Their modules postpone annotations (`from __future__ import annotations`), which
+    are then the strings of the source.
+    """
+    for name in names:
+        value = module[name]
+        function = vars(value).get("__init__") if isinstance(value, type) else value
+        if function is None:  # a NamedTuple
+            continue
+        signature = inspect.signature(function)
+        parameters = [
+            p.replace(annotation=_as_written(p.annotation))
+            for p in signature.parameters.values()
+        ]
+        function.__signature__ = _Signature(
+            parameters, return_annotation=_as_written(signature.return_annotation)
+        )

@@ -1,0 +1,207 @@
+"""An option's sentence in docstrings has one home: `python -m tests.option_sentences`.
+
+An editor shows the docstring of the function under the cursor and no other, so each
+function explains all of its options. An option that several functions share is
+explained in the first of them; this writes the same sentences into the others, and a
+test holds that they agree.
+"""
+
+import ast
+import inspect
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import jxent
+
+
+# For each function or class: where its options are explained, and those that mean
+# something else here, or exist only here, which it explains itself.
+HOMES = {
+    "jxent": {
+        "softmax_focal_loss": ("softmax_cross_entropy", "gamma"),
+        "poly_loss_cross_entropy": ("softmax_cross_entropy", "epsilon"),
+        "softmax_log_prob": ("softmax_cross_entropy", "labels"),
+        "softmax_entropy": ("softmax_cross_entropy", ""),
+        "softmax_statistics": (
+            "softmax_cross_entropy",
+            "labels class_weights entropy argmax",
+        ),
+        "linear_softmax_cross_entropy": (
+            "softmax_cross_entropy",
+            "hidden kernel labels bias vocab_axis precision class_axis_name "
+            "batch_axis_name block_sizes implementation",
+        ),
+        "linear_softmax_focal_loss": (
+            "linear_softmax_cross_entropy",
+            "gamma implementation",
+        ),
+        "linear_poly_loss_cross_entropy": (
+            "linear_softmax_cross_entropy",
+            "epsilon implementation",
+        ),
+        "linear_softmax_log_prob": (
+            "linear_softmax_cross_entropy",
+            "labels implementation",
+        ),
+        "linear_softmax_entropy": ("linear_softmax_cross_entropy", "implementation"),
+        "linear_softmax_statistics": (
+            "linear_softmax_cross_entropy",
+            "labels class_weights entropy argmax implementation",
+        ),
+        "linear_softmax_plan": (
+            "linear_softmax_cross_entropy",
+            "hidden kernel labels bias implementation block_sizes budget platform",
+        ),
+        "categorical_cross_entropy": ("softmax_cross_entropy", "probs labels where"),
+        "sigmoid_focal_loss": ("sigmoid_binary_cross_entropy", "gamma alpha"),
+        "binary_cross_entropy": ("sigmoid_binary_cross_entropy", "probs labels"),
+        "total_weight": ("softmax_cross_entropy", "labels axis where"),
+        "kl_divergence": ("entropy", "log_predictions targets"),
+        "kl_divergence_with_log_targets": ("entropy", "log_predictions log_targets"),
+        "generalized_kl_divergence": ("entropy", "log_predictions targets"),
+    },
+    "jxent.torch": {
+        "nll_loss": ("cross_entropy", "input target"),
+        "kl_div": ("cross_entropy", "input target reduction log_target"),
+        "binary_cross_entropy": ("cross_entropy", "input target weight"),
+        "binary_cross_entropy_with_logits": (
+            "cross_entropy",
+            "input target weight pos_weight",
+        ),
+        "soft_margin_loss": ("cross_entropy", "input target"),
+        "multilabel_soft_margin_loss": ("cross_entropy", "input target weight"),
+        "linear_cross_entropy": (
+            "cross_entropy",
+            "input linear_weight target linear_bias ignore_index options",
+        ),
+        "CrossEntropyLoss": ("cross_entropy", ""),
+        "NLLLoss": ("nll_loss", ""),
+        "BCELoss": ("binary_cross_entropy", ""),
+        "BCEWithLogitsLoss": ("binary_cross_entropy_with_logits", ""),
+        "KLDivLoss": ("kl_div", ""),
+        "SoftMarginLoss": ("soft_margin_loss", ""),
+        "MultiLabelSoftMarginLoss": ("multilabel_soft_margin_loss", ""),
+        "LinearCrossEntropyLoss": (
+            "linear_cross_entropy",
+            "in_features num_classes out_features bias device dtype options key",
+        ),
+    },
+    "jxent.keras": {
+        "binary_focal_crossentropy": (
+            "binary_crossentropy",
+            "apply_class_balancing alpha gamma",
+        ),
+        "categorical_focal_crossentropy": ("categorical_crossentropy", "alpha gamma"),
+        "BinaryCrossentropy": ("binary_crossentropy", "reduction name dtype"),
+        "BinaryFocalCrossentropy": (
+            "binary_focal_crossentropy BinaryCrossentropy",
+            "",
+        ),
+        "CategoricalCrossentropy": ("categorical_crossentropy BinaryCrossentropy", ""),
+        "CategoricalFocalCrossentropy": (
+            "categorical_focal_crossentropy BinaryCrossentropy",
+            "",
+        ),
+        "SparseCategoricalCrossentropy": (
+            "sparse_categorical_crossentropy BinaryCrossentropy",
+            "",
+        ),
+        "KLDivergence": ("BinaryCrossentropy", ""),
+        "CategoricalGeneralizedCrossEntropy": (
+            "categorical_generalized_cross_entropy BinaryCrossentropy",
+            "",
+        ),
+    },
+}
+
+_ARGS = re.compile(r"(?<=^Args:\n).*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+_ENTRY = re.compile(r"^  (\w+(?:,\s+\w+)*): (.*(?:\n    .*)*)", re.MULTILINE)
+
+
+def entries(docstring: str) -> dict[str, str]:
+    """{option: its sentences} of the section Args; names of one entry stay together."""
+    section = _ARGS.search(docstring)
+    if section is None:
+        return {}
+    return {
+        " ".join(names.split()): " ".join(text.split())
+        for names, text in _ENTRY.findall(section[0])
+    }
+
+
+def options(value: Any) -> list[str]:
+    return list(inspect.signature(value).parameters)
+
+
+def wanted(module: str, name: str) -> dict[str, str]:
+    """The entries that a function or class should have, in its signature's order."""
+    facade: Any = jxent if module == "jxent" else getattr(jxent, module[6:])
+    value = getattr(facade, name)
+    own = entries(inspect.getdoc(value) or "")
+    if name not in HOMES[module]:
+        return {option: own.get(option, "") for option in options(value)}
+    homes, explained_here = HOMES[module][name]
+    shared: dict[str, str] = {}
+    for home in homes.split():
+        shared = {**wanted(module, home), **shared}
+    return {
+        option: (own if option in explained_here.split() else shared).get(option, "")
+        for option in options(value)
+    }
+
+
+def section(sentences: dict[str, str], indent: int) -> str:
+    lines = []
+    for option, text in sentences.items():
+        lines += textwrap.wrap(
+            f"{option}: {text}",
+            88,
+            initial_indent=" " * (indent + 2),
+            subsequent_indent=" " * (indent + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def _rewrite(module: str, name: str) -> None:
+    facade: Any = jxent if module == "jxent" else getattr(jxent, module[6:])
+    value = getattr(facade, name)
+    path = Path(inspect.getsourcefile(value) or "")
+    source = path.read_text(encoding="utf-8")
+    found = [
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and node.name == value.__name__
+        and ast.get_docstring(node) is not None
+    ]
+    (expression,) = [node.body[0] for node in found]
+    assert isinstance(expression, ast.Expr)
+    assert expression.end_lineno is not None
+    lines = source.splitlines(keepends=True)
+    first, last = expression.lineno - 1, expression.end_lineno
+    text = "".join(lines[first:last])
+    args = section(wanted(module, name), 4)
+    if "\n    Args:\n" in text:
+        text = re.sub(
+            r"(?<=\n    Args:\n).*?(?=\n\n|\n    \"\"\")",
+            lambda _: args,
+            text,
+            count=1,
+            flags=re.DOTALL,
+        )
+    else:
+        before = re.search(r"\n    (?:Differences|Example):\n", text)
+        assert before is not None
+        at = before.start() + 1
+        text = f"{text[:at]}    Args:\n{args}\n\n{text[at:]}"
+    path.write_text("".join([*lines[:first], text, *lines[last:]]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for module, names in HOMES.items():
+        for name in names:
+            _rewrite(module, name)
