@@ -4,7 +4,7 @@
     python examples/language_model.py
 
 reads Python's own help topics once, 82,000 tokens out of the 131,072 of Mistral NeMo's
-vocabulary (both come with packages: nothing is downloaded), in under three minutes on
+vocabulary (both come with packages: nothing is downloaded), in about three minutes on
 two cores. It prints how well it foretells topics that it has not read, beside a guess
 by frequency alone; the memory that the fused head saves; and what the model writes. It
 draws language_model.png: the loss, and that memory.
@@ -15,8 +15,8 @@ draws language_model.png: the loss, and that memory.
       after training         543.1
     temporary memory of a training step
       tokens    fused head    materialized logits
-         512       102 MiB                293 MiB
-       8,192       252 MiB              4,219 MiB
+         512       107 MiB                293 MiB
+       8,192       257 MiB              4,219 MiB
     writes   The "True" the "class" is" "None" and class,; the are *selfError" is ...
     picture  language_model.png
 

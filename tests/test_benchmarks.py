@@ -403,7 +403,10 @@ def test_device_clock_counts_overlapping_kernels_once():
         device_clock.of_planes([host])
 
 
-def test_readme_is_made_from_the_stored_runs():
-    text = (readme.REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"<!-- benchmarks: (.*?) -->", text) == list(readme.SECTIONS)
-    assert readme.filled(text) == text
+def test_pages_are_made_from_the_stored_runs():
+    found = []
+    for page in readme.PAGES:
+        text = (readme.REPOSITORY / page).read_text(encoding="utf-8")
+        found += re.findall(r"<!-- benchmarks: (.*?) -->", text)
+        assert readme.filled(text) == text
+    assert found == list(readme.SECTIONS)

@@ -1,25 +1,48 @@
-"""The README's lines of PyTorch and Keras: here, and with the libraries themselves."""
+"""The pages' code of PyTorch and Keras: here, and with the libraries themselves."""
 
 import os
 import re
+import types
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jxent
 from tests import test_docs
 
 
-README = test_docs.README.read_text(encoding="utf-8")
-ROWS = [
-    [cell.strip().strip("`") for cell in line.strip("|").split("|")]
-    for line in README.partition("| PyTorch | Keras |")[2].splitlines()[2:]
-    if line.startswith("| ")
-][:7]
-PROGRAMS = re.findall(r"^```py\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-Z = [[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]]
+DOCS = Path(__file__).parent.parent / "docs"
+FENCE = re.compile(
+    r"^:::\{tab-item\} (?P<tab>\w+)|^```(?P<kind>\{code-cell\}|python)\n"
+    r"(?P<source>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def blocks(page):
+    """(tab or None for a cell, line, source) of a page's code, in its order."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    tab = None
+    for found in FENCE.finditer(text):
+        if found["tab"]:
+            tab = found["tab"]
+            continue
+        source = re.sub(r"\A(:.*\n|---\n.*?---\n)*", "", found["source"])
+        line = text[: found.end() - len(source)].count("\n")
+        yield tab if found["kind"] == "python" else None, line, source
+
+
+PROGRAMS = [
+    pytest.param(library, source, id=f"{library}-{page}")
+    for page in ("cross-entropy.md", "coming-from.md")
+    for _, _, source in blocks(page)
+    for library in ("torch", "keras")
+    if source.startswith(f"import {library}\n")
+]
 
 
 @pytest.fixture
@@ -41,54 +64,62 @@ def imported(name):
         )
 
 
-def arrays(array):
-    return {
-        "logits": array(Z),
-        "labels": array([0, 2]),
-        "w": array([1.0, 1.0, 2.0]),
-        "probs": array([0.9, 0.2]),
-        "yes": array([1.0, 0.0]),
-        "one_hot": jax.nn.one_hot,
-    }
+def run_tabs(tab, given, convert=lambda x: x):
+    """Runs the calls in the tabs of a library on the arrays that the page makes."""
+    names, count = {}, 0
+    for of, line, source in blocks("coming-from.md"):
+        if of is None:
+            test_docs.run(line, source, names)
+        elif of == tab and not source.startswith("import"):
+            arrays = {
+                name: convert(value)
+                for name, value in names.items()
+                if isinstance(value, jax.Array)
+            }
+            test_docs.run(line, source, arrays | given)
+            count += 1
+    assert count > 8
 
 
-def prints(names, column):
-    """Every cell of a column prints what its row says."""
-    lines = [(row[column], row[3]) for row in ROWS if row[column]]
-    assert len(lines) > 4
-    for line, number in lines:
-        result = float(eval(line, names))
-        assert test_docs.says(number, str(result)), f"{line}: {result}"
+def test_the_facades(defaults):
+    """They print what the page says that the libraries print."""
+    torch = types.SimpleNamespace(**vars(jnp), tensor=jnp.array)
+    run_tabs("PyTorch", {"F": jxent.torch, "torch": torch})
+    ops = types.SimpleNamespace(one_hot=jax.nn.one_hot, moveaxis=jnp.moveaxis)
+    run_tabs("Keras", {"keras": types.SimpleNamespace(losses=jxent.keras, ops=ops)})
 
 
-def test_the_table(defaults):
-    """Its three columns, on JAX arrays."""
-    assert len(ROWS) == 7
-    names = arrays(jnp.array)
-    prints({"F": jxent.torch, **names}, 0)
-    prints({**vars(jxent.keras), **names}, 1)
-    prints({**vars(jxent), **names}, 2)
-
-
-def test_the_column_of_torch():
-    """The same lines, run by PyTorch."""
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
+def test_pytorch(defaults):
     torch = imported("torch")
-    prints({"F": torch.nn.functional, **arrays(torch.tensor)}, 0)
+
+    def tensor(x):
+        x = torch.tensor(np.asarray(x))
+        return x.long() if x.dtype == torch.int32 else x
+
+    def show(x):
+        print(x.tolist())
+
+    given = {"F": torch.nn.functional, "torch": torch, "print": show}
+    run_tabs("PyTorch", given, tensor)
 
 
-def test_the_column_of_keras(defaults):
-    """The same lines, run by Keras."""
-    keras = imported("keras")
-    prints({**vars(keras.losses), **arrays(jnp.array)}, 1)
+def test_keras(defaults):
+    run_tabs("Keras", {"keras": imported("keras")})
 
 
-@pytest.mark.parametrize("name", ["torch", "keras"])
-def test_the_textbooks_program(defaults, name):
+@pytest.mark.parametrize(("library", "program"), PROGRAMS)
+def test_the_textbooks_program(library, program, defaults):
     """It learns its four points in the library itself."""
-    library = imported(name)
-    (program,) = (p for p in PROGRAMS if p.startswith(f"import {name}"))
-    seed = library.manual_seed if name == "torch" else library.utils.set_random_seed
+    module = imported(library)
+    seed = module.manual_seed if library == "torch" else module.utils.set_random_seed
     seed(0)
+    names = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        test_docs.run(0, program, {})
+        exec(program, names)
+        if library == "torch":
+            loss = names["loss"].item()
+        else:
+            loss = names["net"].evaluate(names["x"], names["y"], verbose=0)
+    assert loss < 0.1

@@ -396,8 +396,9 @@ def test_what_devices_send(implementation, forward):
     check_sent(sent, STEP, implementation, forward)
 
 
-def test_the_table_of_the_readme():
-    assert table() in Path(__file__).parents[1].joinpath("README.md").read_text()
+def test_the_table_of_the_site():
+    page = Path(__file__).parents[1] / "docs" / "across-devices.md"
+    assert table() in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("spec", [P("data", "model"), P(None, ("model", "data"))])

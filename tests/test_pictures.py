@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import growth, pictures, record, ten_calls
+from benchmarks import growth, pictures, plots, record, ten_calls
 from benchmarks.targets import TARGETS, MissingCompilerError
 
 
@@ -132,9 +132,10 @@ def test_growth_is_measured_and_drawn(monkeypatch):
 
 
 def test_labels_keep_their_distance():
-    moved = pictures.apart([0.0, 3.0, 1.0, 40.0], 10)
-    assert moved == [0, 20, 10, 40]
-    assert np.array_equal(pictures.apart([5.0], 10), [5.0])
+    moved = plots.apart([0.0, 3.0, 2.0, 40.0], 10)
+    assert np.allclose(moved, [-25 / 3, 35 / 3, 5 / 3, 40])
+    assert np.allclose(plots.apart([0.0, 3.0, 2.0, 40.0], 10, 0, 40), [0, 20, 10, 40])
+    assert plots.apart([5.0], 10) == [5.0]
 
 
 @pytest.mark.parametrize("name", pictures.PICTURES)

@@ -148,8 +148,6 @@ def next_token_labels(
     ids = _integers(name, "tokens", tokens)
     if ignore_index is None:
         raise TypeError(f"{name}: expected ignore_index to be one integer, got None.")
-    if ignore_index is None:
-        raise TypeError(f"{name}: expected ignore_index to be one integer, got None.")
     if ids.ndim == 0:
         _checks.fail(name, "expected tokens of shape (..., time), got a scalar.")
     if ids.dtype.itemsize < 4 or jnp.issubdtype(ids.dtype, jnp.unsignedinteger):

@@ -124,14 +124,14 @@ def linear_softmax_cross_entropy(
 
     Numerics:
       As in `softmax_cross_entropy`. A bfloat16 hidden is multiplied with the kernel in
-      bfloat16, as a layer of that dtype does, but every sum is in float32: logits,
-      statistics, and the gradients of hidden and kernel, which are rounded once, to
-      their own dtype. Errors do not grow with the number of blocks. Rows that
-      ignore_index, where or a weight of 0 drops may hold anything. Blocks of nothing
-      but rows that ignore_index or where drops are skipped when the program runs;
-      "tiled" also skips those of weight 0, "streamed" does not, because a row of weight
-      0 has derivatives in that weight. Every derivative exists, forward and reverse, to
-      any order, in each implementation.
+      bfloat16, as a layer of that dtype does; on a CPU a float32 kernel is not rounded
+      for it. Every sum is in float32: logits, statistics, and the gradients of hidden
+      and kernel, which are rounded once, to their own dtype. Errors do not grow with
+      the number of blocks. Rows that ignore_index, where or a weight of 0 drops may
+      hold anything. Blocks of nothing but rows that ignore_index or where drops are
+      skipped when the program runs; "tiled" also skips those of weight 0, "streamed"
+      does not, because a row of weight 0 has derivatives in that weight. Every
+      derivative exists, forward and reverse, to any order, in each implementation.
 
       Outside of `jax.shard_map`, on arrays that a mesh splits, the head enters it
       itself: over the axes that class_axis_name and batch_axis_name name, and over

@@ -1,0 +1,65 @@
+"""The site: `python -m sphinx -W --keep-going -j 2 docs site`."""
+
+import jxent
+
+
+project = "jxent"
+copyright = "The jxent authors"
+author = "The jxent authors"
+release = jxent.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "docs.extensions.docstrings",
+    "docs.extensions.mathml",
+    "docs.extensions.option_table",
+    "docs.extensions.printed_results",
+]
+exclude_patterns = ["extensions"]
+nitpick_ignore_regex = [("py:.*", r"(?!jxent).*")]
+
+# Pages are notebooks in text form. They run at every build.
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_block"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+nb_output_stderr = "show"
+
+# The reference.
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+default_role = "py:obj"
+add_module_names = False
+python_maximum_signature_line_length = 1
+python_trailing_comma_in_multi_line_signatures = True
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Numerics", "Source", "Differences"]
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = "jxent"
+html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
+html_css_files = ["site.css"]
+html_js_files = [("sliders.js", {"defer": "defer"})]
+html_show_sphinx = False
+html_copy_source = False
+html_math_renderer = "mathml"
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+copybutton_exclude = ".linenos, .gp, .go"
+html_theme_options = {
+    "source_repository": "https://github.com/jxent/jxent",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}

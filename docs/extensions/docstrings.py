@@ -1,0 +1,84 @@
+"""Docstrings as pages: formulas keep their lines; functions link to their guides."""
+
+import dataclasses
+import inspect
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+
+
+DOCS = Path(__file__).parent.parent
+_STAR = re.compile(r"(?<![*\w ])\*(?=\w)|(?<= )\*(?=\w)")
+
+
+def guides() -> dict[str, list[str]]:
+    """The pages whose code calls a public name: {"jxent.reduce": ["tutorials/…"]}."""
+    found: dict[str, list[str]] = {}
+    for page in sorted(DOCS.rglob("*.md")):
+        code = re.findall(r"^```\{code-cell\}.*?^```", page.read_text(), re.M | re.S)
+        for name in sorted(set(re.findall(r"\bjxent(?:\.\w+)+", "\n".join(code)))):
+            found.setdefault(name, []).append(
+                page.relative_to(DOCS).with_suffix("").as_posix()
+            )
+    return found
+
+
+def with_literal_formulas(lines: list[str]) -> list[str]:
+    """Marks what is indented below a paragraph, a formula, as text to keep as it is."""
+    made: list[str] = []
+    depth = 0
+    for number, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if line.strip():
+            starts = number and not lines[number - 1].strip() and indent >= depth + 4
+            if starts and not line.lstrip().startswith((">>>", "..", "- ")):
+                made += [" " * depth + ".. code-block:: text", ""]
+            elif indent < depth + 4:
+                depth = indent
+        made.append(line)
+    return made
+
+
+def _docstring(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    pages = app.config.guides.get(name, [])
+    lines[:] = [_STAR.sub(r"\\*", line) for line in with_literal_formulas(lines)]
+    if pages:
+        lines += ["", "Used in: " + ", ".join(f":doc:`/{page}`" for page in pages)]
+
+
+def _signature(
+    app: Sphinx, what: str, name: str, obj: Any, *of_sphinx: Any
+) -> tuple[str, str] | None:
+    """The signature as it is written, and not with its aliases spelled out."""
+    if inspect.isfunction(obj) or dataclasses.is_dataclass(obj):
+        signature = inspect.signature(obj)
+        arguments = " ".join(str(signature).partition(" -> ")[0].split())
+        arguments = arguments.replace("( ", "(").replace(", )", ")")
+        returned = signature.return_annotation
+        return arguments, "" if what == "class" else str(returned)
+    return None
+
+
+def _without_overloads(app: Sphinx) -> None:
+    """The signature below the overloads says the same, and names every option."""
+    for module in ("jxent", "jxent.keras", "jxent.torch"):
+        import_module(module)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "jxent"]:
+        analyzer = ModuleAnalyzer.for_module(name)
+        analyzer.analyze()
+        analyzer.overloads.clear()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_config_value("guides", guides(), "env")
+    app.connect("builder-inited", _without_overloads)
+    app.connect("autodoc-process-signature", _signature)
+    app.connect("autodoc-process-docstring", _docstring, priority=100)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,94 @@
+"""The table of options, from the signatures: which functions take which."""
+
+import inspect
+from collections.abc import Iterable, Iterator
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import jxent
+
+
+# Functions that take nearly the same options share a column; with each goes the word
+# that tells it from the others there.
+COLUMNS = {
+    "loss": {
+        "softmax_cross_entropy": "",
+        "softmax_cross_entropy_with_integer_labels": "",
+        "safe_softmax_cross_entropy": "",
+        "softmax_focal_loss": "focal",
+        "poly_loss_cross_entropy": "poly",
+        "linear_softmax_cross_entropy": "linear",
+        "linear_softmax_focal_loss": "linear focal",
+        "linear_poly_loss_cross_entropy": "linear poly",
+    },
+    "log-prob": {"softmax_log_prob": "", "linear_softmax_log_prob": "linear"},
+    "entropy": {"softmax_entropy": "", "linear_softmax_entropy": "linear"},
+    "statistics": {"softmax_statistics": "", "linear_softmax_statistics": "linear"},
+    "categorical": {"categorical_cross_entropy": ""},
+    "yes/no": {
+        "sigmoid_binary_cross_entropy": "",
+        "sigmoid_focal_loss": "focal",
+        "binary_cross_entropy": "binary",
+    },
+}
+
+
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(getattr(jxent, name)).parameters)
+
+
+def code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def takers(option: str, column: dict[str, str]) -> str:
+    """A dot where all of them take the option, else those that do, or do not."""
+    taking = [word for f, word in column.items() if option in parameters(f)]
+    missing = [word for f, word in column.items() if option not in parameters(f)]
+    if not taking or not missing:
+        return "●" if taking else ""
+    words = " ".join(taking) if all(taking) else f"not {' '.join(missing)}"
+    assert all(taking) or all(missing), f"{option}: no word for who takes it"
+    return words
+
+
+def shown(parameter: inspect.Parameter) -> str:
+    default = parameter.default
+    if default is None or default is inspect.Parameter.empty:
+        return f"`{parameter.name}`"
+    return f"`{parameter.name}={default!r}`".replace("'", '"')
+
+
+def options() -> Iterator[str]:
+    """Rows of the table; options that the same functions take share one."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    seen = set()
+    for functions in COLUMNS.values():
+        for function in functions:
+            for name, parameter in parameters(function).items():
+                if name not in seen:
+                    seen.add(name)
+                    marks = tuple(takers(name, of) for of in COLUMNS.values())
+                    rows.setdefault(marks, []).append(shown(parameter))
+    yield f"| | {' | '.join(COLUMNS)} |"
+    yield f"|---|{':-:|' * len(COLUMNS)}"
+    for marks, names in rows.items():
+        yield f"| {', '.join(names)} | {' | '.join(marks)} |"
+
+
+class OptionTable(SphinxDirective):
+    """`{option-table}`: the columns' functions, then the table."""
+
+    def run(self) -> list[nodes.Node]:
+        columns = [f"- **{head}**: {code(of)}" for head, of in COLUMNS.items()]
+        text = "\n".join([*columns, "", *options()])
+        table = nodes.container(classes=["option-table"])
+        table += self.parse_text_to_nodes(text)
+        return [table]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("option-table", OptionTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
