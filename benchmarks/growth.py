@@ -14,11 +14,11 @@ from rich.console import Console
 
 import jxent
 
-from . import compiled, run, session, tables
+from . import compiled, run, session
 from .case import Case, Shape, machine
 from .operations import widths
 from .peers import heads
-from .plots import COLOURS, plt
+from .plots import DEVICES, colour, plt, short, size_marks
 from .record import Record, Results
 from .targets import TARGETS
 
@@ -31,7 +31,6 @@ VARIANTS = {
     "optax": ("materialized",),
     "by-hand": ("scan and checkpoint",),
 }
-DEVICES = {"h100": "H100", "tpu-v5e": "TPU v5e"}
 BUDGET = 2**31  # the plan's own, in bytes
 
 
@@ -125,7 +124,6 @@ LOOKS = {
     "Optax, materialized": ("Optax, materialized", "^", "--"),
     "by hand, scan and checkpoint": ("scan and checkpoint by hand", "v", "--"),
 }
-SHADES = {"streamed": "#0072b2", "tiled": "#5aa9dd", "materialized": "#12395b"}
 
 
 class Panel(NamedTuple):
@@ -167,12 +165,11 @@ def _draw_panel(axes: Any, panel: Panel, found: Sequence[Record], along: str) ->
         ]
         if not points:
             continue
-        peer, _, variant = name.partition(", ")
-        ours = peer == "jxent"
+        ours = name.startswith("jxent")
         axes.plot(
             *zip(*points, strict=True),
             dashes,
-            color=SHADES[variant] if ours else COLOURS[peer],
+            color=colour(name),
             linewidth=2 if ours else 1.2,
             marker=marker,
             markersize=4,
@@ -197,19 +194,7 @@ def _draw_panel(axes: Any, panel: Panel, found: Sequence[Record], along: str) ->
     if panel.of is _time:
         axes.set_ylim(bottom=0)
         return
-    axes.set_yscale("log", base=2)
-    low, high = axes.get_ylim()
-    marks = [2.0**n for n in range(-8, 41) if low <= 2.0**n <= high]
-    marks = marks[:: 1 + len(marks) // 8]
-    axes.set_yticks(marks, [tables.size(m) for m in marks])
-
-
-def short(count: int) -> str:
-    """1,024 as 1k, 1,048,576 as 1M."""
-    for unit, letter in ((2**20, "M"), (2**10, "k")):
-        if count >= unit:
-            return f"{count / unit:g}{letter}"
-    return str(count)
+    size_marks(axes)
 
 
 def draw(results: Results) -> Any:

@@ -11,7 +11,6 @@ import datetime
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +22,13 @@ from . import compiled, growth, record, run, session, tables
 from .case import Case, Shape, machine, shape
 from .growth import VARIANTS
 from .peers import PEERS, heads, only
-from .plots import COLOURS, plt
+from .plots import COLOURS, PAPER, STYLE, colour, label_ends, plt, short
 from .record import Record, Results
 from .suites import SUITES
 from .targets import TARGETS
 
 
 FOLDER = Path(__file__).with_suffix("")
-STYLE: Any = {
-    "svg.hashsalt": "jxent",  # the same numbers give the same file
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.7,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-}
 
 
 # Memory against tokens.
@@ -73,36 +55,6 @@ def compile_heads(
     return compiled.on_targets(cases, peers, targets, progress)
 
 
-def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights moved up where they are nearer to the one below than the gap."""
-    order = sorted(range(len(heights)), key=heights.__getitem__)
-    moved = list(heights)
-    for below, above in pairwise(order):
-        moved[above] = max(moved[above], moved[below] + gap)
-    return moved
-
-
-def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str, dict]]) -> None:
-    """A text right of each line's last point, in its colour; none on another."""
-    to_points = 72 / axes.figure.dpi
-    for x in {end[0] for end in ends}:
-        here = [end[1:] for end in ends if end[0] == x]
-        heights = [axes.transData.transform((x, y))[1] * to_points for y, *_ in here]
-        shifts = np.subtract(apart(heights, 10.5), heights)
-        for (y, text, look), shift in zip(here, shifts, strict=True):
-            axes.annotate(
-                text,
-                (x, y),
-                (7, shift),
-                textcoords="offset points",
-                va="center",
-                fontsize=8.5,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-                annotation_clip=False,
-                **look,
-            )
-
-
 # Of each line: what is written at its end, and its marks.
 LOOKS = {
     "jxent, streamed": ("jxent, streamed", "o"),
@@ -120,7 +72,7 @@ def _memory_axes(axes: Any, target: str, tokens: Sequence[int]) -> None:
     axes.set_title(f"Compiled for {name}", weight="bold")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    axes.set_xticks(tokens, [f"{n // 1024}k" if n >= 1024 else n for n in tokens])
+    axes.set_xticks(tokens, [short(n) for n in tokens])
     axes.set_yticks(SIZES, [tables.size(x) for x in SIZES])
     axes.set_xlabel("tokens")
     axes.set_xlim(tokens[0] / 1.2, tokens[-1] * 1.2)
@@ -139,23 +91,21 @@ def _memory_lines(axes: Any, found: Sequence[Record], tokens: Sequence[int]) -> 
     """Each with its name at its end, which comes early where nothing fits any more."""
     own = [2.0 * n * found[0].classes for n in tokens]
     axes.plot(tokens, own, ":", color="#555555", linewidth=1.3)
-    ends: list[Any] = [(tokens[-1], own[-1], "the logits", {"color": "#555555"})]
+    ends: list[Any] = [(tokens[-1], own[-1], "the logits", "#555555")]
     for name, (text, marker) in LOOKS.items():
         points = [(r.rows, r.temporary_bytes) for r in found if r.name == name]
         if not points:
             continue
         ours = name.startswith("jxent")
-        colour = COLOURS[name.partition(",")[0]]
         axes.plot(
             *zip(*points, strict=True),
-            color=colour,
+            color=colour(name),
             linewidth=2.2 if ours else 1.1,
             marker=marker,
             markersize=4.5,
         )
-        bold = {"color": colour, "weight": "bold" if ours else "normal"}
-        ends.append((*points[-1], text, bold))
-    _label_ends(axes, ends)
+        ends.append((*points[-1], text, colour(name)))
+    label_ends(axes, ends)
 
 
 def draw_memory(results: Results) -> Any:
@@ -166,7 +116,7 @@ def draw_memory(results: Results) -> Any:
     figure, several = plt.subplots(1, len(targets), figsize=size, sharey=True)
     tokens = sorted({r.rows for r in found})
     low = min(r.temporary_bytes or 0 for r in found)
-    figure.subplots_adjust(left=0.1, right=0.845, top=0.83, bottom=0.11, wspace=0.5)
+    figure.subplots_adjust(left=0.1, right=0.835, top=0.83, bottom=0.11, wspace=0.62)
     panels = list(zip(np.atleast_1d(several), targets, strict=True))
     for axes, target in panels:
         _memory_axes(axes, target, tokens)
@@ -254,9 +204,8 @@ def _error_panel(axes: Any, found: Sequence[Record], lines: list, y: Callable) -
         if (r.dtype, r.name) not in lines or not y(r):
             continue
         height = -lines.index((r.dtype, r.name))
-        colour = COLOURS[r.peer]
         size = 9 if r.peer == "jxent" else 6.5
-        axes.plot(y(r), height, "o", color=colour, markersize=size)
+        axes.plot(y(r), height, "o", color=colour(r.peer), markersize=size)
         axes.annotate(
             f"{y(r):.1e}".replace("e-0", "e−"),
             (y(r), height),
@@ -326,7 +275,7 @@ TABLES = {"growth": growth.table}
 
 
 def save(figure: Any, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    figure.savefig(path, metadata={"Date": None}, **PAPER)
     plt.close(figure)
 
 

@@ -39,4 +39,5 @@ def picture(output: Path, width: float, height: float) -> Iterator[Figure]:
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
         figure = Figure(figsize=(width, height), layout=layout)
         yield figure
-        figure.savefig(output, format="png", dpi=150)
+        # Opaque: read on a dark page too.
+        figure.savefig(output, format="png", dpi=150, facecolor="white")
