@@ -33,7 +33,8 @@ that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
 
 **Labels and means.** `next_token_labels` and `smooth_labels` make labels. `reduce`
 masks, weights and averages any losses as the ones here do; `total_weight` is what that
-mean divides by, for batches that are taken in parts.
+mean divides by, for batches that are taken in parts; `sequence_weights` make it a mean
+of the sequences' means.
 
 **Other libraries' calls.** Optax's cross-entropies, its divergences and `smooth_labels`
 have the same names here, and take the same calls. Some results differ on purpose:
@@ -61,6 +62,7 @@ from ._checks import no_attribute as _no_attribute
 from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
     next_token_labels as next_token_labels,
+    sequence_weights as sequence_weights,
     smooth_labels as smooth_labels,
     total_weight as total_weight,
 )
@@ -129,6 +131,7 @@ __all__ = [
     "poly_loss_cross_entropy",
     "reduce",
     "safe_softmax_cross_entropy",
+    "sequence_weights",
     "sigmoid_binary_cross_entropy",
     "sigmoid_focal_loss",
     "smooth_labels",

@@ -982,6 +982,34 @@ REFUSED = [
         "pos_weight[:, None].",
     ),
     (
+        lambda: jxent.sequence_weights(),
+        TypeError,
+        "sequence_weights: expected where (the tokens that count), segment_ids (packed "
+        "sequences), or both, got neither.",
+    ),
+    (
+        lambda: jxent.sequence_weights(floats(4)),
+        TypeError,
+        "sequence_weights: expected boolean where, got dtype float32. Give factors as "
+        "weights, or compare, mask > 0.",
+    ),
+    (
+        lambda: jxent.sequence_weights(segment_ids=floats(4)),
+        TypeError,
+        "sequence_weights: expected integer segment_ids, got dtype float32.",
+    ),
+    (
+        lambda: jxent.sequence_weights(bools()),
+        ValueError,
+        "sequence_weights: expected where of shape (..., time), got a scalar.",
+    ),
+    (
+        lambda: jxent.sequence_weights(bools(2, 4), segment_ids=ints(4)),
+        ValueError,
+        "sequence_weights: expected where and segment_ids of one shape, got (2, 4) and "
+        "(4,).",
+    ),
+    (
         lambda: jxent.next_token_labels(floats(4)),
         TypeError,
         "next_token_labels: expected integer tokens, got dtype float32.",
@@ -1473,6 +1501,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.reduce: {"losses": floats(4)},
     jxent.total_weight: IDS,
     jxent.next_token_labels: {"tokens": ints(4)},
+    jxent.sequence_weights: {"segment_ids": ints(4)},
     torch.cross_entropy: INPUT | {"target": ints(4)},
     torch.nll_loss: INPUT | {"target": ints(4)},
     torch.linear_cross_entropy: {

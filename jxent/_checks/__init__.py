@@ -11,6 +11,7 @@ from .arrays import (
     as_array as as_array,
     exchanged as exchanged,
     floating as floating,
+    integers as integers,
     label_array as label_array,
     real as real,
 )

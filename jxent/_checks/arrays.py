@@ -93,6 +93,13 @@ def is_real(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
 
 
+def integers(function: str, name: str, x: Any) -> Array:
+    y = as_array(function, name, x)
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(f"{function}: expected integer {name}, got dtype {y.dtype}.")
+    return y
+
+
 def label_array(function: str, name: str, x: Any) -> Array:
     """Labels of any kind: integers, booleans, or real numbers."""
     y = as_array(function, name, x, names=True)

@@ -5,3 +5,4 @@ from .labels import (
     smooth_labels as smooth_labels,
     total_weight as total_weight,
 )
+from .sequences import sequence_weights as sequence_weights

@@ -145,7 +145,7 @@ def next_token_labels(
       `softmax_cross_entropy`, whose `ignore_index` drops these positions.
     """
     name = "next_token_labels"
-    ids = _integers(name, "tokens", tokens)
+    ids = _checks.integers(name, "tokens", tokens)
     if ignore_index is None:
         raise TypeError(f"{name}: expected ignore_index to be one integer, got None.")
     if ids.ndim == 0:
@@ -153,7 +153,7 @@ def next_token_labels(
     if ids.dtype.itemsize < 4 or jnp.issubdtype(ids.dtype, jnp.unsignedinteger):
         ids = ids.astype(jnp.int32)
     if segment_ids is not None:
-        segment_ids = _integers(name, "segment_ids", segment_ids)
+        segment_ids = _checks.integers(name, "segment_ids", segment_ids)
         if segment_ids.shape != ids.shape:
             _checks.fail(
                 name,
@@ -209,13 +209,6 @@ def _all_of_next(count: int, x: Bool[Array, "*batch time"]) -> Array:
         (1,) * x.ndim,
         [(0, 0)] * front + [(0, count - 1)],
     )
-
-
-def _integers(function: str, name: str, x: ArrayLike) -> Array:
-    x = _checks.as_array(function, name, x)
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(f"{function}: expected integer {name}, got dtype {x.dtype}.")
-    return x
 
 
 def total_weight(

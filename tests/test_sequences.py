@@ -1,0 +1,93 @@
+"""`sequence_weights`: a sum over tokens that is a sum of the sequences' means."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jxent
+from tests import comparing
+
+
+close = functools.partial(comparing.close, tolerance=1e-6)
+
+
+def oracle(where, ids):
+    """One run of equal ids after another."""
+    weights = np.zeros(where.shape)
+    time = where.shape[-1]
+    for row in np.ndindex(where.shape[:-1]) if time else ():
+        edges = [t for t in range(time) if t == 0 or ids[row][t] != ids[row][t - 1]]
+        for start, stop in zip(edges, [*edges[1:], time], strict=True):
+            here = where[row][start:stop]
+            weights[row][start:stop] = here / max(here.sum(), 1)
+    return weights
+
+
+def random_sequences(seed, shape):
+    random = np.random.default_rng(seed)
+    return random.random(shape) < 0.6, np.cumsum(random.random(shape) < 0.3, -1) % 3
+
+
+@pytest.mark.newest_jax
+@pytest.mark.parametrize("shape", [(12,), (3, 17), (2, 3, 8), (2, 1), (2, 0), (0, 4)])
+def test_every_sequence_counts_one(shape):
+    """Also where an id comes back, and where no token of a sequence counts."""
+    where, ids = random_sequences(0, shape)
+    weights = jxent.sequence_weights(where, segment_ids=ids)
+    close(weights, oracle(where, ids))
+    close(jax.jit(jxent.sequence_weights)(where), oracle(where, np.zeros_like(ids)))
+    everything = jxent.sequence_weights(segment_ids=ids)
+    close(everything, oracle(np.ones_like(where), ids))
+
+
+@pytest.mark.newest_jax
+def test_the_mean_is_that_of_the_sequences():
+    """In memory and fused, for the whole batch and added up over its halves."""
+    where, ids = random_sequences(1, (4, 16))
+    keys = jax.random.split(jax.random.key(0), 3)
+    hidden = jax.random.normal(keys[0], (4, 16, 8))
+    kernel = jax.random.normal(keys[1], (8, 32))
+    labels = jax.random.randint(keys[2], (4, 16), 0, 32)
+    weights = jxent.sequence_weights(where, segment_ids=ids)
+    options = {"where": where, "weights": weights, "reduction": "mean"}
+    losses = jxent.softmax_cross_entropy(hidden @ kernel, labels)
+
+    shares = oracle(where, ids)
+    wanted = np.sum(shares * losses) / np.sum(shares)
+    close(jxent.softmax_cross_entropy(hidden @ kernel, labels, **options), wanted)
+    fused = jxent.linear_softmax_cross_entropy(hidden, kernel, labels, **options)
+    close(fused, wanted)
+
+    total = jxent.total_weight(labels, where=where, weights=weights)
+    close(total, np.sum(shares))
+    parts = [
+        jxent.reduce(
+            losses[half],
+            where=where[half],
+            weights=jxent.sequence_weights(where[half], segment_ids=ids[half]),
+            normalizer=total,
+        )
+        for half in (slice(0, 2), slice(2, 4))
+    ]
+    close(sum(parts), wanted)
+
+
+def test_it_maps_and_shards():
+    where, ids = random_sequences(2, (8, 9))
+    mapped = jax.vmap(lambda w, s: jxent.sequence_weights(w, segment_ids=s))
+    close(mapped(where, ids), oracle(where, ids))
+    mesh = jax.make_mesh((8,), ("data",))
+    with jax.set_mesh(mesh):
+        split = [jax.device_put(x, jax.P("data")) for x in (where, ids)]
+        weights = jax.jit(lambda w, s: jxent.sequence_weights(w, segment_ids=s))(*split)
+    close(weights, oracle(where, ids))
+
+
+def test_its_dtype_is_the_default():
+    where = np.ones(3, bool)
+    assert jxent.sequence_weights(where).dtype == jnp.result_type(float)
+    with jax.enable_x64(not jax.config.jax_enable_x64):
+        assert jxent.sequence_weights(where).dtype == jnp.result_type(float)
