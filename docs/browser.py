@@ -1,4 +1,7 @@
-"""Opens every page of the built site in a real browser: `python docs/browser.py site`.
+"""Opens every page of the built site in a real browser.
+
+    python docs/browser.py site
+    python docs/browser.py site --pictures docs/pictures     draws README's three anew
 
 Chromium loads each page at a desktop's and at a phone's width. It is an error where the
 console has one, a link or a picture leads nowhere, something comes from another host,
@@ -6,6 +9,8 @@ or the page is wider than the screen. Search has to find, sliders to move number
 dark screen to get a dark page.
 """
 
+import argparse
+import contextlib
 import functools
 import http.server
 import shutil
@@ -13,9 +18,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import unquote, urldefrag
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    ViewportSize,
+    sync_playwright,
+)
 from tqdm import tqdm
 
 
@@ -39,6 +53,10 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with contextlib.suppress(ConnectionError):  # a page that is left early
+            super().copyfile(source, outputfile)
+
 
 def served(site: Path) -> str:
     """Serves the folder on this machine until the program ends; returns the address."""
@@ -51,19 +69,24 @@ def served(site: Path) -> str:
 def watched(page: Page, address: str) -> list[str]:
     """What goes wrong on a page from now on."""
     found: list[str] = []
-    page.on("console", lambda m: m.type == "error" and found.append(m.text))
+
+    def answered(response: Response) -> None:
+        if response.status >= 400:
+            found.append(f"{response.status}: {response.url}")
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((address, "data:")):
+            found.append(f"from elsewhere: {request.url}")
+
+    def written(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            found.append(message.text)
+
+    page.on("console", written)
     page.on("pageerror", lambda error: found.append(str(error)))
-    page.on("requestfailed", lambda r: found.append(f"not loaded: {r.url}"))
-    page.on(
-        "response", lambda r: r.status < 400 or found.append(f"{r.status}: {r.url}")
-    )
-    page.on(
-        "request",
-        lambda r: (
-            r.url.startswith((address, "data:"))
-            or found.append(f"from elsewhere: {r.url}")
-        ),
-    )
+    page.on("requestfailed", lambda request: found.append(f"not loaded: {request.url}"))
+    page.on("request", asked)
+    page.on("response", answered)
     return found
 
 
@@ -113,7 +136,32 @@ def moved(browser: Browser, address: str, pages: list[str]) -> Iterator[str]:
         yield "no page has a slider"
 
 
-def main(site: Path) -> list[str]:
+# Of the README: a page, where on it, the screen's width, light or dark.
+PICTURES_OF_SITE: dict[str, tuple[str, str, int, Literal["light", "dark"]]] = {
+    "site-tutorial": (
+        "cross-entropy.html",
+        "figure[data-slider=softmax]",
+        1000,
+        "light",
+    ),
+    "site-guide": ("language-models.html", "#which-layout", 1000, "dark"),
+    "site-phone": ("index.html", "h1", 390, "light"),
+}
+
+
+def draw(browser: Browser, address: str, folder: Path) -> None:
+    """Three screens of one height, for the README."""
+    for name, (page_name, element, width, scheme) in PICTURES_OF_SITE.items():
+        screen: ViewportSize = {"width": width, "height": 760}
+        page = browser.new_page(viewport=screen, color_scheme=scheme)
+        page.goto(f"{address}{page_name}")
+        top = page.locator(element).first.bounding_box()
+        page.evaluate("y => window.scrollTo(0, y)", (top or {"y": 0})["y"] - 120)
+        page.wait_for_timeout(300)
+        page.screenshot(path=folder / f"{name}.png")
+
+
+def main(site: Path, pictures: Path | None = None) -> list[str]:
     address = served(site)
     pages = sorted(p.relative_to(site).as_posix() for p in site.rglob("*.html"))
     pages = [page for page in pages if not page.startswith("_")]
@@ -146,12 +194,20 @@ def main(site: Path) -> list[str]:
         wrong += searched(browser, address)
         wrong += darkened(browser, address)
         wrong += moved(browser, address, [p for p in pages if "/" not in p])
+        if pictures is not None:
+            draw(browser, address, pictures)
         browser.close()
     print(f"{len(pages)} pages, {len(wrong)} errors")
     return wrong
 
 
 if __name__ == "__main__":
-    errors = main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("site", type=Path, help="the folder of the built site")
+    parser.add_argument("--pictures", type=Path, help="a folder for the README's three")
+    arguments = parser.parse_args()
+    errors = main(arguments.site, arguments.pictures)
     print("\n".join(errors))
     sys.exit(bool(errors))

@@ -1,6 +1,5 @@
 """Docstrings as pages: formulas keep their lines; functions link to their guides."""
 
-import dataclasses
 import inspect
 import re
 import sys
@@ -57,7 +56,7 @@ def _signature(
     app: Sphinx, what: str, name: str, obj: Any, *of_sphinx: Any
 ) -> tuple[str, str] | None:
     """The signature as it is written, and not with its aliases spelled out."""
-    if inspect.isfunction(obj) or dataclasses.is_dataclass(obj):
+    if what == "function" or hasattr(obj, "__dataclass_fields__"):
         signature = inspect.signature(obj)
         arguments = " ".join(str(signature).partition(" -> ")[0].split())
         arguments = arguments.replace("( ", "(").replace(", )", ")")
