@@ -1,4 +1,4 @@
-"""The numbers of README and site, from the stored runs: none is typed by hand.
+"""The benchmarks' numbers in README and site, from the stored runs, not by hand.
 
 Between `<!-- benchmarks: NAME -->` and `<!-- end -->` stands what a function makes.
 """
@@ -234,6 +234,19 @@ float32. `python -m benchmarks compile --suite linear`:
     return about + tables.markdown(("output layer", *columns), rows)
 
 
+def heads() -> str:
+    """The layouts' memory on a TPU v5e, for three models' output layers."""
+    of = {"operation": "head", "dtype": "bfloat16", "derivative": GRADIENT}
+    names = ("Optax, materialized", "jxent, tiled", "jxent, streamed")
+    rows = []
+    for model in ("GPT-2", "Llama 3", "Gemma 2"):
+        features, classes = HEADS[model]
+        sizes = {"rows": 8192, "features": features, "classes": classes}
+        found = (find(_results("tpu-v5e"), "linear", n, **of, **sizes) for n in names)
+        rows.append([model, *map(_memory, found)])
+    return tables.markdown(("", "logits", "tiled", "streamed"), rows)
+
+
 def small() -> str:
     results = _results("cpu")
     of = {"rows": 128, "classes": 10, "derivative": "forward"}
@@ -287,9 +300,9 @@ def three() -> str:
         f"""**{quick:.2f} × the time and {_memory(fused(of_head, "jxent", **small))} in
         place of {_memory(fused(of_head, theirs, **small))}** for the fused head of
         [2048, 512] @ [512, 32768] on a CPU, against Optax's loss on the product:
-        `python -m benchmarks --suite linear`.""",
+        `python -m benchmarks --suite linear --shape 2048x512x32768`.""",
         f"""**{_memory(fused(tpu, "jxent, streamed", **llama))}, or
-        {_memory(fused(tpu, ours, **llama))} at full speed, in place of
+        {_memory(fused(tpu, ours, **llama))} with no product made twice, in place of
         {_memory(fused(tpu, theirs, **llama))}** of temporary memory for Llama 3's
         output layer and 8,192 tokens on a TPU v5e, as its compiler reports:
         `python -m benchmarks compile --suite linear`.""",
@@ -308,6 +321,7 @@ def three() -> str:
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "three": three,
+    "heads": heads,
     "dense": dense,
     "compiled": compiled,
     "linear": linear,
@@ -322,11 +336,11 @@ def filled(text: str) -> str:
     return _SECTION.sub(lambda m: f"{m[1]}\n{SECTIONS[m[2]]()}\n\n{m[3]}", text)
 
 
-PAGES = ("README.md", "docs/benchmarks.md")
+PAGES = ("README.md", "docs/language-models.md", "docs/benchmarks.md")
 
 
 def main(*, check: bool) -> int:
-    """Writes the pages; with `check` only tells whether that would change them."""
+    """Writes the pages; with `check` only reports whether that would change them."""
     changed = 0
     for page in PAGES:
         path = REPOSITORY / page

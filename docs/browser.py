@@ -33,6 +33,8 @@ from playwright.sync_api import (
 from tqdm import tqdm
 
 
+REPOSITORY = Path(__file__).parent.parent
+FILES = "https://github.com/jxent/jxent/blob/main/"
 WIDTHS = {"desktop": 1280, "phone": 390}
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
@@ -94,7 +96,10 @@ def broken(links: dict[str, set[str]], anchors: dict[str, set[str]]) -> Iterator
     for page, targets in links.items():
         for target in targets:
             address, fragment = urldefrag(target)
-            if address not in anchors:
+            if address.startswith(FILES):
+                if not (REPOSITORY / unquote(address.removeprefix(FILES))).exists():
+                    yield f"{page}: no file {address}"
+            elif address not in anchors:
                 yield f"{page}: no page {address}"
             elif fragment and unquote(fragment) not in anchors[address]:
                 yield f"{page}: no {fragment} on {address}"
@@ -102,8 +107,10 @@ def broken(links: dict[str, set[str]], anchors: dict[str, set[str]]) -> Iterator
 
 def searched(browser: Browser, address: str) -> Iterator[str]:
     page = browser.new_page()
+    found = watched(page, address)
     page.goto(f"{address}search.html?q=label+smoothing")
     page.wait_for_selector("#search-results li")
+    yield from (f"search: {text}" for text in found)
     if not page.locator("#search-results a").count():
         yield "search: finds nothing for label smoothing"
 
@@ -122,6 +129,7 @@ def moved(browser: Browser, address: str, pages: list[str]) -> Iterator[str]:
     count = 0
     for name in pages:
         page = browser.new_page()
+        found = watched(page, address)
         page.goto(f"{address}{name}")
         for slider in page.locator("article input[type=range]").all():
             count += 1
@@ -131,6 +139,7 @@ def moved(browser: Browser, address: str, pages: list[str]) -> Iterator[str]:
             slider.press("ArrowRight")
             if figure.inner_html() == before:
                 yield f"{name}: a slider that changes nothing"
+        yield from (f"{name}: {text}" for text in found)
         page.close()
     if not count:
         yield "no page has a slider"
@@ -177,14 +186,14 @@ def main(site: Path, pictures: Path | None = None) -> list[str]:
             page = browser.new_page(viewport={"width": width, "height": 900})
             found = watched(page, address)
             for name in tqdm(pages, desc=screen, unit="page", disable=None):
-                found.clear()
                 page.goto(f"{address}{name}")
                 found += page.evaluate(TOO_WIDE)
                 for picture in page.eval_on_selector_all("article img", PICTURES):
                     found.append(f"no picture {picture}")
                 wrong += [f"{name} on a {screen}: {text}" for text in found]
+                found.clear()
                 here = page.eval_on_selector_all("a[href]", LINKS)
-                links[name] = {link for link in here if link.startswith(address)}
+                links[name] = {x for x in here if x.startswith((address, FILES))}
                 ids = page.eval_on_selector_all("[id]", ANCHORS)
                 anchors[f"{address}{name}"] = set(ids)
         files = (p for p in site.rglob("*") if p.is_file() and p.suffix != ".html")

@@ -1,4 +1,4 @@
-"""The site: `python -m sphinx -W --keep-going -j 2 docs site`."""
+"""The site: `python -m sphinx -E -W --keep-going -j 2 docs site`."""
 
 import jxent
 

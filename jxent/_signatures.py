@@ -37,7 +37,7 @@ def _as_written(annotation: Any) -> Any:
 
 
 def print_as_written(module: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Gives a module's public functions and classes signatures that print so.
+    """Makes `help()` show public functions and classes as the source has them.
 
     Their modules postpone annotations (`from __future__ import annotations`), which
     are then the strings of the source.
@@ -52,6 +52,7 @@ def print_as_written(module: Mapping[str, Any], names: Iterable[str]) -> None:
             p.replace(annotation=_as_written(p.annotation))
             for p in signature.parameters.values()
         ]
-        function.__signature__ = _Signature(
-            parameters, return_annotation=_as_written(signature.return_annotation)
-        )
+        returned = _as_written(signature.return_annotation)
+        if isinstance(value, type):  # a call returns an instance
+            returned = signature.empty
+        function.__signature__ = _Signature(parameters, return_annotation=returned)

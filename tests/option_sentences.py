@@ -116,6 +116,20 @@ HOMES = {
     },
 }
 
+# Those that explain all of their options themselves.
+AT_HOME = {
+    "jxent": (
+        "entropy map_over_tiles next_token_labels reduce safe_softmax_cross_entropy "
+        "sequence_weights sigmoid_binary_cross_entropy smooth_labels "
+        "softmax_cross_entropy softmax_cross_entropy_with_integer_labels sum_over_tiles"
+    ),
+    "jxent.torch": "cross_entropy",
+    "jxent.keras": (
+        "binary_crossentropy categorical_crossentropy kl_divergence "
+        "categorical_generalized_cross_entropy sparse_categorical_crossentropy"
+    ),
+}
+
 _ARGS = re.compile(r"(?<=^Args:\n).*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _ENTRY = re.compile(r"^  (\w+(?:,\s+\w+)*): (.*(?:\n    .*)*)", re.MULTILINE)
 
@@ -135,7 +149,7 @@ def options(value: Any) -> list[str]:
     return list(inspect.signature(value).parameters)
 
 
-def wanted(module: str, name: str) -> dict[str, str]:
+def expected_entries(module: str, name: str) -> dict[str, str]:
     """The entries that a function or class should have, in its signature's order."""
     facade: Any = jxent if module == "jxent" else getattr(jxent, module[6:])
     value = getattr(facade, name)
@@ -145,7 +159,7 @@ def wanted(module: str, name: str) -> dict[str, str]:
     homes, explained_here = HOMES[module][name]
     shared: dict[str, str] = {}
     for home in homes.split():
-        shared = {**wanted(module, home), **shared}
+        shared = {**expected_entries(module, home), **shared}
     return {
         option: (own if option in explained_here.split() else shared).get(option, "")
         for option in options(value)
@@ -184,7 +198,7 @@ def _rewrite(module: str, name: str) -> None:
     lines = source.splitlines(keepends=True)
     first, last = expression.lineno - 1, expression.end_lineno
     text = "".join(lines[first:last])
-    args = section(wanted(module, name), 4)
+    args = section(expected_entries(module, name), 4)
     if "\n    Args:\n" in text:
         text = re.sub(
             r"(?<=\n    Args:\n).*?(?=\n\n|\n    \"\"\")",

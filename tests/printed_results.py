@@ -20,6 +20,8 @@ def tolerance(number: str) -> float:
     digits, _, exponent = number.lower().partition("e")
     if "." not in digits and not exponent:
         return 0.0
+    if digits.endswith("."):  # NumPy's sign that no digits but zeros follow
+        return 1e-4 * max(1.0, abs(float(number)))
     decimals = len(digits.partition(".")[2])
     return 0.51 * 10.0 ** (int(exponent or 0) - decimals)
 
@@ -59,4 +61,10 @@ def expected_prints(source: str) -> dict[int, str]:
             text.append(comments[line][1])
         if text:
             found[node.lineno] = "\n".join(text).strip()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Expr) and not ast.unparse(node).startswith("print("):
+            own_line, text = comments.get(node.end_lineno, (True, ""))
+            assert own_line or not NUMBER.match(text.strip()), (
+                f"line {node.lineno}: print the result that the comment shows"
+            )
     return dict(sorted(found.items()))

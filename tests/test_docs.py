@@ -41,6 +41,8 @@ README = Path(__file__).parent.parent / "README.md"
         ("[ True False]", "[True True]", False),
         ("loss 0.5", "lose 0.5", False),
         ("nan", "0.0", False),
+        ("[0. 1.]", "[0.4 1.3]", False),
+        ("[1000. 0.]", "[1000. 0.]", True),
     ],
 )
 def test_what_counts_as_the_same(want, got, same):
@@ -85,12 +87,19 @@ def test_every_option_has_its_sentence(module, name):
     `python -m tests.option_sentences` writes them from where they are at home.
     """
     value = getattr(MODULES[module], name)
-    told = option_sentences.entries(inspect.getdoc(value) or "")
-    assert list(told) == option_sentences.options(value)
-    assert told == option_sentences.wanted(module, name)
-    for text in told.values():
+    sentences = option_sentences.entries(inspect.getdoc(value) or "")
+    assert list(sentences) == option_sentences.options(value)
+    assert sentences == option_sentences.expected_entries(module, name)
+    for text in sentences.values():
         assert text
         assert "as in `" not in text
+
+
+def test_every_function_says_where_its_options_are_explained():
+    for module in MODULES:
+        known = {*option_sentences.HOMES[module]}
+        known |= {*option_sentences.AT_HOME[module].split()}
+        assert known == {name for of, name in EXPLAINED if of == module}
 
 
 @pytest.mark.parametrize(("module", "name"), EXPLAINED)
@@ -160,6 +169,7 @@ def test_readme(tmp_path, monkeypatch):
         ("print(\n    [1, 2],\n)  # [1, 2]\n", False),
         ("print(\n    [1, 2],\n)  # [1, 3]\n", True),
         ("print('é')  # é\n", False),
+        ("2 + 1  # 3\n", True),
         ("print('é')  # e\n", True),
     ],
 )

@@ -12,11 +12,12 @@ from sphinx.pycode import ModuleAnalyzer
 
 
 DOCS = Path(__file__).parent.parent
+# An asterisk that opens a word, as in *batch: emphasis if it were not escaped.
 _STAR = re.compile(r"(?<![*\w ])\*(?=\w)|(?<= )\*(?=\w)")
 
 
 def guides() -> dict[str, list[str]]:
-    """The pages whose code calls a public name: {"jxent.reduce": ["tutorials/…"]}."""
+    """The pages whose code calls a public name: {"jxent.reduce": ["recipes", …]}."""
     found: dict[str, list[str]] = {}
     for page in sorted(DOCS.rglob("*.md")):
         code = re.findall(r"^```\{code-cell\}.*?^```", page.read_text(), re.M | re.S)

@@ -27,7 +27,7 @@ COLUMNS = {
     "entropy": {"softmax_entropy": "", "linear_softmax_entropy": "linear"},
     "statistics": {"softmax_statistics": "", "linear_softmax_statistics": "linear"},
     "categorical": {"categorical_cross_entropy": ""},
-    "yes/no": {
+    "binary": {
         "sigmoid_binary_cross_entropy": "",
         "sigmoid_focal_loss": "focal",
         "binary_cross_entropy": "binary",
@@ -44,7 +44,7 @@ def code(names: Iterable[str]) -> str:
 
 
 def takers(option: str, column: dict[str, str]) -> str:
-    """A dot where all of them take the option, else those that do, or do not."""
+    """● if all functions of the column take the option; else which do, or do not."""
     taking = [word for f, word in column.items() if option in parameters(f)]
     missing = [word for f, word in column.items() if option not in parameters(f)]
     if not taking or not missing:
@@ -82,6 +82,10 @@ class OptionTable(SphinxDirective):
     """`{option-table}`: the columns' functions, then the table."""
 
     def run(self) -> list[nodes.Node]:
+        listed = {name for functions in COLUMNS.values() for name in functions}
+        for name, _ in inspect.getmembers(jxent, inspect.isfunction):
+            if "z_loss" in parameters(name) and name not in listed:
+                raise self.error(f"no column has {name}")
         columns = [f"- **{head}**: {code(of)}" for head, of in COLUMNS.items()]
         text = "\n".join([*columns, "", *options()])
         table = nodes.container(classes=["option-table"])
