@@ -22,7 +22,8 @@ and losses of your own are made of.
 **A vocabulary too large to hold logits for.** `linear_softmax_cross_entropy`,
 `linear_softmax_log_prob`, `linear_softmax_entropy` and `linear_softmax_statistics` take
 `hidden` and `kernel` in place of their product; `linear_softmax_plan` tells what they
-need. `sum_over_tiles` does the same for a head or a formula of yours.
+need. `sum_over_tiles` and `map_over_tiles` do the same for a head or a formula of
+yours: sums, and results of rows.
 
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
 or many at once.
@@ -102,7 +103,10 @@ from ._softmax import (
     softmax_log_prob as softmax_log_prob,
     softmax_statistics as softmax_statistics,
 )
-from ._tiles import sum_over_tiles as sum_over_tiles
+from ._tiles import (
+    map_over_tiles as map_over_tiles,
+    sum_over_tiles as sum_over_tiles,
+)
 
 
 __docformat__ = "google"
@@ -127,6 +131,7 @@ __all__ = [
     "linear_softmax_log_prob",
     "linear_softmax_plan",
     "linear_softmax_statistics",
+    "map_over_tiles",
     "next_token_labels",
     "poly_loss_cross_entropy",
     "reduce",

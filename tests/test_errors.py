@@ -1522,7 +1522,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     keras.categorical_generalized_cross_entropy: Y_PRED | {"y_true": ints(4), "q": 0.5},
     keras.kl_divergence: Y_PRED | {"y_true": floats(4, 3)},
 }
-ELSEWHERE = {jxent.sum_over_tiles}  # tests/test_tiles.py
+ELSEWHERE = {jxent.sum_over_tiles, jxent.map_over_tiles}  # test_tiles, test_maps
 
 
 def test_every_function_is_called():

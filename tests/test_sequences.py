@@ -89,5 +89,5 @@ def test_it_maps_and_shards():
 def test_its_dtype_is_the_default():
     where = np.ones(3, bool)
     assert jxent.sequence_weights(where).dtype == jnp.result_type(float)
-    with jax.enable_x64(not jax.config.jax_enable_x64):
+    with jax.enable_x64(not jax.config.read("jax_enable_x64")):
         assert jxent.sequence_weights(where).dtype == jnp.result_type(float)

@@ -10,6 +10,7 @@ from .loop import (
     live_first as live_first,
     over_tiles as over_tiles,
 )
+from .maps import map_over_tiles as map_over_tiles
 from .rule import (
     Moving as Moving,
     Tiling as Tiling,

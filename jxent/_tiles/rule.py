@@ -87,7 +87,8 @@ def _tiled_sum_jvp(tiling: Tiling, primals: Any, tangents: Any) -> Any:
     moving = Moving(tuple(map(is_moving, dots)))
     sums, gradients = gradients_of_sums(tiling, moving, operands)
     sums, out_tree = jax.tree.flatten(sums)
-    _refuse_shared([x for x, d in zip(leaves, dots, strict=True) if is_moving(d)], sums)
+    moved = [x for x, d in zip(leaves, dots, strict=True) if is_moving(d)]
+    refuse_shared("sum_over_tiles", "loss", moved, varying_of(sums))
     tangents = [jax.custom_derivatives.zero_from_primal(s) for s in sums]
     for k, gradient in zip(_floating(sums), gradients, strict=True):
         gradient = tree.flatten_up_to(gradient)
@@ -96,21 +97,24 @@ def _tiled_sum_jvp(tiling: Tiling, primals: Any, tangents: Any) -> Any:
     return out_tree.unflatten(sums), out_tree.unflatten(tangents)
 
 
-def _refuse_shared(moved: list[Array], sums: list[Array]) -> None:
-    """Refuses a derivative in an array that devices share where their sums differ.
+def refuse_shared(
+    function: str, kind: str, moved: list[Array], axes: frozenset[str]
+) -> None:
+    """Refuses a derivative in an array that devices share where their results differ.
 
     The tangent of a device's sum needs the gradient of that device's rows; for such an
     array JAX gives the gradients' sum over the devices. Params are made varying before
     the loss is traced, but what the loss closes over cannot be.
     """
+    results = {"loss": "sums", "function": "results"}[kind]
     for x in moved:
-        names = sorted(varying_of(sums) - varying(x))
+        names = sorted(axes - varying(x))
         if names:
             _checks.fail(
-                "sum_over_tiles",
+                function,
                 f"expected no derivative in an array of shape {x.shape} that is the "
-                f"same on all devices along {names}, where the sums differ. If the "
-                "loss closes over it, give it as one of params.",
+                f"same on all devices along {names}, where the {results} differ. If "
+                f"the {kind} closes over it, give it as one of params.",
             )
 
 

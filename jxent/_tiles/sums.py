@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple, SupportsIndex, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import jax
-from jax import Array
 
-from .. import _checks
-from .._arrays import vary, varying_of
 from .._checks import ArrayLike
-from .kept import Traced, kept
+from .arguments import Operands, Tiled, checked
 from .rule import Tiling, tiled_sum
-
-
-class _Sum(NamedTuple):
-    """What is static. `losses` are for whole tiles, and for the smaller last one."""
-
-    losses: tuple[Traced, ...]
-    tile: int
-
-
-class _Operands(NamedTuple):
-    params: Any
-    closed_over: tuple[list[Any], ...]  # by each of the losses
-    rows: Any
-    live: Array | None
 
 
 Params = TypeVar("Params")
@@ -102,104 +83,29 @@ def sum_over_tiles(
       differentiation.
 
     See also:
-      `linear_softmax_cross_entropy`, which needs no function of yours.
+      `map_over_tiles` for results of rows, `linear_softmax_cross_entropy`, which needs
+      no function of yours.
     """
     name = "sum_over_tiles"
-    if not callable(loss):
-        raise TypeError(
-            f"{name}: expected a loss that can be called with (params, a tile of "
-            f"rows), got {type(loss).__name__}. Give the function first."
-        )
-    params, rows = jax.tree.map(_checks.array, (params, rows))
-    count = _count_rows(name, rows)
-    tile = _tile_size(name, tile)
-    tile = max(min(tile, count), 1)
-    live = None
-    if where is not None:
-        live = _checks.boolean(name, "where", where)
-        if live.shape != (count,):
-            _checks.fail(
-                name,
-                f"expected where of shape {(count,)}, one for each row, "
-                f"got {live.shape}.",
-            )
-    given = params, rows, live
-    params, rows, live = vary(given, varying_of(given))
-    losses, closed_over = [], []
-    known = kept(loss)
-    for size in _sizes(count, tile):
-        traced, arrays, sums = known.trace(params, _first.eval_shape(rows, size))
-        if any(x.shape for x in jax.tree.leaves(sums)):
+
+    def returns(sums: Any, size: int) -> None:
+        shapes = [x.shape for x in jax.tree.leaves(sums)]
+        if any(shapes):
             raise TypeError(
                 f"{name}: expected a loss that returns scalars, sums over the tile's "
-                f"rows, got shapes {[x.shape for x in jax.tree.leaves(sums)]}."
+                f"rows, got shapes {shapes}."
             )
-        losses.append(traced)
-        closed_over.append(arrays)
-    total = known.compiled(_sum_of_live, _Sum(losses=tuple(losses), tile=tile))
-    return total(
-        _Operands(params=params, closed_over=tuple(closed_over), rows=rows, live=live)
+
+    known, tiled, operands = checked(
+        name, "loss", loss, params, rows, tile=tile, where=where, returns=returns
     )
+    return known.compiled(_sum_of_live, tiled)(operands)
 
 
-def _count_rows(function: str, rows: Any) -> int:
-    shapes = [x.shape for x in jax.tree.leaves(rows)]
-    if not shapes:
-        _checks.fail(
-            function,
-            f"expected rows that hold at least one array, got {rows!r}. Give what each "
-            "row has as rows (hidden states, labels), and what all share as params.",
-        )
-    if () in shapes or len({shape[0] for shape in shapes}) != 1:
-        _checks.fail(
-            function,
-            "expected rows with the same number of rows along their first axis, got "
-            f"shapes {shapes}.",
-        )
-    count = shapes[0][0]
-    if not isinstance(count, int):
-        _checks.fail(
-            function,
-            f"expected a number of rows that is known when the program is traced, got "
-            f"{count}. Export for a batch size, or give a fused loss of jxent's own.",
-        )
-    return count
-
-
-def _sizes(count: int, tile: int) -> list[int]:
-    """How many rows the tiles have: whole ones, and the smaller last one."""
-    whole, rest = divmod(count, tile)
-    return [tile] * (whole > 0) + [rest] * (rest > 0 or not count)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _first(rows: Any, size: int) -> Any:
-    return jax.tree.map(lambda x: x[:size], rows)
-
-
-def _tile_size(function: str, tile: Any) -> int:
-    try:
-        if isinstance(tile, bool):
-            raise TypeError
-        size = operator.index(tile)
-    except TypeError:  # a float, or a number that is known only when the program runs
-        raise TypeError(
-            f"{function}: expected tile to be an integer, known when the program is "
-            f"traced, got {tile!r}."
-        ) from None
-    if size < 1:
-        _checks.fail(function, f"expected a tile of at least one row, got {size}.")
-    return size
-
-
-def _sum_of_live(static: _Sum, operands: _Operands) -> Any:
+def _sum_of_live(tiled: Tiled, operands: Operands) -> Any:
     def loss(params: Any, rows: Any) -> Any:
-        params, closed_over = params
-        rows, _ = rows
-        size = jax.tree.leaves(rows)[0].shape[0]
-        which = 0 if size == static.tile else -1
-        return static.losses[which](closed_over[which], params, rows)
+        return tiled(params, rows[0])
 
-    tiling = Tiling(loss=loss, tile=static.tile, live=lambda rows, _: rows[1])
+    tiling = Tiling(loss=loss, tile=tiled.tile, live=lambda rows, _: rows[1])
     params = operands.params, operands.closed_over
     return tiled_sum(tiling, (params, (operands.rows, operands.live)))
