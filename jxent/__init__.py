@@ -69,11 +69,13 @@ from ._labels import (
 )
 from ._layouts import (
     LinearSoftmaxPlan as LinearSoftmaxPlan,
+    LossSums as LossSums,
     linear_softmax_plan as linear_softmax_plan,
 )
 from ._linear import (
     linear_poly_loss_cross_entropy as linear_poly_loss_cross_entropy,
     linear_softmax_cross_entropy as linear_softmax_cross_entropy,
+    linear_softmax_cross_entropy_sums as linear_softmax_cross_entropy_sums,
     linear_softmax_entropy as linear_softmax_entropy,
     linear_softmax_focal_loss as linear_softmax_focal_loss,
     linear_softmax_log_prob as linear_softmax_log_prob,
@@ -97,6 +99,7 @@ from ._softmax import (
     poly_loss_cross_entropy as poly_loss_cross_entropy,
     safe_softmax_cross_entropy as safe_softmax_cross_entropy,
     softmax_cross_entropy as softmax_cross_entropy,
+    softmax_cross_entropy_sums as softmax_cross_entropy_sums,
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
     softmax_entropy as softmax_entropy,
     softmax_focal_loss as softmax_focal_loss,
@@ -117,6 +120,7 @@ except _PackageNotFoundError:  # a copied folder, which no installer knows
 
 __all__ = [
     "LinearSoftmaxPlan",
+    "LossSums",
     "SoftmaxStatistics",
     "binary_cross_entropy",
     "categorical_cross_entropy",
@@ -126,6 +130,7 @@ __all__ = [
     "kl_divergence_with_log_targets",
     "linear_poly_loss_cross_entropy",
     "linear_softmax_cross_entropy",
+    "linear_softmax_cross_entropy_sums",
     "linear_softmax_entropy",
     "linear_softmax_focal_loss",
     "linear_softmax_log_prob",
@@ -141,6 +146,7 @@ __all__ = [
     "sigmoid_focal_loss",
     "smooth_labels",
     "softmax_cross_entropy",
+    "softmax_cross_entropy_sums",
     "softmax_cross_entropy_with_integer_labels",
     "softmax_entropy",
     "softmax_focal_loss",

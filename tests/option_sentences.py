@@ -28,6 +28,11 @@ HOMES = {
             "softmax_cross_entropy",
             "labels class_weights entropy argmax",
         ),
+        "softmax_cross_entropy_sums": ("softmax_cross_entropy", "labels"),
+        "linear_softmax_cross_entropy_sums": (
+            "linear_softmax_cross_entropy",
+            "labels implementation",
+        ),
         "linear_softmax_cross_entropy": (
             "softmax_cross_entropy",
             "hidden kernel labels bias vocab_axis precision class_axis_name "

@@ -1477,12 +1477,14 @@ LOG_Q = {"log_predictions": floats(4, 3)}
 # The arrays of a valid call of every public function.
 CALLS: dict[Any, dict[str, Any]] = {
     jxent.softmax_cross_entropy: LOGITS | IDS,
+    jxent.softmax_cross_entropy_sums: LOGITS | IDS,
     jxent.softmax_focal_loss: LOGITS | IDS,
     jxent.poly_loss_cross_entropy: LOGITS | IDS,
     jxent.softmax_log_prob: LOGITS | IDS,
     jxent.softmax_entropy: LOGITS,
     jxent.softmax_statistics: LOGITS | IDS,
     jxent.linear_softmax_cross_entropy: HEAD | IDS,
+    jxent.linear_softmax_cross_entropy_sums: HEAD | IDS,
     jxent.linear_softmax_focal_loss: HEAD | IDS,
     jxent.linear_poly_loss_cross_entropy: HEAD | IDS,
     jxent.linear_softmax_log_prob: HEAD | IDS,

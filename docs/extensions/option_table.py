@@ -23,6 +23,10 @@ COLUMNS = {
         "linear_softmax_focal_loss": "linear focal",
         "linear_poly_loss_cross_entropy": "linear poly",
     },
+    "sums": {
+        "softmax_cross_entropy_sums": "",
+        "linear_softmax_cross_entropy_sums": "linear",
+    },
     "log-prob": {"softmax_log_prob": "", "linear_softmax_log_prob": "linear"},
     "entropy": {"softmax_entropy": "", "linear_softmax_entropy": "linear"},
     "statistics": {"softmax_statistics": "", "linear_softmax_statistics": "linear"},
@@ -44,14 +48,18 @@ def code(names: Iterable[str]) -> str:
 
 
 def takers(option: str, column: dict[str, str]) -> str:
-    """● if all functions of the column take the option; else which do, or do not."""
-    taking = [word for f, word in column.items() if option in parameters(f)]
-    missing = [word for f, word in column.items() if option not in parameters(f)]
-    if not taking or not missing:
+    """● if all functions of the column take the option; else the word of those that
+    do, or that do not."""
+    taking = {f for f in column if option in parameters(f)}
+    if not taking or taking == {*column}:
         return "●" if taking else ""
-    words = " ".join(taking) if all(taking) else f"not {' '.join(missing)}"
-    assert all(taking) or all(missing), f"{option}: no word for who takes it"
-    return words
+    for word in " ".join(column.values()).split():
+        named = {f for f, words in column.items() if word in words.split()}
+        if taking == named:
+            return word
+        if taking == {*column} - named:
+            return f"not {word}"
+    raise ValueError(f"{option}: no word for {taking}")
 
 
 def shown(parameter: inspect.Parameter) -> str:

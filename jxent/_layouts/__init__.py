@@ -14,3 +14,4 @@ from .solve import (
     head_solution as head_solution,
     solve as solve,
 )
+from .sums import LossSums as LossSums

@@ -163,7 +163,7 @@ def losses_of(
         losses = times(1 - shared.label_smoothing, losses)
         losses = lax.add(lax.add(losses, times(share, even)), bad)
     if shared.z_loss is not None:
-        losses = losses + shared.z_loss * _lse_squared(statistics, resolved, factor)
+        losses = losses + shared.z_loss * lse_squared(statistics, resolved, factor)
     return Losses(losses=losses, class_factor=factor, statistics=statistics)
 
 
@@ -185,7 +185,7 @@ def smoothing_share(
     return smoothing / (scale * count)
 
 
-def _lse_squared(
+def lse_squared(
     statistics: SoftmaxStatistics, resolved: Resolved, factor: Maybe
 ) -> Array:
     lse = statistics.lse

@@ -51,6 +51,7 @@ from .plan import (
     sizes_of,
     uses_of,
 )
+from .sums import sums_of
 from .tiled import tiled_total
 
 
@@ -165,6 +166,8 @@ def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
         total = tiled_total(settings, rows, shared, resolved)
         names = settings.batch_axis_name
         return lax.psum(total, names) if names else total
+    if settings.sums:
+        return sums_of(settings, rows, shared, resolved)
     normalizer, shared = shared.normalizer, shared._replace(normalizer=None)
     of = losses_of(settings, rows, shared, resolved)
     loss = combine(

@@ -10,3 +10,6 @@ from .statistics import (
     linear_softmax_log_prob as linear_softmax_log_prob,
     linear_softmax_statistics as linear_softmax_statistics,
 )
+from .sums import (
+    linear_softmax_cross_entropy_sums as linear_softmax_cross_entropy_sums,
+)

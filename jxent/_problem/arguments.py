@@ -186,6 +186,7 @@ def _with_options(
     reduction: str = "none",
     normalizer: ArrayLike | None = None,
     return_statistics: bool = False,
+    sums: bool = False,
     entropy: bool = False,
     argmax: bool = False,
     **options: Any,
@@ -224,7 +225,7 @@ def _with_options(
     )
     settings = _with_statistics(
         function,
-        settings._replace(reduction=reduction),
+        settings._replace(reduction=reduction, sums=sums),
         formula,
         shared,
         distributions=labels is not None and not settings.ids,

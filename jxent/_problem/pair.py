@@ -94,6 +94,7 @@ class Settings(NamedTuple):
     formula: Callable[..., Array] | None = None  # None: statistics alone
     reduction: str = "none"
     return_statistics: bool = False
+    sums: bool = False  # of what a training loop logs, in place of the loss
     class_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the classes
     batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the rows
     even: bool = False  # Σ w (z − shift) over all classes, which smoothing needs

@@ -12,3 +12,4 @@ from .statistics import (
     softmax_log_prob as softmax_log_prob,
     softmax_statistics as softmax_statistics,
 )
+from .sums import softmax_cross_entropy_sums as softmax_cross_entropy_sums

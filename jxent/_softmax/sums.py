@@ -1,0 +1,119 @@
+"""The softmax cross-entropy of a batch as sums that add up."""
+
+from __future__ import annotations
+
+from .._checks import ArrayLike, Axis, AxisName
+from .._formulas import cross_entropy
+from .._layouts import LossSums, solve
+from .._problem import Formula, logits_problem
+
+
+def softmax_cross_entropy_sums(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+) -> LossSums:
+    """Sums of what a training loop logs: loss, z-loss, entropy, hits and weight.
+
+        loss = Σ r · cross-entropy   z_loss = Σ r · z_loss · lse²   weight = Σ r
+
+    One pass over the logits gives them all, each differentiable on its own. Train on
+    (loss + z_loss) / weight. Micro-batches and devices with different numbers of rows
+    are added field by field, and divided by their weight once.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: integer class ids, of the logits' shape without `axis`.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+
+    Returns:
+      `LossSums`, a NamedTuple of scalars in float32, or float64 for float64 logits.
+
+    Numerics:
+      As in `softmax_cross_entropy`; sums are in float32 or better. A bad label makes
+      loss and correct NaN. A dropped row adds 0 to every sum.
+
+    Raises:
+      As `softmax_cross_entropy`.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+      >>> labels = jnp.array([0, 1, -100])
+      >>> sums = jxent.softmax_cross_entropy_sums(
+      ...     logits, labels, ignore_index=-100, z_loss=1e-4)
+      >>> print(sums.loss / sums.weight, sums.correct / sums.weight)
+      1.66723 0.5
+      >>> both = jax.tree.map(jnp.add, sums, sums)
+      >>> print(both.weight)
+      4.0
+
+    Source:
+      What T5X, MaxText and EasyDeL log beside their losses.
+
+    See also:
+      `softmax_cross_entropy`, `total_weight`, `linear_softmax_cross_entropy_sums`.
+    """
+    return solve(
+        logits_problem(
+            "softmax_cross_entropy_sums",
+            logits,
+            labels,
+            axis,
+            where,
+            ids_only=True,
+            formula=Formula(function=cross_entropy, parameters={}),
+            weights=weights,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+            sums=True,
+            entropy=True,
+            argmax=True,
+        )
+    )
