@@ -48,6 +48,11 @@ OPERATIONS = {
     ),
     "head, by blocks": _head,
     "head, ignored": _head,
+    "head, sums": _head,
+    # From results of rows.
+    "head, log-probabilities and entropies": Operation(
+        ("hidden", "kernel", "labels"), truth.policy_head, (0, 1)
+    ),
     # On a mesh.
     "logits, split": Operation(("logits", "labels"), truth.logits),
     "head, split": _head,

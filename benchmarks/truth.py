@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 
 
+BONUS = 0.01  # of the entropy, for a policy
+
+
 def _row(z, label, class_weights=None, label_smoothing=0.0, z_loss=0.0):
     """A row's loss and its weight in the mean: 0 and 0 for a label below 0."""
     classes = z.shape[-1]
@@ -40,6 +43,17 @@ def head(hidden, kernel, labels, class_weights=None, **options):
         return _row(h @ kernel, y, class_weights, **options)
 
     return _mean(of_row, hidden, labels)
+
+
+def policy_head(hidden, kernel, labels):
+    """The mean of −log p_y − 0.01 H, as a policy with an entropy bonus has it."""
+    kernel = kernel.astype(jnp.result_type(hidden, kernel))
+
+    def of_row(h, y):
+        log_p = jax.nn.log_softmax(h @ kernel)
+        return -log_p[y] + BONUS * jnp.vdot(jnp.exp(log_p), log_p), jnp.ones_like(h[0])
+
+    return _mean(of_row, hidden.astype(kernel.dtype), labels)
 
 
 def table_head(hidden, table, labels):

@@ -60,6 +60,7 @@ HARDEST = {
     "accuracy": ("head, by blocks", "value and gradient"),
     "masked": ("head, ignored", "value and gradient"),
     "tracing": ("logits", "value and gradient"),
+    "post_training": ("head, log-probabilities and entropies", "value and gradient"),
 }
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..operations import IGNORED
+from ..truth import BONUS
 
 
 NAME, MODULE = "by hand", ""
@@ -31,11 +32,33 @@ def head(hidden, kernel, labels):
         losses = jax.nn.logsumexp(z, -1) - picked
         return total + jnp.sum(losses * kept), None
 
-    rows = len(labels)
-    size = next(n for n in range(min(TILE, rows), 0, -1) if rows % n == 0)
+    size = _tile_size(len(labels))
     tiles = hidden.reshape(-1, size, hidden.shape[-1]), labels.reshape(-1, size)
     total, _ = jax.lax.scan(step, jnp.float32(0), tiles)
     return total / jnp.sum(labels != IGNORED)
+
+
+def _tile_size(rows):
+    return next(n for n in range(min(TILE, rows), 0, -1) if rows % n == 0)
+
+
+def policy(log_p, entropy):
+    return jnp.mean(-log_p - BONUS * entropy)
+
+
+def policy_head(hidden, kernel, labels):
+    """Log-probability and entropy of every token, tiles of tokens recomputed."""
+
+    @jax.checkpoint
+    def of_tile(tile):
+        h, y = tile
+        log_p = jax.nn.log_softmax((h @ kernel.astype(h.dtype)).astype(jnp.float32))
+        entropy = -jnp.sum(jnp.exp(log_p) * log_p, -1)
+        return jnp.take_along_axis(log_p, y[:, None], -1)[:, 0], entropy
+
+    size = _tile_size(len(labels))
+    tiles = hidden.reshape(-1, size, hidden.shape[-1]), labels.reshape(-1, size)
+    return policy(*jax.lax.map(of_tile, tiles))
 
 
 def head_table(hidden, table, labels):
@@ -49,4 +72,5 @@ LOSSES = {
     "head, by blocks": {"scan and checkpoint": head},
     "head, ignored": {"scan and checkpoint": head},
     "head, split": {"scan and checkpoint": head},
+    "head, log-probabilities and entropies": {"map and checkpoint": policy_head},
 }

@@ -1,8 +1,10 @@
 """jxent itself: what is planned for each shape, and each implementation by name."""
 
 import functools
+import inspect
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 import jxent
@@ -10,6 +12,8 @@ import jxent
 from .. import operations
 from ..case import Case
 from ..operations import EVERY_OPTION, IGNORED, SPLIT, widths
+from ..truth import BONUS
+from .by_hand import TILE, policy
 
 
 NAME, MODULE = "jxent", "jxent"
@@ -61,6 +65,38 @@ def _in(implementation, loss=head, **options):
     return functools.partial(loss, implementation=implementation, **options)
 
 
+def head_sums(hidden, kernel, labels, **options):
+    sums = jxent.linear_softmax_cross_entropy_sums(hidden, kernel, labels, **options)
+    return sums.loss / sums.weight
+
+
+def _policy_rows(kernel, rows):
+    hidden, labels = rows
+    logits = hidden @ kernel.astype(hidden.dtype)
+    return jxent.softmax_log_prob(logits, labels), jxent.softmax_entropy(logits)
+
+
+def policy_streamed(hidden, kernel, labels, **options):
+    rows = jxent.linear_softmax_statistics(
+        hidden, kernel, labels, entropy=True, **options
+    )
+    return policy(rows.log_prob, rows.entropy)
+
+
+def policy_mapped(hidden, kernel, labels):
+    rows = hidden, labels
+    return policy(*jxent.map_over_tiles(_policy_rows, kernel, rows, tile=TILE))
+
+
+def policy_summed(hidden, kernel, labels):
+    def of_tile(kernel, rows):
+        log_p, entropy = _policy_rows(kernel, rows)
+        return jnp.sum(-log_p - BONUS * entropy)
+
+    rows = hidden, labels
+    return jxent.sum_over_tiles(of_tile, kernel, rows, tile=TILE) / len(labels)
+
+
 def head_in_shard_map(hidden, kernel, labels, **options):
     """The same inside the `shard_map` that the call outside of it enters by itself."""
     return jax.shard_map(
@@ -73,7 +109,11 @@ def head_in_shard_map(hidden, kernel, labels, **options):
 def derived(case: Case, loss):
     """Planned for what is compiled for, where that is not where JAX runs."""
     given = getattr(loss, "keywords", {})
-    if case.platform and case.shape.features and "blocks" not in given:
+    takes_plan = any(
+        p.kind is p.VAR_KEYWORD for p in inspect.signature(loss).parameters.values()
+    )
+    planned = case.shape.features and takes_plan and "blocks" not in given
+    if case.platform and planned:
         data, model = case.mesh or (1, 1)
         rows, features, classes = case.shape
         low, high = widths(case.dtype)
@@ -118,6 +158,16 @@ LOSSES = {
     "head, ignored": {
         "": functools.partial(head, ignore_index=IGNORED),
         "streamed": _in("streamed", ignore_index=IGNORED),
+    },
+    "head, sums": {
+        "": _in("streamed", head_sums),
+        "streamed, the loss alone": _in("streamed"),
+        "the loss alone": head,
+    },
+    "head, log-probabilities and entropies": {
+        "streamed": _in("streamed", policy_streamed),
+        "map_over_tiles": policy_mapped,
+        "sum_over_tiles": policy_summed,
     },
     "head, split": {
         "plain jit": functools.partial(head, **SPLIT_AXES),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..operations import IGNORED, SMOOTHING, Z_LOSS
+from ..truth import BONUS
 
 
 NAME, MODULE = "Optax", "optax"
@@ -54,6 +55,14 @@ def head_every(hidden, kernel, labels, class_weights):
     return logits_every(product(hidden, kernel), labels, class_weights)
 
 
+def policy_head(hidden, kernel, labels):
+    """Optax has no entropy: JAX's own, of the same logits."""
+    logits = product(hidden, kernel)
+    log_p = jax.nn.log_softmax(logits)
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, -1)
+    return jnp.mean(rows(logits, labels) - BONUS * entropy)
+
+
 def head_table(hidden, table, labels):
     return head(hidden, table.T, labels)
 
@@ -78,6 +87,8 @@ LOSSES = {
     "head, embedding table": {"materialized": head_table},
     "head, by blocks": {"materialized": head},
     "head, ignored": {"materialized": head},
+    "head, sums": {"materialized, the loss alone": head},
+    "head, log-probabilities and entropies": {"materialized": policy_head},
     "head, split": {"materialized": head},
     "logits, split": {"": logits},
     "rows": {"": rows},

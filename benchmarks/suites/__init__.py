@@ -8,7 +8,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
 from ..case import Case, Shape
-from . import accuracy, ad, dense, eager, linear, masked, sharded, tracing
+from . import (
+    accuracy,
+    ad,
+    dense,
+    eager,
+    linear,
+    masked,
+    post_training,
+    sharded,
+    tracing,
+)
 
 
 class Suite(Protocol):
@@ -29,4 +39,5 @@ SUITES: dict[str, Suite] = {
     "accuracy": cast(Any, accuracy),
     "masked": cast(Any, masked),
     "tracing": cast(Any, tracing),
+    "post_training": cast(Any, post_training),
 }
