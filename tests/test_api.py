@@ -5,7 +5,9 @@ import importlib
 import importlib.metadata
 import importlib.resources
 import inspect
+import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -307,6 +309,32 @@ def test_import_brings_in_nothing_but_jax():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert set(result.stdout.split()) <= {"jxent", "jaxtyping", "wadler_lindig"}
+
+
+def test_a_copied_folder_works(tmp_path):
+    """Where no installer knows the package, its version is unknown, and no more."""
+    shutil.copytree(REPOSITORY / "jxent", tmp_path / "jxent")
+    code = (
+        "import importlib.metadata as metadata, jax.numpy as jnp\n"
+        "of = metadata.version\n"
+        "def version(name):\n"
+        "    if name == 'jxent': raise metadata.PackageNotFoundError(name)\n"
+        "    return of(name)\n"
+        "metadata.version = version\n"
+        "import jxent\n"
+        "print(jxent.__version__, jxent.__file__)\n"
+        "print(jxent.softmax_cross_entropy(jnp.zeros(4), jnp.array(0)))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    first, loss = result.stdout.splitlines()
+    assert first == f"unknown {tmp_path / 'jxent' / '__init__.py'}"
+    assert abs(float(loss) - math.log(4)) < 1e-6
 
 
 def sources():
