@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urldefrag
+from urllib.parse import unquote, urldefrag, urlsplit
 
 from playwright.sync_api import (
     Browser,
@@ -97,7 +97,8 @@ def broken(links: dict[str, set[str]], anchors: dict[str, set[str]]) -> Iterator
         for target in targets:
             address, fragment = urldefrag(target)
             if address.startswith(FILES):
-                if not (REPOSITORY / unquote(address.removeprefix(FILES))).exists():
+                file = unquote(urlsplit(address.removeprefix(FILES)).path)
+                if not (REPOSITORY / file).exists():
                     yield f"{page}: no file {address}"
             elif address not in anchors:
                 yield f"{page}: no page {address}"

@@ -18,7 +18,7 @@ from ._reduction import times
 
 def cross_entropy(log_p: Array) -> Array:
     """f = −log p"""
-    return -log_p
+    return 0 - log_p  # 0 where p is 1, and not −0
 
 
 def focal(log_p: Array, gamma: Array) -> Array:

@@ -288,8 +288,8 @@ def linear_softmax_plan(
     eighth of the rows each, so that blocks of dropped rows can be skipped, and up to
     1024 classes on a CPU.
 
-    Options that the loss takes and this does not change nothing here. Those that are
-    arrays may be given as shape and dtype too.
+    The options are those of the loss; where they are arrays, their shape and dtype will
+    do. Options of the loss that are not listed here do not change the plan.
 
     Args:
       hidden: (..., features), or its shape and dtype.

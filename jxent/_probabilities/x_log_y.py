@@ -31,7 +31,7 @@ def _quotient_jvp(primals: Any, tangents: Any) -> Any:
 
 @jax.custom_jvp
 def minus_x_log_y(x: Array, y: Array) -> Array:
-    return times(x, -jnp.log(y))
+    return times(x, 0 - jnp.log(y))  # 0 where y is 1, and not −0
 
 
 @minus_x_log_y.defjvp
@@ -54,7 +54,7 @@ def _minus_log_jvp(primals: Any, tangents: Any) -> Any:
 # The same for y = 1 − p, where log(1 − p) keeps what 1 − p would round away.
 @jax.custom_jvp
 def minus_x_log_1_minus(x: Array, p: Array) -> Array:
-    return times(x, -jnp.log1p(-p))
+    return times(x, 0 - jnp.log1p(-p))
 
 
 @minus_x_log_1_minus.defjvp
