@@ -187,6 +187,7 @@ def play(tmp_path, capsys):
         "mnist_linen",
         "segmentation",
         "policy_gradient",
+        "preference",
     ],
 )
 def test_help(name, capsys):
@@ -279,3 +280,43 @@ def test_policy_gradient(play):
     assert after > 2 * before
     assert ideal > 2 * before
     assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_preference(play):
+    out, losses, panels = play("preference", panels=2)
+    ((before, after),) = re.findall(r"on one line +([\d.]+)% +([\d.]+)%\n", out)
+    assert 0 < float(before) < 100
+    assert 0 < float(after) <= 100
+    assert number(out, r"reward margin \(nats\) +0.00 +([\d.]+)\n") > 0
+    assert number(out, r"reference, k3 \(nats\) +0.00 +([\d.]+)\n") > 0
+    fused = number(out, r"fused head +(\d+) MiB")
+    assert 0 < fused < number(out, r"materialized logits +(\d+) MiB") / 4
+    dpo = [loss for loss in losses if loss < 1]  # those of pretraining are above 6
+    assert dpo[0] == pytest.approx(np.log(2), abs=1e-3)
+    assert dpo[-1] < dpo[0]
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_preference_is_the_loss_of_dpo(rng):
+    """By its formula in float64, from logits, for completions of different lengths."""
+    example = importlib.import_module("preference")
+    pairs, time, vocabulary, beta = 3, example.CONTEXT, 40, 0.3
+    tokens = rng.integers(0, vocabulary, (pairs, 2, time)).astype(np.int32)
+    ends = rng.integers(30, time, (pairs, 2, 1))
+    completion = (np.arange(time) >= 20) & (np.arange(time) < ends)
+    reference = rng.normal(-50, 5, (pairs, 2)).astype(np.float32)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        model = example.LanguageModel(np.zeros(vocabulary), 1, example.nnx.Rngs(0))
+        batch = example.Pairs(*map(jax.numpy.asarray, (tokens, completion, reference)))
+        loss, margin = example.dpo_loss(model, batch, beta)
+        hidden = np.asarray(model(batch.tokens), np.float64)
+
+    table = np.asarray(model.tokens.embedding[...], np.float64)
+    logits = hidden @ table.T
+    log_p = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
+    of_next = np.take_along_axis(log_p[:, :, :-1], tokens[:, :, 1:, None], axis=-1)
+    summed = np.sum(of_next[..., 0], axis=-1, where=completion[:, :, 1:])
+    ratio = summed - reference.astype(np.float64)
+    expected = beta * (ratio[:, 0] - ratio[:, 1])
+    np.testing.assert_allclose(margin, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(loss, np.mean(np.log1p(np.exp(-expected))), rtol=1e-4)
