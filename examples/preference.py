@@ -155,7 +155,7 @@ def sample(model: LanguageModel, prompts: Array, breaks: Array, key: Array) -> W
     table = model.tokens.embedding[...]
 
     def write(at: int, tokens: Array) -> Array:
-        u = jax.random.uniform(jax.random.fold_in(key, at), len(tokens))
+        u = jax.random.uniform(jax.random.fold_in(key, at), prompts.shape[:1])
         rows = model(tokens)[:, at - 1], u
         return tokens.at[:, at].set(
             jxent.map_over_tiles(draw_tokens, table, rows, tile=16)
