@@ -1,8 +1,10 @@
 """The fused head: losses of hidden @ kernel that never hold the logits."""
 
-from .losses import (
-    linear_poly_loss_cross_entropy as linear_poly_loss_cross_entropy,
+from .cross_entropy import (
     linear_softmax_cross_entropy as linear_softmax_cross_entropy,
+)
+from .focal_and_poly import (
+    linear_poly_loss_cross_entropy as linear_poly_loss_cross_entropy,
     linear_softmax_focal_loss as linear_softmax_focal_loss,
 )
 from .statistics import (

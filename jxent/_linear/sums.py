@@ -130,6 +130,4 @@ def linear_softmax_cross_entropy_sums(
         block_sizes=block_sizes,
         implementation=implementation,
         sums=True,
-        entropy=True,
-        argmax=True,
     )

@@ -210,7 +210,6 @@ def _with_options(
     if labels is not None:
         index = _checks.ignorable(function, ignore_index, labels, ids=settings.ids)
         _checks.margin_of_ids(function, options.get("margin"), settings.ids)
-    parameters = _parameters(function, formula, dtype)
     rows = rows._replace(
         where=row_where,
         class_where=class_where,
@@ -219,17 +218,18 @@ def _with_options(
     shared = shared._replace(
         bias=bias,
         ignore_index=index,
-        parameters=parameters,
+        parameters=_parameters(function, formula, dtype),
         normalizer=_checks.normalizer(function, normalizer, dtype),
         **{name: x for name, x in values.items() if name in Shared._fields},
     )
     settings = _with_statistics(
         function,
-        settings._replace(reduction=reduction, sums=sums),
+        settings._replace(reduction=reduction),
         formula,
         shared,
         distributions=labels is not None and not settings.ids,
         return_statistics=return_statistics,
+        sums=sums,
         entropy=entropy,
         argmax=argmax,
     )
@@ -244,6 +244,7 @@ def _with_statistics(
     *,
     distributions: bool,
     return_statistics: bool,
+    sums: bool,
     entropy: bool,
     argmax: bool,
 ) -> Settings:
@@ -261,9 +262,10 @@ def _with_statistics(
     return settings._replace(
         formula=None if formula is None else formula.function,
         return_statistics=return_statistics,
+        sums=sums,
         even=smoothed or (weighted and not distributions),
-        expected=entropy or return_statistics,
-        argmax=argmax or return_statistics,
+        expected=entropy or return_statistics or sums,
+        argmax=argmax or return_statistics or sums,
     )
 
 

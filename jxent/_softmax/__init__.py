@@ -1,10 +1,12 @@
 """Softmax losses: formulas in the log-probability, on the statistics of a layout."""
 
-from .losses import (
-    poly_loss_cross_entropy as poly_loss_cross_entropy,
+from .cross_entropy import (
     safe_softmax_cross_entropy as safe_softmax_cross_entropy,
     softmax_cross_entropy as softmax_cross_entropy,
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
+)
+from .focal_and_poly import (
+    poly_loss_cross_entropy as poly_loss_cross_entropy,
     softmax_focal_loss as softmax_focal_loss,
 )
 from .statistics import (

@@ -113,7 +113,5 @@ def softmax_cross_entropy_sums(
             class_axis_name=class_axis_name,
             batch_axis_name=batch_axis_name,
             sums=True,
-            entropy=True,
-            argmax=True,
         )
     )

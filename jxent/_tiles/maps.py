@@ -119,8 +119,8 @@ def _map_of_live(tiled: Tiled, operands: Operands) -> Any:
 def _of_tile(tiled: Tiled, params: Any, rows: Any, live: Array | None) -> Any:
     """The results of a tile; 0, with no derivative, for rows that do not count.
 
-    A row that does not count might spoil the sums that a derivative takes over rows. In
-    its place stands the tile's first row, which counts if any of the tile's do.
+    NaN in a row that does not count would enter the gradient of params. The tile's
+    first row takes the place of such a row; it counts if any row of the tile does.
     """
     if live is None:
         return tiled(params, rows)

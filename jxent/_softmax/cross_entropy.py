@@ -1,0 +1,189 @@
+"""Softmax cross-entropy of logits in memory, under each of its names."""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack, overload
+
+from jax import Array
+from jaxtyping import Float
+
+from .._checks import ArrayLike, Axis, AxisName
+from .._formulas import SoftmaxStatistics, cross_entropy
+from .._layouts import LossOptions, solve
+from .._problem import Formula, logits_problem
+from .._reduction import Reduction
+
+
+@overload
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    return_statistics: Literal[False] = ...,
+    **options: Unpack[LossOptions],
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    return_statistics: Literal[True],
+    **options: Unpack[LossOptions],
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    return_statistics: bool = False,
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+    """Softmax cross-entropy of logits with class ids or distributions.
+
+        loss = −Σ_c q_c log p_c,   p = softmax(z),   log p_c = z_c − log Σ_k exp(z_k)
+
+    where q is onehot(y) for a class id y. With class weights w and label smoothing ε
+    over K classes, q_c = w_c ((1 − ε) onehot(y)_c + ε/K).
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: the rank decides. One less than the logits': integer class ids, of the
+        logits' shape without `axis`. The same: distributions of the logits' shape and
+        any dtype; they need not sum to 1. Labels never broadcast.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight
+        (Σ_c q_c w_c for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+      return_statistics: also return the row statistics, entropy and argmax included.
+
+    Returns:
+      The losses in nats, of the logits' shape without `axis`, or a scalar; float32, or
+      float64 for float64 logits. With return_statistics a pair (loss,
+      `SoftmaxStatistics`).
+
+    Numerics:
+      bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
+      Nothing is clipped and no epsilon is added.
+
+      0 · ∞ counts as 0: a logit of −inf is an impossible class. As the label's own
+      class it makes the loss +inf, with a finite gradient. A row of −inf alone, or a
+      logit of +inf, gives NaN.
+
+      A dropped row is exactly 0 and so is its gradient, whatever it holds. So is a row
+      with every class masked. Nothing left to average gives 0 with gradient 0. Target
+      mass on masked classes is dropped. A weight of 0 has derivatives like any other:
+      where its row is finite, the loss's is the row's loss, and the gradient's is the
+      row's gradient.
+
+      An id outside [0, classes) that is not ignore_index, or on a masked class, makes
+      loss and gradient of its row NaN; under `jax.experimental.checkify` it is an error
+      with a message.
+
+      Every derivative exists, forward and reverse, to any order. `jax.grad` inside
+      `shard_map(check_vma=False)` is wrong by JAX itself: leave check_vma on.
+
+    Raises:
+      TypeError: logits are not floating, ids not integers, a mask is floating, or a
+        bool stands for a number.
+      ValueError: shapes do not fit, a Python number is out of range, or an axis name is
+        unknown.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.softmax_cross_entropy(logits, jnp.array([0, 2])))
+      [0.23954 0.09492]
+      >>> labels = jnp.array([0, -100])
+      >>> print(jxent.softmax_cross_entropy(
+      ...     logits, labels, ignore_index=-100, reduction="mean"))
+      0.23954
+
+    Source:
+      Optax's `softmax_cross_entropy`, `softmax_cross_entropy_with_integer_labels` and
+      `safe_softmax_cross_entropy`, whose calls each of the three names takes here. On
+      purpose, labels that Optax broadcasts and a class axis of size 1 are errors here,
+      and an id below 0, which Optax counts from the last class, gives NaN. Label
+      smoothing as in Szegedy et al., https://arxiv.org/abs/1512.00567; z-loss as in
+      Chowdhery et al. (PaLM), https://arxiv.org/abs/2204.02311.
+
+    See also:
+      `categorical_cross_entropy` for probabilities, `sigmoid_binary_cross_entropy` for
+      yes/no labels, `next_token_labels` for language models.
+    """
+    return solve(
+        logits_problem(
+            "softmax_cross_entropy",
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=cross_entropy, parameters={}),
+            weights=weights,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+            return_statistics=return_statistics,
+        )
+    )
+
+
+# Optax splits these by the kind of labels and by what −inf does; here both are told
+# from the labels, and −inf is safe.
+softmax_cross_entropy_with_integer_labels = softmax_cross_entropy
+safe_softmax_cross_entropy = softmax_cross_entropy
