@@ -7,13 +7,12 @@ test holds that they agree.
 """
 
 import ast
+import importlib
 import inspect
 import re
 import textwrap
 from pathlib import Path
 from typing import Any
-
-import jxent
 
 
 # For each function or class: where its options are explained, and those that mean
@@ -154,10 +153,13 @@ def options(value: Any) -> list[str]:
     return list(inspect.signature(value).parameters)
 
 
+def _public(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
 def expected_entries(module: str, name: str) -> dict[str, str]:
     """The entries that a function or class should have, in its signature's order."""
-    facade: Any = jxent if module == "jxent" else getattr(jxent, module[6:])
-    value = getattr(facade, name)
+    value = _public(module, name)
     own = entries(inspect.getdoc(value) or "")
     if name not in HOMES[module]:
         return {option: own.get(option, "") for option in options(value)}
@@ -186,8 +188,7 @@ def section(sentences: dict[str, str], indent: int) -> str:
 
 
 def _rewrite(module: str, name: str) -> None:
-    facade: Any = jxent if module == "jxent" else getattr(jxent, module[6:])
-    value = getattr(facade, name)
+    value = _public(module, name)
     path = Path(inspect.getsourcefile(value) or "")
     source = path.read_text(encoding="utf-8")
     found = [

@@ -169,7 +169,7 @@ def _mapped_jvp(tiled: Tiled, primals: Any, tangents: Any) -> Any:
 
         def of_moving(values: Any) -> list[Array]:
             shared, part = replaced((params, rows), values)
-            return _floating(_of_tile(tiled, shared, part, live))
+            return _floating_leaves(_of_tile(tiled, shared, part, live))
 
         return carry, jax.jvp(of_moving, (given,), (tangents,))[1]
 
@@ -193,6 +193,6 @@ def _mapped_jvp(tiled: Tiled, primals: Any, tangents: Any) -> Any:
     )
 
 
-def _floating(results: Any) -> list[Array]:
+def _floating_leaves(results: Any) -> list[Array]:
     leaves = jax.tree.leaves(results)
     return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]

@@ -90,7 +90,7 @@ def _tiled_sum_jvp(tiling: Tiling, primals: Any, tangents: Any) -> Any:
     moved = [x for x, d in zip(leaves, dots, strict=True) if is_moving(d)]
     refuse_shared("sum_over_tiles", "loss", moved, varying_of(sums))
     tangents = [jax.custom_derivatives.zero_from_primal(s) for s in sums]
-    for k, gradient in zip(_floating(sums), gradients, strict=True):
+    for k, gradient in zip(_floating_indices(sums), gradients, strict=True):
         gradient = tree.flatten_up_to(gradient)
         pairs = [(g, d) for g, d in zip(gradient, dots, strict=True) if g is not None]
         tangents[k] = _inner_product(pairs, sums[k])
@@ -131,7 +131,7 @@ def _inner_product(pairs: list[tuple[Array, Array]], value: Array) -> Array:
     return total
 
 
-def _floating(sums: list[Array]) -> list[int]:
+def _floating_indices(sums: list[Array]) -> list[int]:
     return [k for k, s in enumerate(sums) if jnp.issubdtype(s.dtype, jnp.inexact)]
 
 
@@ -157,7 +157,7 @@ def gradients_of_tile(
     def loss(values: Any) -> Any:
         sums = tiling.loss(*replaced((params, part), values))
         leaves = jax.tree.leaves(sums)
-        return [leaves[k] for k in _floating(leaves)], sums
+        return [leaves[k] for k in _floating_indices(leaves)], sums
 
     values, pull, sums = jax.vjp(loss, moving((params, part)), has_aux=True)
     of_params, of_rows = [], []
@@ -181,7 +181,7 @@ def _start(tiling: Tiling, moving: Moving, params: Any, rows: Any) -> Any:
     part = first_tile(rows, tiling.tile)
     sums = zeros_of(tiling.loss, params, part)
     gradient = as_computed(jax.tree.map(jnp.zeros_like, moving((params, rows))[0]))
-    return sums, [gradient for _ in _floating(jax.tree.leaves(sums))]
+    return sums, [gradient for _ in _floating_indices(jax.tree.leaves(sums))]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
