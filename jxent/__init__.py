@@ -59,7 +59,7 @@ from typing import (
     Any as _Any,
 )
 
-from ._checks import no_attribute as _no_attribute
+from ._checks import SparseLabels as SparseLabels, no_attribute as _no_attribute
 from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
     next_token_labels as next_token_labels,
@@ -79,7 +79,9 @@ from ._linear import (
     linear_softmax_entropy as linear_softmax_entropy,
     linear_softmax_focal_loss as linear_softmax_focal_loss,
     linear_softmax_log_prob as linear_softmax_log_prob,
+    linear_softmax_log_prob_at as linear_softmax_log_prob_at,
     linear_softmax_statistics as linear_softmax_statistics,
+    linear_softmax_top_k as linear_softmax_top_k,
 )
 from ._probabilities import (
     binary_cross_entropy as binary_cross_entropy,
@@ -104,6 +106,7 @@ from ._softmax import (
     softmax_entropy as softmax_entropy,
     softmax_focal_loss as softmax_focal_loss,
     softmax_log_prob as softmax_log_prob,
+    softmax_log_prob_at as softmax_log_prob_at,
     softmax_statistics as softmax_statistics,
 )
 from ._tiles import (
@@ -122,6 +125,7 @@ __all__ = [
     "LinearSoftmaxPlan",
     "LossSums",
     "SoftmaxStatistics",
+    "SparseLabels",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "entropy",
@@ -134,8 +138,10 @@ __all__ = [
     "linear_softmax_entropy",
     "linear_softmax_focal_loss",
     "linear_softmax_log_prob",
+    "linear_softmax_log_prob_at",
     "linear_softmax_plan",
     "linear_softmax_statistics",
+    "linear_softmax_top_k",
     "map_over_tiles",
     "next_token_labels",
     "poly_loss_cross_entropy",
@@ -151,6 +157,7 @@ __all__ = [
     "softmax_entropy",
     "softmax_focal_loss",
     "softmax_log_prob",
+    "softmax_log_prob_at",
     "softmax_statistics",
     "sum_over_tiles",
     "total_weight",

@@ -38,6 +38,7 @@ from .numbers import (
     number_or_off as number_or_off,
     positive_integer as positive_integer,
     python_number as python_number,
+    top_k as top_k,
 )
 from .options import (
     REDUCTIONS as REDUCTIONS,
@@ -56,6 +57,12 @@ from .options import (
     precision as precision,
     reduction as reduction,
     row_or_class_mask as row_or_class_mask,
+)
+from .sparse import (
+    SparseLabels as SparseLabels,
+    class_ids_at as class_ids_at,
+    no_sparse_labels as no_sparse_labels,
+    sparse_labels as sparse_labels,
 )
 from .words import (
     fail as fail,

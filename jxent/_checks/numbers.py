@@ -118,6 +118,15 @@ def integer(function: str, name: str, value: Any, *, alone: str = "an int") -> i
     return operator.index(value)
 
 
+def top_k(function: str, k: Any, classes: int) -> int:
+    count = integer(function, "k", k)
+    if not 1 <= count <= classes:
+        raise ValueError(
+            f"{function}: expected k between 1 and the {classes} classes, got {count}."
+        )
+    return count
+
+
 def positive_integer(function: str, name: str, value: Any) -> int:
     alone = "a Python integer of at least 1"
     number = integer(function, name, value, alone=alone)

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Integer
 
 from .. import _checks
 from .._arrays import compute_dtype, over_rows, row_shape, select
-from .._checks import ArrayLike, Axis, AxisName
-from .._problem import NO_CLASS, class_ids, equal
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
+from .._problem import NO_CLASS, at_places, class_ids, equal
 from .._reduction import combine
 
 
@@ -212,7 +212,7 @@ def _all_of_next(count: int, x: Bool[Array, "*batch time"]) -> Array:
 
 
 def total_weight(
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     axis: SupportsIndex = -1,
     where: ArrayLike | None = None,
@@ -234,8 +234,9 @@ def total_weight(
     total itself its updates are 1/k of what they should be.
 
     Args:
-      labels: integer class ids of any shape, or floating distributions.
-      axis: the class axis of distributions, and of a where that masks classes.
+      labels: integer class ids of any shape, floating distributions, or `SparseLabels`.
+      axis: the class axis of distributions, of the ids of `SparseLabels`, and of a
+        where that masks classes.
       where: boolean, as the loss gets it: of the losses' shape (axes of size 1 allowed)
         or a scalar, False drops the row; with a class axis more, False masks classes.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
@@ -283,7 +284,13 @@ def total_weight(
       `reduce`, `softmax_cross_entropy`.
     """
     name = "total_weight"
-    y = _checks.label_array(name, "labels", labels)
+    sparse, values = isinstance(labels, SparseLabels), None
+    if isinstance(labels, SparseLabels):
+        y = _checks.as_array(name, "SparseLabels.ids", labels.ids)
+        if labels.values is not None:
+            values = _checks.as_array(name, "SparseLabels.values", labels.values)
+    else:
+        y = _checks.label_array(name, "labels", labels)
     axis = _checks.integer(name, "axis", axis)
     if y.dtype == jnp.bool_:
         raise TypeError(
@@ -291,10 +298,11 @@ def total_weight(
             "losses of yes/no labels the total is that of where and weights: "
             "jxent.reduce(jnp.ones(labels.shape), reduction='sum', where=…)."
         )
-    ids = bool(jnp.issubdtype(y.dtype, jnp.integer))
+    ids = bool(jnp.issubdtype(y.dtype, jnp.integer)) and not sparse
     factors = {"weights": weights, "class_weights": class_weights}
     given = [_checks.as_array(name, n, x) for n, x in factors.items() if x is not None]
-    dtype = compute_dtype(*given, *([] if ids else [y]))
+    floating = [x for x in (y, values) if x is not None and not ids]
+    dtype = compute_dtype(*given, *floating)
     ndim = y.ndim + 1 if ids else y.ndim
     if not -ndim <= axis < ndim:
         _checks.fail(
@@ -302,26 +310,29 @@ def total_weight(
         )
     axis = axis % ndim
     rows = y.shape if ids else row_shape(y.shape, axis)
+    if isinstance(labels, SparseLabels):
+        y, values = _checks.sparse_labels(name, labels, y.shape, axis, dtype)
     row_where = class_where = None
     if where is not None:
         mask = _checks.boolean(name, "where", where)
         if mask.ndim == ndim:
             # class ids do not tell how many classes there are
-            given = mask.shape[axis] if ids else y.shape[axis]
+            given = mask.shape[axis] if ids or sparse else y.shape[axis]
             full = (*rows[:axis], given, *rows[axis:])
             _, class_where = _checks.row_or_class_mask(name, mask, full, axis)
         else:
             row_where = _checks.per_row(name, "where", mask, rows)
     if class_weights is not None:
-        classes = None if ids else y.shape[axis]
+        classes = None if ids or sparse else y.shape[axis]
         class_weights = _class_weights(name, class_weights, classes, dtype)
     if weights is not None:
         weights = _checks.real(name, "weights", weights, dtype, booleans=True)
         weights = _checks.per_row(name, "weights", weights, rows)
-    index = _checks.ignorable(name, ignore_index, y, ids=ids)
+    index = _checks.ignorable(name, ignore_index, y, ids=ids or sparse)
     names = _checks.bound_axis_names(name, "batch_axis_name", batch_axis_name, y)
     return _total_weight(
         y,
+        values,
         row_where,
         class_where,
         weights,
@@ -329,6 +340,7 @@ def total_weight(
         index,
         axis=axis,
         ids=ids,
+        sparse=sparse,
         batch_axis_name=names,
         dtype=dtype,
     )
@@ -348,9 +360,12 @@ def _class_weights(
     return w
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "ids", "batch_axis_name", "dtype"))
+@functools.partial(
+    jax.jit, static_argnames=("axis", "ids", "sparse", "batch_axis_name", "dtype")
+)
 def _total_weight(
     labels: Array,
+    values: Array | None,
     row_where: Array | None,
     class_where: Array | None,
     weights: Array | None,
@@ -359,13 +374,14 @@ def _total_weight(
     *,
     axis: int,
     ids: bool,
+    sparse: bool,
     batch_axis_name: tuple[str, ...],
     dtype: jnp.dtype,
 ) -> Array:
     keep, w = row_where, class_weights
     if class_where is not None:
         keep = jnp.any(class_where, axis)
-    if ignore_index is not None:
+    if ignore_index is not None and ids:
         counted = ~equal(labels, ignore_index)
         keep = counted if keep is None else keep & counted
     if ids:
@@ -375,6 +391,21 @@ def _total_weight(
             at = class_ids(labels, kept, w.shape[0])
             label_weight = jnp.take(w, jnp.maximum(at, 0), mode="clip")
             factor = jnp.where(at == NO_CLASS, factor, label_weight)
+    elif sparse:
+        scored = jnp.ones_like(labels, bool)
+        if ignore_index is not None:
+            scored = ~equal(labels, ignore_index)
+        q = jnp.ones_like(labels, dtype) if values is None else values
+        for of_class in (class_where, w):
+            if of_class is not None:
+                if of_class.ndim > 1:
+                    shape = list(labels.shape[:-1])
+                    shape.insert(axis, of_class.shape[axis])
+                    of_class = jnp.broadcast_to(of_class, shape)
+                classes = of_class.shape[axis if of_class.ndim > 1 else 0]
+                at = class_ids(labels, scored, classes)
+                q = q * at_places(of_class.astype(dtype), at, axis)
+        factor = jnp.sum(select(scored, q), -1)
     else:
         q = labels.astype(dtype)
         if class_where is not None:

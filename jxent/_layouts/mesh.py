@@ -214,8 +214,9 @@ def like_logits_on_mesh(
     def one(axes: Axes, name: str, x: Array) -> Array:
         names: tuple[tuple[str, ...], ...] = ()
         if "rows" in axes.names:
-            names = entries if x.ndim == z.ndim else of_rows
-            x = jnp.broadcast_to(x, z.shape) if x.ndim == z.ndim else x
+            whole = x.ndim == z.ndim and "classes" in axes.names
+            names = entries if whole else (*of_rows, *[()] * (x.ndim - len(of_rows)))
+            x = jnp.broadcast_to(x, z.shape) if whole else x
         elif x.ndim:
             names = (entries[axis],)
         spec = PartitionSpec(*(n or None for n in names))

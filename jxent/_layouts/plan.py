@@ -22,6 +22,7 @@ BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
+PIECE = 512  # classes of a product with a part of the kernel, which a CPU copies
 GROUP = 2**20  # bytes of logits that a CPU's cache holds with what is formed of them
 
 
@@ -82,6 +83,7 @@ class Uses(NamedTuple):
     distributions: bool = False
     soft_cap: bool = False
     temperature: bool = False
+    top_k: bool = False
 
 
 def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
@@ -94,6 +96,7 @@ def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
         distributions=rows.labels is not None and not settings.ids,
         soft_cap=shared.logit_soft_cap is not None,
         temperature=rows.temperature is not None,
+        top_k=settings.top_k > 0,
     )
 
 
@@ -119,6 +122,9 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
         most = 2048 if s.platform != "cpu" else 1024 if uses.drops else 512
         classes = min(classes, most)
         rows = _floor(s.rows / 8, 128) if uses.drops else s.rows
+        if uses.top_k and s.platform == "cpu":
+            # The more classes at a time, the fewer of them are among the largest.
+            rows, classes = 256, 8192
     return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
 
 

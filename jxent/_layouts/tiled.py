@@ -71,7 +71,8 @@ def tiled_total(
         resolved = resolved._replace(classes=classes)
     local = on_one_device(settings)._replace(axis=1)
     # Without statistics of its sums over classes a formula has no stream of blocks.
-    all_classes = shared.label_smoothing is not None or not settings.ids
+    distributions = rows.labels is not None and not settings.ids
+    all_classes = shared.label_smoothing is not None or distributions
     streams = is_linear(settings.formula) or not all_classes
 
     def value(shared: Shared, rows: Any) -> Array:
@@ -86,7 +87,7 @@ def tiled_total(
         on_devices=functools.partial(_on_devices, settings),
     )
     total = tiled_sum(tiling, (shared, (rows, resolved)))
-    return reported(total, settings, rows, shared, resolved) if settings.ids else total
+    return reported(total, settings, rows, shared, resolved)
 
 
 def _in_memory(rows: Rows, shared: Shared, product: Array) -> tuple[Rows, Shared]:
@@ -315,5 +316,8 @@ def _flat(tree: Any, shape: Shape) -> Any:
     count = 1
     for n in shape:
         count = count * n
-    flat = jax.tree.map(lambda x: x.reshape(count) if x.ndim else x, resolved)
+    places = len(shape)
+    flat = jax.tree.map(
+        lambda x: x.reshape(count, *x.shape[places:]) if x.ndim else x, resolved
+    )
     return shared, (one_axis_of_rows(rows, shape), flat)

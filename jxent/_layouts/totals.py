@@ -36,6 +36,7 @@ from .._problem import (
     one_axis_of_rows,
 )
 from .._statistics import (
+    Inputs,
     Totals,
     finish,
     inputs_of_block,
@@ -104,6 +105,8 @@ def _totals_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     rows, shared, resolved = primals
     moving = moving_of(tangents[:2])
     t = totals(settings, rows, shared, resolved)
+    if t.top is not None:  # found, they are ids as any
+        resolved = resolved._replace(ids=t.top)
     if rows.logits is not None:
         sums = _tangent_in_memory(settings, rows, shared, resolved, t, *moving)
     else:
@@ -162,7 +165,7 @@ def _totals_in_memory(
     inputs = inputs_of_block(settings, rows, shared, ids)
     t = totals_of_block(settings, inputs, ids, resolved.weighted)
     if settings.class_axis_name:
-        t = merge_devices(t, classes, settings.class_axis_name)
+        t = merge_devices(t, classes, settings.class_axis_name, settings.top_k)
     return t
 
 
@@ -221,12 +224,14 @@ def _enter(
         def flat(tree: Any) -> Any:
             if isinstance(tree, Rows | Shared):
                 return one_axis_of_rows(tree, shape)
-            return jax.tree.map(lambda x: x.reshape(count), tree)
+            return jax.tree.map(
+                lambda x: x.reshape(count, *x.shape[len(shape) :]), tree
+            )
 
         operands = tuple(map(flat, operands))
         operands = vary(operands, varying_of(operands))
         t = body(on_one_device(settings)._replace(axis=1), *operands)
-        return jax.tree.map(lambda x: x.reshape(shape), t)
+        return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), t)
 
     operands = (rows, shared, *more)
     in_specs = tuple(map(specs, operands))
@@ -266,15 +271,25 @@ def _totals_streamed(
     def of_tile(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Totals]:
         rows, resolved = part
 
-        @functools.partial(jax.jit, static_argnums=1, inline=True)
-        def of_block(start: Array, size: int) -> Totals:
+        def inputs_at(start: Array, size: int) -> Inputs:
             ids = _block_ids(settings, resolved, total, start)
             here, block = (
                 class_block(settings, x, start, size) for x in (rows, shared)
             )
-            inputs = inputs_of_block(settings, here, block, ids)
+            return inputs_of_block(settings, here, block, ids)
+
+        @functools.partial(jax.jit, static_argnums=1, inline=True)
+        def of_block(start: Array, size: int) -> Totals:
+            ids = _block_ids(settings, resolved, total, start)
+            if settings.piece:
+                inputs = _by_pieces(settings.piece, inputs_at, start, size)
+            else:
+                inputs = inputs_at(start, size)
             t = totals_of_block(settings, inputs, ids, resolved.weighted)
-            return t if t.argmax is None else t._replace(argmax=t.argmax + start)
+            return t._replace(
+                argmax=None if t.argmax is None else t.argmax + start,
+                top=None if t.top is None else t.top + start,
+            )
 
         if size == total:
             return carry, of_block(0, size)
@@ -290,7 +305,21 @@ def _totals_streamed(
     _, t = over_tiles(of_tile, None, (rows, resolved), settings.tile, live)
     t = unsorted(t._replace(sum=select(t.sum != 0, t.sum, 1)))  # of skipped rows
     names = settings.class_axis_name
-    return merge_devices(t, total, names) if names else t
+    return merge_devices(t, total, names, settings.top_k) if names else t
+
+
+def _by_pieces(
+    piece: int, inputs_at: Callable[[Any, int], Inputs], start: Array, size: int
+) -> Inputs:
+    """A block's logits, a piece of its classes at a time: on a CPU each product copies
+    its part of the kernel."""
+    z = zeros_of(lambda: inputs_at(start, size).z)
+
+    def step(z: Array, first: Any, size: int) -> Array:
+        here = inputs_at(start + first, size).z
+        return lax.dynamic_update_slice_in_dim(z, here, first, 1)
+
+    return Inputs(z=over_blocks(step, z, size, piece))
 
 
 def _tangent_for_platform(settings: Settings, *operands: Any) -> Totals:

@@ -24,6 +24,7 @@ from .resolved import (
     NO_CLASS as NO_CLASS,
     Resolved as Resolved,
     at_label as at_label,
+    at_places as at_places,
     both as both,
     class_ids as class_ids,
     equal as equal,

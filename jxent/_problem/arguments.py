@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype, row_shape
-from .._checks import ArrayLike, Axis, AxisName
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._product import ROUNDED
 from .pair import CHECKS, Maybe, Rows, Settings, Shared
 
@@ -48,7 +48,8 @@ def logits_problem(
     x = _checks.floating(function, name, logits, beside=labels, order=order)
     weighted = options.get("formula") is not None or name == "probs"
     front = _checks.class_axis(function, name, x, axis, weighted=weighted)
-    y = _labels(function, labels, labels_optional)
+    sparse = _sparse(function, labels, ids_only or name == "probs")
+    y = _labels(function, None if sparse else labels, labels_optional or bool(sparse))
     class_names = _checks.bound_axis_names(
         function, "class_axis_name", class_axis_name, x, y
     )
@@ -72,7 +73,10 @@ def logits_problem(
     settings = Settings(
         axis=front, ids=ids, class_axis_name=class_names, batch_axis_name=batch_names
     )
-    operands = Rows(logits=x, labels=y), Shared()
+    rows = Rows(logits=x, labels=y)
+    if sparse is not None:
+        rows = _with_places(function, rows, sparse, x, front, compute_dtype(x), options)
+    operands = rows, Shared()
     return _with_options(
         function, settings, *operands, x.shape, compute_dtype(x), where, **options
     )
@@ -100,7 +104,8 @@ def head_problem(
     vocab = head_axis(function, h, k, vocab_axis)
     like = jax.ShapeDtypeStruct((*h.shape[:-1], k.shape[vocab]), compute_dtype(h, k))
     axis = like.ndim - 1
-    y = _labels(function, labels, labels_optional)
+    sparse = _sparse(function, labels, ids_only)
+    y = _labels(function, None if sparse else labels, labels_optional or bool(sparse))
     class_names = _checks.bound_axis_names(
         function, "class_axis_name", class_axis_name, h, k, y
     )
@@ -123,7 +128,10 @@ def head_problem(
         vocab_axis=vocab,
         precision=precision,
     )
-    operands = Rows(hidden=h, labels=y), Shared(kernel=k)
+    rows = Rows(hidden=h, labels=y)
+    if sparse is not None:
+        rows = _with_places(function, rows, sparse, like, axis, like.dtype, options)
+    operands = rows, Shared(kernel=k)
     return _with_options(
         function, settings, *operands, like.shape, like.dtype, where, **options
     )
@@ -171,6 +179,29 @@ def _labels(function: str, labels: ArrayLike | None, optional: bool) -> Maybe:
     return _checks.label_array(function, "labels", labels)
 
 
+def _sparse(function: str, labels: Any, refused: bool) -> SparseLabels | None:
+    if refused:
+        _checks.no_sparse_labels(function, labels)
+    return labels if isinstance(labels, SparseLabels) else None
+
+
+def _with_places(
+    function: str,
+    rows: Rows,
+    sparse: SparseLabels,
+    like: Shaped,
+    axis: int,
+    dtype: jnp.dtype,
+    options: dict[str, Any],
+) -> Rows:
+    """The rows with several class ids each, and their values."""
+    if options.get("log_prob_at"):
+        ids = _checks.class_ids_at(function, "ids", sparse.ids, like.shape, axis)
+        return rows._replace(label_ids=ids)
+    ids, values = _checks.sparse_labels(function, sparse, like.shape, axis, dtype)
+    return rows._replace(label_ids=ids, label_values=values)
+
+
 def _with_options(
     function: str,
     settings: Settings,
@@ -187,12 +218,16 @@ def _with_options(
     normalizer: ArrayLike | None = None,
     return_statistics: bool = False,
     sums: bool = False,
+    log_prob_at: bool = False,
+    top_k: SupportsIndex | None = None,
     entropy: bool = False,
     argmax: bool = False,
     **options: Any,
 ) -> Problem:
     """The problem with every option; those with a check of their own by that."""
-    axis, labels = settings.axis, rows.labels
+    axis = settings.axis
+    labels = rows.labels if rows.label_ids is None else rows.label_ids
+    distributions = rows.labels is not None and not settings.ids
     of_rows, classes = row_shape(shape, axis), shape[axis]
     row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
 
@@ -208,8 +243,14 @@ def _with_options(
     _checks.reduction(function, reduction, normalizer)
     index = None
     if labels is not None:
-        index = _checks.ignorable(function, ignore_index, labels, ids=settings.ids)
+        index = _checks.ignorable(function, ignore_index, labels, ids=not distributions)
         _checks.margin_of_ids(function, options.get("margin"), settings.ids)
+    found = 0
+    if top_k is not None:
+        names = settings.class_axis_name
+        found = _checks.top_k(
+            function, top_k, classes * (lax.axis_size(names) if names else 1)
+        )
     rows = rows._replace(
         where=row_where,
         class_where=class_where,
@@ -224,7 +265,7 @@ def _with_options(
     )
     settings = _with_statistics(
         function,
-        settings._replace(reduction=reduction),
+        settings._replace(reduction=reduction, log_prob_at=log_prob_at, top_k=found),
         formula,
         shared,
         distributions=labels is not None and not settings.ids,

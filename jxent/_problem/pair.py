@@ -32,14 +32,15 @@ class Axes(NamedTuple):
     after_merge: bool = False
 
 
-_ROWS = Axes(("rows",))
-_ROWS_AND_CLASSES = Axes(("rows", "classes"))
-_CLASSES = Axes(("classes",))
-_NUMBER = Axes(())
-
-
 def _after_merge(axes: Axes) -> Axes:
     return axes._replace(after_merge=True)
+
+
+_ROWS = Axes(("rows",))
+_ROWS_AND_CLASSES = Axes(("rows", "classes"))
+_ROWS_AND_PLACES = Axes(("rows", "places"))  # several class ids a row
+_CLASSES = Axes(("classes",))
+_NUMBER = Axes(())
 
 
 class Rows(NamedTuple):
@@ -48,6 +49,8 @@ class Rows(NamedTuple):
     logits: Annotated[Maybe, _ROWS_AND_CLASSES] = None
     hidden: Annotated[Maybe, Axes(("rows", "features"))] = None  # in place of logits
     labels: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # class ids have the rows alone
+    label_ids: Annotated[Maybe, _ROWS_AND_PLACES] = None  # in place of labels
+    label_values: Annotated[Maybe, _after_merge(_ROWS_AND_PLACES)] = None  # None: 1
     where: Annotated[Maybe, _after_merge(_ROWS), PerRow(boolean=True)] = None
     class_where: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # False: impossible there
     weights: Annotated[Maybe, _after_merge(_ROWS), PerRow()] = None
@@ -95,17 +98,20 @@ class Settings(NamedTuple):
     reduction: str = "none"
     return_statistics: bool = False
     sums: bool = False  # of what a training loop logs, in place of the loss
+    log_prob_at: bool = False  # log-probabilities of several ids, in place of the loss
     class_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the classes
     batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the rows
     even: bool = False  # Σ w (z − shift) over all classes, which smoothing needs
     expected: bool = False  # Σ e (z − shift), which the entropy needs
     argmax: bool = False
+    top_k: int = 0  # how many of the largest logits to find; 0 for none
     reports: bool = True  # bad labels, under checkify
     vocab_axis: int = 1  # the kernel's axis of classes
     precision: Any = None  # of products with the kernel, as lax takes it, or ROUNDED
     implementation: str = "materialized"
     tile: Any = 0  # rows of a block of logits; symbolic as their count is
     block: int = 0  # classes of a block of logits
+    piece: int = 0  # classes of a block that one product forms; 0 for all
     group: int = 0  # rows of a tile that a CPU takes at a time; 0 for all at once
     skips: bool = True  # tiles in which no row counts; False where all rows are alike
     sharding: HeadSharding = HeadSharding()

@@ -9,6 +9,7 @@ from .focal_and_poly import (
     poly_loss_cross_entropy as poly_loss_cross_entropy,
     softmax_focal_loss as softmax_focal_loss,
 )
+from .several_ids import softmax_log_prob_at as softmax_log_prob_at
 from .statistics import (
     softmax_entropy as softmax_entropy,
     softmax_log_prob as softmax_log_prob,

@@ -22,7 +22,7 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._problem import Maybe, Settings, is_label
+from .._problem import Maybe, Settings, at_places, is_label
 from .inputs import Inputs
 from .totals import Totals, merge, of_no_class, origin
 
@@ -32,12 +32,17 @@ def totals_of_block(
 ) -> Totals:
     """The statistics (rows,) of a block of logits, before `finish`.
 
-    `ids`, int32 (rows,), are counted from the block's first class, out of range for
-    labels of other blocks. `weighted`, boolean (rows,), is False for rows whose
-    statistics matter only as far as they are finite.
+    `ids`, int32 (rows,) or (rows, places), are counted from the block's first class, out
+    of range for labels of other blocks. `weighted`, boolean (rows,), is False for rows
+    whose statistics matter only as far as they are finite.
     """
     asked = settings.axis, settings.expected, settings.argmax
-    return _totals_of_block(asked, inputs, ids, weighted)
+    t = _totals_of_block(asked, inputs, ids, weighted)
+    if not settings.top_k:
+        return t
+    z = jnp.moveaxis(inputs.z, settings.axis, -1)
+    label, top = lax.top_k(z, min(settings.top_k, z.shape[-1]))
+    return t._replace(label=label, top=top)
 
 
 # Traced once for the value and for the rule that forms it again.
@@ -81,9 +86,10 @@ def two_pass(
         # The label's logit is one of them and changes no maximum. So it is read before
         # the exponentials are formed, and these may take the place of logits in memory.
         label = _label(axis, z, ids)
-        maximum = lax.max(
-            maximum, select(is_below(ids, z.shape[axis]), label, -jnp.inf)
-        )
+        own = select(is_below(ids, z.shape[axis]), label, -jnp.inf)
+        if ids.ndim == z.ndim:
+            own = lax.reduce_max(own, (own.ndim - 1,))
+        maximum = lax.max(maximum, own)
     start = origin(maximum)
     rel = lax.sub(z, over_classes(start, axis, z))
     e = lax.exp(rel)
@@ -115,7 +121,9 @@ def two_pass(
 
 
 def _label(axis: int, z: Array, ids: Array) -> Array:
-    """The label's logit z_y (rows,), 0 where its class lies in another block."""
+    """The labels' logits, of the shape of `ids`; 0 for classes of other blocks."""
+    if ids.ndim == z.ndim:
+        return at_places(z, ids, axis)
     if is_split(z):  # a gather along a split axis is refused
         return lax.reduce_sum(select(is_label(ids, axis, z), z), (axis,))
     here = is_below(ids, z.shape[axis])
@@ -198,7 +206,7 @@ def one_pass(
 ) -> Totals:
     """One variadic reduction that reads the logits once: what suits a TPU."""
     operands, identity = _single_classes(axis, expected, argmax, inputs, ids)
-    return _integral(_reduce(operands, identity, axis))
+    return _finished(_reduce(operands, identity, axis), axis, inputs, ids)
 
 
 def one_pass_gpu(
@@ -221,15 +229,20 @@ def one_pass_gpu(
         cut = (8, classes // 8)
         operands = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *cut), operands)
         operands = _reduce(operands, identity, ndim)
-    return _integral(_reduce(operands, identity, ndim - 1))
+    return _finished(_reduce(operands, identity, ndim - 1), axis, inputs, ids)
 
 
 def _reduce(operands: Totals, identity: Totals, axis: int) -> Totals:
     return Totals._make(lax.reduce(operands, identity, merge, (axis,)))
 
 
-def _integral(t: Totals) -> Totals:
-    return t._replace(argmax=None if t.argmax is None else t.argmax.astype(jnp.int32))
+def _finished(t: Totals, axis: int, inputs: Inputs, ids: Maybe) -> Totals:
+    """With what no reduction over classes gives: integers, and logits at many ids."""
+    if t.argmax is not None:
+        t = t._replace(argmax=t.argmax.astype(jnp.int32))
+    if ids is not None and ids.ndim == inputs.z.ndim:
+        t = t._replace(label=at_places(inputs.z, ids, axis))
+    return t
 
 
 def _single_classes(
@@ -240,7 +253,7 @@ def _single_classes(
     z = inputs.z
     zero = zeros_of_logits(z)
     t = Totals(maximum=z, sum=lax.add(zero, lax.full_like(z, 1)))
-    if ids is not None:
+    if ids is not None and ids.ndim < z.ndim:
         t = t._replace(label=select(is_label(ids, axis, z), z))
     if inputs.target is not None:
         t = t._replace(target=zero, mass=lax.add(zero, inputs.target))

@@ -74,7 +74,7 @@ def inputs_of_block(
             z = z if mask is None else select(mask, z)
     if shared.logit_soft_cap is not None:
         z = soft_capped(z, shared.logit_soft_cap)
-    if shared.margin is not None and ids is not None:
+    if shared.margin is not None and ids is not None and settings.ids:
         margin = shared.margin
         margin = over_rows(margin, axis, z) if margin.ndim else jnp.full_like(z, margin)
         z = lax.select(is_label(ids, axis, z), lax.sub(z, margin), z)

@@ -37,7 +37,15 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._problem import Maybe, Resolved, Rows, Settings, Shared, is_label
+from .._problem import (
+    Maybe,
+    Resolved,
+    Rows,
+    Settings,
+    Shared,
+    at_places,
+    is_label,
+)
 from .._reduction import finite_slope
 from .block import mass_of
 from .inputs import Inputs, inputs_of_block
@@ -103,7 +111,7 @@ def _statistics(
 ) -> Totals:
     """The statistics that `t` are, here for their derivative in the inputs alone."""
     everywhere = varying_of((inputs, ids, weighted, computed, t))
-    return vary(t._replace(argmax=None, computable=None), everywhere)
+    return vary(t._replace(argmax=None, top=None, computable=None), everywhere)
 
 
 @functools.partial(_statistics.defjvp, symbolic_zeros=True)
@@ -124,10 +132,13 @@ def _statistics_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     if weighted is not None:
         good = lax.bitwise_or(good, lax.bitwise_not(weighted))
     if t.label is not None:
-        good = lax.bitwise_and(good, lax.eq(t.label, t.label))
+        known = lax.eq(t.label, t.label)
+        if known.ndim > good.ndim:
+            known = lax.reduce_and(known, (known.ndim - 1,))
+        good = lax.bitwise_and(good, known)
     poison = select(good, lax.full_like(t.sum, 1), jnp.nan)
     everywhere = varying_of(primals)
-    values = vary(t._replace(argmax=None, computable=None), everywhere)
+    values = vary(t._replace(argmax=None, top=None, computable=None), everywhere)
     zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, values)
     sums = _linear(settings, moved, at, e, rel, ids, poison)
     moved_sums = {n: vary(x, everywhere) for n, x in sums.items() if x is not None}
@@ -166,7 +177,9 @@ def _linear(
     out: dict[str, Maybe] = {}
     if dz is not None:
         out["sum"] = lax.mul(poison, lax.reduce_sum(lax.mul(e, dz), (axis,)))
-        if ids is not None:
+        if ids is not None and ids.ndim == dz.ndim:
+            out["label"] = at_places(dz, ids, axis)
+        elif ids is not None:
             own = select(is_label(ids, axis, at.z), dz)
             out["label"] = lax.reduce_sum(own, (axis,))
         if settings.expected:

@@ -4,11 +4,12 @@ Every softmax loss is a formula on a few numbers per row of logits z, all relati
 the row's maximum, its *shift*:
 
     sum         Σ_c exp(z_c − shift)
-    label       z_y − shift, for a class id y
+    label       z_y − shift, for a class id y, or for several, (rows, places)
     target      Σ_c t_c (z_c − shift), and mass Σ_c t_c, for a distribution t
     even        Σ_c w_c (z_c − shift), and even_mass Σ_c w_c, for class weights w
     expected    Σ_c exp(z_c − shift) (z_c − shift)
     argmax      the first c with z_c = shift
+    top         the k ids of the largest logits, (rows, k), and label their logits
 
 The statistics of two blocks of classes merge into those of both (`merge`), so that a
 row may be taken in one piece, streamed block by block, or split over devices. Kept
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import select, vary, varying_of
+from .._arrays import at_index, over_places, select, vary, varying_of
 from .._problem import Maybe, Resolved, is_class
 
 
@@ -41,6 +42,7 @@ class Totals(NamedTuple):
     even_mass: Maybe = None
     expected: Maybe = None
     argmax: Maybe = None
+    top: Maybe = None
     computable: Maybe = None
 
 
@@ -51,7 +53,10 @@ def origin(maximum: Array) -> Array:
 
 def of_no_class(like: Totals) -> Totals:
     """The identity of `merge`, for the fields that `like` has, in their dtypes."""
-    values = {"maximum": -jnp.inf, "argmax": 2**31 - 1}  # above all classes
+    last = 2**31 - 1  # above all classes
+    values = {"maximum": -jnp.inf, "argmax": last, "top": last}
+    if like.top is not None:
+        values["label"] = -jnp.inf
     return like._replace(
         **{
             name: jnp.asarray(values.get(name, 0), x.dtype)
@@ -95,33 +100,84 @@ def merge(a: Totals, b: Totals) -> Totals:
         equal = lax.eq(a.maximum, b.maximum)
         first = lax.gt(a.maximum, b.maximum) | (equal & lax.lt(a.argmax, b.argmax))
         argmax = lax.select(first, a.argmax, b.argmax)
+    top, label = None, None
+    if a.top is not None and b.top is not None:
+        top, label = _larger(a, b)
+        a, b = (t._replace(top=None, label=None) for t in (a, b))
     a, b = _rescale(a, maximum), _rescale(b, maximum)
     sums = Totals._make(
         None if x is None or y is None else lax.add(x, y)
         for x, y in zip(a, b, strict=True)
     )
+    if top is not None:
+        sums = sums._replace(top=top, label=label)
     return sums._replace(maximum=maximum, argmax=argmax)
 
 
-def merge_devices(t: Totals, classes: int, names: tuple[str, ...]) -> Totals:
+def _larger(a: Totals, b: Totals) -> tuple[Array, Array]:
+    """The ids and logits of the k largest of both; of equals those of `a` first."""
+    assert a.top is not None
+    assert b.top is not None
+    k, rows = a.top.shape[-1], a.top.ndim - 1
+    both = tuple(zip((a.label, a.top), (b.label, b.top), strict=True))
+    logits, ids = (lax.concatenate(xs, rows) for xs in both)
+    label, order = lax.top_k(logits, k)
+    top = at_index(ids, order, rows)
+    if b.top.shape[-1] == k:  # the identity holds no classes, and loses to −inf, too
+        nothing = lax.eq(a.top, lax.full_like(a.top, 2**31 - 1))
+        label, top = (
+            lax.select(nothing, b.label, label),
+            lax.select(nothing, b.top, top),
+        )
+    return top, label
+
+
+def merge_devices(
+    t: Totals, classes: int, names: tuple[str, ...], top_k: int = 0
+) -> Totals:
     """`merge` over the mesh axes that split the classes: one pmax, one psum."""
     maximum, argmax = lax.pmax(t.maximum, names), None
     if t.argmax is not None:
         here = t.argmax + lax.axis_index(names) * classes
         argmax = lax.pmin(select(t.maximum == maximum, here, 2**31 - 1), names)
+    top, label = None, None
+    if t.top is not None:
+        top, label = _largest_of_devices(t, classes, names, top_k)
+        t = t._replace(top=None, label=None)
     t = _rescale(t, maximum)
     sums = lax.psum(t._replace(maximum=None, argmax=None), names)
+    if top is not None:
+        sums = sums._replace(top=top, label=label)
     return sums._replace(maximum=maximum, argmax=argmax)
 
 
+def _largest_of_devices(
+    t: Totals, classes: int, names: tuple[str, ...], top_k: int
+) -> tuple[Array, Array]:
+    """The ids and logits of the k largest on all devices, on each of them."""
+    assert t.top is not None
+    assert t.label is not None
+    device, rows, count = lax.axis_index(names), t.top.ndim - 1, t.top.shape[-1]
+
+    def gathered(x: Array) -> Array:
+        slots = jnp.zeros((*x.shape[:-1], lax.axis_size(names) * count), x.dtype)
+        # A sum, not a gather: of that JAX does not know that all devices have the same.
+        here = lax.dynamic_update_slice_in_dim(slots, x, device * count, rows)
+        return lax.psum(here, names)
+
+    ids = gathered(t.top + device * classes)
+    label, order = lax.top_k(gathered(t.label), top_k)
+    return at_index(ids, order, rows), label
+
+
 def filled(t: Totals, x: Array, resolved: Resolved, unweighted: int = 0) -> Array:
-    """`x` (rows,); in rows that are not computable NaN, or where these are not weighted
-    a harmless number."""
+    """`x` (rows,) or (rows, places); in rows that are not computable NaN, or where these
+    are not weighted a harmless number."""
     assert t.computable is not None
     fill = lax.full_like(x, jnp.nan)
     if resolved.weighted is not None:
-        fill = select(resolved.weighted, fill, unweighted)
-    return lax.select(t.computable, x, fill)
+        fill = select(over_places(resolved.weighted, x), fill, unweighted)
+    return lax.select(over_places(t.computable, x), x, fill)
 
 
 def finish(t: Totals, resolved: Resolved) -> Totals:
@@ -143,8 +199,9 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
 
     label = t.label
     if label is not None:
-        assert resolved.ids is not None
-        label = filled(t, lax.sub(label, origin(t.maximum)), resolved)
+        shift = over_places(origin(t.maximum), label)
+        label = filled(t, lax.sub(label, shift), resolved)
+    if label is not None and resolved.ids is not None:
         label = select(is_class(resolved.ids), label, jnp.nan)
     t = t._replace(
         sum=filled(t, t.sum, resolved, 1),
