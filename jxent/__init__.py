@@ -59,7 +59,10 @@ from typing import (
     Any as _Any,
 )
 
-from ._checks import SparseLabels as SparseLabels, no_attribute as _no_attribute
+from ._checks import (
+    SparseLabels as SparseLabels,
+    no_attribute as _no_attribute,
+)
 from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
     next_token_labels as next_token_labels,
@@ -78,6 +81,8 @@ from ._linear import (
     linear_softmax_cross_entropy_sums as linear_softmax_cross_entropy_sums,
     linear_softmax_entropy as linear_softmax_entropy,
     linear_softmax_focal_loss as linear_softmax_focal_loss,
+    linear_softmax_jensen_shannon_divergence as linear_softmax_jensen_shannon_divergence,  # noqa: E501
+    linear_softmax_kl_divergence as linear_softmax_kl_divergence,
     linear_softmax_log_prob as linear_softmax_log_prob,
     linear_softmax_log_prob_at as linear_softmax_log_prob_at,
     linear_softmax_statistics as linear_softmax_statistics,
@@ -105,6 +110,8 @@ from ._softmax import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
     softmax_entropy as softmax_entropy,
     softmax_focal_loss as softmax_focal_loss,
+    softmax_jensen_shannon_divergence as softmax_jensen_shannon_divergence,
+    softmax_kl_divergence as softmax_kl_divergence,
     softmax_log_prob as softmax_log_prob,
     softmax_log_prob_at as softmax_log_prob_at,
     softmax_statistics as softmax_statistics,
@@ -137,6 +144,8 @@ __all__ = [
     "linear_softmax_cross_entropy_sums",
     "linear_softmax_entropy",
     "linear_softmax_focal_loss",
+    "linear_softmax_jensen_shannon_divergence",
+    "linear_softmax_kl_divergence",
     "linear_softmax_log_prob",
     "linear_softmax_log_prob_at",
     "linear_softmax_plan",
@@ -156,6 +165,8 @@ __all__ = [
     "softmax_cross_entropy_with_integer_labels",
     "softmax_entropy",
     "softmax_focal_loss",
+    "softmax_jensen_shannon_divergence",
+    "softmax_kl_divergence",
     "softmax_log_prob",
     "softmax_log_prob_at",
     "softmax_statistics",

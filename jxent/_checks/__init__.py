@@ -24,13 +24,16 @@ from .axes import (
 )
 from .labels import (
     are_class_ids as are_class_ids,
+    compared as compared,
     ignorable as ignorable,
     rearranged as rearranged,
+    same_rows_and_classes as same_rows_and_classes,
     same_shape as same_shape,
     several_classes as several_classes,
 )
 from .numbers import (
     dtype as dtype,
+    end_of_beta as end_of_beta,
     flag as flag,
     in_range as in_range,
     integer as integer,

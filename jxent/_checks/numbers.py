@@ -100,6 +100,12 @@ def in_range(
         raise ValueError(f"{function}: expected {name} {allowed}, got {value!r}.")
 
 
+def end_of_beta(function: str, beta: Any) -> int | None:
+    """0 or 1 for the Python numbers, which stand for the two KL divergences."""
+    in_range(function, "beta", beta, low=0, high=1)
+    return int(beta) if is_number(beta) and beta in (0, 1) else None
+
+
 def is_integer(x: Any) -> bool:
     """Whether `operator.index` makes an int of it: a traced integer is none."""
     try:

@@ -17,6 +17,7 @@ from .._problem import (
     Settings,
     Shared,
     at_label,
+    has_target,
     is_class,
     like_logits,
     local_ids,
@@ -25,6 +26,7 @@ from .._problem import (
 )
 from .._reduction import finite_slope, times, weighed
 from .._statistics import CLASS_SCALE, Totals, filled, inputs_of_block
+from .divergences import divergences_of
 from .mesh import enter, on_one_device, row_spec, specs_of
 from .totals import totals
 
@@ -34,7 +36,7 @@ class Losses(NamedTuple):
 
     losses: Array
     class_factor: Maybe  # what the classes multiply a row with; None for 1
-    statistics: SoftmaxStatistics
+    statistics: SoftmaxStatistics | None  # None for divergences
 
 
 def count_classes(settings: Settings, rows: Rows, shared: Shared) -> int:
@@ -118,7 +120,8 @@ def label_masses(
     v_k w_k (rows, places) for several ids with values v, Σ_c w_c t_c (rows,) for a
     distribution t.
     """
-    if settings.ids and shared.class_weights is None:
+    none = rows.labels is None and rows.label_ids is None
+    if none or (settings.ids and shared.class_weights is None):
         return None
 
     def of_rows(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
@@ -180,6 +183,9 @@ def losses_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Losses:
     """The rows' losses, with class weights, smoothing and z-loss."""
+    if has_target(rows):
+        divergences = divergences_of(settings, rows, shared, resolved)
+        return Losses(losses=divergences, class_factor=None, statistics=None)
     statistics, t, masses = statistics_of(settings, rows, shared, resolved)
     function = settings.formula
     assert function is not None

@@ -17,7 +17,15 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from .. import _checks
 from .._arrays import is_split, vary
-from .._problem import Axes, HeadSharding, Rows, Settings, Shared, map_fields
+from .._problem import (
+    Axes,
+    HeadSharding,
+    Rows,
+    Settings,
+    Shared,
+    class_axis,
+    map_fields,
+)
 
 
 def mesh_size(sharding: HeadSharding, names: tuple[str, ...]) -> int:
@@ -111,7 +119,7 @@ def specs_of(settings: Settings, bundle: Any) -> Any:
                 entries += sharding.rows
             else:
                 entries.append(sharding.classes if axis == "classes" else ())
-        if name == "kernel" and settings.vocab_axis == 0:
+        if class_axis(settings, axes, name, x) == 0:  # a kernel's
             entries.reverse()
         sizes = zip(entries, x.shape, strict=False)
         divided = (n if size % mesh_size(sharding, n) == 0 else () for n, size in sizes)

@@ -27,7 +27,7 @@ from .._problem import (
     with_full_rows,
 )
 from .._reduction import combine, weighed
-from .._statistics import logits_of
+from .._statistics import with_logits
 from .losses import (
     class_factor,
     losses_of,
@@ -253,8 +253,7 @@ def _prepared(
     resolved = _resolved_on_devices(settings, rows, shared)
     rows, resolved = _without_dropped(rows, resolved)
     if settings.implementation == "materialized":
-        rows = rows._replace(logits=logits_of(settings, rows, shared), hidden=None)
-        shared = shared._replace(kernel=None, bias=None)
+        rows, shared = with_logits(settings, rows, shared)
         settings = settings._replace(sharding=HeadSharding())
         rows, shared = like_logits_on_mesh(settings, rows, shared)
     return settings, rows, shared, resolved
@@ -293,11 +292,16 @@ def _without_dropped(rows: Rows, resolved: Resolved) -> tuple[Rows, Resolved]:
     if rows.weights is not None:
         assert resolved.weighted is not None
         finite = jnp.all(lax.is_finite(rows.hidden), -1)
+        if rows.target_hidden is not None:
+            finite &= jnp.all(lax.is_finite(rows.target_hidden), -1)
         keep = both(keep, resolved.weighted | finite)
     if keep is None:
         return rows, resolved
-    hidden = select(lax.expand_dims(keep, (keep.ndim,)), rows.hidden)
-    return rows._replace(hidden=hidden), resolved._replace(keep=keep)
+    where = lax.expand_dims(keep, (keep.ndim,))
+    rows = rows._replace(hidden=select(where, rows.hidden))
+    if rows.target_hidden is not None:
+        rows = rows._replace(target_hidden=select(where, rows.target_hidden))
+    return rows, resolved._replace(keep=keep)
 
 
 def _total_weight(

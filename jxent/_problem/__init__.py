@@ -3,12 +3,14 @@
 from .arguments import (
     Formula as Formula,
     Problem as Problem,
+    TargetHead as TargetHead,
     head_problem as head_problem,
     logits_problem as logits_problem,
 )
 from .bad_labels import report_bad_labels as report_bad_labels
 from .pair import (
     Axes as Axes,
+    Head as Head,
     HeadSharding as HeadSharding,
     Maybe as Maybe,
     Rows as Rows,
@@ -16,8 +18,11 @@ from .pair import (
     Shared as Shared,
     class_axis as class_axis,
     class_block as class_block,
+    has_target as has_target,
+    heads_of as heads_of,
     like_logits as like_logits,
     map_fields as map_fields,
+    of_target as of_target,
     one_axis_of_rows as one_axis_of_rows,
 )
 from .resolved import (

@@ -22,6 +22,15 @@ class Problem(NamedTuple):
     shared: Shared
 
 
+class TargetHead(NamedTuple):
+    """The head of the softmax that another is compared with, as it is passed."""
+
+    hidden: ArrayLike
+    kernel: ArrayLike
+    bias: ArrayLike | None
+    vocab_axis: SupportsIndex
+
+
 class Formula(NamedTuple):
     """A function of log p with its parameters, as they are passed by name."""
 
@@ -37,6 +46,7 @@ def logits_problem(
     where: ArrayLike | None,
     *,
     name: str = "logits",
+    target_logits: ArrayLike | None = None,
     ids_only: bool = False,
     labels_optional: bool = False,
     class_axis_name: AxisName = None,
@@ -61,6 +71,7 @@ def logits_problem(
     ids = y is not None and _checks.are_class_ids(
         function, name, x, y, front, ids_only=ids_only
     )
+    x_shape, front_axes = x.shape, front
     if isinstance(front, tuple):
         if y is not None and not ids:
             y = _checks.classes_last(y, front)
@@ -74,6 +85,12 @@ def logits_problem(
         axis=front, ids=ids, class_axis_name=class_names, batch_axis_name=batch_names
     )
     rows = Rows(logits=x, labels=y)
+    if target_logits is not None:
+        target = _checks.floating(function, "target_logits", target_logits)
+        _checks.compared(function, "logits", x_shape, target)
+        if isinstance(front_axes, tuple):
+            target = _checks.classes_last(target, front_axes)
+        rows = rows._replace(target_logits=target)
     if sparse is not None:
         rows = _with_places(function, rows, sparse, x, front, compute_dtype(x), options)
     operands = rows, Shared()
@@ -91,6 +108,7 @@ def head_problem(
     *,
     vocab_axis: SupportsIndex,
     precision: lax.PrecisionLike = None,
+    target: TargetHead | None = None,
     ids_only: bool = False,
     labels_optional: bool = False,
     class_axis_name: AxisName = None,
@@ -117,9 +135,8 @@ def head_problem(
     ids = y is not None and _checks.are_class_ids(
         function, "logits", like, y, axis, ids_only=ids_only, axis_is_free=False
     )
-    precision = _checks.precision(function, precision)
-    if precision is None and h.dtype == jnp.bfloat16:
-        precision = ROUNDED
+    given_precision = _checks.precision(function, precision)
+    precision = _precision(given_precision, h)
     settings = Settings(
         axis=axis,
         ids=ids,
@@ -128,13 +145,37 @@ def head_problem(
         vocab_axis=vocab,
         precision=precision,
     )
-    rows = Rows(hidden=h, labels=y)
+    rows, shared = Rows(hidden=h, labels=y), Shared(kernel=k)
     if sparse is not None:
         rows = _with_places(function, rows, sparse, like, axis, like.dtype, options)
-    operands = rows, Shared(kernel=k)
+    if target is not None:
+        rows, shared, vocab = _with_target(function, rows, shared, target, like.shape)
+        settings = settings._replace(
+            target_vocab_axis=vocab,
+            target_precision=_precision(given_precision, rows.target_hidden),
+        )
+        options["target_bias"] = target.bias
+    operands = rows, shared
     return _with_options(
         function, settings, *operands, like.shape, like.dtype, where, **options
     )
+
+
+def _precision(precision: Any, hidden: Any) -> Any:
+    rounded = precision is None and hidden.dtype == jnp.bfloat16
+    return ROUNDED if rounded else precision
+
+
+def _with_target(
+    function: str, rows: Rows, shared: Shared, target: TargetHead, shape: Shape
+) -> tuple[Rows, Shared, int]:
+    """The pair with a target's head, and the class axis of its kernel."""
+    h = _checks.floating(function, "target_hidden", target.hidden)
+    k = _checks.floating(function, "target_kernel", target.kernel)
+    vocab = head_axis(function, h, k, target.vocab_axis, "target_")
+    _checks.same_rows_and_classes(function, shape, (*h.shape[:-1], k.shape[vocab]))
+    rows = rows._replace(target_hidden=h)
+    return rows, shared._replace(target_kernel=k), vocab
 
 
 def head_axis(
@@ -142,31 +183,36 @@ def head_axis(
     hidden: Shaped,
     kernel: Shaped,
     vocab_axis: SupportsIndex,
+    of: str = "",
 ) -> int:
-    """The kernel's class axis counted from the front; an error if shapes do not fit."""
-    vocab_axis = _checks.integer(function, "vocab_axis", vocab_axis)
+    """The kernel's class axis counted from the front; an error if shapes do not fit.
+
+    `of` stands before the arguments' names.
+    """
+    vocab_axis = _checks.integer(function, f"{of}vocab_axis", vocab_axis)
     if not hidden.ndim:
         _checks.fail(
-            function, "expected hidden of shape (..., features), got a scalar."
+            function, f"expected {of}hidden of shape (..., features), got a scalar."
         )
     if kernel.ndim != 2 or vocab_axis not in (-2, -1, 0, 1):
         _checks.fail(
             function,
-            "expected a kernel of two axes and their class axis, got shape "
-            f"{kernel.shape} and vocab_axis={vocab_axis}. Reshape a kernel of more.",
+            f"expected a {of}kernel of two axes and their class axis, got shape "
+            f"{kernel.shape} and {of}vocab_axis={vocab_axis}. Reshape a kernel of more.",
         )
     axis = vocab_axis % 2
     features, classes = kernel.shape[1 - axis], kernel.shape[axis]
     if hidden.shape[-1] != features:
-        hint = "The kernel is (features, classes)."
+        hint = f"The {of}kernel is (features, classes)."
         if axis == 0:
-            hint = "With vocab_axis=0 the kernel is (classes, features)."
+            hint = f"With {of}vocab_axis=0 the {of}kernel is (classes, features)."
         if hidden.shape[-1] == classes:
-            hint += f" For its transpose give vocab_axis={axis - 1}."
+            hint += f" For its transpose give {of}vocab_axis={axis - 1}."
         _checks.fail(
             function,
-            f"expected hidden of shape (..., {features}) for a kernel of shape "
-            f"{kernel.shape} with vocab_axis={vocab_axis}, got {hidden.shape}. {hint}",
+            f"expected {of}hidden of shape (..., {features}) for a {of}kernel of shape "
+            f"{kernel.shape} with {of}vocab_axis={vocab_axis}, got {hidden.shape}. "
+            f"{hint}",
         )
     return axis
 
@@ -213,6 +259,7 @@ def _with_options(
     *,
     formula: Formula | None = None,
     bias: ArrayLike | None = None,
+    target_bias: ArrayLike | None = None,
     ignore_index: Any = None,
     reduction: str = "none",
     normalizer: ArrayLike | None = None,
@@ -237,9 +284,11 @@ def _with_options(
         )
 
     values = {name: checked(name, value) for name, value in options.items()}
-    if bias is not None:
-        bias = _checks.floating(function, "bias", bias)
-        _checks.per_class(function, "bias", bias, (classes,))
+    biases = {"bias": bias, "target_bias": target_bias}
+    for name, value in biases.items():
+        if value is not None:
+            biases[name] = _checks.floating(function, name, value)
+            _checks.per_class(function, name, biases[name], (classes,))
     _checks.reduction(function, reduction, normalizer)
     index = None
     if labels is not None:
@@ -257,10 +306,10 @@ def _with_options(
         **{name: x for name, x in values.items() if name in Rows._fields},
     )
     shared = shared._replace(
-        bias=bias,
         ignore_index=index,
         parameters=_parameters(function, formula, dtype),
         normalizer=_checks.normalizer(function, normalizer, dtype),
+        **biases,
         **{name: x for name, x in values.items() if name in Shared._fields},
     )
     settings = _with_statistics(

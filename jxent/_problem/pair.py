@@ -55,6 +55,8 @@ class Rows(NamedTuple):
     class_where: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # False: impossible there
     weights: Annotated[Maybe, _after_merge(_ROWS), PerRow()] = None
     temperature: Annotated[Maybe, _ROWS, PerRow(above=0)] = None
+    target_logits: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # in place of labels
+    target_hidden: Annotated[Maybe, Axes(("rows", "features"))] = None
 
 
 class Shared(NamedTuple):
@@ -71,6 +73,11 @@ class Shared(NamedTuple):
     z_loss: Annotated[Maybe, _after_merge(_NUMBER), Number(low=0, off=0)] = None
     logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = None
     margin: Annotated[Maybe, _CLASSES, Number(off=0, or_per_class=True)] = None
+    target_kernel: Annotated[Maybe, Axes(("features", "classes"))] = None
+    target_bias: Annotated[Maybe, _CLASSES] = None
+    target_logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = (
+        None
+    )
     parameters: Annotated[
         tuple[Array, ...], _after_merge(_NUMBER)
     ] = ()  # the formula's
@@ -108,6 +115,8 @@ class Settings(NamedTuple):
     reports: bool = True  # bad labels, under checkify
     vocab_axis: int = 1  # the kernel's axis of classes
     precision: Any = None  # of products with the kernel, as lax takes it, or ROUNDED
+    target_vocab_axis: int = 1  # the same of the target's head
+    target_precision: Any = None
     implementation: str = "materialized"
     tile: Any = 0  # rows of a block of logits; symbolic as their count is
     block: int = 0  # classes of a block of logits
@@ -163,7 +172,11 @@ def class_axis(settings: Settings, axes: Axes, name: str, x: Array) -> int | Non
     """
     if "classes" not in axes.names:
         return None
-    axis = settings.vocab_axis if name == "kernel" else axes.names.index("classes")
+    if name in ("kernel", "target_kernel"):
+        of_target = name == "target_kernel"
+        axis = settings.target_vocab_axis if of_target else settings.vocab_axis
+    else:
+        axis = axes.names.index("classes")
     return axis if x.ndim > axis else None
 
 
@@ -183,6 +196,59 @@ def class_block(
         return along(x, start, size, axis)
 
     return map_fields(cut, bundle)
+
+
+class Head(NamedTuple):
+    """A product hidden @ kernel: the names of its fields, and its settings."""
+
+    logits: str
+    hidden: str
+    kernel: str
+    vocab_axis: int
+    precision: Any
+
+
+def heads_of(settings: Settings) -> tuple[Head, Head]:
+    """The head whose logits are scored, and that of a target."""
+    own = Head(
+        logits="logits",
+        hidden="hidden",
+        kernel="kernel",
+        vocab_axis=settings.vocab_axis,
+        precision=settings.precision,
+    )
+    target = Head(
+        logits="target_logits",
+        hidden="target_hidden",
+        kernel="target_kernel",
+        vocab_axis=settings.target_vocab_axis,
+        precision=settings.target_precision,
+    )
+    return own, target
+
+
+def has_target(rows: Rows) -> bool:
+    """Whether the rows are compared with a softmax, not scored against labels."""
+    return rows.target_logits is not None or rows.target_hidden is not None
+
+
+def of_target(
+    settings: Settings, rows: Rows, shared: Shared
+) -> tuple[Settings, Rows, Shared]:
+    """The target's own logits or head, as if it were the problem's.
+
+    Masks and temperature are those of both.
+    """
+    settings = settings._replace(
+        vocab_axis=settings.target_vocab_axis, precision=settings.target_precision
+    )
+    rows = rows._replace(logits=rows.target_logits, hidden=rows.target_hidden)
+    shared = shared._replace(
+        kernel=shared.target_kernel,
+        bias=shared.target_bias,
+        logit_soft_cap=shared.target_logit_soft_cap,
+    )
+    return settings, rows, shared
 
 
 def one_axis_of_rows(bundle: Any, shape: Shape) -> Any:

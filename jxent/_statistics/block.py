@@ -109,6 +109,8 @@ def two_pass(
             even=_weighted_sum(axis, z, inputs.even, start, exempt),
             even_mass=mass_of(axis, inputs.even, start),
         )
+    if inputs.target_z is not None:
+        t = t._replace(**_of_two(axis, inputs.target_z, rel))
     if expected:
         terms = lax.mul(e, select(lax.ne(e, lax.full_like(e, 0)), rel))
         t = t._replace(expected=lax.reduce_sum(terms, (axis,)))
@@ -118,6 +120,20 @@ def two_pass(
         classes = select(largest, classes, z.shape[axis] - 1)
         t = t._replace(argmax=lax.reduce_min(classes, (axis,)))
     return t
+
+
+def _of_two(axis: int, target_z: Array, rel: Array) -> dict[str, Array]:
+    """The statistics of a target softmax, beside z − shift of the one it is compared
+    with."""
+    maximum = lax.reduce_max(target_z, (axis,))
+    target_rel = lax.sub(target_z, over_classes(origin(maximum), axis, target_z))
+    e = lax.exp(target_rel)
+    gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(target_rel, rel))
+    return {
+        "target_maximum": maximum,
+        "target_sum": lax.reduce_sum(e, (axis,)),
+        "cross": lax.reduce_sum(lax.mul(e, gap), (axis,)),
+    }
 
 
 def _label(axis: int, z: Array, ids: Array) -> Array:
@@ -261,6 +277,10 @@ def _single_classes(
         even = inputs.even
         even = over_rows(even, axis, z) if even.ndim == 1 else even
         t = t._replace(even=zero, even_mass=lax.add(zero, even))
+    if inputs.target_z is not None:
+        target_z = inputs.target_z
+        ones = lax.add(zeros_of_logits(target_z), lax.full_like(target_z, 1))
+        t = t._replace(target_maximum=target_z, target_sum=ones, cross=zero)
     if expected:
         t = t._replace(expected=zero)
     if argmax:

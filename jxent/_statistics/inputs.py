@@ -16,7 +16,16 @@ from .._arrays import (
     over_rows,
     select,
 )
-from .._problem import Maybe, Rows, Settings, Shared, is_label, possible_classes
+from .._problem import (
+    Maybe,
+    Rows,
+    Settings,
+    Shared,
+    has_target,
+    is_label,
+    of_target,
+    possible_classes,
+)
 from .._product import product
 
 
@@ -31,6 +40,7 @@ class Inputs(NamedTuple):
     z: Array  # (…, classes, …) effective logits, −inf where a class is impossible
     target: Maybe = None  # z's shape: class weights times a distribution
     even: Maybe = None  # CLASS_SCALE times class weights: (classes,), or z's shape
+    target_z: Maybe = None  # the effective logits of the target, of z's shape
 
 
 def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
@@ -48,6 +58,21 @@ def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
     return z
 
 
+def with_logits(
+    settings: Settings, rows: Rows, shared: Shared, *, bias: bool = True
+) -> tuple[Rows, Shared]:
+    """The pair with the logits of its heads, with or without bias, in their place."""
+    unbiased = shared._replace(bias=None, target_bias=None)
+    head, left = (shared, unbiased) if bias else (unbiased, shared)
+    logits, target_logits = logits_of(settings, rows, head), None
+    if has_target(rows):
+        target_logits = logits_of(*of_target(settings, rows, head))
+    rows = rows._replace(
+        logits=logits, hidden=None, target_logits=target_logits, target_hidden=None
+    )
+    return rows, left._replace(kernel=None, target_kernel=None)
+
+
 def inputs_of_block(
     settings: Settings,
     rows: Rows,
@@ -62,9 +87,40 @@ def inputs_of_block(
     may be anything: 0 takes their place before a function is applied whose derivative
     there could be infinite.
     """
+    target_z = None
+    if has_target(rows):
+        of_its_own = of_target(settings, rows, shared)
+        target_z = effective_logits(*of_its_own, None, computed)
+    z = effective_logits(settings, rows, shared, ids, computed)
+    if target_z is not None:
+        wide = compute_dtype(z, target_z)
+        z, target_z = cast(z, wide), cast(target_z, wide)
+    axis, dtype = settings.axis, z.dtype
+    possible = possible_classes(rows, shared, axis, z)
+    weights, target, even = shared.class_weights, None, None
+    if rows.labels is not None and not settings.ids:
+        target = cast(rows.labels, dtype)
+        where_computed = None if computed is None else over_classes(computed, axis, z)
+        for mask in (where_computed, possible):
+            target = target if mask is None else select(mask, target)
+        if weights is not None:
+            target = lax.mul(target, over_rows(weights, axis, z))
+    if settings.even:
+        if weights is None:
+            even = lax.full_like(z, CLASS_SCALE, shape=(z.shape[axis],))
+        else:
+            even = lax.mul(lax.full_like(weights, CLASS_SCALE), weights)
+        if possible is not None:
+            even = select(possible, over_rows(even, axis, z))
+    return Inputs(z=z, target=target, even=even, target_z=target_z)
+
+
+def effective_logits(
+    settings: Settings, rows: Rows, shared: Shared, ids: Maybe, computed: Maybe
+) -> Array:
+    """Logits (…, classes, …) with all that acts on them; −inf where impossible."""
     axis = settings.axis
     z = logits_of(settings, rows, shared)
-    dtype = z.dtype
     where_computed = None
     if computed is not None:
         where_computed = over_classes(computed, axis, z)
@@ -80,23 +136,7 @@ def inputs_of_block(
         z = lax.select(is_label(ids, axis, z), lax.sub(z, margin), z)
     if rows.temperature is not None:
         z = divided(z, over_classes(rows.temperature, axis, z))
-    if possible is not None:
-        z = select(possible, z, -jnp.inf)
-    weights, target, even = shared.class_weights, None, None
-    if rows.labels is not None and not settings.ids:
-        target = cast(rows.labels, dtype)
-        for mask in (where_computed, possible):
-            target = target if mask is None else select(mask, target)
-        if weights is not None:
-            target = lax.mul(target, over_rows(weights, axis, z))
-    if settings.even:
-        if weights is None:
-            even = lax.full_like(z, CLASS_SCALE, shape=(z.shape[axis],))
-        else:
-            even = lax.mul(lax.full_like(weights, CLASS_SCALE), weights)
-        if possible is not None:
-            even = select(possible, over_rows(even, axis, z))
-    return Inputs(z=z, target=target, even=even)
+    return z if possible is None else select(possible, z, -jnp.inf)
 
 
 # With t = tanh(z/c), the derivatives of c t are 1 − t² in z and t − (1 − t²) z/c in c.

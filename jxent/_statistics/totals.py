@@ -11,6 +11,11 @@ the row's maximum, its *shift*:
     argmax      the first c with z_c = shift
     top         the k ids of the largest logits, (rows, k), and label their logits
 
+and, where the row is compared with a target softmax of logits z', beside the target's
+own maximum and sum
+
+    cross       Σ_c exp(z'_c − shift') ((z'_c − shift') − (z_c − shift))
+
 The statistics of two blocks of classes merge into those of both (`merge`), so that a
 row may be taken in one piece, streamed block by block, or split over devices. Kept
 relative, they lose nothing where logits are large: around 1e4 in float32 the form
@@ -43,6 +48,9 @@ class Totals(NamedTuple):
     expected: Maybe = None
     argmax: Maybe = None
     top: Maybe = None
+    target_maximum: Maybe = None
+    target_sum: Maybe = None
+    cross: Maybe = None
     computable: Maybe = None
 
 
@@ -55,6 +63,7 @@ def of_no_class(like: Totals) -> Totals:
     """The identity of `merge`, for the fields that `like` has, in their dtypes."""
     last = 2**31 - 1  # above all classes
     values = {"maximum": -jnp.inf, "argmax": last, "top": last}
+    values["target_maximum"] = -jnp.inf
     if like.top is not None:
         values["label"] = -jnp.inf
     return like._replace(
@@ -66,12 +75,18 @@ def of_no_class(like: Totals) -> Totals:
     )
 
 
-def _rescale(t: Totals, maximum: Array) -> Totals:
-    """Rescales statistics to a larger maximum."""
-    gap = lax.sub(t.maximum, maximum)
-    gap = select(lax.ne(t.maximum, maximum), gap)  # −inf − −inf = 0
+def _gap(old: Array, new: Array) -> Array:
+    """old − new, where −inf − −inf = 0."""
+    return select(lax.ne(old, new), lax.sub(old, new))
+
+
+def _rescale(t: Totals, maximum: Array, target_maximum: Maybe = None) -> Totals:
+    """Rescales statistics to larger maxima."""
+    gap = _gap(t.maximum, maximum)
     factor = lax.exp(gap)
     scaled = t._replace(maximum=maximum, sum=lax.mul(t.sum, factor))
+    if target_maximum is not None:
+        scaled = _rescale_target(scaled, gap, target_maximum)
     if t.target is None and t.even is None and t.expected is None:
         return scaled
     possible = lax.ne(gap, lax.full_like(gap, -jnp.inf))
@@ -93,6 +108,26 @@ def _rescale(t: Totals, maximum: Array) -> Totals:
     )
 
 
+def _rescale_target(t: Totals, gap: Array, target_maximum: Array) -> Totals:
+    """Rescales the statistics of the target, where `gap` is how far the other maximum
+    falls short of the new one; −inf if no class was possible."""
+    assert t.target_maximum is not None
+    assert t.target_sum is not None
+    assert t.cross is not None
+    step = _gap(t.target_maximum, target_maximum)
+    factor = lax.exp(step)
+    target_sum = lax.mul(t.target_sum, factor)
+    # What the target holds impossible adds nothing, 0 · ∞ = 0.
+    some = lax.ne(t.target_maximum, lax.full_like(t.target_maximum, -jnp.inf))
+    some &= lax.ne(target_sum, lax.full_like(target_sum, 0))
+    moved = lax.mul(t.cross, factor) + lax.mul(target_sum, step - gap)
+    return t._replace(
+        target_maximum=target_maximum,
+        target_sum=target_sum,
+        cross=select(some, moved),
+    )
+
+
 def merge(a: Totals, b: Totals) -> Totals:
     """The statistics of two blocks of classes together."""
     maximum, argmax = lax.max(a.maximum, b.maximum), None
@@ -104,14 +139,17 @@ def merge(a: Totals, b: Totals) -> Totals:
     if a.top is not None and b.top is not None:
         top, label = _larger(a, b)
         a, b = (t._replace(top=None, label=None) for t in (a, b))
-    a, b = _rescale(a, maximum), _rescale(b, maximum)
+    target_maximum = None
+    if a.target_maximum is not None and b.target_maximum is not None:
+        target_maximum = lax.max(a.target_maximum, b.target_maximum)
+    a, b = (_rescale(t, maximum, target_maximum) for t in (a, b))
     sums = Totals._make(
         None if x is None or y is None else lax.add(x, y)
         for x, y in zip(a, b, strict=True)
     )
     if top is not None:
         sums = sums._replace(top=top, label=label)
-    return sums._replace(maximum=maximum, argmax=argmax)
+    return sums._replace(maximum=maximum, argmax=argmax, target_maximum=target_maximum)
 
 
 def _larger(a: Totals, b: Totals) -> tuple[Array, Array]:
@@ -144,11 +182,15 @@ def merge_devices(
     if t.top is not None:
         top, label = _largest_of_devices(t, classes, names, top_k)
         t = t._replace(top=None, label=None)
-    t = _rescale(t, maximum)
-    sums = lax.psum(t._replace(maximum=None, argmax=None), names)
+    target_maximum = None
+    if t.target_maximum is not None:
+        target_maximum = lax.pmax(t.target_maximum, names)
+    t = _rescale(t, maximum, target_maximum)
+    largest = {"maximum": maximum, "argmax": argmax, "target_maximum": target_maximum}
+    sums = lax.psum(t._replace(**dict.fromkeys(largest)), names)
     if top is not None:
         sums = sums._replace(top=top, label=label)
-    return sums._replace(maximum=maximum, argmax=argmax)
+    return sums._replace(**largest)
 
 
 def _largest_of_devices(
@@ -192,6 +234,10 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
     if t.target is not None and t.mass is not None and resolved.weighted is not None:
         fine = lax.is_finite(t.target) & lax.is_finite(t.mass)
         computable &= resolved.weighted | fine
+    if t.target_maximum is not None and t.target_sum is not None:
+        computable &= lax.is_finite(t.target_maximum) & lax.eq(
+            t.target_sum, t.target_sum
+        )
     t = t._replace(computable=computable)
 
     def maybe_filled(x: Maybe) -> Maybe:
@@ -211,6 +257,10 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
         even=maybe_filled(t.even),
         even_mass=maybe_filled(t.even_mass),
         expected=maybe_filled(t.expected),
+        target_sum=None
+        if t.target_sum is None
+        else filled(t, t.target_sum, resolved, 1),
+        cross=maybe_filled(t.cross),
     )
     # A tangent of one may depend on what another depends on.
     return vary(t, varying_of((t, resolved.ids, resolved.weighted)))
