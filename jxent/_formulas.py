@@ -39,12 +39,14 @@ def poly(log_p: Array, epsilon: Array) -> Array:
     return -log_p - epsilon * lax.expm1(log_p)
 
 
-def kl_divergence(log_ratio: Array, target_log_sum: Array, log_sum: Array) -> Array:
-    """Σ_c q_c (log q_c − log p_c), of a target softmax q.
+def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
+    """Σ_c q_c (log q_c − log p_c), of a target softmax q of logits z'.
 
-    `log_ratio` is Σ_c q_c ((z'_c − shift') − (z_c − shift)).
+    `mean_gap` is Σ_c q_c ((z'_c − shift') − (z_c − shift)), and `sum_ratio` the target's
+    Σ_c exp(z'_c − shift') divided by the other's. Its logarithm is exact where the two
+    are nearly equal.
     """
-    return log_ratio - target_log_sum + log_sum
+    return lax.sub(mean_gap, lax.log(sum_ratio))
 
 
 def jensen_shannon_divergence(of_target: Array, of_logits: Array, beta: Array) -> Array:

@@ -25,15 +25,16 @@ class SparseLabels(NamedTuple):
 
     Numerics:
       An id outside [0, classes) that is not `ignore_index` makes loss and gradient of
-      its row NaN. Mass on a masked class is dropped, as that of a distribution. No array
-      over all classes is formed.
+      its row NaN. Mass on a masked class is dropped, as that of a distribution. No
+      array over all classes is formed.
 
     Example:
       >>> logits = jnp.array([[2.0, 0.0, 0.0, 1.0], [0.0, 1.0, 3.0, 0.0]])
       >>> labels = jxent.SparseLabels(
-      ...     ids=jnp.array([[0, 3], [2, -1]]), values=jnp.array([[0.75, 0.25], [1.0, 0.0]]))
+      ...     ids=jnp.array([[0, 3], [2, -1]]),
+      ...     values=jnp.array([[0.75, 0.25], [1.0, 0.0]]))
       >>> print(jxent.softmax_cross_entropy(logits, labels, ignore_index=-1))
-      [0.7938  0.20782]
+      [0.74381 0.211  ]
 
     Source:
       Teachers' top-k log-probabilities, as distillation stores them.

@@ -4,13 +4,27 @@ import functools
 from typing import Any
 
 import jax
-from jax import Array, lax
+from jax import Array
 
+from .. import _checks
 from .._arrays import is_moving, moving_of
+from .._checks import ArrayLike
 from .._formulas import jensen_shannon_divergence, kl_divergence
-from .._problem import Maybe, Resolved, Rows, Settings, Shared
+from .._problem import Formula, Maybe, Resolved, Rows, Settings, Shared
 from .._statistics import Totals, mixture_of_block, mixture_tangent_of_block
 from .totals import as_points, over_all_classes, totals
+
+
+def jensen_shannon_formula(function: str, beta: ArrayLike) -> tuple[Formula, bool]:
+    """The formula for β, and whether logits and target are to be exchanged for it.
+
+    A Python 0 or 1 stands for a KL divergence, where the formula itself tends to 0.
+    """
+    end = _checks.end_of_beta(function, beta)
+    if end is None:
+        parameters = {"beta": beta}
+        return Formula(function=jensen_shannon_divergence, parameters=parameters), False
+    return Formula(function=kl_divergence, parameters={}), end == 1
 
 
 def divergences_of(
@@ -21,8 +35,7 @@ def divergences_of(
     assert t.target_sum is not None
     if settings.formula is kl_divergence:
         assert t.cross is not None
-        log_ratio = lax.div(t.cross, t.target_sum)
-        return kl_divergence(log_ratio, lax.log(t.target_sum), lax.log(t.sum))
+        return kl_divergence(t.cross / t.target_sum, t.target_sum / t.sum)
     return _jensen_shannon(settings, rows, shared, resolved, t)
 
 
@@ -73,10 +86,11 @@ def _jensen_shannon_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
         pair = as_points(pair, moving)
         return mixture_tangent_of_block(settings, pair, moving, resolved, *t)
 
-    known = t, of_target, of_logits
+    value = jensen_shannon_divergence(of_target, of_logits, beta)
+    known = t, of_target, of_logits, value
     tangent = over_all_classes(
         settings, of_block, rows, shared, resolved, known, *moving
     )
     if is_moving(dbeta):
         tangent = tangent + (of_target - of_logits) * dbeta
-    return jensen_shannon_divergence(of_target, of_logits, beta), tangent
+    return value, tangent

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, over_classes, over_places, over_rows, select
+from .._arrays import cast, compute_dtype, over_classes, over_places, over_rows, select
 from .._checks import fail
 from .._formulas import SoftmaxStatistics, is_linear
 from .._problem import (
@@ -108,8 +108,9 @@ def class_factor(
 ) -> Maybe:
     """What the classes multiply a row with, (rows,); None for 1."""
     masses = label_masses(settings, rows, shared, resolved)
-    several = masses is not None and rows.label_ids is not None
-    return _sum_of_places(masses) if several else masses
+    if masses is None or rows.label_ids is None:
+        return masses
+    return _sum_of_places(masses)
 
 
 def label_masses(
@@ -165,9 +166,10 @@ def _masses_of_places(
 ) -> Array:
     ids, values = resolved.ids, rows.label_values
     assert ids is not None
-    masses = lax.full_like(ids, 1, dtype=like.dtype)
+    dtype = compute_dtype(like)
+    masses = lax.full_like(ids, 1, dtype=dtype)
     if values is not None:
-        masses = cast(values, like.dtype)
+        masses = cast(values, dtype)
         if resolved.weighted is not None:  # what is not weighted may hold anything
             weighted = over_places(resolved.weighted, masses)
             masses = select(lax.bitwise_or(weighted, lax.is_finite(masses)), masses)

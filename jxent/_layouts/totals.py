@@ -134,8 +134,8 @@ def over_all_classes(
 ) -> Any:
     """Σ `of_block` over the blocks of all classes, on all devices that split them.
 
-    `per_row` is a tree of arrays (rows,). The tangents are None where nothing moves; the
-    sum may be linear in them.
+    `per_row` is a tree of arrays (rows,). The tangents are None where nothing moves;
+    the sum may be linear in them.
     """
     operands = per_row, row_tangents, tangents
     if rows.logits is not None:

@@ -7,12 +7,25 @@ from typing import SupportsIndex
 from jax import Array, lax
 from jaxtyping import Float
 
-from .. import _checks
 from .._checks import ArrayLike, AxisName
-from .._formulas import jensen_shannon_divergence, kl_divergence
-from .._layouts import BlockSizes, Implementation, head_solution
-from .._problem import Formula, TargetHead
+from .._formulas import kl_divergence
+from .._layouts import (
+    BlockSizes,
+    Implementation,
+    head_solution,
+    jensen_shannon_formula,
+)
+from .._problem import Formula, HeadArguments
 from .._reduction import Reduction
+
+
+def _arguments(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None,
+    vocab_axis: SupportsIndex,
+) -> HeadArguments:
+    return HeadArguments(hidden=hidden, kernel=kernel, bias=bias, vocab_axis=vocab_axis)
 
 
 def linear_softmax_kl_divergence(
@@ -45,9 +58,9 @@ def linear_softmax_kl_divergence(
         q = softmax(target_hidden @ target_kernel + target_bias)
         p = softmax(hidden @ kernel + bias)
 
-    The distillation of a student from a teacher over a vocabulary of any size: neither's
-    logits are held. The two may differ in width, dtype and orientation. For the reverse
-    divergence KL(p ‖ q) exchange the heads.
+    The distillation of a student from a teacher over a vocabulary of any size, without
+    the logits of either. The two may differ in width, dtype and orientation. For the
+    reverse divergence KL(p ‖ q) exchange the heads.
 
     Args:
       hidden: floating, shape (..., features).
@@ -85,10 +98,10 @@ def linear_softmax_kl_divergence(
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
       block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
-      implementation: "tiled" takes rows a tile at a time and forms gradients with the
-        value, for a scalar result. "streamed" scans blocks of classes, and forms each
-        again for the derivative: the least memory. "materialized" holds the logits.
-        None plans.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "tiled", for a mean or a sum, takes tiles of rows
+        and forms gradients with the value: no product twice. "materialized" holds the
+        logits. None plans, see `linear_softmax_plan`.
 
     Returns:
       The divergences in nats, of hidden's shape without its last axis, or a scalar;
@@ -109,7 +122,7 @@ def linear_softmax_kl_divergence(
       >>> table = jnp.array([[0.5, 0.5], [0.0, 0.0], [0.0, 0.0]])
       >>> print(jxent.linear_softmax_kl_divergence(
       ...     hidden, kernel, teacher, table, target_vocab_axis=0))
-      [0.11213 0.     ]
+      [0.11198 0.     ]
 
     Source:
       Hinton, Vinyals and Dean (2015), https://arxiv.org/abs/1503.02531, without its
@@ -126,12 +139,7 @@ def linear_softmax_kl_divergence(
         None,
         where,
         labels_optional=True,
-        target=TargetHead(
-            hidden=target_hidden,
-            kernel=target_kernel,
-            bias=target_bias,
-            vocab_axis=target_vocab_axis,
-        ),
+        target=_arguments(target_hidden, target_kernel, target_bias, target_vocab_axis),
         formula=Formula(function=kl_divergence, parameters={}),
         bias=bias,
         vocab_axis=vocab_axis,
@@ -221,10 +229,10 @@ def linear_softmax_jensen_shannon_divergence(
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
       block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
-      implementation: "tiled" takes rows a tile at a time and forms gradients with the
-        value, for a scalar result. "streamed" scans blocks of classes, and forms each
-        again for the derivative: the least memory. "materialized" holds the logits.
-        None plans.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "tiled", for a mean or a sum, takes tiles of rows
+        and forms gradients with the value: no product twice. "materialized" holds the
+        logits. None plans, see `linear_softmax_plan`.
 
     Returns:
       The divergences in nats, of hidden's shape without its last axis, or a scalar;
@@ -242,7 +250,7 @@ def linear_softmax_jensen_shannon_divergence(
       >>> hidden, kernel = jnp.array([[1.0], [0.0]]), jnp.array([[2.0, 0.0, 0.0]])
       >>> print(jxent.linear_softmax_jensen_shannon_divergence(
       ...     hidden, kernel, hidden / 2, kernel))
-      [0.02568 0.     ]
+      [0.02598 0.     ]
 
     Source:
       Agarwal et al. (2023), https://arxiv.org/abs/2306.13649 (GKD).
@@ -251,37 +259,28 @@ def linear_softmax_jensen_shannon_divergence(
       `softmax_jensen_shannon_divergence`, `linear_softmax_kl_divergence`.
     """
     name = "linear_softmax_jensen_shannon_divergence"
-    formula = Formula(function=jensen_shannon_divergence, parameters={"beta": beta})
-    end = _checks.end_of_beta(name, beta)
-    if end is not None:
-        formula = Formula(function=kl_divergence, parameters={})
-    if end == 1:
-        hidden, target_hidden = target_hidden, hidden
-        kernel, target_kernel = target_kernel, kernel
-        bias, target_bias = target_bias, bias
-        vocab_axis, target_vocab_axis = target_vocab_axis, vocab_axis
-        logit_soft_cap, target_logit_soft_cap = target_logit_soft_cap, logit_soft_cap
+    formula, reverse = jensen_shannon_formula(name, beta)
+    head = _arguments(hidden, kernel, bias, vocab_axis)
+    target = _arguments(target_hidden, target_kernel, target_bias, target_vocab_axis)
+    soft_caps = logit_soft_cap, target_logit_soft_cap
+    if reverse:
+        head, target, soft_caps = target, head, soft_caps[::-1]
     return head_solution(
         name,
-        hidden,
-        kernel,
+        head.hidden,
+        head.kernel,
         None,
         where,
         labels_optional=True,
-        target=TargetHead(
-            hidden=target_hidden,
-            kernel=target_kernel,
-            bias=target_bias,
-            vocab_axis=target_vocab_axis,
-        ),
+        target=target,
         formula=formula,
-        bias=bias,
-        vocab_axis=vocab_axis,
+        bias=head.bias,
+        vocab_axis=head.vocab_axis,
         precision=precision,
-        target_logit_soft_cap=target_logit_soft_cap,
+        logit_soft_cap=soft_caps[0],
+        target_logit_soft_cap=soft_caps[1],
         weights=weights,
         class_mask=class_mask,
-        logit_soft_cap=logit_soft_cap,
         temperature=temperature,
         reduction=reduction,
         normalizer=normalizer,

@@ -2,8 +2,8 @@
 
 from .arguments import (
     Formula as Formula,
+    HeadArguments as HeadArguments,
     Problem as Problem,
-    TargetHead as TargetHead,
     head_problem as head_problem,
     logits_problem as logits_problem,
 )
@@ -18,6 +18,7 @@ from .pair import (
     Shared as Shared,
     class_axis as class_axis,
     class_block as class_block,
+    dtype_of as dtype_of,
     has_target as has_target,
     heads_of as heads_of,
     like_logits as like_logits,

@@ -11,7 +11,7 @@ from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype, row_shape
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._product import ROUNDED
-from .pair import CHECKS, Maybe, Rows, Settings, Shared
+from .pair import CHECKS, Maybe, Rows, Settings, Shared, dtype_of
 
 
 class Problem(NamedTuple):
@@ -22,8 +22,8 @@ class Problem(NamedTuple):
     shared: Shared
 
 
-class TargetHead(NamedTuple):
-    """The head of the softmax that another is compared with, as it is passed."""
+class HeadArguments(NamedTuple):
+    """A head as it is passed: that of a target, or what is compared with it."""
 
     hidden: ArrayLike
     kernel: ArrayLike
@@ -94,8 +94,9 @@ def logits_problem(
     if sparse is not None:
         rows = _with_places(function, rows, sparse, x, front, compute_dtype(x), options)
     operands = rows, Shared()
+    dtype = dtype_of(*operands)
     return _with_options(
-        function, settings, *operands, x.shape, compute_dtype(x), where, **options
+        function, settings, *operands, x.shape, dtype, where, **options
     )
 
 
@@ -108,7 +109,7 @@ def head_problem(
     *,
     vocab_axis: SupportsIndex,
     precision: lax.PrecisionLike = None,
-    target: TargetHead | None = None,
+    target: HeadArguments | None = None,
     ids_only: bool = False,
     labels_optional: bool = False,
     class_axis_name: AxisName = None,
@@ -156,8 +157,9 @@ def head_problem(
         )
         options["target_bias"] = target.bias
     operands = rows, shared
+    dtype = dtype_of(*operands)
     return _with_options(
-        function, settings, *operands, like.shape, like.dtype, where, **options
+        function, settings, *operands, like.shape, dtype, where, **options
     )
 
 
@@ -167,7 +169,7 @@ def _precision(precision: Any, hidden: Any) -> Any:
 
 
 def _with_target(
-    function: str, rows: Rows, shared: Shared, target: TargetHead, shape: Shape
+    function: str, rows: Rows, shared: Shared, target: HeadArguments, shape: Shape
 ) -> tuple[Rows, Shared, int]:
     """The pair with a target's head, and the class axis of its kernel."""
     h = _checks.floating(function, "target_hidden", target.hidden)
@@ -198,7 +200,8 @@ def head_axis(
         _checks.fail(
             function,
             f"expected a {of}kernel of two axes and their class axis, got shape "
-            f"{kernel.shape} and {of}vocab_axis={vocab_axis}. Reshape a kernel of more.",
+            f"{kernel.shape} and {of}vocab_axis={vocab_axis}. Reshape a kernel of "
+            "more.",
         )
     axis = vocab_axis % 2
     features, classes = kernel.shape[1 - axis], kernel.shape[axis]
@@ -263,12 +266,6 @@ def _with_options(
     ignore_index: Any = None,
     reduction: str = "none",
     normalizer: ArrayLike | None = None,
-    return_statistics: bool = False,
-    sums: bool = False,
-    log_prob_at: bool = False,
-    top_k: SupportsIndex | None = None,
-    entropy: bool = False,
-    argmax: bool = False,
     **options: Any,
 ) -> Problem:
     """The problem with every option; those with a check of their own by that."""
@@ -277,29 +274,23 @@ def _with_options(
     distributions = rows.labels is not None and not settings.ids
     of_rows, classes = row_shape(shape, axis), shape[axis]
     row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
-
-    def checked(name: str, value: Any) -> Maybe:
-        return _checks.option(
+    asked = {name: value for name, value in options.items() if name not in CHECKS}
+    values = {
+        name: _checks.option(
             function, name, value, CHECKS[name], of_rows, classes, dtype
         )
-
-    values = {name: checked(name, value) for name, value in options.items()}
-    biases = {"bias": bias, "target_bias": target_bias}
-    for name, value in biases.items():
-        if value is not None:
-            biases[name] = _checks.floating(function, name, value)
-            _checks.per_class(function, name, biases[name], (classes,))
+        for name, value in options.items()
+        if name in CHECKS
+    }
+    for name, x in (("bias", bias), ("target_bias", target_bias)):
+        if x is not None:
+            x = _checks.floating(function, name, x)
+            values[name] = _checks.per_class(function, name, x, (classes,))
     _checks.reduction(function, reduction, normalizer)
     index = None
     if labels is not None:
         index = _checks.ignorable(function, ignore_index, labels, ids=not distributions)
         _checks.margin_of_ids(function, options.get("margin"), settings.ids)
-    found = 0
-    if top_k is not None:
-        names = settings.class_axis_name
-        found = _checks.top_k(
-            function, top_k, classes * (lax.axis_size(names) if names else 1)
-        )
     rows = rows._replace(
         where=row_where,
         class_where=class_where,
@@ -309,19 +300,16 @@ def _with_options(
         ignore_index=index,
         parameters=_parameters(function, formula, dtype),
         normalizer=_checks.normalizer(function, normalizer, dtype),
-        **biases,
         **{name: x for name, x in values.items() if name in Shared._fields},
     )
     settings = _with_statistics(
         function,
-        settings._replace(reduction=reduction, log_prob_at=log_prob_at, top_k=found),
+        settings._replace(reduction=reduction),
         formula,
         shared,
+        classes=classes,
         distributions=labels is not None and not settings.ids,
-        return_statistics=return_statistics,
-        sums=sums,
-        entropy=entropy,
-        argmax=argmax,
+        **asked,
     )
     return Problem(settings=settings, rows=rows, shared=shared)
 
@@ -332,11 +320,14 @@ def _with_statistics(
     formula: Formula | None,
     shared: Shared,
     *,
+    classes: int,
     distributions: bool,
-    return_statistics: bool,
-    sums: bool,
-    entropy: bool,
-    argmax: bool,
+    return_statistics: bool = False,
+    sums: bool = False,
+    log_prob_at: bool = False,
+    top_k: SupportsIndex | None = None,
+    entropy: bool = False,
+    argmax: bool = False,
 ) -> Settings:
     """The settings with what the formula, or who asks for statistics, needs."""
     return_statistics, entropy, argmax = (
@@ -347,12 +338,17 @@ def _with_statistics(
             ("argmax", argmax),
         )
     )
+    if top_k is not None:
+        names = settings.class_axis_name
+        everywhere = classes * (lax.axis_size(names) if names else 1)
+        settings = settings._replace(top_k=_checks.top_k(function, top_k, everywhere))
     smoothed = formula is not None and shared.label_smoothing is not None
     weighted = formula is None and shared.class_weights is not None
     return settings._replace(
         formula=None if formula is None else formula.function,
         return_statistics=return_statistics,
         sums=sums,
+        log_prob_at=log_prob_at,
         even=smoothed or (weighted and not distributions),
         expected=entropy or return_statistics or sums,
         argmax=argmax or return_statistics or sums,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import Shape, block_along, compute_dtype
@@ -265,6 +266,15 @@ def one_axis_of_rows(bundle: Any, shape: Shape) -> Any:
     return map_fields(flat, bundle)
 
 
+def dtype_of(rows: Rows, shared: Shared) -> jnp.dtype:
+    """The dtype that logits are computed in: that of both, where there are two."""
+    operands = (
+        *(rows.logits, rows.hidden, rows.target_logits, rows.target_hidden),
+        *(shared.kernel, shared.target_kernel),
+    )
+    return compute_dtype(*(x for x in operands if x is not None))
+
+
 def like_logits(
     settings: Settings, rows: Rows, shared: Shared
 ) -> Array | jax.ShapeDtypeStruct:
@@ -274,4 +284,4 @@ def like_logits(
     assert rows.hidden is not None
     assert shared.kernel is not None
     shape = (*rows.hidden.shape[:-1], shared.kernel.shape[settings.vocab_axis])
-    return jax.ShapeDtypeStruct(shape, compute_dtype(rows.hidden, shared.kernel))
+    return jax.ShapeDtypeStruct(shape, dtype_of(rows, shared))

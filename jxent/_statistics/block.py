@@ -32,9 +32,9 @@ def totals_of_block(
 ) -> Totals:
     """The statistics (rows,) of a block of logits, before `finish`.
 
-    `ids`, int32 (rows,) or (rows, places), are counted from the block's first class, out
-    of range for labels of other blocks. `weighted`, boolean (rows,), is False for rows
-    whose statistics matter only as far as they are finite.
+    `ids`, int32 (rows,) or (rows, places), are counted from the block's first class,
+    out of range for labels of other blocks. `weighted`, boolean (rows,), is False for
+    rows whose statistics matter only as far as they are finite.
     """
     asked = settings.axis, settings.expected, settings.argmax
     t = _totals_of_block(asked, inputs, ids, weighted)
@@ -266,8 +266,11 @@ def _single_classes(
 ) -> tuple[Totals, Totals]:
     """Every class as a block of its own: statistics of the logits' shape, and scalars,
     the identity of `merge`."""
-    z = inputs.z
+    z, target_z = inputs.z, inputs.target_z
     zero = zeros_of_logits(z)
+    if target_z is not None:  # so that each has a tangent if the other has
+        zero = lax.add(zero, zeros_of_logits(target_z))
+        z, target_z = lax.add(z, zero), lax.add(target_z, zero)
     t = Totals(maximum=z, sum=lax.add(zero, lax.full_like(z, 1)))
     if ids is not None and ids.ndim < z.ndim:
         t = t._replace(label=select(is_label(ids, axis, z), z))
@@ -277,10 +280,8 @@ def _single_classes(
         even = inputs.even
         even = over_rows(even, axis, z) if even.ndim == 1 else even
         t = t._replace(even=zero, even_mass=lax.add(zero, even))
-    if inputs.target_z is not None:
-        target_z = inputs.target_z
-        ones = lax.add(zeros_of_logits(target_z), lax.full_like(target_z, 1))
-        t = t._replace(target_maximum=target_z, target_sum=ones, cross=zero)
+    if target_z is not None:
+        t = t._replace(target_maximum=target_z, target_sum=t.sum, cross=zero)
     if expected:
         t = t._replace(expected=zero)
     if argmax:

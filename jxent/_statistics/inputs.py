@@ -21,6 +21,7 @@ from .._problem import (
     Rows,
     Settings,
     Shared,
+    dtype_of,
     has_target,
     is_label,
     of_target,
@@ -88,13 +89,11 @@ def inputs_of_block(
     there could be infinite.
     """
     target_z = None
+    computed_in = dtype_of(rows, shared)
     if has_target(rows):
         of_its_own = of_target(settings, rows, shared)
-        target_z = effective_logits(*of_its_own, None, computed)
-    z = effective_logits(settings, rows, shared, ids, computed)
-    if target_z is not None:
-        wide = compute_dtype(z, target_z)
-        z, target_z = cast(z, wide), cast(target_z, wide)
+        target_z = effective_logits(*of_its_own, None, computed, computed_in)
+    z = effective_logits(settings, rows, shared, ids, computed, computed_in)
     axis, dtype = settings.axis, z.dtype
     possible = possible_classes(rows, shared, axis, z)
     weights, target, even = shared.class_weights, None, None
@@ -116,11 +115,16 @@ def inputs_of_block(
 
 
 def effective_logits(
-    settings: Settings, rows: Rows, shared: Shared, ids: Maybe, computed: Maybe
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    ids: Maybe,
+    computed: Maybe,
+    dtype: Any,
 ) -> Array:
     """Logits (…, classes, …) with all that acts on them; −inf where impossible."""
     axis = settings.axis
-    z = logits_of(settings, rows, shared)
+    z = cast(logits_of(settings, rows, shared), dtype)
     where_computed = None
     if computed is not None:
         where_computed = over_classes(computed, axis, z)

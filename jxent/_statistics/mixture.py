@@ -17,8 +17,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import like_moving, moving_of, over_classes, replaced, select
-from .._formulas import jensen_shannon_divergence
+from .._arrays import (
+    like_moving,
+    moving_of,
+    over_classes,
+    replaced,
+    select,
+    vary,
+    varying_of,
+)
 from .._problem import Maybe, Resolved, Rows, Settings, Shared
 from .inputs import Inputs, inputs_of_block
 from .totals import Totals, origin
@@ -48,16 +55,18 @@ def mixture_tangent_of_block(
     t: Totals,
     of_target: Array,
     of_logits: Array,
+    divergence: Array,
 ) -> Array:
     """The block's share of the tangent of β K' + (1 − β) K, (rows,), for a fixed β:
 
         Σ β q (log(q/m) − K') dz' + Σ (1 − β) p (log(p/m) − K) dz
 
-    `of_target` and `of_logits` are K' and K of all classes.
+    `of_target` and `of_logits` are K' and K of all classes, `divergence` is what they
+    make.
     """
     computed = _computed(resolved, t)
     (beta,) = pair[1].parameters
-    fixed = beta, computed, t, of_target, of_logits
+    fixed = beta, computed, t, of_target, of_logits, divergence
     pair, moving = (
         (rows, shared._replace(parameters=())) for rows, shared in (pair, moving)
     )
@@ -112,14 +121,13 @@ def _terms(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _divergence(settings: Settings, inputs: Inputs, fixed: Any) -> Array:
     """The divergence of all classes, here for its derivative in the inputs alone."""
-    beta, _, _, of_target, of_logits = fixed
-    return jensen_shannon_divergence(of_target, of_logits, beta)
+    return vary(fixed[-1], varying_of((inputs, fixed)))
 
 
 @functools.partial(_divergence.defjvp, symbolic_zeros=True)
 def _divergence_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     inputs, fixed = primals
-    beta, computed, t, of_target, of_logits = fixed
+    beta, computed, t, of_target, of_logits, _ = fixed
     axis = settings.axis
     q, log_q_ratio, p, log_p_ratio = _terms(settings, inputs, beta, computed, t)
     moved: Inputs = moving_of(tangents[0])
@@ -134,5 +142,5 @@ def _divergence_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
         sums.append(total(beta, q, log_q_ratio, of_target, moved.target_z))
     if moved.z is not None:
         sums.append(total(1 - beta, p, log_p_ratio, of_logits, moved.z))
-    zero = jnp.zeros_like(value)
-    return value, functools.reduce(lax.add, sums, zero)
+    tangent = functools.reduce(lax.add, sums)
+    return value, vary(tangent, varying_of(primals))

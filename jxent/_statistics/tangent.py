@@ -9,9 +9,10 @@ differentiation, and the shift a constant, the statistics are linear in (z, t, w
     d even     = Σ w dz + Σ dw (z − shift)        d even_mass = Σ dw
     d expected = Σ e (1 + z − shift) dz
 
-and with those of a target softmax, e' = exp(z' − shift'), g = (z' − shift') − (z − shift),
+and with a target softmax, e' = exp(z' − shift') and g = (z' − shift') − (z − shift),
 
-    d target_sum = Σ e' dz'                       d cross     = Σ e' (1 + g) dz' − Σ e' dz
+    d target_sum = Σ e' dz'
+    d cross      = Σ e' (1 + g) dz' − Σ e' dz
 
 `_linear` below is that function of the tangents of the block's inputs, and the inputs
 are a function of the pair (Rows, Shared). The jvp of both at the pair, along the

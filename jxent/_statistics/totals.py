@@ -156,9 +156,11 @@ def _larger(a: Totals, b: Totals) -> tuple[Array, Array]:
     """The ids and logits of the k largest of both; of equals those of `a` first."""
     assert a.top is not None
     assert b.top is not None
+    assert a.label is not None
+    assert b.label is not None
     k, rows = a.top.shape[-1], a.top.ndim - 1
-    both = tuple(zip((a.label, a.top), (b.label, b.top), strict=True))
-    logits, ids = (lax.concatenate(xs, rows) for xs in both)
+    logits = lax.concatenate((a.label, b.label), rows)
+    ids = lax.concatenate((a.top, b.top), rows)
     label, order = lax.top_k(logits, k)
     top = at_index(ids, order, rows)
     if b.top.shape[-1] == k:  # the identity holds no classes, and loses to −inf, too
@@ -213,8 +215,8 @@ def _largest_of_devices(
 
 
 def filled(t: Totals, x: Array, resolved: Resolved, unweighted: int = 0) -> Array:
-    """`x` (rows,) or (rows, places); in rows that are not computable NaN, or where these
-    are not weighted a harmless number."""
+    """`x` (rows,) or (rows, places); in rows that are not computable NaN, or where
+    these are not weighted a harmless number."""
     assert t.computable is not None
     fill = lax.full_like(x, jnp.nan)
     if resolved.weighted is not None:
