@@ -42,9 +42,9 @@ def poly(log_p: Array, epsilon: Array) -> Array:
 def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
     """Σ_c q_c (log q_c − log p_c), of a target softmax q of logits z'.
 
-    `mean_gap` is Σ_c q_c ((z'_c − shift') − (z_c − shift)), and `sum_ratio` the target's
-    Σ_c exp(z'_c − shift') divided by the other's. Its logarithm is exact where the two
-    are nearly equal.
+    `mean_gap` is Σ_c q_c ((z'_c − shift') − (z_c − shift)), and `sum_ratio` is the
+    target's Σ_c exp(z'_c − shift') divided by the other's. Its logarithm is exact where
+    the two are nearly equal.
     """
     return lax.sub(mean_gap, lax.log(sum_ratio))
 

@@ -1,6 +1,7 @@
 """Several class ids a row: log-probabilities at them, the likeliest, `SparseLabels`."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ def test_log_prob_at_is_log_softmax_at_the_ids(layout, rng, x64):
     for got, true in zip(results(fused)[:3], results(wanted)[:3], strict=True):
         close(got, true)
     twice = [jax.jit(results(f)[3])(hidden, kernel) for f in (fused, wanted)]
-    close(*twice, 1e-11)
+    close(twice[0], twice[1], 1e-11)
 
 
 def test_the_places_stand_where_the_classes_stood(rng, x64):
@@ -141,7 +142,8 @@ def test_the_derivatives_of_top_k(layout, rng, x64):
         curve = jax.jvp(slope, (hidden, kernel), (hidden, kernel))[1]
         return slope(hidden, kernel), curve
 
-    close(*(jax.jit(derivatives, static_argnums=0)(f) for f in (found, at)), 1e-11)
+    got, wanted = (jax.jit(derivatives, static_argnums=0)(f) for f in (found, at))
+    close(got, wanted, 1e-11)
 
 
 @pytest.mark.parametrize("k", [2, 5])
@@ -153,13 +155,14 @@ def test_top_k_of_classes_on_several_devices(k, rng, x64):
     kinds = AxisType.Auto, AxisType.Explicit
     for kind in kinds:
         mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
-        names = {"class_axis_name": "model", "batch_axis_name": "data"}
-        operands = (
+        names: dict[str, Any] = {"class_axis_name": "model", "batch_axis_name": "data"}
+        operands = [
             jax.device_put(x, NamedSharding(mesh, spec))
             for x, spec in ((hidden, P("data")), (kernel, P(None, "model")))
-        )
+        ]
         with jax.set_mesh(mesh):
-            close(jxent.linear_softmax_top_k(*operands, k, **names), wanted)
+            got = jxent.linear_softmax_top_k(operands[0], operands[1], k, **names)
+            close(got, wanted)
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kinds[0],) * 2)
     split = jax.shard_map(
         lambda h, w: jxent.linear_softmax_top_k(h, w, k, class_axis_name="model"),
@@ -172,10 +175,10 @@ def test_top_k_of_classes_on_several_devices(k, rng, x64):
 
 def test_top_k_holds_a_block_of_logits(rng):
     """And by default several blocks make one in which the largest are looked for."""
-    hidden, kernel = (np.float32(x) for x in head(rng, 512, 16384))
+    hidden, kernel = (x.astype(np.float32) for x in head(rng, 512, 16384))
     function = jax.jit(lambda h, w: jxent.linear_softmax_top_k(h, w, 4)[0])
     program = function.lower(hidden, kernel).compile()
-    assert largest_array(program.as_text()) < hidden.shape[0] * kernel.shape[1] / 2
+    assert largest_array(str(program.as_text())) < hidden.shape[0] * kernel.shape[1] / 2
     got = program(hidden, kernel)
     np.testing.assert_allclose(
         got, jax.lax.top_k(jax.nn.log_softmax(hidden @ kernel), 4)[0], rtol=2e-6
@@ -308,5 +311,5 @@ def test_no_array_of_rows_and_classes(layout, rng):
 
     both = as_users_jit(jax.value_and_grad(loss, (0, 1, 2)))
     program = both.lower(hidden, kernel, values).compile()
-    assert largest_array(program.as_text()) <= 16 * 512
+    assert largest_array(str(program.as_text())) <= 16 * 512
     same_bits(program(hidden, kernel, values), program(hidden, kernel, values))

@@ -155,7 +155,8 @@ def with_layout(
     )
     if settings.top_k and layout == "streamed":
         block = max(block, settings.top_k)
-        piece = min(PIECE, block) if sizes.platform == "cpu" else 0
+        whole = block >= sizes.classes  # which no product has to copy
+        piece = PIECE if sizes.platform == "cpu" and not whole else 0
         settings = settings._replace(block=block, piece=piece)
     return problem._replace(settings=settings)
 
