@@ -17,12 +17,15 @@ the loss to train on:
 distributions; its docstring explains every option that the others share.
 `softmax_focal_loss` and `poly_loss_cross_entropy` weigh easy examples otherwise.
 `softmax_log_prob`, `softmax_entropy` and `softmax_statistics` are what policy gradients
-and losses of your own are made of.
+and losses of your own are made of. `softmax_log_prob_at` takes several ids a row, and
+`SparseLabels` are distributions that are given at a few. `softmax_kl_divergence` and
+`softmax_jensen_shannon_divergence` compare two arrays of logits.
 
 **A vocabulary too large to hold logits for.** `linear_softmax_cross_entropy`,
 `linear_softmax_log_prob`, `linear_softmax_entropy` and `linear_softmax_statistics` take
 `hidden` and `kernel` in place of their product; `linear_softmax_plan` tells what they
-need. `sum_over_tiles` and `map_over_tiles` do the same for a head or a formula of
+need. `linear_softmax_kl_divergence` compares two such heads, and `linear_softmax_top_k`
+finds the likeliest classes. `sum_over_tiles` and `map_over_tiles` do the same for a head or a formula of
 yours: sums, and results of rows.
 
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
