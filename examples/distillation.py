@@ -10,8 +10,8 @@ student of a quarter of its width reads the same tokens, and learns
     KL               from the teacher's whole distribution at each token, by its hidden
                      states and its table of embeddings: the logits of 131,072 classes
                      are never held, neither the student's nor the teacher's,
-    top 32           from the teacher's 32 likeliest tokens, which are found once, stored
-                     with their log-probabilities, and scored as `SparseLabels`.
+    top 32           from the teacher's 32 likeliest tokens, found once, stored with
+                     their log-probabilities, and scored as `SparseLabels`.
 
 The last two learn from the next token as well, half and half. Within two minutes on two
 cores the script prints what each student makes of topics that it has not read, and the
@@ -33,25 +33,25 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
-from matplotlib.axes import Axes
 
 import jxent
 from command_line import add_shared, new_parser, positive, progress
 from language_model import (
-    CONTEXT,
     FEATURES,
     IGNORED,
     UNSEEN,
     Head,
     LanguageModel,
+    Memory,
     Text,
+    draw_memory,
     evaluate,
     load_data,
     load_tokenizer,
     train_step,
     unigram_loss,
 )
-from pictures import ABOVE, BLUE, GREY, ORANGE, PEACH, SKY, picture
+from pictures import ABOVE, BLUE, GREY, ORANGE, PEACH, picture
 
 
 TOP = 32  # classes that a stored prediction of the teacher has
@@ -184,11 +184,10 @@ def predictions(
 
 
 class Student(NamedTuple):
-    """A student's way and its held-out cross-entropy in nats after some steps."""
+    """A student's held-out cross-entropies in nats, each after some steps."""
 
     steps: list[int]
     held_out: list[float]
-    memory: dict[str, float]  # MiB of a step, by layout
 
 
 def train_student(
@@ -200,11 +199,7 @@ def train_student(
 ) -> Student:
     student = LanguageModel(log_counts, 1, nnx.Rngs(args.seed), args.features)
     optimizer = new_optimizer(student, len(batches))
-    memory = {
-        name: mebibytes(student, optimizer, batches[0], way, layout)
-        for name, layout in {"fused": None, "materialized": "materialized"}.items()
-    }
-    result = Student([0], [float(evaluate(student, text.held_out))], memory)
+    result = Student([0], [float(evaluate(student, text.held_out))])
     with progress(len(batches), args) as bar:
         for step, batch in enumerate(batches, 1):
             bar(float(distill_step(student, optimizer, batch, way)))
@@ -214,22 +209,32 @@ def train_student(
     return result
 
 
-def mebibytes(
-    student: LanguageModel,
-    optimizer: nnx.Optimizer,
-    batch: Batch,
-    way: str,
-    implementation: Head,
-) -> float:
-    """Temporary memory of a step, as the compiler reports it. Compiled, not run."""
-    step = distill_step.lower(student, optimizer, batch, way, implementation).compile()
-    return step.memory_analysis().temp_size_in_bytes / 2**20
+def memory_of(
+    log_counts: np.ndarray, batch: Batch, windows: int, args: argparse.Namespace
+) -> Memory:
+    """Of a step with KL, as the compiler reports it. Compiled, not run."""
+    student = LanguageModel(log_counts, 1, nnx.Rngs(args.seed), args.features)
+    optimizer = new_optimizer(student, 20)
+
+    def repeated(x: Array) -> Array:
+        return jnp.resize(x, (windows, *x.shape[1:]))
+
+    top = jxent.SparseLabels(*map(repeated, batch.top))
+    batch = Batch(repeated(batch.tokens), repeated(batch.hidden), batch.table, top)
+
+    def mebibytes(implementation: Head) -> float:
+        step = distill_step.lower(student, optimizer, batch, "KL", implementation)
+        return step.compile().memory_analysis().temp_size_in_bytes / 2**20
+
+    return Memory(batch.tokens.size, mebibytes(None), mebibytes("materialized"))
 
 
 # Picture ------------------------------------------------------------------------------
 
 
-def draw(output: Path, students: dict[str, Student], teacher: float) -> None:
+def draw(
+    output: Path, students: dict[str, Student], teacher: float, table: list[Memory]
+) -> None:
     """Left, perplexity against steps; right, the memory of a step."""
     colors = dict(zip(students, (BLUE, ORANGE, PEACH), strict=True))
     with picture(output, 13, 5.4) as figure:
@@ -254,27 +259,8 @@ def draw(output: Path, students: dict[str, Student], teacher: float) -> None:
             xlim=(0, max(next(iter(students.values())).steps)),
         )
         left.legend(**ABOVE | {"ncols": 4})
-        draw_memory(right, students)
-
-
-def draw_memory(axes: Axes, students: dict[str, Student]) -> None:
-    place = np.arange(len(students))
-    bars = []
-    for at, name, color in ((-0.2, "fused", BLUE), (0.2, "materialized", SKY)):
-        heights = [student.memory[name] for student in students.values()]
-        bars.append(axes.bar(place + at, heights, 0.36, color=color))
-        axes.bar_label(bars[-1], fmt="{:,.0f}", padding=2)
-    axes.set(
-        title="Temporary memory of a step",
-        ylabel="temporary memory (MiB)",
-        yscale="log",
-        ylim=(10, 3 * max(s.memory["materialized"] for s in students.values())),
-        xlim=(-0.6, len(students) - 0.4),
-    )
-    axes.set_xticks(place, list(students))
-    axes.yaxis.set_major_formatter("{x:,g}")
-    axes.minorticks_off()
-    axes.legend(bars, ["fused heads", "materialized logits"], **ABOVE)
+        draw_memory(right, table)
+        right.set_title("Temporary memory of a step with KL")
 
 
 # Command line -------------------------------------------------------------------------
@@ -319,19 +305,21 @@ def main(argv: list[str] | None = None) -> None:
         way: train_student(way, log_counts, learnt_from, text, args) for way in WAYS
     }
 
+    sizes = [args.batch_size] if args.smoke else [args.batch_size, 8 * args.batch_size]
+    table = [memory_of(log_counts, learnt_from[0], n, args) for n in sizes]
+
+    by_frequency = unigram_loss(log_counts, text.held_out)
     print("held-out perplexity")
-    print(
-        f"  by frequency alone         {np.exp(unigram_loss(log_counts, text.held_out)):8,.1f}"
-    )
-    print(f"  teacher, {FEATURES} features       {np.exp(of_teacher):8,.1f}")
-    print(f"students, {args.features} features    perplexity     fused   materialized")
+    print(f"  by frequency alone            {np.exp(by_frequency):8,.1f}")
+    print(f"  teacher, {FEATURES} features          {np.exp(of_teacher):8,.1f}")
     for way, student in students.items():
-        fused, whole = student.memory["fused"], student.memory["materialized"]
-        print(
-            f"  {way:21}{np.exp(student.held_out[-1]):13,.1f}"
-            f"{fused:6,.0f} MiB {whole:10,.0f} MiB"
-        )
-    draw(args.output, students, of_teacher)
+        name = f"student, {args.features} features, {way}"
+        print(f"  {name:30}{np.exp(student.held_out[-1]):8,.1f}")
+    print("temporary memory of a step with KL")
+    print("  tokens    fused heads    materialized logits")
+    for m in table:
+        print(f"  {m.tokens:6,}  {m.fused:9,.0f} MiB  {m.materialized:17,.0f} MiB")
+    draw(args.output, students, of_teacher, table)
     print(f"picture  {args.output}")
 
 

@@ -19,8 +19,6 @@ from tests.comparing import close
 from tests.compiling import as_users_jit, largest_array
 
 
-pytestmark = pytest.mark.newest_jax
-
 ROWS, CLASSES, WIDTH, TARGET_WIDTH = 6, 8, 3, 5
 KL = jxent.softmax_kl_divergence
 JENSEN_SHANNON = jxent.softmax_jensen_shannon_divergence

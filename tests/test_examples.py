@@ -188,6 +188,7 @@ def play(tmp_path, capsys):
         "segmentation",
         "policy_gradient",
         "preference",
+        "distillation",
     ],
 )
 def test_help(name, capsys):
@@ -294,6 +295,19 @@ def test_preference(play):
     dpo = [loss for loss in losses if loss < 1]  # those of pretraining are above 6
     assert dpo[0] == pytest.approx(np.log(2), abs=1e-3)
     assert dpo[-1] < dpo[0]
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_distillation(play):
+    out, losses, panels = play("distillation", panels=2)
+    frequency = number(out, r"by frequency alone +([\d,.]+)\n")
+    assert number(out, r"teacher, 64 features +([\d,.]+)\n") < 2 * frequency
+    for way in ("cross-entropy", "KL", "top 32"):
+        perplexity = number(out, rf"16 features, {way} +([\d,.]+)\n")
+        assert 100 < perplexity < 2 * frequency
+    fused, whole = re.findall(r"256 +([\d,]+) MiB +([\d,]+) MiB", out)[0]
+    assert 0 < int(fused.replace(",", "")) < int(whole.replace(",", "")) / 2
+    assert all(np.isfinite(losses))
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 

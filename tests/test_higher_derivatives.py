@@ -230,13 +230,13 @@ def mixed(loss, x):
 
 @pytest.mark.parametrize("case", [c for c in RICHEST if c.takes("rows")], ids=str)
 def test_the_gradients_derivative_in_a_weight_of_0(case, rng, x64):
-    x, labels = case.inputs(rng, (2,))
-    rows = case.rows((x, labels))
+    x, *labels = case.inputs(rng, (2,))
+    rows = case.rows((x, *labels))
     some = np.ones(rows)
     some[0] = 0.0
 
     def loss(x, weights):
-        return case(x, labels, weights=weights)
+        return case(x, *labels, weights=weights)
 
     # The sum is linear in the weights: its derivative in them is the same everywhere.
     derivatives = mixed(loss, x)

@@ -42,7 +42,7 @@ def test_products_of_losses_in_memory(case, axis, rng):
         axis = -1
     x, *labels = (jnp.asarray(a) for a in case.inputs(rng, (3,), axis))
     options = {"axis": axis} if case.takes("axis") else {}
-    smooths = case.takes("logits") and case.takes("rows") and not case.options
+    smooths = case.takes("logits") and case.takes("smoothing") and not case.options
     if smooths:  # without a mask of classes, the quick way is a product
         options["label_smoothing"] = 0.1
 

@@ -19,8 +19,6 @@ from tests.comparing import close, same_bits, weighed
 from tests.compiling import as_users_jit, largest_array
 
 
-pytestmark = pytest.mark.newest_jax
-
 ROWS, FEATURES, CLASSES, K = 6, 3, 8, 3
 REAL = np.arange(CLASSES) != CLASSES - 1
 LAYOUTS = ("materialized", "streamed")
