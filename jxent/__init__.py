@@ -160,21 +160,22 @@ __all__ = [
 _print_as_written(globals(), __all__)
 
 
-# The facades are loaded when they are first asked for.
-_FACADES = ("keras", "torch")
+# Loaded when they are first asked for.
+_SUBPACKAGES = ("keras", "metrics", "torch")
 
 if _TYPE_CHECKING:
     from . import (
         keras as keras,
+        metrics as metrics,
         torch as torch,
     )
 else:
 
     def __getattr__(name: str) -> _Any:
-        if name in _FACADES:
+        if name in _SUBPACKAGES:
             return _import_module(f"{__name__}.{name}")
-        raise _no_attribute(__name__, name, [*__all__, *_FACADES])
+        raise _no_attribute(__name__, name, [*__all__, *_SUBPACKAGES])
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FACADES})
+    return sorted({*globals(), *_SUBPACKAGES})

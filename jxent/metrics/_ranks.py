@@ -1,0 +1,148 @@
+"""Whether a label is among the k classes of the largest logits, without a sort.
+
+A class is *ahead* of the label if its logit is larger, or equal with a smaller id. The
+label is among the first k if fewer than k classes are ahead. A class of −inf, which is
+impossible, is ahead of none.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import cast, is_split, over_classes, select, sharded_like
+from .._layouts.totals import _enter, _per_row
+from .._problem import Resolved, Rows, Settings, Shared, at_label, is_class, local_ids
+from .._statistics import inputs_of_block
+from .._tiles import live_first, over_tiles
+
+
+# Classes of which a CPU takes the maximum first: XLA has a fast loop for that.
+_BLOCK = 64
+
+
+def is_among_first(
+    k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    """1 or 0 (rows,); NaN where the loss is NaN. Its derivative is 0."""
+    rows, shared = lax.stop_gradient((rows, shared))
+    if rows.logits is not None:
+        return _in_memory(k, settings, rows, shared, resolved)
+
+    def of_tile(local: Settings, rows: Rows, shared: Shared, resolved: Resolved) -> Any:
+        return _of_tiles(k, local, rows, shared, resolved)
+
+    first: Any = _enter(settings, of_tile, rows, shared, _per_row(resolved))
+    return first
+
+
+def _of_tiles(
+    k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    """A tile of rows with the logits of all its classes at a time."""
+    assert rows.hidden is not None
+    assert shared.kernel is not None
+    classes = shared.kernel.shape[settings.vocab_axis]
+    tile = max(settings.tile * settings.block // classes, 128)
+    tile = min(tile, rows.hidden.shape[0])
+
+    def step(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Array]:
+        rows, resolved = part
+        return carry, _in_memory(k, settings, rows, shared, resolved)
+
+    # Devices that meet in a sum must agree on which tiles they skip.
+    live = None if settings.class_axis_name else resolved.keep
+    part, live, unsorted = live_first((rows, resolved), live)
+    return unsorted(over_tiles(step, None, part, tile, live)[1])
+
+
+def _in_memory(
+    k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    assert resolved.ids is not None
+    axis, names, ids = settings.axis, settings.class_axis_name, resolved.ids
+    z = inputs_of_block(settings, rows, shared).z
+    label = at_label(settings, z, ids, z)
+    here = local_ids(settings, ids, z.shape[axis])
+    largest = lax.reduce_max(z, (axis,))
+    computable = lax.is_finite(largest)
+    if names:
+        bad = lax.psum(cast(largest != largest, jnp.int32), names)  # lost by pmax
+        computable = lax.is_finite(lax.pmax(largest, names)) & (bad == 0)
+        first = lax.psum(_count_ahead(axis, z, label, here), names) < k
+    elif is_split(z):
+        first = _count_ahead(axis, z, label, here) < k
+    else:
+        first = lax.platform_dependent(
+            z,
+            label,
+            here,
+            cpu=lambda *operands: _is_first_by_blocks(k, axis, *operands),
+            default=lambda *operands: _count_ahead(axis, *operands) < k,
+        )
+    good = computable & is_class(ids)
+    return select(good, first.astype(z.dtype), jnp.nan)
+
+
+def _is_ahead(z: Array, classes: Array, label: Array, ids: Array) -> Array:
+    lowest = lax.full_like(label, jnp.finfo(label.dtype).min)
+    label = lax.max(label, lowest)  # −inf is ahead of none
+    return (z > label) | ((z == label) & (classes < ids))
+
+
+def _count_ahead(axis: int, z: Array, label: Array, ids: Array) -> Array:
+    classes = sharded_like(lax.broadcasted_iota(jnp.int32, z.shape, axis), z)
+    label, ids = (over_classes(x, axis, z) for x in (label, ids))
+    return jnp.sum(_is_ahead(z, classes, label, ids), axis, dtype=jnp.int32)
+
+
+def _is_first_by_blocks(k: int, axis: int, z: Array, label: Array, ids: Array) -> Array:
+    """Whether fewer than k classes are ahead, from the maxima of blocks of classes.
+
+    XLA on a CPU would store a comparison of all logits. Classes ahead lie in blocks
+    whose maximum is ahead. The label's own block apart, k such blocks are too many; if
+    there are fewer, they are all that is compared.
+    """
+    classes = z.shape[axis]
+    size = min(_BLOCK, classes)
+    window = tuple(size if a == axis else 1 for a in range(z.ndim))
+    lowest = lax.full_like(z, -jnp.inf, shape=())
+    largest = lax.reduce_window(z, lowest, lax.max, window, window, "VALID")
+    if classes % size:
+        rest = lax.slice_in_dim(z, classes - classes % size, classes, axis=axis)
+        rest = jnp.max(rest, axis, keepdims=True)
+        largest = lax.concatenate([largest, rest], axis)
+    largest = jnp.moveaxis(largest, axis, -1)
+    blocks = lax.broadcasted_iota(jnp.int32, largest.shape, largest.ndim - 1)
+    label, ids = label[..., None], ids[..., None]
+    ahead = _is_ahead(largest, blocks, label, ids // size + 1)
+    few = jnp.sum(ahead, -1, dtype=jnp.int32) <= k
+    # As floats: XLA would sort integers.
+    some = min(k, largest.shape[-1])
+    first = -lax.top_k(select(ahead, -blocks.astype(z.dtype), -jnp.inf), some)[0]
+    found = lax.is_finite(first)
+    first = select(found, first).astype(jnp.int32) * size
+    start = lax.min(first, lax.full_like(first, classes - size))
+    here = _slices(z, start, size, axis)
+    at = start[..., None] + lax.broadcasted_iota(jnp.int32, here.shape, here.ndim - 1)
+    ahead = _is_ahead(here, at, label[..., None], ids[..., None])
+    ahead &= found[..., None] & (at >= first[..., None])
+    return few & (jnp.sum(ahead, (-2, -1), dtype=jnp.int32) < k)
+
+
+def _slices(z: Array, start: Array, size: int, axis: int) -> Array:
+    """z[…, start : start + size, …] along `axis` for each (rows, k) start."""
+    rows = tuple(a for a in range(z.ndim) if a != axis)
+    return lax.gather(
+        z,
+        start[..., None],
+        lax.GatherDimensionNumbers(
+            offset_dims=(start.ndim,),
+            collapsed_slice_dims=(),
+            start_index_map=(axis,),
+            operand_batching_dims=rows,
+            start_indices_batching_dims=tuple(range(len(rows))),
+        ),
+        slice_sizes=tuple(size if a == axis else 1 for a in range(z.ndim)),
+        mode="clip",
+    )
