@@ -59,9 +59,14 @@ from typing import (
     Any as _Any,
 )
 
+from ._calibration import (
+    fit_temperature as fit_temperature,
+    fit_vector_scaling as fit_vector_scaling,
+)
 from ._checks import no_attribute as _no_attribute
 from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
+    class_weights_of_counts as class_weights_of_counts,
     next_token_labels as next_token_labels,
     sequence_weights as sequence_weights,
     smooth_labels as smooth_labels,
@@ -124,7 +129,10 @@ __all__ = [
     "SoftmaxStatistics",
     "binary_cross_entropy",
     "categorical_cross_entropy",
+    "class_weights_of_counts",
     "entropy",
+    "fit_temperature",
+    "fit_vector_scaling",
     "generalized_kl_divergence",
     "kl_divergence",
     "kl_divergence_with_log_targets",

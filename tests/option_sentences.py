@@ -61,6 +61,8 @@ HOMES = {
         "categorical_cross_entropy": ("softmax_cross_entropy", "probs labels where"),
         "sigmoid_focal_loss": ("sigmoid_binary_cross_entropy", "gamma alpha"),
         "binary_cross_entropy": ("sigmoid_binary_cross_entropy", "probs labels"),
+        "fit_temperature": ("jxent.metrics.accuracy", ""),
+        "fit_vector_scaling": ("jxent.metrics.accuracy", ""),
         "total_weight": ("softmax_cross_entropy", "labels axis where"),
         "kl_divergence": ("entropy", "log_predictions targets"),
         "kl_divergence_with_log_targets": ("entropy", "log_predictions log_targets"),
@@ -146,8 +148,8 @@ HOMES = {
 # Those that explain all of their options themselves.
 AT_HOME = {
     "jxent": (
-        "entropy map_over_tiles next_token_labels reduce safe_softmax_cross_entropy "
-        "sequence_weights sigmoid_binary_cross_entropy smooth_labels "
+        "class_weights_of_counts entropy map_over_tiles next_token_labels reduce "
+        "safe_softmax_cross_entropy sequence_weights sigmoid_binary_cross_entropy smooth_labels "
         "softmax_cross_entropy softmax_cross_entropy_with_integer_labels sum_over_tiles"
     ),
     "jxent.metrics": "accuracy",

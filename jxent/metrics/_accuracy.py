@@ -9,8 +9,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike, Axis
-from ._batch import Batch, mean, measured, metric_problem, total
-from ._rows import is_right
+from .._measures import Batch, is_right, measured, metric_problem, quotient, total
 
 
 class AccuracySums(NamedTuple):
@@ -28,7 +27,7 @@ class AccuracySums(NamedTuple):
 
     def compute(self) -> Array:
         """correct / weight, 0 where nothing has a weight."""
-        return mean(self.correct, self.weight)
+        return quotient(self.correct, self.weight)
 
 
 def sums_of_right(batch: Batch, k: int = 1) -> AccuracySums:

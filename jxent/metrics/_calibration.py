@@ -15,10 +15,9 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype, is_split, select
 from .._checks import ArrayLike, Axis
+from .._measures import Batch, confidence, measured, metric_problem, weighed
 from .._problem import Problem
 from .._reduction import divided
-from ._batch import Batch, measured, metric_problem, weighed
-from ._rows import confidence
 
 
 Norm: TypeAlias = Literal["l1", "l2", "max"]

@@ -10,9 +10,8 @@ from jaxtyping import Float
 
 from .._arrays import is_split, select
 from .._checks import ArrayLike, Axis
+from .._measures import Batch, log_prob, measured, metric_problem, predicted, weighed
 from .._problem import is_class
-from ._batch import Batch, measured, metric_problem, weighed
-from ._rows import log_prob, predicted
 
 
 def _confusion(batch: Batch, classes: int) -> Array:

@@ -11,9 +11,9 @@ from .. import _checks
 from .._checks import ArrayLike, AxisName
 from .._layouts import BlockSizes, Implementation
 from .._layouts.solve import with_layout
+from .._measures import measured
 from .._problem import Problem, head_problem
 from ._accuracy import AccuracySums, share_of_right, sums_of_right
-from ._batch import measured
 from ._scores import PerplexitySums, perplexity_of, sums_of_loss
 
 

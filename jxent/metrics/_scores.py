@@ -10,9 +10,16 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis
+from .._measures import (
+    Batch,
+    log_prob,
+    measured,
+    metric_problem,
+    quotient,
+    squared_error,
+    total,
+)
 from .._reduction import divided
-from ._batch import Batch, mean, measured, metric_problem, total
-from ._rows import log_prob, squared_error
 
 
 class PerplexitySums(NamedTuple):
@@ -53,7 +60,7 @@ class BrierScoreSums(NamedTuple):
 
     def compute(self) -> Array:
         """squared_error / weight, 0 where nothing has a weight."""
-        return mean(self.squared_error, self.weight)
+        return quotient(self.squared_error, self.weight)
 
 
 def sums_of_loss(batch: Batch) -> PerplexitySums:

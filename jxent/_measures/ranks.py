@@ -19,6 +19,8 @@ from .._tiles import live_first, over_tiles
 
 # Classes of which a CPU takes the maximum first: XLA has a fast loop for that.
 _BLOCK = 64
+# Top 1 and top 5 do the same work, so that one program with both does it once.
+_SHARED = 5
 
 
 def is_among_first(
@@ -77,9 +79,10 @@ def _in_memory(
             z,
             label,
             here,
-            cpu=lambda *operands: _is_first_by_blocks(k, axis, *operands),
-            default=lambda *operands: _count_ahead(axis, *operands) < k,
+            cpu=lambda *operands: _count_few_ahead(axis, max(k, _SHARED), *operands),
+            default=lambda *operands: _count_ahead(axis, *operands),
         )
+        first = first < k
     good = computable & is_class(ids)
     return select(good, first.astype(z.dtype), jnp.nan)
 
@@ -96,12 +99,12 @@ def _count_ahead(axis: int, z: Array, label: Array, ids: Array) -> Array:
     return jnp.sum(_is_ahead(z, classes, label, ids), axis, dtype=jnp.int32)
 
 
-def _is_first_by_blocks(k: int, axis: int, z: Array, label: Array, ids: Array) -> Array:
-    """Whether fewer than k classes are ahead, from the maxima of blocks of classes.
+def _count_few_ahead(axis: int, most: int, z: Array, label: Array, ids: Array) -> Array:
+    """The number of classes ahead, or something larger than `most` - 1 if that is.
 
     XLA on a CPU would store a comparison of all logits. Classes ahead lie in blocks
-    whose maximum is ahead. The label's own block apart, k such blocks are too many; if
-    there are fewer, they are all that is compared.
+    whose maximum is ahead. If there are more than `most` such blocks, the label's own
+    among them, the classes are enough; else these few blocks are all that is compared.
     """
     classes = z.shape[axis]
     size = min(_BLOCK, classes)
@@ -113,21 +116,25 @@ def _is_first_by_blocks(k: int, axis: int, z: Array, label: Array, ids: Array) -
         rest = jnp.max(rest, axis, keepdims=True)
         largest = lax.concatenate([largest, rest], axis)
     largest = jnp.moveaxis(largest, axis, -1)
+    count = largest.shape[-1]
     blocks = lax.broadcasted_iota(jnp.int32, largest.shape, largest.ndim - 1)
     label, ids = label[..., None], ids[..., None]
-    ahead = _is_ahead(largest, blocks, label, ids // size + 1)
-    few = jnp.sum(ahead, -1, dtype=jnp.int32) <= k
+    ahead = _is_ahead(largest, blocks, label, ids // size + 1)  # the own one, too
     # As floats: XLA would sort integers.
-    some = min(k, largest.shape[-1])
-    first = -lax.top_k(select(ahead, -blocks.astype(z.dtype), -jnp.inf), some)[0]
+    order = select(ahead, -cast(blocks, z.dtype), -jnp.inf)
+    first = -lax.top_k(order, min(most + 1, count))[0]
     found = lax.is_finite(first)
-    first = select(found, first).astype(jnp.int32) * size
+    many = found[..., most] if most < count else jnp.zeros_like(found[..., 0])
+    found, first = found[..., :most], first[..., :most]
+    first = cast(select(found, first), jnp.int32) * size
     start = lax.min(first, lax.full_like(first, classes - size))
     here = _slices(z, start, size, axis)
     at = start[..., None] + lax.broadcasted_iota(jnp.int32, here.shape, here.ndim - 1)
     ahead = _is_ahead(here, at, label[..., None], ids[..., None])
     ahead &= found[..., None] & (at >= first[..., None])
-    return few & (jnp.sum(ahead, (-2, -1), dtype=jnp.int32) < k)
+    return select(many, jnp.full_like(ids[..., 0], most), 0) + jnp.sum(
+        ahead, (-2, -1), dtype=jnp.int32
+    )
 
 
 def _slices(z: Array, start: Array, size: int, axis: int) -> Array:

@@ -17,8 +17,8 @@ from .._formulas import SoftmaxStatistics
 from .._layouts.losses import reported, statistics_of
 from .._problem import Maybe, is_class, report_bad_labels
 from .._statistics import inputs_of_block
-from ._batch import Batch
-from ._ranks import is_among_first
+from .batch import Batch
+from .ranks import is_among_first
 
 
 def _logits(batch: Batch) -> Array:

@@ -155,14 +155,16 @@ def _measured(
     shared: Shared,
     arrays: tuple[Array, ...],
 ) -> Any:
-    if settings.axis == NO_CLASSES:
-        batch = _binary_batch(settings, rows, shared)
-    else:
-        batch = Batch._make(_prepared(settings, rows, shared))
-    return measure(batch, *options, *arrays)
+    return measure(batch_of(settings, rows, shared), *options, *arrays)
 
 
 # Inside ------------------------------------------------------------------------------
+
+
+def batch_of(settings: Settings, rows: Rows, shared: Shared) -> Batch:
+    if settings.axis == NO_CLASSES:
+        return _binary_batch(settings, rows, shared)
+    return Batch._make(_prepared(settings, rows, shared))
 
 
 def _binary_batch(settings: Settings, rows: Rows, shared: Shared) -> Batch:
@@ -196,6 +198,11 @@ def total(batch: Batch, x: Array) -> Array:
     return _combined(batch, x, "sum")
 
 
+def mean(batch: Batch, x: Array) -> Array:
+    """Σ r · x / Σ r, 0 where nothing has a weight."""
+    return _combined(batch, x, "mean")
+
+
 def _combined(batch: Batch, x: Array, reduction: str) -> Array:
     return combine(
         x,
@@ -207,4 +214,4 @@ def _combined(batch: Batch, x: Array, reduction: str) -> Array:
     )
 
 
-mean = jax.jit(divided)
+quotient = jax.jit(divided)  # of sums, outside of jit in one call
