@@ -149,8 +149,9 @@ HOMES = {
 AT_HOME = {
     "jxent": (
         "class_weights_of_counts entropy map_over_tiles next_token_labels reduce "
-        "safe_softmax_cross_entropy sequence_weights sigmoid_binary_cross_entropy smooth_labels "
-        "softmax_cross_entropy softmax_cross_entropy_with_integer_labels sum_over_tiles"
+        "safe_softmax_cross_entropy sequence_weights sigmoid_binary_cross_entropy "
+        "smooth_labels softmax_cross_entropy "
+        "softmax_cross_entropy_with_integer_labels sum_over_tiles"
     ),
     "jxent.metrics": "accuracy",
     "jxent.torch": "cross_entropy",
