@@ -27,7 +27,15 @@ def is_among_first(
     k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
     """1 or 0 (rows,); NaN where the loss is NaN. Its derivative is 0."""
-    rows, shared = lax.stop_gradient((rows, shared))
+    assert resolved.ids is not None
+    first = _first_or_nan(k, settings, *lax.stop_gradient((rows, shared)), resolved)
+    return select(is_class(resolved.ids), first, jnp.nan)
+
+
+def _first_or_nan(
+    k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Array:
+    """As above, but for bad labels."""
     if rows.logits is not None:
         return _in_memory(k, settings, rows, shared, resolved)
 
@@ -83,8 +91,7 @@ def _in_memory(
             default=lambda *operands: _count_ahead(axis, *operands),
         )
         first = first < k
-    good = computable & is_class(ids)
-    return select(good, first.astype(z.dtype), jnp.nan)
+    return select(computable, cast(first, z.dtype), jnp.nan)
 
 
 def _is_ahead(z: Array, classes: Array, label: Array, ids: Array) -> Array:
