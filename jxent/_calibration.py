@@ -131,7 +131,8 @@ def fit_vector_scaling(
       >>> logits = jnp.log(jnp.array([[0.5, 0.5], [0.8, 0.2]] * 5))
       >>> labels = jnp.array([0, 0, 0, 0, 0, 0, 1, 0, 1, 1])
       >>> scale, bias = jxent.fit_vector_scaling(logits, labels)
-      >>> print(jnp.mean(jax.nn.softmax(scale * logits + bias), 0))
+      >>> calibrated = scale[None] * logits + bias[None]
+      >>> print(jnp.mean(jax.nn.softmax(calibrated), 0))  # the labels' shares
       [0.7 0.3]
 
     Source:

@@ -70,6 +70,9 @@ def test_the_table_has_every_public_loss():
         "LinearSoftmaxPlan",
         "LossSums",
         "SoftmaxStatistics",
+        "class_weights_of_counts",
+        "fit_temperature",
+        "fit_vector_scaling",
         "linear_softmax_cross_entropy_sums",  # tests/test_sums.py
         "linear_softmax_plan",
         "linear_softmax_statistics",
