@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,8 @@ def loss_of(z, y, r):
 
 def best_temperature(z, y, r):
     f = lambda log_t: loss_of(z / np.exp(log_t), y, r)
-    return np.exp(minimize_scalar(f, (-1, 1), tol=1e-12).x)
+    found: Any = minimize_scalar(f, (-1, 1), tol=1e-12)
+    return np.exp(found.x)
 
 
 def masks(rng, y):

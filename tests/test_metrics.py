@@ -1,6 +1,7 @@
 """jxent.metrics: against NumPy, as sums that add up, of fused heads, on devices."""
 
 import functools
+from typing import Any
 
 import flax.nnx as nnx
 import jax
@@ -139,13 +140,13 @@ def metric(name):
     return functools.partial(getattr(metrics, name), **options)
 
 
-def everything(z, y, axis=-1, **options):
+def everything(z, y, axis: Any = -1, **options: Any):
     """{name: the metric}, and of those that add up {name: the sums}."""
     values = {name: metric(name)(z, y, axis, **options) for name in METRICS}
     return values, {name: sums_of(name)(z, y, axis, **options) for name in SUMS}
 
 
-def batch(rng, rows=(4, 5), axis=-1):
+def batch(rng, rows: Any = (4, 5), axis: Any = -1) -> Any:
     """Logits, labels and options that drop rows; axis=() is of yes/no labels."""
     weights = rng.integers(1, 5, rows) / 4
     weights.reshape(-1)[::6] = 0
@@ -279,7 +280,7 @@ def test_ties_go_to_the_first_class():
     close(metrics.top_k_accuracy(z, y, k=2), np.float32(2 / 3))
     close(metrics.top_k_accuracy(z, y, k=4), np.float32(1))
     close(metrics.top_k_accuracy(z, y, k=9), np.float32(1))
-    close(metrics.confusion_matrix(z, y)[:, 0], np.float32([1, 1, 0, 1]))
+    close(metrics.confusion_matrix(z, y)[:, 0], jnp.array([1.0, 1, 0, 1]))
     close(metrics.accuracy(jnp.zeros(2), jnp.array([0, 1]), ()), np.float32(0.5))
 
 
@@ -333,16 +334,15 @@ def test_bins_of_equal_weight(x64, rng):
     """Quantiles of the rows that count; equal probabilities stay together."""
     z, y = rng.normal(size=12), rng.integers(0, 2, 12)
     where = np.arange(12) < 9
-    got = metrics.reliability_bins(z, y, (), where, bins=3, strategy="quantile")
+    quantiles: Any = {"bins": 3, "strategy": "quantile"}
+    got = metrics.reliability_bins(z, y, (), where, **quantiles)
     p = np.sort(probabilities(z[:9]))
     close(got.edges, p[[0, 2, 5, 8]])
     close(got.weight, np.array([3.0, 3, 3]))
     weights = np.where(where, 2.0, 0.0)
-    again = metrics.reliability_bins(
-        z, y, (), weights=weights, bins=3, strategy="quantile"
-    )
+    again = metrics.reliability_bins(z, y, (), weights=weights, **quantiles)
     close(again.weight, 2 * got.weight)
-    error = metrics.calibration_error(z, y, (), where, bins=3, strategy="quantile")
+    error = metrics.calibration_error(z, y, (), where, **quantiles)
     gap = np.abs(got.confidence - got.accuracy)
     close(error, gap.mean())
     same = metrics.reliability_bins(
@@ -648,7 +648,7 @@ def test_no_temporary_of_the_logits_size():
 
     z = jax.ShapeDtypeStruct(shape, jnp.float32)
     y = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
-    used = everything.lower(z, y).compile().memory_analysis()
+    used: Any = everything.lower(z, y).compile().memory_analysis()
     assert used.temp_size_in_bytes < 4 * shape[0] * shape[1] / 10
 
 

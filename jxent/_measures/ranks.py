@@ -19,6 +19,7 @@ from .._tiles import live_first, over_tiles
 
 # Classes of which a CPU takes the maximum first: XLA has a fast loop for that.
 _BLOCK = 64
+_FEWEST_ROWS = 128  # of a tile
 # Top 1 and top 5 do the same work, so that one program with both does it once.
 _SHARED = 5
 
@@ -50,11 +51,11 @@ def _of_tiles(
     k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
     """A tile of rows with the logits of all its classes at a time."""
-    assert rows.hidden is not None
     assert shared.kernel is not None
     classes = shared.kernel.shape[settings.vocab_axis]
-    tile = max(settings.tile * settings.block // classes, 128)
-    tile = min(tile, rows.hidden.shape[0])
+    tile = settings.tile
+    if isinstance(tile, int):  # as many logits as a block has; but a product needs rows
+        tile = min(tile, max(tile * settings.block // classes, _FEWEST_ROWS))
 
     def step(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Array]:
         rows, resolved = part
