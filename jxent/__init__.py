@@ -35,7 +35,11 @@ that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
 **Labels and means.** `next_token_labels` and `smooth_labels` make labels. `reduce`
 masks, weights and averages any losses as the ones here do; `total_weight` is what that
 mean divides by, for batches that are taken in parts; `sequence_weights` make it a mean
-of the sequences' means.
+of the sequences' means. `class_weights_of_counts` make up for rare classes.
+
+**Evaluation.** `jxent.metrics` has accuracy, perplexity, calibration errors and more,
+as numbers and as sums that add up over batches and devices. `fit_temperature` and
+`fit_vector_scaling` calibrate a trained model.
 
 **Other libraries' calls.** Optax's cross-entropies, its divergences and `smooth_labels`
 have the same names here, and take the same calls. Some results differ on purpose:

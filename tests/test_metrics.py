@@ -210,10 +210,9 @@ def test_where_masks_classes(x64, rng):
 
 def test_axes_that_make_up_the_classes(x64, rng):
     z, y = rng.normal(size=(4, 2, 3)), rng.integers(0, 6, 4)
-    got = jax.jit(functools.partial(everything, axis=(1, 2)))(z, y)
-    close(got, jax.jit(everything)(z.reshape(4, 6), y))
-    one = metrics.brier_score(z[0].ravel(), y[0])
-    close(metrics.brier_score(z[0], y[0], None), one)
+    for f in (metrics.top_k_accuracy, metrics.brier_score):
+        close(f(z, y, (1, 2)), f(z.reshape(4, 6), y))
+        close(f(z[0], y[0], None), f(z[:1].reshape(1, 6), y[:1]))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -458,16 +457,24 @@ def test_infinite_yes_and_no():
 
 def test_nothing_left():
     z, y = jnp.ones((2, 3)), jnp.array([-1, -1])
+
+    @jax.jit
+    def run(z, y):
+        values, _ = everything(z, y, ignore_index=-1)
+        sums = metrics.calibration_error_sums(z, y, ignore_index=-1)
+        bins = [
+            metrics.reliability_bins(z, y, ignore_index=-1, strategy=strategy)
+            for strategy in ("uniform", "quantile")
+        ]
+        return values, [sums.compute(norm) for norm in ("l1", "l2", "max")], bins
+
     wanted = {name: 0.0 for name in METRICS} | {"perplexity": 1.0}
-    f = jax.jit(functools.partial(everything, ignore_index=-1))
-    for got, _ in (f(z, y), f(z[:0], y[:0])):
-        assert all(np.all(got[name] == value) for name, value in wanted.items())
-    for strategy in ("uniform", "quantile"):
-        bins = metrics.reliability_bins(z, y, ignore_index=-1, strategy=strategy)
-        assert not any(x.any() for x in bins[1:])
-        assert np.isfinite(bins.edges).all()
-    for norm in ("l2", "max"):
-        assert metrics.calibration_error(z, y, ignore_index=-1, norm=norm) == 0
+    for values, errors, bins in (run(z, y), run(z[:0], y[:0])):
+        assert all(np.all(values[name] == value) for name, value in wanted.items())
+        assert errors == [0, 0, 0]
+        for some in bins:
+            assert not any(x.any() for x in some[1:])
+            assert np.isfinite(some.edges).all()
 
 
 def test_bad_labels_are_reported():
@@ -488,7 +495,7 @@ def test_derivatives(axis, x64, rng):
     z, y, options = batch(rng, (3,), axis)
     for name in ("perplexity", "brier_score"):
         f = lambda z, name=name: metric(name)(z, y, axis, **options)
-        check_grads(jax.jit(f), (z,), order=2, rtol=1e-4, atol=1e-6)
+        check_grads(jax.jit(f), (z,), 2, ("rev",), rtol=1e-4, atol=1e-6)
     for name in ("accuracy", "top_k_accuracy", "confusion_matrix"):
         f = lambda z, name=name: jnp.sum(metric(name)(z, y, axis, **options))
         assert not jax.grad(f)(z).any()
@@ -520,7 +527,6 @@ def test_brier_score_keeps_its_digits():
 HEADS = [
     {"implementation": "materialized"},
     {"implementation": "streamed", "block_sizes": (4, 5)},
-    {"implementation": "streamed", "block_sizes": (4, 5), "vocab_axis": 0},
 ]
 FUSED = {"accuracy": {}, "top_k_accuracy": {"k": 3}, "perplexity": {}}
 
@@ -533,7 +539,7 @@ def head(rng, rows=(3, 5), features=4, classes=13):
     return hidden, kernel, labels
 
 
-@pytest.mark.parametrize("layout", HEADS, ids=lambda x: "-".join(map(str, x.values())))
+@pytest.mark.parametrize("layout", HEADS, ids=lambda x: x["implementation"])
 def test_fused_heads(layout, x64, rng):
     """The numbers of the logits in memory, under every option."""
     hidden, kernel, labels = head(rng)
@@ -554,48 +560,45 @@ def test_fused_heads(layout, x64, rng):
         "ignore_index": -100,
     }
     hidden[~where] = np.nan
-    k = kernel.T if "vocab_axis" in layout else kernel
+    given = layout | everything | {"vocab_axis": 0}
 
     @jax.jit
-    def run(hidden, k):
+    def run(labels):
+        call = hidden, kernel.T, labels
         return {
             name: (
-                getattr(metrics, f"linear_{name}")(
-                    hidden, k, labels, **layout, **options, **everything
-                ),
-                getattr(metrics, f"linear_{name}_sums")(
-                    hidden, k, labels, **layout, **options, **everything
-                ),
+                getattr(metrics, f"linear_{name}")(*call, **options, **given),
+                getattr(metrics, f"linear_{name}_sums")(*call, **options, **given),
             )
             for name, options in FUSED.items()
         }
 
-    for name, (value, sums) in run(hidden, k).items():
-        given = FUSED[name] | of_rows | {"where": np.broadcast_to(mask, z.shape)}
-        wanted = getattr(metrics, name)(z, labels, **given)
+    for name, (value, sums) in run(labels).items():
+        options = FUSED[name] | of_rows | {"where": np.broadcast_to(mask, z.shape)}
+        wanted = getattr(metrics, name)(z, labels, **options)
         close((value, sums.compute()), (wanted, wanted), 1e-10)
-    bad = np.where(labels == -100, labels, 13)
-    for name, options in FUSED.items():
-        f = getattr(metrics, f"linear_{name}")
-        assert np.isnan(f(hidden, k, bad, **layout, **options, ignore_index=-100))
+    for label in (13, 12):  # none, and one that is masked
+        bad = run(np.where(labels == -100, labels, label))
+        assert all(np.isnan(value) for value, _ in bad.values())
 
 
 def test_fused_gradients(x64, rng):
     hidden, kernel, labels = head(rng)
-    grads = [
-        jax.grad(f, (0, 1))(hidden, kernel)
-        for f in (
-            lambda h, k: metrics.linear_perplexity(
-                h, k, labels, ignore_index=-100, **HEADS[1]
-            ),
-            lambda h, k: metrics.perplexity(h @ k, labels, ignore_index=-100),
-            lambda h, k: metrics.linear_top_k_accuracy(
-                h, k, labels, ignore_index=-100, **HEADS[1]
-            ),
+    given: Any = {"labels": labels, "ignore_index": -100}
+    fused = given | HEADS[1]
+
+    @jax.jit
+    def gradients(*at):
+        functions = (
+            lambda h, k: metrics.linear_perplexity(h, k, **fused),
+            lambda h, k: metrics.perplexity(h @ k, **given),
+            lambda h, k: metrics.linear_top_k_accuracy(h, k, **fused),
         )
-    ]
-    close(grads[0], grads[1], 1e-10)
-    assert not any(g.any() for g in grads[2])
+        return [jax.grad(f, (0, 1))(*at) for f in functions]
+
+    got, wanted, of_counts = gradients(hidden, kernel)
+    close(got, wanted, 1e-10)
+    assert not any(g.any() for g in of_counts)
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
@@ -625,7 +628,7 @@ def test_fused_heads_over_devices(kind, x64, rng):
         arrays = (hidden, kernel, labels)
         placed = [jax.device_put(x, s) for x, s in zip(arrays, specs, strict=True)]
         outside = names if kind == AxisType.Auto else {}
-        for layout in HEADS[:2]:
+        for layout in HEADS:
             f = functools.partial(of, **layout, **outside)
             close(jax.jit(f)(*placed), wanted)
             inside = functools.partial(of, **layout, **names)
