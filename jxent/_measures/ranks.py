@@ -5,6 +5,7 @@ label is among the first k if fewer than k classes are ahead. A class of −inf,
 impossible, is ahead of none.
 """
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -75,23 +76,24 @@ def _in_memory(
     z = inputs_of_block(settings, rows, shared).z
     label = at_label(settings, z, ids, z)
     here = local_ids(settings, ids, z.shape[axis])
+    most = max(k, _SHARED)
     largest = lax.reduce_max(z, (axis,))
     computable = lax.is_finite(largest)
     if names:
         bad = lax.psum(cast(largest != largest, jnp.int32), names)  # lost by pmax
         computable = lax.is_finite(lax.pmax(largest, names)) & (bad == 0)
         first = lax.psum(_count_ahead(axis, z, label, here), names) < k
-    elif is_split(z):
+    elif is_split(z) or most * _BLOCK >= z.shape[axis]:
         first = _count_ahead(axis, z, label, here) < k
     else:
-        first = lax.platform_dependent(
+        ahead = lax.platform_dependent(
             z,
             label,
             here,
-            cpu=lambda *operands: _count_few_ahead(axis, max(k, _SHARED), *operands),
-            default=lambda *operands: _count_ahead(axis, *operands),
+            cpu=functools.partial(_count_few_ahead, axis, most),
+            default=functools.partial(_count_ahead, axis),
         )
-        first = first < k
+        first = ahead < k
     return select(computable, cast(first, z.dtype), jnp.nan)
 
 
@@ -108,41 +110,37 @@ def _count_ahead(axis: int, z: Array, label: Array, ids: Array) -> Array:
 
 
 def _count_few_ahead(axis: int, most: int, z: Array, label: Array, ids: Array) -> Array:
-    """The number of classes ahead, or something larger than `most` - 1 if that is.
+    """The number of classes ahead, or if they are `most` or more any such number.
 
     XLA on a CPU would store a comparison of all logits. Classes ahead lie in blocks
-    whose maximum is ahead. If there are more than `most` such blocks, the label's own
-    among them, the classes are enough; else these few blocks are all that is compared.
+    whose maximum is ahead. Of such blocks, the label's own apart, `most` are enough;
+    if there are fewer, they are all that is compared. There must be more blocks.
     """
     classes = z.shape[axis]
-    size = min(_BLOCK, classes)
-    window = tuple(size if a == axis else 1 for a in range(z.ndim))
+    window = tuple(_BLOCK if a == axis else 1 for a in range(z.ndim))
     lowest = lax.full_like(z, -jnp.inf, shape=())
     largest = lax.reduce_window(z, lowest, lax.max, window, window, "VALID")
-    if classes % size:
-        rest = lax.slice_in_dim(z, classes - classes % size, classes, axis=axis)
+    if classes % _BLOCK:
+        rest = lax.slice_in_dim(z, classes - classes % _BLOCK, classes, axis=axis)
         rest = jnp.max(rest, axis, keepdims=True)
         largest = lax.concatenate([largest, rest], axis)
     largest = jnp.moveaxis(largest, axis, -1)
-    count = largest.shape[-1]
     blocks = lax.broadcasted_iota(jnp.int32, largest.shape, largest.ndim - 1)
     label, ids = label[..., None], ids[..., None]
-    ahead = _is_ahead(largest, blocks, label, ids // size + 1)  # the own one, too
+    ahead = _is_ahead(largest, blocks, label, ids // _BLOCK + 1)  # the own one, too
     # As floats: XLA would sort integers.
     order = select(ahead, -cast(blocks, z.dtype), -jnp.inf)
-    first = -lax.top_k(order, min(most + 1, count))[0]
+    first = -lax.top_k(order, most + 1)[0]
     found = lax.is_finite(first)
-    many = found[..., most] if most < count else jnp.zeros_like(found[..., 0])
-    found, first = found[..., :most], first[..., :most]
-    first = cast(select(found, first), jnp.int32) * size
-    start = lax.min(first, lax.full_like(first, classes - size))
-    here = _slices(z, start, size, axis)
+    enough = select(found[..., most], jnp.full_like(ids[..., 0], most))
+    found = found[..., :most]
+    first = cast(select(found, first[..., :most]), jnp.int32) * _BLOCK
+    start = lax.min(first, lax.full_like(first, classes - _BLOCK))
+    here = _slices(z, start, _BLOCK, axis)
     at = start[..., None] + lax.broadcasted_iota(jnp.int32, here.shape, here.ndim - 1)
     ahead = _is_ahead(here, at, label[..., None], ids[..., None])
     ahead &= found[..., None] & (at >= first[..., None])
-    return select(many, jnp.full_like(ids[..., 0], most), 0) + jnp.sum(
-        ahead, (-2, -1), dtype=jnp.int32
-    )
+    return enough + jnp.sum(ahead, (-2, -1), dtype=jnp.int32)
 
 
 def _slices(z: Array, start: Array, size: int, axis: int) -> Array:
