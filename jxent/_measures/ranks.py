@@ -6,14 +6,32 @@ impossible, is ahead of none.
 """
 
 import functools
-from typing import Any
+import math
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, is_split, over_classes, select, sharded_like
-from .._layouts.totals import _enter, _per_row
-from .._problem import Resolved, Rows, Settings, Shared, at_label, is_class, local_ids
+from .._arrays import (
+    cast,
+    is_split,
+    over_classes,
+    select,
+    sharded_like,
+    vary,
+    varying_of,
+)
+from .._layouts.mesh import enter, on_one_device, row_spec, specs_of
+from .._problem import (
+    Resolved,
+    Rows,
+    Settings,
+    Shared,
+    at_label,
+    is_class,
+    local_ids,
+    one_axis_of_rows,
+)
 from .._statistics import inputs_of_block
 from .._tiles import live_first, over_tiles
 
@@ -41,11 +59,24 @@ def _first_or_nan(
     if rows.logits is not None:
         return _in_memory(k, settings, rows, shared, resolved)
 
-    def of_tile(local: Settings, rows: Rows, shared: Shared, resolved: Resolved) -> Any:
-        return _of_tiles(k, local, rows, shared, resolved)
+    def on_device(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
+        assert rows.hidden is not None
+        shape = rows.hidden.shape[:-1]
+        rows = one_axis_of_rows(rows, shape)
+        resolved = jax.tree.map(lambda x: x.reshape(math.prod(shape)), resolved)
+        operands = rows, shared, resolved
+        operands = vary(operands, varying_of(operands))
+        local = on_one_device(settings)._replace(axis=1)
+        return _of_tiles(k, local, *operands).reshape(shape)
 
-    first: Any = _enter(settings, of_tile, rows, shared, _per_row(resolved))
-    return first
+    resolved = resolved._replace(classes=None)
+    spec = row_spec(settings.sharding)
+    specs = (
+        specs_of(settings, rows),
+        specs_of(settings, shared),
+        jax.tree.map(lambda _: spec, resolved),
+    )
+    return enter(settings.sharding, on_device, (rows, shared, resolved), specs, spec)
 
 
 def _of_tiles(
