@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from ._arrays import cast, compute_dtype, over_rows, select
+from ._arrays import cast, compute_dtype, over_rows, select, varying_of
 from ._checks import ArrayLike, Axis
-from ._measures import Batch, log_prob, mean, measured, metric_problem
+from ._measures import Batch, log_prob, measured, metric_problem, total
+from ._reduction import divided
 
 
 _MOST_STEPS = 100
@@ -39,8 +40,8 @@ def fit_temperature(
     It changes no prediction, only how sure the model is: above 1 less sure.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -61,7 +62,8 @@ def fit_temperature(
       Fitted through log T, from T = 1, until the derivative of the loss in log T is
       below 3e-6 (1e-10 in float64), in 100 steps at most. Rows that are all right have
       no best T: it ends at a small one. A row whose loss is NaN makes T NaN. Nothing
-      left gives 1. Works inside jit and vmap; it has no reverse-mode derivative.
+      left gives 1. Works inside jit and vmap, and inside `jax.shard_map`, where it fits
+      the rows of all devices together. It has no reverse-mode derivative.
 
     Raises:
       As `softmax_cross_entropy`, and ImportError without Optax.
@@ -101,8 +103,8 @@ def fit_vector_scaling(
     With axis=() both are one number, p = σ(s z + b): Platt scaling.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -164,7 +166,7 @@ def _temperature(batch: Batch) -> Array:
     def loss(log_t: Array) -> Array:
         return _mean_loss(batch, lax.exp(-log_t), lax.full_like(log_t, 0))
 
-    return lax.exp(_minimized(loss, lax.full_like(z, 0, shape=())))
+    return lax.exp(_minimized(loss, jnp.zeros((), z.dtype)))
 
 
 def _vector_scaling(batch: Batch) -> tuple[Array, Array]:
@@ -176,7 +178,7 @@ def _vector_scaling(batch: Batch) -> tuple[Array, Array]:
         scale, bias = parameters
         return _mean_loss(batch, inverse * scale, bias)
 
-    start = lax.full_like(z, 1, shape=shape), lax.full_like(z, 0, shape=shape)
+    start = jnp.ones(shape, z.dtype), jnp.zeros(shape, z.dtype)
     scale, bias = _minimized(loss, start)
     return inverse * scale, bias
 
@@ -187,7 +189,11 @@ def _logits(batch: Batch) -> Array:
 
 
 def _mean_loss(batch: Batch, scale: Array, bias: Array) -> Array:
-    """The mean cross-entropy of scale · z + bias, each a number or one a class."""
+    """The mean cross-entropy of scale · z + bias, each a number or one a class.
+
+    Inside of `shard_map` the mean is that of all devices: Optax's line search takes no
+    value that differs between them.
+    """
     z, axis = _logits(batch), batch.settings.axis
     if scale.ndim:
         scale, bias = over_rows(scale, axis, z), over_rows(bias, axis, z)
@@ -195,7 +201,10 @@ def _mean_loss(batch: Batch, scale: Array, bias: Array) -> Array:
     finite = lax.is_finite(z)
     scaled = select(finite, select(finite, z) * scale + bias, z)
     batch = batch._replace(rows=batch.rows._replace(logits=scaled))
-    return mean(batch, -log_prob(batch))
+    losses = -log_prob(batch)
+    sums = total(batch, losses), total(batch, lax.full_like(losses, 1))
+    names = tuple(sorted(varying_of(sums)))
+    return divided(*(lax.psum(sums, names) if names else sums))
 
 
 def _minimized(loss: Callable[[Any], Array], start: Any) -> Any:

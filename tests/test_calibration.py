@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -129,6 +130,24 @@ def test_temperatures_of_many(x64, rng):
     z, y = z.reshape(3, 40, CLASSES), y.reshape(3, 40)
     wanted = [best_temperature(*part, np.ones(40)) for part in zip(z, y, strict=True)]
     close(jax.vmap(jxent.fit_temperature)(z, y), np.array(wanted), 1e-6)
+
+
+def test_temperature_over_devices(x64, rng):
+    """One for the rows of all: arrays that a mesh splits, and inside of shard_map."""
+    z, y = held_out(rng, 80)
+    wanted = best_temperature(z, y, np.ones(80))
+    with jax.set_mesh(jax.make_mesh((8,), ("data",))):
+        split = [jax.device_put(x, P("data")) for x in (z, y)]
+        close(jax.jit(jxent.fit_temperature)(*split), wanted, 1e-6)
+        inside = jax.shard_map(jxent.fit_temperature, in_specs=P("data"), out_specs=P())
+        close(jax.jit(inside)(*split), wanted, 1e-6)
+
+
+def test_a_fit_has_no_reverse_mode(rng):
+    """An error, and no silent 0."""
+    z, y = held_out(rng, 8)
+    with pytest.raises(ValueError, match="Reverse-mode"):
+        jax.grad(jxent.fit_temperature)(jnp.float32(z), y)
 
 
 def test_what_has_no_best_temperature():

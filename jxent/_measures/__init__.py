@@ -3,7 +3,6 @@
 from .batch import (
     Batch as Batch,
     batch_of as batch_of,
-    mean as mean,
     measured as measured,
     metric_problem as metric_problem,
     quotient as quotient,

@@ -198,11 +198,6 @@ def total(batch: Batch, x: Array) -> Array:
     return _combined(batch, x, "sum")
 
 
-def mean(batch: Batch, x: Array) -> Array:
-    """Σ r · x / Σ r, 0 where nothing has a weight."""
-    return _combined(batch, x, "mean")
-
-
 def _combined(batch: Batch, x: Array, reduction: str) -> Array:
     return combine(
         x,

@@ -6,10 +6,10 @@
 0.5
 
 Each takes the losses' arguments: `(logits, labels, axis=-1, where=None, *,
-weights=None, ignore_index=None)`. Labels are class ids; with axis=() every logit is
-that of a yes, and labels are yes or no. A dropped row counts nothing, a bad label makes
-the result NaN, of equal logits the first class is predicted, and nothing left gives 0
-(a perplexity of 1).
+weights=None, ignore_index=None)`. Labels are class ids. With axis=() there is no axis
+of classes, but one logit for each yes/no label. A dropped row counts nothing, and a bad
+label makes the result NaN. Of equal logits the first class is predicted. Nothing left
+gives 0, or a perplexity of 1.
 
 **Of one batch.** `accuracy`, `top_k_accuracy`, `perplexity`, `brier_score`,
 `calibration_error`, `confusion_matrix`; `reliability_bins` for a diagram.
@@ -18,10 +18,10 @@ the result NaN, of equal logits the first class is predicted, and nothing left g
 adds up are sums: a function with `_sums` in its name returns a NamedTuple that is added
 field by field, over batches, micro-batches and devices, and has `compute()`.
 
->>> halves = [
+>>> first, second = (
 ...     jxent.metrics.accuracy_sums(logits[i], labels[i], ignore_index=-100)
-...     for i in (slice(0, 2), slice(2, 3))]
->>> print(jax.tree.map(jnp.add, *halves).compute())
+...     for i in (slice(0, 2), slice(2, 3)))
+>>> print(jax.tree.map(jnp.add, first, second).compute())
 0.5
 
 **Without logits.** `linear_accuracy`, `linear_top_k_accuracy` and `linear_perplexity`

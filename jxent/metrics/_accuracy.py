@@ -54,8 +54,8 @@ def accuracy(
         accuracy = Σ r · [argmax_c z_c = y] / Σ r,   r = where · weights
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -121,8 +121,8 @@ def accuracy_sums(
     `jax.lax.psum(sums, names)` adds them up. Outside of it nothing is to be done.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -184,8 +184,8 @@ def top_k_accuracy(
     Nothing is sorted.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -207,9 +207,7 @@ def top_k_accuracy(
       As in `accuracy`. A class of −inf is impossible, and ahead of none.
 
     Raises:
-      As `accuracy`, and
-      TypeError: k is not an integer.
-      ValueError: k is below 1.
+      As `accuracy`; and where k is not an integer of at least 1.
 
     Example:
       >>> logits = jnp.array([[3.0, 2.0, 1.0], [0.0, 0.0, 3.0]])
@@ -246,8 +244,8 @@ def top_k_accuracy_sums(
     They are added up, inside `jax.shard_map` too, as those of `accuracy_sums` are.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an

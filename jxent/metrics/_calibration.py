@@ -207,8 +207,8 @@ def calibration_error(
     axis=() the probability is that of yes, and accuracy_b the share of yes labels.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -235,9 +235,7 @@ def calibration_error(
       As in `accuracy`. An empty bin counts 0.
 
     Raises:
-      As `accuracy`, and
-      TypeError: bins are not numbers.
-      ValueError: bins, norm or strategy do not fit.
+      As `accuracy`; and where bins, norm or strategy are none of those above.
 
     Example:
       >>> probs = jnp.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.25, 0.75]])
@@ -284,8 +282,8 @@ def calibration_error_sums(
     all rows: give edges for bins of equal weight, those of a `reliability_bins`, say.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -350,8 +348,8 @@ def reliability_bins(
     yes, and the accuracy the share of yes labels.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an

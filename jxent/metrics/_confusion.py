@@ -46,8 +46,8 @@ def confusion_matrix(
     matrix is that of the device's rows, and `jax.lax.psum(matrix, names)` adds them up.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an

@@ -318,9 +318,8 @@ def linear_top_k_accuracy(
       As in `top_k_accuracy`, and as in `jxent.linear_softmax_cross_entropy`.
 
     Raises:
-      As `jxent.linear_softmax_cross_entropy`, and
-      TypeError: k is not an integer.
-      ValueError: k is below 1.
+      As `jxent.linear_softmax_cross_entropy`; and where k is not an integer of at
+      least 1.
 
     Example:
       >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])

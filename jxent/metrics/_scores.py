@@ -99,8 +99,8 @@ def perplexity(
     It is the number of equally likely classes that would be as hard to guess.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -158,8 +158,8 @@ def perplexity_sums(
     mean of the perplexities of batches is no perplexity; that of their sums is.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -215,8 +215,8 @@ def brier_score(
     With axis=() a row's term is (p − y)², p = σ(z): half of what two classes give.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
@@ -274,8 +274,8 @@ def brier_score_sums(
     They are added up, inside `jax.shard_map` too, as those of `accuracy_sums` are.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes; with axis=()
-        any shape, each logit that of a yes, which above 0 is likelier.
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
