@@ -31,6 +31,8 @@ class Operation(NamedTuple):
 
 
 _head = Operation(("hidden", "kernel", "labels"), truth.head, (0, 1))
+_TWO_HEADS = ("hidden", "kernel", "target_hidden", "target_kernel")
+WIDER = "two heads, KL, the teacher twice as wide"
 _every = functools.partial(truth.logits, **EVERY_OPTION)
 
 OPERATIONS = {
@@ -52,6 +54,16 @@ OPERATIONS = {
     # From results of rows.
     "head, log-probabilities and entropies": Operation(
         ("hidden", "kernel", "labels"), truth.policy_head, (0, 1)
+    ),
+    # Distributions at a few classes, and those of another head.
+    "head, several ids": Operation(
+        ("hidden", "kernel", "ids", "values"), truth.several_ids, (0, 1)
+    ),
+    "head, top k": Operation(("hidden", "kernel"), truth.top_k, (0, 1)),
+    "two heads, KL": Operation(_TWO_HEADS, truth.two_heads_kl, (0, 1)),
+    WIDER: Operation(_TWO_HEADS, truth.two_heads_kl, (0, 1)),
+    "two heads, Jensen-Shannon": Operation(
+        _TWO_HEADS, truth.two_heads_jensen_shannon, (0, 1)
     ),
     # On a mesh.
     "logits, split": Operation(("logits", "labels"), truth.logits),
@@ -91,6 +103,15 @@ def _array(name: str, case: Case) -> jax.Array:
     if name in ("kernel", "table"):
         kernel = normal(key(2), (features, classes)) / features**0.5
         return (kernel.T if name == "table" else kernel).astype(high)
+    if name in ("target_hidden", "target_kernel"):
+        width = features * (2 if case.operation == WIDER else 1)
+        if name == "target_hidden":
+            return normal(key(7), (rows, width)).astype(low)
+        return (normal(key(8), (width, classes)) / width**0.5).astype(high)
+    if name == "ids":
+        return jax.random.randint(key(9), (rows, truth.PLACES), 0, classes)
+    if name == "values":
+        return jax.nn.softmax(normal(key(10), (rows, truth.PLACES)))
     if name == "class_weights":
         return jax.random.uniform(key(3), (classes,), minval=0.5, maxval=1.5)
     labels = jax.random.randint(key(4), (rows,), 0, classes)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 
 BONUS = 0.01  # of the entropy, for a policy
+PLACES = 64  # classes at which a distribution is given, or that are found
 
 
 def _row(z, label, class_weights=None, label_smoothing=0.0, z_loss=0.0):
@@ -54,6 +55,60 @@ def policy_head(hidden, kernel, labels):
         return -log_p[y] + BONUS * jnp.vdot(jnp.exp(log_p), log_p), jnp.ones_like(h[0])
 
     return _mean(of_row, hidden.astype(kernel.dtype), labels)
+
+
+def several_ids(hidden, kernel, ids, values):
+    """The mean cross-entropy with a distribution that is given at a few ids."""
+    kernel = kernel.astype(jnp.result_type(hidden, kernel))
+
+    def of_row(h, ids, values):
+        return -jnp.vdot(values, jax.nn.log_softmax(h @ kernel)[ids]), jnp.ones_like(
+            h[0]
+        )
+
+    return _mean(of_row, hidden.astype(kernel.dtype), ids, values)
+
+
+def top_k(hidden, kernel):
+    """The mean of the sums of the largest log-probabilities."""
+    kernel = kernel.astype(jnp.result_type(hidden, kernel))
+
+    def of_row(h):
+        found, _ = jax.lax.top_k(jax.nn.log_softmax(h @ kernel), PLACES)
+        return found.sum(), jnp.ones_like(h[0])
+
+    return _mean(of_row, hidden.astype(kernel.dtype))
+
+
+def _two_heads(divergence: Callable[..., Any]) -> Callable[..., jax.Array]:
+    def mean(hidden, kernel, target_hidden, target_kernel):
+        kernel, target_kernel = (
+            k.astype(jnp.result_type(hidden, k)) for k in (kernel, target_kernel)
+        )
+
+        def of_row(h, t):
+            log_p, log_q = (
+                jax.nn.log_softmax(x @ k) for x, k in ((h, kernel), (t, target_kernel))
+            )
+            return divergence(log_p, log_q), jnp.ones_like(h[0])
+
+        rows = (x.astype(kernel.dtype) for x in (hidden, target_hidden))
+        return _mean(of_row, *rows)
+
+    return mean
+
+
+def _kl(log_p, log_q):
+    return jnp.vdot(jnp.exp(log_q), log_q - log_p)
+
+
+def _jensen_shannon(log_p, log_q):
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0).astype(log_p.dtype)
+    return (_kl(log_m, log_q) + _kl(log_m, log_p)) / 2
+
+
+two_heads_kl = _two_heads(_kl)
+two_heads_jensen_shannon = _two_heads(_jensen_shannon)
 
 
 def table_head(hidden, table, labels):

@@ -100,12 +100,12 @@ def load_data(tokenizer: Tekkenizer) -> Text:
 class Block(nnx.Module):
     """Attention to the tokens so far, then two dense layers at each of them."""
 
-    def __init__(self, rngs: nnx.Rngs):
-        self.norm1 = nnx.RMSNorm(FEATURES, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(4, FEATURES, decode=False, rngs=rngs)
-        self.norm2 = nnx.RMSNorm(FEATURES, rngs=rngs)
-        self.up = nnx.Linear(FEATURES, 4 * FEATURES, rngs=rngs)
-        self.down = nnx.Linear(4 * FEATURES, FEATURES, rngs=rngs)
+    def __init__(self, features: int, rngs: nnx.Rngs):
+        self.norm1 = nnx.RMSNorm(features, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(4, features, decode=False, rngs=rngs)
+        self.norm2 = nnx.RMSNorm(features, rngs=rngs)
+        self.up = nnx.Linear(features, 4 * features, rngs=rngs)
+        self.down = nnx.Linear(4 * features, features, rngs=rngs)
 
     def __call__(self, x: Array, mask: Array) -> Array:
         x = x + self.attention(self.norm1(x), mask=mask)
@@ -120,14 +120,20 @@ class LanguageModel(nnx.Module):
     learn.
     """
 
-    def __init__(self, log_counts: np.ndarray, blocks: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        log_counts: np.ndarray,
+        blocks: int,
+        rngs: nnx.Rngs,
+        features: int = FEATURES,
+    ):
         init = {"embedding_init": nnx.initializers.normal(0.02), "rngs": rngs}
-        self.tokens = nnx.Embed(len(log_counts), FEATURES, **init)
+        self.tokens = nnx.Embed(len(log_counts), features, **init)
         table = self.tokens.embedding
         table[...] = table[...].at[:, -1].set(log_counts)
-        self.positions = nnx.Embed(CONTEXT, FEATURES, **init)
-        self.blocks = nnx.List([Block(rngs) for _ in range(blocks)])
-        self.norm = nnx.RMSNorm(FEATURES, rngs=rngs)
+        self.positions = nnx.Embed(CONTEXT, features, **init)
+        self.blocks = nnx.List([Block(features, rngs) for _ in range(blocks)])
+        self.norm = nnx.RMSNorm(features, rngs=rngs)
 
     def __call__(self, tokens: Array) -> Array:
         """The head's input at each token of (windows, CONTEXT)."""

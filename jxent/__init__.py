@@ -17,12 +17,15 @@ the loss to train on:
 distributions; its docstring explains every option that the others share.
 `softmax_focal_loss` and `poly_loss_cross_entropy` weigh easy examples otherwise.
 `softmax_log_prob`, `softmax_entropy` and `softmax_statistics` are what policy gradients
-and losses of your own are made of.
+and losses of your own are made of. `softmax_log_prob_at` takes several ids a row, and
+`SparseLabels` are distributions that are given at a few. `softmax_kl_divergence` and
+`softmax_jensen_shannon_divergence` compare two arrays of logits.
 
 **A vocabulary too large to hold logits for.** `linear_softmax_cross_entropy`,
 `linear_softmax_log_prob`, `linear_softmax_entropy` and `linear_softmax_statistics` take
 `hidden` and `kernel` in place of their product; `linear_softmax_plan` tells what they
-need. `sum_over_tiles` and `map_over_tiles` do the same for a head or a formula of
+need. `linear_softmax_kl_divergence` compares two such heads, and `linear_softmax_top_k`
+finds the likeliest classes. `sum_over_tiles` and `map_over_tiles` do the same for a head or a formula of
 yours: sums, and results of rows.
 
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
@@ -67,7 +70,10 @@ from ._calibration import (
     fit_temperature as fit_temperature,
     fit_vector_scaling as fit_vector_scaling,
 )
-from ._checks import no_attribute as _no_attribute
+from ._checks import (
+    SparseLabels as SparseLabels,
+    no_attribute as _no_attribute,
+)
 from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
     class_weights_of_counts as class_weights_of_counts,
@@ -87,8 +93,12 @@ from ._linear import (
     linear_softmax_cross_entropy_sums as linear_softmax_cross_entropy_sums,
     linear_softmax_entropy as linear_softmax_entropy,
     linear_softmax_focal_loss as linear_softmax_focal_loss,
+    linear_softmax_jensen_shannon_divergence as linear_softmax_jensen_shannon_divergence,  # noqa: E501
+    linear_softmax_kl_divergence as linear_softmax_kl_divergence,
     linear_softmax_log_prob as linear_softmax_log_prob,
+    linear_softmax_log_prob_at as linear_softmax_log_prob_at,
     linear_softmax_statistics as linear_softmax_statistics,
+    linear_softmax_top_k as linear_softmax_top_k,
 )
 from ._probabilities import (
     binary_cross_entropy as binary_cross_entropy,
@@ -112,7 +122,10 @@ from ._softmax import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
     softmax_entropy as softmax_entropy,
     softmax_focal_loss as softmax_focal_loss,
+    softmax_jensen_shannon_divergence as softmax_jensen_shannon_divergence,
+    softmax_kl_divergence as softmax_kl_divergence,
     softmax_log_prob as softmax_log_prob,
+    softmax_log_prob_at as softmax_log_prob_at,
     softmax_statistics as softmax_statistics,
 )
 from ._tiles import (
@@ -131,6 +144,7 @@ __all__ = [
     "LinearSoftmaxPlan",
     "LossSums",
     "SoftmaxStatistics",
+    "SparseLabels",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "class_weights_of_counts",
@@ -145,9 +159,13 @@ __all__ = [
     "linear_softmax_cross_entropy_sums",
     "linear_softmax_entropy",
     "linear_softmax_focal_loss",
+    "linear_softmax_jensen_shannon_divergence",
+    "linear_softmax_kl_divergence",
     "linear_softmax_log_prob",
+    "linear_softmax_log_prob_at",
     "linear_softmax_plan",
     "linear_softmax_statistics",
+    "linear_softmax_top_k",
     "map_over_tiles",
     "next_token_labels",
     "poly_loss_cross_entropy",
@@ -162,7 +180,10 @@ __all__ = [
     "softmax_cross_entropy_with_integer_labels",
     "softmax_entropy",
     "softmax_focal_loss",
+    "softmax_jensen_shannon_divergence",
+    "softmax_kl_divergence",
     "softmax_log_prob",
+    "softmax_log_prob_at",
     "softmax_statistics",
     "sum_over_tiles",
     "total_weight",

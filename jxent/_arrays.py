@@ -133,6 +133,17 @@ def over_classes(rows: Array, axis: int, like: Shaped) -> Array:
     return sharded_like(lax.broadcast_in_dim(rows, like.shape, kept), like)
 
 
+def over_places(rows: Array, like: Array) -> Array:
+    """Repeats a value of each row along the last axis of `like`, (rows, places).
+
+    Unchanged where `like` is (rows,).
+    """
+    if rows.ndim == like.ndim:
+        return rows
+    kept = tuple(range(rows.ndim))
+    return sharded_like(lax.broadcast_in_dim(rows, like.shape, kept), like)
+
+
 def over_rows(classes: Array, axis: int, like: Shaped) -> Array:
     """Repeats a value of each class (classes,) in every row of `like`."""
     return sharded_like(lax.broadcast_in_dim(classes, like.shape, (axis,)), like)
@@ -145,9 +156,10 @@ def is_below(ids: Array, count: int) -> Array:
 
 
 def at_index(x: Array, index: Array, axis: int) -> Array:
-    """The entry of `x` at one index of `axis` for each row, int32 in range.
+    """The entries of `x` at one index of `axis` for each row, or at several.
 
-    `x` is (…, classes, …), or (classes,) for what all rows share.
+    `x` is (…, classes, …), or (classes,) for what all rows share; `index` is (rows,) or
+    (rows, places), int32 in range.
     """
     axis = axis if x.ndim > 1 else 0
     rows = tuple(a for a in range(x.ndim) if a != axis)

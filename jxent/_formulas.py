@@ -4,6 +4,8 @@ A formula is a function of a log-probability. Of a class id it needs the statist
 the row alone. Cross-entropy is linear in log p, so that its sum over a distribution, or
 over all classes for smoothing, is one of the statistics, too; of other formulas such a
 sum needs every log p.
+
+A divergence is a formula in the statistics of two softmaxes.
 """
 
 from collections.abc import Callable
@@ -35,6 +37,21 @@ def focal(log_p: Array, gamma: Array) -> Array:
 def poly(log_p: Array, epsilon: Array) -> Array:
     """f = −log p + ε (1 − p)"""
     return -log_p - epsilon * lax.expm1(log_p)
+
+
+def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
+    """Σ_c q_c (log q_c − log p_c), of a target softmax q of logits z'.
+
+    `mean_gap` is Σ_c q_c ((z'_c − shift') − (z_c − shift)), and `sum_ratio` is the
+    target's Σ_c exp(z'_c − shift') divided by the other's. Its logarithm is exact where
+    the two are nearly equal.
+    """
+    return lax.sub(mean_gap, lax.log(sum_ratio))
+
+
+def jensen_shannon_divergence(of_target: Array, of_logits: Array, beta: Array) -> Array:
+    """β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p."""
+    return lax.add(times(beta, of_target), times(1 - beta, of_logits))
 
 
 def is_linear(formula: Callable[..., Any] | None) -> bool:

@@ -16,6 +16,13 @@ REAL = np.arange(CLASSES) != MASKED
 WEIGHTS = np.array([0.5, 2.0, 1.25, 0.75, 1.5])
 
 
+def dense(ids, values, classes, axis=-1):
+    """The distribution of all classes that `SparseLabels` stand for."""
+    ids, values = (np.moveaxis(np.asarray(x), axis, -1) for x in (ids, values))
+    one_hot, values = ids[..., None] == np.arange(classes), values[..., None]
+    return np.moveaxis(np.where(one_hot, values, 0).sum(-2), -1, axis)
+
+
 # What a loss is a function of, and what it is scored against: shapes have the classes
 # at `axis`.
 
@@ -42,6 +49,23 @@ def ids(rng, shape, axis):
     return rng.choice(np.flatnonzero(REAL), tuple(rows)).astype(np.int32)
 
 
+PLACES = 3
+
+
+def places(rng, shape, axis):
+    """Several ids a row, one of them twice, and a value for each: `SparseLabels`."""
+    rows = tuple(np.delete(shape, axis))
+    chosen = rng.choice(np.flatnonzero(REAL), (*rows, PLACES)).astype(np.int32)
+    chosen[..., 1] = chosen[..., 0]
+    values = rng.uniform(0.05, 0.95, chosen.shape)
+    return np.moveaxis(chosen, -1, axis), np.moveaxis(values, -1, axis)
+
+
+def target(rng, shape, axis):
+    """Logits, or hidden states, that a loss is compared with."""
+    return 3 * rng.normal(size=shape)
+
+
 def yes_no(rng, shape, axis):
     return rng.integers(0, 2, shape).astype(bool)
 
@@ -52,16 +76,16 @@ class Loss(NamedTuple):
     function: Callable[..., Any]
     oracle: Callable[..., Any]
     x: Callable[..., np.ndarray]
-    labels: tuple[Callable[..., np.ndarray] | None, ...]
+    labels: tuple[Callable[..., Any] | None, ...]
     takes: frozenset[str]
     options: dict[str, Any]  # a call with all options that shape a single row's loss
     implementation: str | None = None  # of a fused head, whose x are hidden states
 
 
 # A fused head's kernel and bias: exact in every dtype that they are cast to.
-KERNEL, BIAS = (
-    np.round(4 * np.random.default_rng(0).normal(size=size)).astype(np.float32) / 4
-    for size in ((CLASSES, CLASSES), CLASSES)
+KERNEL, BIAS, TARGET_KERNEL = (
+    np.round(4 * np.random.default_rng(seed).normal(size=size)).astype(np.float32) / 4
+    for seed, size in enumerate(((CLASSES, CLASSES), CLASSES, (CLASSES, CLASSES)))
 )
 
 SOFTMAX = frozenset(
@@ -74,10 +98,12 @@ SIGMOID = frozenset({"rows", "elementwise", "class_weights", "logits", "losses"}
 PROBABILITIES = SOFTMAX - {"logits"}
 BINARY_PROBABILITIES = SIGMOID - {"logits"}
 DIVERGENCE = frozenset({"axis", "losses"})
+COMPARED = SOFTMAX - {"ignore_index", "class_weights", "smoothing"}
 
 ON_TARGETS = {"class_weights": WEIGHTS, "class_mask": REAL, "label_smoothing": 0.1}
 ON_LOGITS = {"class_mask": REAL, "logit_soft_cap": 8.0, "temperature": 1.5}
 ON_SOFTMAX = ON_TARGETS | ON_LOGITS | {"z_loss": 1e-2}
+ON_TWO = ON_LOGITS | {"target_logit_soft_cap": 6.0}
 ON_SIGMOID = {"class_weights": WEIGHTS, "label_smoothing": 0.1}
 
 LOSSES = (
@@ -85,7 +111,7 @@ LOSSES = (
         jxent.softmax_cross_entropy,
         oracles.softmax_cross_entropy,
         logits,
-        (ids, shares),
+        (ids, places, shares),
         SOFTMAX,
         ON_SOFTMAX,
     ),
@@ -120,6 +146,22 @@ LOSSES = (
         (None,),
         STATISTICS - {"ignore_index"},
         ON_LOGITS,
+    ),
+    Loss(
+        jxent.softmax_kl_divergence,
+        oracles.softmax_kl_divergence,
+        logits,
+        (target,),
+        COMPARED,
+        ON_TWO,
+    ),
+    Loss(
+        jxent.softmax_jensen_shannon_divergence,
+        oracles.softmax_jensen_shannon_divergence,
+        logits,
+        (target,),
+        COMPARED,
+        ON_TWO | {"beta": 0.3},
     ),
     Loss(
         jxent.sigmoid_binary_cross_entropy,
@@ -186,7 +228,11 @@ def fused(function, oracle, labels, takes, options, implementation):
 
     def of_hidden(hidden, *labels, **given):
         logits = np.asarray(hidden, np.float64) @ KERNEL + BIAS
+        if target in function_labels:
+            labels = (np.asarray(labels[0], np.float64) @ TARGET_KERNEL,)
         return oracle(logits, *labels, **given)
+
+    function_labels = labels
 
     return Loss(function, of_hidden, logits, labels, takes, options, implementation)
 
@@ -198,7 +244,7 @@ FUSED = (
         fused(
             jxent.linear_softmax_cross_entropy,
             oracles.softmax_cross_entropy,
-            BOTH,
+            BOTH if implementation == "materialized" else (ids, places, shares),
             TILED if implementation == "tiled" else HEAD,
             ON_SOFTMAX,
             implementation,
@@ -229,6 +275,29 @@ FUSED = (
         )
         for implementation in ("streamed", "tiled")
     ),
+    *(
+        fused(
+            function,
+            oracle,
+            (target,),
+            COMPARED & (TILED if implementation == "tiled" else HEAD),
+            ON_TWO | parameter,
+            implementation,
+        )
+        for function, oracle, parameter in (
+            (
+                jxent.linear_softmax_kl_divergence,
+                oracles.softmax_kl_divergence,
+                {},
+            ),
+            (
+                jxent.linear_softmax_jensen_shannon_divergence,
+                oracles.softmax_jensen_shannon_divergence,
+                {"beta": 0.3},
+            ),
+        )
+        for implementation in ("streamed", "tiled")
+    ),
     fused(
         jxent.linear_softmax_log_prob,
         oracles.softmax_log_prob,
@@ -254,7 +323,7 @@ class Case:
     """A loss with one kind of labels, bare or with its options on."""
 
     loss: Loss
-    labels: Callable[..., np.ndarray] | None
+    labels: Callable[..., Any] | None
     options: dict[str, Any]
 
     def __str__(self) -> str:
@@ -273,8 +342,11 @@ class Case:
         """float64 inputs, the labels last, where there are any."""
         front = axis % (len(rows) + 1)
         shape = (*rows[:front], CLASSES, *rows[front:])
-        made = (self.loss.x, *([] if self.labels is None else [self.labels]))
-        return tuple(np.asarray(make(rng, shape, front)) for make in made)
+        made = [self.loss.x(rng, shape, front)]
+        if self.labels is not None:
+            labels = self.labels(rng, shape, front)
+            made += labels if isinstance(labels, tuple) else [labels]
+        return tuple(map(np.asarray, made))
 
     def rows(self, inputs) -> tuple[int, ...]:
         """The shape of the rows, for classes last."""
@@ -289,18 +361,22 @@ class Case:
         of_rows = {} if self.takes("losses") else {"reduction": "sum"}
         return of_rows | self.options | options
 
-    def __call__(self, *inputs, **options):
+    def __call__(self, x, *labels, **options):
         options = self._given(options)
+        if self.labels is places:
+            labels = (jxent.SparseLabels(*labels),)
         if self.loss.implementation is None:
-            return self.loss.function(*inputs, **options)
-        hidden, *labels = inputs
+            return self.loss.function(x, *labels, **options)
+        if self.labels is target:
+            labels = (*labels, TARGET_KERNEL)
         options |= {"bias": BIAS, "implementation": self.loss.implementation}
-        return self.loss.function(
-            hidden, KERNEL, *labels, block_sizes=(2, 2), **options
-        )
+        return self.loss.function(x, KERNEL, *labels, block_sizes=(2, 2), **options)
 
-    def oracle(self, *inputs, **options):
-        return self.loss.oracle(*inputs, **self._given(options))
+    def oracle(self, x, *labels, axis=-1, **options):
+        if self.labels is places:
+            labels = (dense(*labels, classes=np.shape(x)[axis], axis=axis),)
+        options |= {"axis": axis} if self.takes("axis") else {}
+        return self.loss.oracle(x, *labels, **self._given(options))
 
 
 BARE = tuple(Case(loss, labels, {}) for loss in LOSSES for labels in loss.labels)

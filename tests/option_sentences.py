@@ -22,6 +22,12 @@ HOMES = {
         "softmax_focal_loss": ("softmax_cross_entropy", "gamma"),
         "poly_loss_cross_entropy": ("softmax_cross_entropy", "epsilon"),
         "softmax_log_prob": ("softmax_cross_entropy", "labels"),
+        "softmax_log_prob_at": ("softmax_cross_entropy", "ids axis ignore_index"),
+        "softmax_kl_divergence": (
+            "softmax_cross_entropy",
+            "target_logits target_logit_soft_cap temperature reduction",
+        ),
+        "softmax_jensen_shannon_divergence": ("softmax_kl_divergence", "beta"),
         "softmax_entropy": ("softmax_cross_entropy", ""),
         "softmax_statistics": (
             "softmax_cross_entropy",
@@ -48,6 +54,20 @@ HOMES = {
         "linear_softmax_log_prob": (
             "linear_softmax_cross_entropy",
             "labels implementation",
+        ),
+        "linear_softmax_log_prob_at": (
+            "linear_softmax_log_prob",
+            "ids ignore_index",
+        ),
+        "linear_softmax_top_k": ("linear_softmax_log_prob", "k"),
+        "linear_softmax_kl_divergence": (
+            "softmax_kl_divergence linear_softmax_cross_entropy",
+            "target_hidden target_kernel target_bias target_vocab_axis "
+            "class_axis_name batch_axis_name",
+        ),
+        "linear_softmax_jensen_shannon_divergence": (
+            "linear_softmax_kl_divergence",
+            "beta",
         ),
         "linear_softmax_entropy": ("linear_softmax_cross_entropy", "implementation"),
         "linear_softmax_statistics": (

@@ -117,6 +117,54 @@ def poly_loss_cross_entropy(
     return softmax_loss(f, logits, labels, axis, where, **options)
 
 
+@np.errstate(all="ignore")
+def divergence_loss(
+    f,
+    logits,
+    target_logits,
+    axis=-1,
+    where=None,
+    *,
+    weights=None,
+    logit_soft_cap=None,
+    target_logit_soft_cap=None,
+    reduction="none",
+    normalizer=None,
+    **prepare,
+):
+    """f(log p, log q), row by row: of the possible classes, and q the target's."""
+    z, allowed, keep = prepared(
+        logits, axis, where, logit_soft_cap=logit_soft_cap, **prepare
+    )
+    t, *_ = prepared(
+        target_logits, axis, where, logit_soft_cap=target_logit_soft_cap, **prepare
+    )
+    rows = keep.shape
+    v = np.broadcast_to(1.0 if weights is None else np.float64(weights), rows)
+    losses = np.zeros(rows)
+    for i in np.ndindex(rows):
+        if keep[i] and v[i] != 0:
+            log_p, log_q = (log_softmax(x[i][allowed[i]]) for x in (z, t))
+            losses[i] = v[i] * f(log_p, log_q)
+    return reduced(losses, np.where(keep, v, 0), reduction, normalizer)
+
+
+def _kl(log_q, log_p):
+    return times(np.exp(log_q), log_q - log_p).sum()
+
+
+def softmax_kl_divergence(*arguments, **options):
+    return divergence_loss(lambda p, q: _kl(q, p), *arguments, **options)
+
+
+def softmax_jensen_shannon_divergence(*arguments, beta=0.5, **options):
+    def f(log_p, log_q):
+        log_m = np.log(beta * np.exp(log_q) + (1 - beta) * np.exp(log_p))
+        return beta * _kl(log_q, log_m) + (1 - beta) * _kl(log_p, log_m)
+
+    return divergence_loss(f, *arguments, **options)
+
+
 def softmax_log_prob(logits, labels, axis=-1, where=None, **options):
     return 0.0 - softmax_cross_entropy(logits, labels, axis, where, **options)
 

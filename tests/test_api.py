@@ -213,6 +213,7 @@ def test_one_option_has_one_default():
     allowed = {
         "axis": {"reduce"},  # all axes
         "reduction": {"reduce"},  # the mean
+        "beta": {"class_weights_of_counts"},  # not a mixture's share
         "entropy": set(),
         "ignore_index": {"next_token_labels"},  # the id it writes
     }

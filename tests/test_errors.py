@@ -31,6 +31,10 @@ def floats(*shape):
     return jnp.zeros(shape, jnp.float32)
 
 
+def sparse(ids, values=None):
+    return jxent.SparseLabels(ids=ids, values=values)
+
+
 def ints(*shape):
     return jnp.zeros(shape, jnp.int32)
 
@@ -100,6 +104,106 @@ REFUSED = [
         TypeError,
         "kl_divergence_with_log_targets: expected floating log_targets, got dtype "
         "int32. For targets that are no logarithms, one-hot say, call kl_divergence.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), sparse(floats(4, 2))),
+        TypeError,
+        "softmax_cross_entropy: expected SparseLabels.ids to be integer class ids, got "
+        "float32 of shape (4, 2). Cast ids with .astype(jnp.int32).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), sparse(ints(4))),
+        ValueError,
+        "softmax_cross_entropy: expected SparseLabels.ids of shape (4, K), K ids in "
+        "place of the classes of logits of shape (4, 3), got (4,). For one id a row, "
+        "jnp.expand_dims(ids, 1).",
+    ),
+    (
+        lambda: jxent.softmax_log_prob_at(floats(4, 3, 5), ints(4, 2, 4), axis=1),
+        ValueError,
+        "softmax_log_prob_at: expected ids of shape (4, K, 5), K ids in place of the "
+        "classes of logits of shape (4, 3, 5), got (4, 2, 4). Ids never broadcast; "
+        "every row has its own.",
+    ),
+    (
+        lambda: jxent.linear_softmax_log_prob_at(
+            floats(4, 2), floats(2, 3), ints(4, 0)
+        ),
+        ValueError,
+        "linear_softmax_log_prob_at: expected ids with at least one id a row, got "
+        "shape (4, 0). A row without labels is dropped with where.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), sparse(ints(4, 2), floats(4, 1))
+        ),
+        ValueError,
+        "softmax_cross_entropy: expected SparseLabels.values of the shape of its ids, "
+        "(4, 2), got (4, 1). Every id has a value of its own.",
+    ),
+    (
+        lambda: jxent.softmax_log_prob(floats(4, 3), untyped(sparse(ints(4, 2)))),
+        TypeError,
+        "softmax_log_prob: expected an array of labels, got SparseLabels. "
+        "softmax_cross_entropy, its formulas and the fused head take these; for "
+        "log-probabilities at several ids call softmax_log_prob_at.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), sparse(ints(4, 2)), margin=0.1
+        ),
+        ValueError,
+        "softmax_cross_entropy: margin needs class ids, got distributions: it is "
+        "subtracted from the logit of a row's label.",
+    ),
+    *(
+        (
+            lambda k=k: jxent.linear_softmax_top_k(floats(4, 2), floats(2, 3), k),
+            ValueError,
+            f"linear_softmax_top_k: expected k between 1 and the 3 classes, got {k}.",
+        )
+        for k in (0, 4)
+    ),
+    (
+        lambda: jxent.softmax_kl_divergence(floats(4, 3), floats(4, 1)),
+        ValueError,
+        "softmax_kl_divergence: expected target_logits of the logits' shape (4, 3), "
+        "got (4, 1). Every row is compared with one of its own; none broadcasts.",
+    ),
+    (
+        lambda: jxent.softmax_jensen_shannon_divergence(
+            floats(4, 3), floats(4, 3), beta=1.5
+        ),
+        ValueError,
+        "softmax_jensen_shannon_divergence: expected beta between 0 and 1, got 1.5.",
+    ),
+    (
+        lambda: jxent.linear_softmax_kl_divergence(
+            floats(4, 2), floats(2, 3), floats(5, 2), floats(2, 3)
+        ),
+        ValueError,
+        "linear_softmax_kl_divergence: expected hidden and target_hidden of the same "
+        "rows, got rows of shape (4,) and (5,). Only their last axes, the features, "
+        "may differ.",
+    ),
+    (
+        lambda: jxent.linear_softmax_kl_divergence(
+            floats(4, 2), floats(2, 3), floats(4, 5), floats(5, 4)
+        ),
+        ValueError,
+        "linear_softmax_kl_divergence: expected kernel and target_kernel of the same "
+        "classes, got 3 and 4. Pad the smaller one, and give a class_mask that is "
+        "False for the classes that only one of them has.",
+    ),
+    (
+        lambda: jxent.linear_softmax_kl_divergence(
+            floats(4, 2), floats(2, 3), floats(4, 5), floats(3, 5)
+        ),
+        ValueError,
+        "linear_softmax_kl_divergence: expected target_hidden of shape (..., 3) for a "
+        "target_kernel of shape (3, 5) with target_vocab_axis=-1, got (4, 5). The "
+        "target_kernel is (features, classes). For its transpose give "
+        "target_vocab_axis=0.",
     ),
     (
         lambda: jxent.entropy(ints(4, 3)),
@@ -1532,6 +1636,8 @@ YES_NO = {"labels": ints(4, 3)}
 HEAD = {"hidden": floats(4, 2), "kernel": floats(2, 3)}
 INPUT = {"input": floats(4, 3)}
 Y_PRED = {"y_pred": floats(4, 3)}
+TARGET = {"target_logits": floats(4, 3)}
+TARGET_HEAD = {"target_hidden": floats(4, 5), "target_kernel": floats(5, 3)}
 LOG_Q = {"log_predictions": floats(4, 3)}
 
 # The arrays of a valid call of every public function.
@@ -1541,6 +1647,9 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.softmax_focal_loss: LOGITS | IDS,
     jxent.poly_loss_cross_entropy: LOGITS | IDS,
     jxent.softmax_log_prob: LOGITS | IDS,
+    jxent.softmax_log_prob_at: LOGITS | {"ids": ints(4, 2)},
+    jxent.softmax_kl_divergence: LOGITS | TARGET,
+    jxent.softmax_jensen_shannon_divergence: LOGITS | TARGET,
     jxent.softmax_entropy: LOGITS,
     jxent.softmax_statistics: LOGITS | IDS,
     jxent.linear_softmax_cross_entropy: HEAD | IDS,
@@ -1548,6 +1657,10 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.linear_softmax_focal_loss: HEAD | IDS,
     jxent.linear_poly_loss_cross_entropy: HEAD | IDS,
     jxent.linear_softmax_log_prob: HEAD | IDS,
+    jxent.linear_softmax_log_prob_at: HEAD | {"ids": ints(4, 2)},
+    jxent.linear_softmax_top_k: HEAD | {"k": 2},
+    jxent.linear_softmax_kl_divergence: HEAD | TARGET_HEAD,
+    jxent.linear_softmax_jensen_shannon_divergence: HEAD | TARGET_HEAD,
     jxent.linear_softmax_entropy: HEAD,
     jxent.linear_softmax_statistics: HEAD | IDS,
     jxent.linear_softmax_plan: HEAD,
@@ -1729,9 +1842,12 @@ def test_an_axis_may_be_an_integer_of_numpy(function):
         return
     parameters = inspect.signature(function).parameters
     for name in parameters.keys() & {"axis", "vocab_axis"}:
-        of_axis = lambda arrays, axis, name=name: function(**arrays, **{name: axis})
+        arrays = dict(CALLS[function])
+        static = {"k": arrays.pop("k")} if "k" in arrays else {}
+        of_axis = lambda arrays, axis, name=name, static=static: function(
+            **arrays, **static, **{name: axis}
+        )
         traced = jax.make_jaxpr(of_axis, static_argnums=1)
-        arrays = CALLS[function]
         assert str(traced(arrays, np.int64(-1))) == str(traced(arrays, -1))
 
 

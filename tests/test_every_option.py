@@ -53,10 +53,15 @@ OPTIONS = {
     "normalizer": Option(np.float64(ROWS), np.float64(7), one),
     "gamma": Option(np.float64(0), np.float64(1.5), one),
     "epsilon": Option(np.float64(0), np.float64(0.75), one),
+    "beta": Option(np.float64(0.3), np.float64(0.6), one),
+    "target_bias": Option(np.zeros(CLASSES), np.linspace(1, -2, CLASSES), of_classes),
+    "target_logit_soft_cap": Option(np.float64(np.inf), np.float64(2), one),
 }
 # Arguments that say what the call is: operands, axes, results, layouts.
 OTHER_ARGUMENTS = {
     *("logits", "hidden", "kernel", "labels", "axis", "vocab_axis", "reduction"),
+    *("target_logits", "target_hidden", "target_kernel", "target_vocab_axis"),
+    *("ids", "k"),
     *("return_statistics", "entropy", "argmax", "class_axis_name", "batch_axis_name"),
     *("block_sizes", "implementation", "precision", "budget", "platform"),
 }
@@ -64,7 +69,15 @@ FUNCTIONS = {
     "cross-entropy": ("softmax_cross_entropy", "linear_softmax_cross_entropy"),
     "focal": ("softmax_focal_loss", "linear_softmax_focal_loss"),
     "poly": ("poly_loss_cross_entropy", "linear_poly_loss_cross_entropy"),
+    "sparse": ("softmax_cross_entropy", "linear_softmax_cross_entropy"),
+    "sparse focal": ("softmax_focal_loss", "linear_softmax_focal_loss"),
+    "KL": ("softmax_kl_divergence", "linear_softmax_kl_divergence"),
+    "Jensen-Shannon": (
+        "softmax_jensen_shannon_divergence",
+        "linear_softmax_jensen_shannon_divergence",
+    ),
 }
+TWO_HEADS = ("KL", "Jensen-Shannon")
 
 
 def options_of(name):
@@ -89,15 +102,34 @@ class Program(NamedTuple):
     @property
     def options(self):
         options = set().union(*map(options_of, FUNCTIONS[self.formula]))
-        if self.formula != "cross-entropy" and self.layout == "streamed":
-            options -= {"label_smoothing"}  # it would need every log p of a row
+        if "focal" in self.formula or self.formula == "poly":
+            if self.layout == "streamed":
+                options -= {"label_smoothing"}  # it would need every log p of a row
+        if "sparse" in self.formula:
+            options -= {"margin"}  # for class ids
         return sorted(options)
 
 
 @functools.cache
 def operands():
     rng = np.random.default_rng(0)
-    return rng.normal(size=(ROWS, FEATURES)), rng.normal(size=(FEATURES, CLASSES))
+    heads = [
+        (rng.normal(size=(ROWS, width)), rng.normal(size=(width, CLASSES)))
+        for width in (FEATURES, FEATURES + 1)
+    ]
+    return heads
+
+
+def labels_of(formula):
+    """Class ids, several of them a row, or another head; and how they are split."""
+    if formula in TWO_HEADS:
+        return operands()[1], (of_rows, P(None, "model"))
+    if "sparse" not in formula:
+        return LABELS, of_rows
+    ids = np.stack([LABELS, (LABELS + 2) % CLASSES, np.full(ROWS, 2)], -1)
+    values = np.linspace(0.2, 0.9, ids.size).reshape(ids.shape)
+    labels = jxent.SparseLabels(ids=ids, values=values)
+    return labels, jax.tree.map(lambda _: of_rows, labels)
 
 
 @functools.cache
@@ -105,20 +137,26 @@ def compiled(program):
     """(options by name) -> the loss, and its gradients in those that have any."""
     in_memory, fused = (getattr(jxent, name) for name in FUNCTIONS[program.formula])
     names = {"class_axis_name": "model", "batch_axis_name": "data"}
+    labels, split_of_labels = labels_of(program.formula)
+    two = program.formula in TWO_HEADS
 
     def loss(hidden, kernel, labels, options):
         given = options | {"reduction": "mean"} | (names if program.split else {})
         if program.layout == "in memory":
             logits = hidden @ kernel + given.pop("bias")[None]
+            if two:
+                other = labels[0] @ labels[1] + given.pop("target_bias")[None]
+                return in_memory(logits, other, **given)
             return in_memory(logits, labels, **given)
         given |= {"implementation": program.layout, "block_sizes": (2, 2)}
-        return fused(hidden, kernel, labels, **given)
+        labels = labels if two else (labels,)
+        return fused(hidden, kernel, *labels, **given)
 
     if program.split:
         specs = {name: OPTIONS[name].spec for name in program.options}
         kinds = (AxisType.Auto,) * 2
         mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=kinds)
-        in_specs = (of_rows, P(None, "model"), of_rows, specs)
+        in_specs = (of_rows, P(None, "model"), split_of_labels, specs)
         loss = jax.shard_map(loss, mesh=mesh, in_specs=in_specs, out_specs=one)
 
     @jax.jit
@@ -126,7 +164,7 @@ def compiled(program):
         moving = {k: x for k, x in options.items() if x.dtype == jnp.float64}
 
         def of_moving(values):
-            return loss(*operands(), LABELS, options | values)
+            return loss(*operands()[0], labels, options | values)
 
         return jax.value_and_grad(of_moving)(moving)
 
@@ -146,7 +184,8 @@ PROGRAMS = [
     for split in (False, True)
 ] + [
     Program(formula, layout, True)
-    for formula in ("focal", "poly")
+    for formula in FUNCTIONS
+    if formula != "cross-entropy"
     for layout in ("in memory", "streamed", "tiled")
 ]
 

@@ -18,7 +18,12 @@ import pytest
 from jax.tree_util import tree_leaves_with_path
 
 import jxent
-from jxent._formulas import cross_entropy, focal
+from jxent._formulas import (
+    cross_entropy,
+    focal,
+    jensen_shannon_divergence,
+    kl_divergence,
+)
 from jxent._layouts import HeadOptions, LossOptions, solve
 from jxent._problem import Problem, Rows, Settings, Shared
 from tests.cases import CLASSES
@@ -36,14 +41,34 @@ LAYOUTS = ("in memory", "materialized", "streamed", "tiled")
 # Every field of the bundles -----------------------------------------------------------
 
 
-def fields(rng, *, ids):
-    """A value for every field of both bundles, for class ids or distributions."""
+# What rows are scored against, and the fields that it leaves None: fields of the other
+# kinds, and options that it does not take.
+OF_IDS = {"ignore_index", "margin"}
+OF_PLACES = {"label_ids", "label_values"}
+OF_TARGETS = {"target_logits", "target_hidden", "target_kernel", "target_bias"}
+OF_TARGETS |= {"target_logit_soft_cap"}
+OF_LABELS = {"class_weights", "label_smoothing", "z_loss"}
+WITHOUT = {
+    "ids": OF_PLACES | OF_TARGETS,
+    "distributions": OF_IDS | OF_PLACES | OF_TARGETS,
+    "places": {"labels", "margin"} | OF_TARGETS,
+    "target": {"labels"} | OF_IDS | OF_PLACES | OF_LABELS,
+}
+
+
+def fields(rng, *, labels):
+    """A value for every field of both bundles that goes with a kind of labels."""
+    ids = labels == "ids"
     of_rows: dict[str, Any] = dict(
         logits=rng.normal(size=(ROWS, CLASSES)),
         hidden=rng.normal(size=(ROWS, FEATURES)),
         labels=rng.integers(0, CLASSES - 1, ROWS).astype(np.int32)
         if ids
         else rng.uniform(size=(ROWS, CLASSES)),
+        label_ids=rng.integers(0, CLASSES - 1, (ROWS, 2)).astype(np.int32),
+        label_values=rng.uniform(size=(ROWS, 2)),
+        target_logits=rng.normal(size=(ROWS, CLASSES)),
+        target_hidden=rng.normal(size=(ROWS, FEATURES + 1)),
         where=np.array([True, True, False, True]),
         class_where=np.arange(CLASSES)[None] != np.array([[4], [4], [4], [4]]),
         weights=rng.uniform(0.5, 2, ROWS),
@@ -54,12 +79,15 @@ def fields(rng, *, ids):
         bias=rng.normal(size=CLASSES),
         class_weights=rng.uniform(0.5, 2, CLASSES),
         class_mask=np.arange(CLASSES) != CLASSES - 1,
-        ignore_index=np.int32(-100) if ids else None,
+        target_kernel=rng.normal(size=(FEATURES + 1, CLASSES)),
+        target_bias=rng.normal(size=CLASSES),
+        target_logit_soft_cap=np.float64(2.0),
+        ignore_index=np.int32(-100),
         label_smoothing=np.float64(0.1),
         z_loss=np.float64(0.1),
         logit_soft_cap=np.float64(3.0),
-        margin=rng.uniform(0.1, 0.5, CLASSES) if ids else None,
-        parameters=(np.float64(1.5),),
+        margin=rng.uniform(0.1, 0.5, CLASSES),
+        parameters=(np.float64(0.3),),
         normalizer=np.float64(3.0),
     )
     rows, shared = Rows(**of_rows), Shared(**of_all)
@@ -67,19 +95,23 @@ def fields(rng, *, ids):
         name
         for bundle in (rows, shared)
         for name, value in bundle._asdict().items()
-        if value is None and name not in ("ignore_index", "margin")
+        if value is None
     ]
     assert not missing, f"give {missing} a value here"
-    return rows, shared
+
+    def fitting(bundle):
+        return bundle._replace(**dict.fromkeys(WITHOUT[labels] & {*bundle._fields}))
+
+    return fitting(rows), fitting(shared)
 
 
-def settings_of(layout, *, ids, formula):
+def settings_of(layout, *, labels, formula):
     return Settings(
         axis=1,
-        ids=ids,
+        ids=labels == "ids",
         formula=formula,
         reduction="mean",
-        even=True,
+        even=labels != "target",
         implementation="materialized" if layout == "in memory" else layout,
         tile=2,
         block=2,
@@ -88,11 +120,13 @@ def settings_of(layout, *, ids, formula):
 
 def of_layout(layout, rows, shared, formula):
     """The bundles as a layout has them: logits, or what they are made of."""
-    if formula is cross_entropy:
+    if formula in (cross_entropy, kl_divergence):
         shared = shared._replace(parameters=())
     if layout == "in memory":
-        return rows._replace(hidden=None), shared._replace(kernel=None, bias=None)
-    return rows._replace(logits=None), shared
+        of_head = ("kernel", "bias", "target_kernel", "target_bias")
+        rows = rows._replace(hidden=None, target_hidden=None)
+        return rows, shared._replace(**dict.fromkeys(of_head))
+    return rows._replace(logits=None, target_logits=None), shared
 
 
 def floating(tree):
@@ -103,24 +137,29 @@ def floating(tree):
 
 
 CONFIGURATIONS = [
-    (layout, ids, formula)
+    (layout, labels, formula)
     for layout in LAYOUTS
-    for ids in (True, False)
+    for labels in ("ids", "distributions", "places")
     for formula in (cross_entropy, focal)
     if not (formula is focal and layout == "streamed")  # it needs every log p
+]
+CONFIGURATIONS += [
+    (layout, "target", formula)
+    for layout in LAYOUTS
+    for formula in (kl_divergence, jensen_shannon_divergence)
 ]
 
 
 @pytest.mark.parametrize(
-    ("layout", "ids", "formula"),
+    ("layout", "labels", "formula"),
     CONFIGURATIONS,
     ids=lambda x: getattr(x, "__name__", str(x)),
 )
-def test_every_floating_field_has_a_derivative(layout, ids, formula, rng, x64):
+def test_every_floating_field_has_a_derivative(layout, labels, formula, rng, x64):
     """In every layout, and the one that a central difference finds."""
-    pair = of_layout(layout, *fields(rng, ids=ids), formula)
+    pair = of_layout(layout, *fields(rng, labels=labels), formula)
     pair = jax.tree.map(jnp.asarray, pair)
-    settings = settings_of(layout, ids=ids, formula=formula)
+    settings = settings_of(layout, labels=labels, formula=formula)
 
     def loss(values):
         rows, shared = jax.tree.map(

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from ..operations import IGNORED
-from ..truth import BONUS
+from ..operations import IGNORED, WIDER
+from ..truth import BONUS, PLACES
 
 
 NAME, MODULE = "by hand", ""
@@ -61,6 +61,48 @@ def policy_head(hidden, kernel, labels):
     return policy(*jax.lax.map(of_tile, tiles))
 
 
+def _means(of_row, *rows):
+    """The mean of a function of tiles of tokens, recomputed for its derivative."""
+    size = _tile_size(len(rows[0]))
+    tiles = [x.reshape(-1, size, *x.shape[1:]) for x in rows]
+    sums = jax.lax.map(jax.checkpoint(lambda tile: jnp.sum(of_row(*tile))), tiles)
+    return jnp.sum(sums) / len(rows[0])
+
+
+def _log_softmax(hidden, kernel):
+    product = hidden @ kernel.astype(hidden.dtype)
+    return jax.nn.log_softmax(product.astype(jnp.float32))
+
+
+def several_ids(hidden, kernel, ids, values):
+    def of_tile(h, ids, values):
+        log_p = _log_softmax(h, kernel)
+        return -values * jnp.take_along_axis(log_p, ids, -1)
+
+    return _means(of_tile, hidden, ids, values)
+
+
+def top_k(hidden, kernel):
+    return _means(lambda h: jax.lax.top_k(_log_softmax(h, kernel), PLACES)[0], hidden)
+
+
+def two_heads_kl(hidden, kernel, target_hidden, target_kernel):
+    def of_tile(h, t):
+        log_p, log_q = _log_softmax(h, kernel), _log_softmax(t, target_kernel)
+        return jnp.exp(log_q) * (log_q - log_p)
+
+    return _means(of_tile, hidden, target_hidden)
+
+
+def two_heads_jensen_shannon(hidden, kernel, target_hidden, target_kernel):
+    def of_tile(h, t):
+        log_p, log_q = _log_softmax(h, kernel), _log_softmax(t, target_kernel)
+        log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+        return sum(jnp.exp(x) * (x - log_m) for x in (log_p, log_q)) / 2
+
+    return _means(of_tile, hidden, target_hidden)
+
+
 def head_table(hidden, table, labels):
     return head(hidden, table.T, labels)
 
@@ -73,4 +115,9 @@ LOSSES = {
     "head, ignored": {"scan and checkpoint": head},
     "head, split": {"scan and checkpoint": head},
     "head, log-probabilities and entropies": {"map and checkpoint": policy_head},
+    "head, several ids": {"map and checkpoint": several_ids},
+    "head, top k": {"map": top_k},
+    "two heads, KL": {"map and checkpoint": two_heads_kl},
+    WIDER: {"map and checkpoint": two_heads_kl},
+    "two heads, Jensen-Shannon": {"map and checkpoint": two_heads_jensen_shannon},
 }

@@ -12,7 +12,7 @@ import jxent
 from .. import operations
 from ..case import Case
 from ..operations import EVERY_OPTION, IGNORED, SPLIT, widths
-from ..truth import BONUS
+from ..truth import BONUS, PLACES
 from .by_hand import TILE, policy
 
 
@@ -68,6 +68,19 @@ def _in(implementation, loss=head, **options):
 def head_sums(hidden, kernel, labels, **options):
     sums = jxent.linear_softmax_cross_entropy_sums(hidden, kernel, labels, **options)
     return sums.loss / sums.weight
+
+
+def several_ids(hidden, kernel, ids, values, **options):
+    return head(hidden, kernel, jxent.SparseLabels(ids, values), **options)
+
+
+def top_k(hidden, kernel, **options):
+    log_probs, _ = jxent.linear_softmax_top_k(hidden, kernel, PLACES, **options)
+    return jnp.sum(log_probs) / len(hidden)
+
+
+def two_heads(divergence, hidden, kernel, *target, **options):
+    return divergence(hidden, kernel, *target, reduction="mean", **options)
 
 
 def _policy_rows(kernel, rows):
@@ -132,6 +145,14 @@ def derived(case: Case, loss):
     return operations.derived(case, loss)
 
 
+KL, JENSEN_SHANNON = (
+    functools.partial(two_heads, divergence)
+    for divergence in (
+        jxent.linear_softmax_kl_divergence,
+        jxent.linear_softmax_jensen_shannon_divergence,
+    )
+)
+
 LOSSES = {
     "logits": {"": mean},
     "logits, every option": {"": logits_every},
@@ -168,6 +189,16 @@ LOSSES = {
         "streamed": _in("streamed", policy_streamed),
         "map_over_tiles": policy_mapped,
         "sum_over_tiles": policy_summed,
+    },
+    "head, several ids": {
+        "tiled": _in("tiled", several_ids),
+        "streamed": _in("streamed", several_ids),
+    },
+    "head, top k": {"": _in("streamed", top_k)},
+    "two heads, KL": {layout: _in(layout, KL) for layout in ("tiled", "streamed")},
+    operations.WIDER: {layout: _in(layout, KL) for layout in ("tiled", "streamed")},
+    "two heads, Jensen-Shannon": {
+        layout: _in(layout, JENSEN_SHANNON) for layout in ("tiled", "streamed")
     },
     "head, split": {
         "plain jit": functools.partial(head, **SPLIT_AXES),

@@ -27,7 +27,18 @@ COLUMNS = {
         "softmax_cross_entropy_sums": "",
         "linear_softmax_cross_entropy_sums": "linear",
     },
+    "divergence": {
+        "softmax_kl_divergence": "",
+        "softmax_jensen_shannon_divergence": "Jensen–Shannon",
+        "linear_softmax_kl_divergence": "linear",
+        "linear_softmax_jensen_shannon_divergence": "linear Jensen–Shannon",
+    },
     "log-prob": {"softmax_log_prob": "", "linear_softmax_log_prob": "linear"},
+    "log-prob at ids": {
+        "softmax_log_prob_at": "",
+        "linear_softmax_log_prob_at": "linear",
+        "linear_softmax_top_k": "linear top-k",
+    },
     "entropy": {"softmax_entropy": "", "linear_softmax_entropy": "linear"},
     "statistics": {"softmax_statistics": "", "linear_softmax_statistics": "linear"},
     "categorical": {"categorical_cross_entropy": ""},

@@ -24,13 +24,16 @@ from .axes import (
 )
 from .labels import (
     are_class_ids as are_class_ids,
+    compared as compared,
     ignorable as ignorable,
     rearranged as rearranged,
+    same_rows_and_classes as same_rows_and_classes,
     same_shape as same_shape,
     several_classes as several_classes,
 )
 from .numbers import (
     dtype as dtype,
+    end_of_beta as end_of_beta,
     flag as flag,
     in_range as in_range,
     integer as integer,
@@ -40,6 +43,7 @@ from .numbers import (
     number_or_off as number_or_off,
     positive_integer as positive_integer,
     python_number as python_number,
+    top_k as top_k,
 )
 from .options import (
     REDUCTIONS as REDUCTIONS,
@@ -58,6 +62,12 @@ from .options import (
     precision as precision,
     reduction as reduction,
     row_or_class_mask as row_or_class_mask,
+)
+from .sparse import (
+    SparseLabels as SparseLabels,
+    class_ids_at as class_ids_at,
+    no_sparse_labels as no_sparse_labels,
+    sparse_labels as sparse_labels,
 )
 from .words import (
     fail as fail,

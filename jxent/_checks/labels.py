@@ -48,6 +48,33 @@ def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
     )
 
 
+def compared(function: str, name: str, shape: Shape, target: Array) -> None:
+    if target.shape != shape:
+        hint = rearranged(f"target_{name}", target.shape, shape)
+        hint = hint or "Every row is compared with one of its own; none broadcasts."
+        raise ValueError(
+            f"{function}: expected target_{name} of the {name}' shape {shape}, got "
+            f"{target.shape}. {hint}"
+        )
+
+
+def same_rows_and_classes(function: str, shape: Shape, target: Shape) -> None:
+    *rows, classes = shape
+    *target_rows, target_classes = target
+    if rows != target_rows:
+        raise ValueError(
+            f"{function}: expected hidden and target_hidden of the same rows, got rows "
+            f"of shape {tuple(rows)} and {tuple(target_rows)}. Only their last axes, "
+            "the features, may differ."
+        )
+    if classes != target_classes:
+        raise ValueError(
+            f"{function}: expected kernel and target_kernel of the same classes, got "
+            f"{classes} and {target_classes}. Pad the smaller one, and give a "
+            "class_mask that is False for the classes that only one of them has."
+        )
+
+
 def several_classes(
     function: str, name: str, x: Shaped, axis: int | tuple[int, ...]
 ) -> None:

@@ -100,6 +100,12 @@ def in_range(
         raise ValueError(f"{function}: expected {name} {allowed}, got {value!r}.")
 
 
+def end_of_beta(function: str, beta: Any) -> int | None:
+    """0 or 1 for the Python numbers, which stand for the two KL divergences."""
+    in_range(function, "beta", beta, low=0, high=1)
+    return int(beta) if is_number(beta) and beta in (0, 1) else None
+
+
 def is_integer(x: Any) -> bool:
     """Whether `operator.index` makes an int of it: a traced integer is none."""
     try:
@@ -116,6 +122,15 @@ def integer(function: str, name: str, value: Any, *, alone: str = "an int") -> i
             f"{to_be_static(name, value)}"
         )
     return operator.index(value)
+
+
+def top_k(function: str, k: Any, classes: int) -> int:
+    count = integer(function, "k", k)
+    if not 1 <= count <= classes:
+        raise ValueError(
+            f"{function}: expected k between 1 and the {classes} classes, got {count}."
+        )
+    return count
 
 
 def positive_integer(function: str, name: str, value: Any) -> int:

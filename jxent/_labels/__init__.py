@@ -6,6 +6,6 @@ from .class_weights import (
 from .labels import (
     next_token_labels as next_token_labels,
     smooth_labels as smooth_labels,
-    total_weight as total_weight,
 )
 from .sequences import sequence_weights as sequence_weights
+from .total_weight import total_weight as total_weight

@@ -1,5 +1,6 @@
 """How a problem's statistics are computed: in memory, streamed, tiled, on a mesh."""
 
+from .divergences import jensen_shannon_formula as jensen_shannon_formula
 from .options import (
     HeadOptions as HeadOptions,
     LossOptions as LossOptions,

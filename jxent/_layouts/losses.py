@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import over_classes, over_rows, select
+from .._arrays import cast, compute_dtype, over_classes, over_places, over_rows, select
 from .._checks import fail
 from .._formulas import SoftmaxStatistics, is_linear
 from .._problem import (
@@ -16,6 +17,7 @@ from .._problem import (
     Settings,
     Shared,
     at_label,
+    has_target,
     is_class,
     like_logits,
     local_ids,
@@ -24,6 +26,7 @@ from .._problem import (
 )
 from .._reduction import finite_slope, times, weighed
 from .._statistics import CLASS_SCALE, Totals, filled, inputs_of_block
+from .divergences import divergences_of
 from .mesh import enter, on_one_device, row_spec, specs_of
 from .totals import totals
 
@@ -33,7 +36,7 @@ class Losses(NamedTuple):
 
     losses: Array
     class_factor: Maybe  # what the classes multiply a row with; None for 1
-    statistics: SoftmaxStatistics
+    statistics: SoftmaxStatistics | None  # None for divergences
 
 
 def count_classes(settings: Settings, rows: Rows, shared: Shared) -> int:
@@ -49,24 +52,33 @@ def reported(
     """`x`; under checkify with an error that names a bad label."""
     if not settings.reports:
         return x
-    assert resolved.ids is not None
-    assert rows.labels is not None
+    if resolved.ids is None:
+        return x
+    labels = rows.labels if rows.label_ids is None else rows.label_ids
+    assert labels is not None
     bad = lax.bitwise_not(is_class(resolved.ids))
     count = count_classes(settings, rows, shared)
-    return report_bad_labels(x, rows.labels, bad, count)
+    return report_bad_labels(x, labels, bad, count)
 
 
 def statistics_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
-) -> tuple[SoftmaxStatistics, Totals]:
-    """The public statistics, smoothing left out, and the totals that they come from."""
+) -> tuple[SoftmaxStatistics, Totals, Maybe]:
+    """The public statistics, smoothing left out, and the totals that they come from.
+
+    With several ids a row also the mass of each, (rows, places).
+    """
     t = totals(settings, rows, shared, resolved)
-    label, weighted, expected = t.target, None, None
-    if settings.ids:
-        assert t.label is not None
+    label, mass, masses = t.target, t.mass, None
+    weighted = expected = None
+    if t.label is not None:
         t = t._replace(label=reported(t.label, settings, rows, shared, resolved))
         label = t.label
-    if t.even is not None and t.target is None:
+    if t.label is not None and rows.label_ids is not None and not settings.log_prob_at:
+        masses = _of_known(label_masses(settings, rows, shared, resolved), t.label)
+        assert masses is not None
+        label, mass = _sum_of_places(times(masses, t.label)), _sum_of_places(masses)
+    if t.even is not None and mass is None:
         weighted = lax.div(t.even, lax.full_like(t.even, CLASS_SCALE))
     if t.expected is not None:
         expected = lax.div(t.expected, t.sum)
@@ -74,19 +86,43 @@ def statistics_of(
         shift=filled(t, t.maximum, resolved),
         log_sum=lax.log(t.sum),
         label_logit=label,
-        label_mass=t.mass,
+        label_mass=mass,
         weighted_logit=weighted,
         expected_logit=expected,
         argmax=t.argmax,
     )
-    return statistics, t
+    return statistics, t, masses
+
+
+def _sum_of_places(x: Array) -> Array:
+    return lax.reduce_sum(x, (x.ndim - 1,))
+
+
+def _of_known(masses: Maybe, label: Array) -> Maybe:
+    """The masses of labels, 1 where the label is NaN: a mass of 0 would hide that."""
+    return None if masses is None else select(lax.eq(label, label), masses, 1)
 
 
 def class_factor(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Maybe:
-    """The class weight of each row's label, or Σ_c w_c t_c of a distribution t."""
-    if settings.ids and shared.class_weights is None:
+    """What the classes multiply a row with, (rows,); None for 1."""
+    masses = label_masses(settings, rows, shared, resolved)
+    if masses is None or rows.label_ids is None:
+        return masses
+    return _sum_of_places(masses)
+
+
+def label_masses(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> Maybe:
+    """The class weight of a row's label, w_y; None for 1.
+
+    v_k w_k (rows, places) for several ids with values v, Σ_c w_c t_c (rows,) for a
+    distribution t.
+    """
+    none = rows.labels is None and rows.label_ids is None
+    if none or (settings.ids and shared.class_weights is None):
         return None
 
     def of_rows(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
@@ -97,6 +133,8 @@ def class_factor(
             assert w is not None
             assert resolved.ids is not None
             return at_label(local, w, resolved.ids, like)
+        if rows.label_ids is not None:
+            return _masses_of_places(local, rows, shared, resolved, like)
         assert rows.labels is not None
         t = rows.labels.astype(like.dtype)
         if resolved.keep is not None:
@@ -119,32 +157,59 @@ def class_factor(
     return enter(settings.sharding, of_rows, (rows, shared, resolved), specs, spec)
 
 
+def _masses_of_places(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    like: Array | jax.ShapeDtypeStruct,
+) -> Array:
+    ids, values = resolved.ids, rows.label_values
+    assert ids is not None
+    dtype = compute_dtype(like)
+    masses = lax.full_like(ids, 1, dtype=dtype)
+    if values is not None:
+        masses = cast(values, dtype)
+        if resolved.weighted is not None:  # what is not weighted may hold anything
+            weighted = over_places(resolved.weighted, masses)
+            masses = select(lax.bitwise_or(weighted, lax.is_finite(masses)), masses)
+    if shared.class_weights is not None:
+        masses = masses * at_label(settings, shared.class_weights, ids, like)
+    for mask in (resolved.keep, resolved.scored):
+        if mask is not None:
+            masses = select(over_places(mask, masses), masses)
+    return masses
+
+
 def losses_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Losses:
     """The rows' losses, with class weights, smoothing and z-loss."""
-    statistics, t = statistics_of(settings, rows, shared, resolved)
+    if has_target(rows):
+        divergences = divergences_of(settings, rows, shared, resolved)
+        return Losses(losses=divergences, class_factor=None, statistics=None)
+    statistics, t, masses = statistics_of(settings, rows, shared, resolved)
     function = settings.formula
     assert function is not None
-    label = statistics.label_logit
+    label, factor = statistics.label_logit, statistics.label_mass
     assert label is not None
-    factor = t.mass
     if settings.ids:
-        factor = class_factor(settings, rows, shared, resolved)
-        if factor is not None:  # a weight of 0 would hide the NaN
-            factor = select(lax.eq(label, label), factor, 1)
+        factor = _of_known(class_factor(settings, rows, shared, resolved), label)
 
     def formula(log_p: Array) -> Array:
         return function(log_p, *shared.parameters)
 
-    all_classes = None
-    if not is_linear(settings.formula) and not (
-        settings.ids and shared.label_smoothing is None
-    ):
+    all_classes, distributions = None, rows.labels is not None and not settings.ids
+    smoothed = shared.label_smoothing is not None
+    if not is_linear(settings.formula) and (distributions or smoothed):
         all_classes = _all_classes(
             settings, formula, rows, shared, resolved, statistics, t.computable
         )
-    if settings.ids or all_classes is None:
+    if masses is not None:
+        assert t.label is not None
+        log_p = lax.sub(t.label, over_places(statistics.log_sum, t.label))
+        losses = _sum_of_places(times(masses, formula(log_p)))
+    elif all_classes is None or not distributions:
         losses = formula(statistics.log_prob)
     else:
         losses = all_classes(even=False)
@@ -214,7 +279,7 @@ def _all_classes(
             "number, 'tiled'.",
         )
     axis, names = settings.axis, settings.class_axis_name
-    ids = resolved.ids
+    ids = resolved.ids if settings.ids else None
     if ids is not None:
         ids = local_ids(settings, ids, rows.logits.shape[axis])
     computed = None

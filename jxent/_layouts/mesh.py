@@ -17,7 +17,15 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from .. import _checks
 from .._arrays import is_split, vary
-from .._problem import Axes, HeadSharding, Rows, Settings, Shared, map_fields
+from .._problem import (
+    Axes,
+    HeadSharding,
+    Rows,
+    Settings,
+    Shared,
+    class_axis,
+    map_fields,
+)
 
 
 def mesh_size(sharding: HeadSharding, names: tuple[str, ...]) -> int:
@@ -111,7 +119,7 @@ def specs_of(settings: Settings, bundle: Any) -> Any:
                 entries += sharding.rows
             else:
                 entries.append(sharding.classes if axis == "classes" else ())
-        if name == "kernel" and settings.vocab_axis == 0:
+        if class_axis(settings, axes, name, x) == 0:  # a kernel's
             entries.reverse()
         sizes = zip(entries, x.shape, strict=False)
         divided = (n if size % mesh_size(sharding, n) == 0 else () for n, size in sizes)
@@ -214,8 +222,9 @@ def like_logits_on_mesh(
     def one(axes: Axes, name: str, x: Array) -> Array:
         names: tuple[tuple[str, ...], ...] = ()
         if "rows" in axes.names:
-            names = entries if x.ndim == z.ndim else of_rows
-            x = jnp.broadcast_to(x, z.shape) if x.ndim == z.ndim else x
+            whole = x.ndim == z.ndim and "classes" in axes.names
+            names = entries if whole else (*of_rows, *[()] * (x.ndim - len(of_rows)))
+            x = jnp.broadcast_to(x, z.shape) if whole else x
         elif x.ndim:
             names = (entries[axis],)
         spec = PartitionSpec(*(n or None for n in names))

@@ -13,7 +13,15 @@ from jax import Array
 from .. import _checks
 from .._checks import ArrayLike
 from .._formulas import cross_entropy
-from .._problem import Formula, Problem, Rows, Settings, Shared, head_problem
+from .._problem import (
+    Formula,
+    Problem,
+    Rows,
+    Settings,
+    Shared,
+    has_target,
+    head_problem,
+)
 from .._reduction import Reduction
 
 
@@ -22,6 +30,7 @@ BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
+PIECE = 512  # classes of a product with a part of the kernel, which a CPU copies
 GROUP = 2**20  # bytes of logits that a CPU's cache holds with what is formed of them
 
 
@@ -82,6 +91,9 @@ class Uses(NamedTuple):
     distributions: bool = False
     soft_cap: bool = False
     temperature: bool = False
+    several_ids: bool = False
+    top_k: bool = False
+    target: bool = False  # a head of its own
 
 
 def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
@@ -94,6 +106,9 @@ def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
         distributions=rows.labels is not None and not settings.ids,
         soft_cap=shared.logit_soft_cap is not None,
         temperature=rows.temperature is not None,
+        several_ids=rows.label_ids is not None,
+        top_k=settings.top_k > 0,
+        target=has_target(rows),
     )
 
 
@@ -109,8 +124,9 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
         # Each tile reads and writes the kernel's gradient: larger tiles, less traffic.
         most = {"cpu": 512, "tpu": 1024}.get(s.platform, 512)
         slab = {"cpu": 128, "tpu": 512}.get(s.platform, 256) * 2**20
-        rows = _floor(slab / (s.width * max(s.classes, 1)), 128)
-        rows = min(rows, most, _floor(s.rows / 4, 128))
+        heads = 1 + uses.target
+        rows = _floor(slab / (heads * s.width * max(s.classes, 1)), 128)
+        rows = min(rows, most // heads, _floor(s.rows / 4, 128))
         classes = 1024 if s.platform == "cpu" else s.classes
     else:
         slab = 32 * 2**20
@@ -119,6 +135,10 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
         most = 2048 if s.platform != "cpu" else 1024 if uses.drops else 512
         classes = min(classes, most)
         rows = _floor(s.rows / 8, 128) if uses.drops else s.rows
+        if uses.top_k and s.platform == "cpu":
+            # The largest of many classes are found faster than those of blocks of few.
+            classes = min(s.classes, 2**15)
+            rows = _floor(1024 * s.rows / classes, 8)
     return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
 
 
@@ -158,7 +178,7 @@ def _temporaries(
 ) -> int:
     """Bytes beside operands and results, of the value and both gradients."""
     rows, classes = blocks
-    slabs = 1 + _copies(implementation, s, uses)
+    slabs = 1 + uses.target + _copies(implementation, s, uses)
     # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
     hidden = s.rows * s.features * s.width
     kernel = s.features * s.classes * s.width

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import Shape, select
+from .._arrays import Shape, over_places, select
 from .._checks import ArrayLike, AxisName
 from .._formulas import SoftmaxStatistics
 from .._problem import (
@@ -27,7 +27,7 @@ from .._problem import (
     with_full_rows,
 )
 from .._reduction import combine, weighed
-from .._statistics import logits_of
+from .._statistics import with_logits
 from .losses import (
     class_factor,
     losses_of,
@@ -44,6 +44,7 @@ from .mesh import (
     specs_of,
 )
 from .plan import (
+    PIECE,
     BlockSizes,
     Implementation,
     chosen,
@@ -152,6 +153,11 @@ def with_layout(
         group=0 if split else rows_of_group(sizes, uses, tile),
         skips=uses.drops or uses.weights or rows.class_where is not None,
     )
+    if settings.top_k and layout == "streamed":
+        block = max(block, settings.top_k)
+        whole = block >= sizes.classes  # which no product has to copy
+        piece = PIECE if sizes.platform == "cpu" and not whole else 0
+        settings = settings._replace(block=block, piece=piece)
     return problem._replace(settings=settings)
 
 
@@ -182,28 +188,48 @@ def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
     result = loss
     if settings.return_statistics:
         result = loss, _kept(of.statistics, resolved)
-    return result if fused is None else _with_row_axes(result, fused)
+    return result if fused is None else _with_row_axes(settings, result, fused)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _statistics(settings: Settings, rows: Rows, shared: Shared) -> SoftmaxStatistics:
+def _statistics(settings: Settings, rows: Rows, shared: Shared) -> Any:
     fused = None if rows.hidden is None else rows.hidden.shape[:-1]
     settings, rows, shared, resolved = _prepared(settings, rows, shared)
-    statistics, _ = statistics_of(settings, rows, shared, resolved)
-    statistics = _kept(statistics, resolved)
-    return statistics if fused is None else _with_row_axes(statistics, fused)
+    statistics, t, _ = statistics_of(settings, rows, shared, resolved)
+    statistics, top = _kept((statistics, t.top), resolved)
+    result: Any = statistics
+    if settings.log_prob_at:
+        result = _log_probs(statistics, resolved)
+    elif settings.top_k:
+        result = _log_probs(statistics, resolved), top
+    if fused is not None:
+        return _with_row_axes(settings, result, fused)
+    return jnp.moveaxis(result, -1, settings.axis) if settings.log_prob_at else result
 
 
-def _with_row_axes(tree: Any, shape: Shape) -> Any:
-    return jax.tree.map(lambda x: x.reshape(shape) if x.ndim else x, tree)
+def _log_probs(statistics: SoftmaxStatistics, resolved: Resolved) -> Array:
+    """Log-probabilities (rows, places), 0 for padding."""
+    label = statistics.label_logit
+    assert label is not None
+    log_probs = lax.sub(label, over_places(statistics.log_sum, label))
+    if resolved.scored is not None:
+        log_probs = select(resolved.scored, log_probs)
+    return log_probs
 
 
-def _kept(statistics: SoftmaxStatistics, resolved: Resolved) -> SoftmaxStatistics:
+def _with_row_axes(settings: Settings, tree: Any, shape: Shape) -> Any:
+    axes = settings.axis  # of rows, in front of the classes
+    return jax.tree.map(
+        lambda x: x.reshape(*shape, *x.shape[axes:]) if x.ndim else x, tree
+    )
+
+
+def _kept(statistics: Any, resolved: Resolved) -> Any:
     """Sets every field of the statistics to 0 in rows that are dropped."""
     keep = resolved.keep
     if keep is None:
         return statistics
-    return jax.tree.map(lambda x: select(keep, x), statistics)
+    return jax.tree.map(lambda x: select(over_places(keep, x), x), statistics)
 
 
 def _prepared(
@@ -228,8 +254,7 @@ def _prepared(
     resolved = _resolved_on_devices(settings, rows, shared)
     rows, resolved = _without_dropped(rows, resolved)
     if settings.implementation == "materialized":
-        rows = rows._replace(logits=logits_of(settings, rows, shared), hidden=None)
-        shared = shared._replace(kernel=None, bias=None)
+        rows, shared = with_logits(settings, rows, shared)
         settings = settings._replace(sharding=HeadSharding())
         rows, shared = like_logits_on_mesh(settings, rows, shared)
     return settings, rows, shared, resolved
@@ -250,7 +275,9 @@ def _resolved_on_devices(settings: Settings, rows: Rows, shared: Shared) -> Reso
         local = on_one_device(settings)._replace(axis=rows.hidden.ndim - 1)
         shape = rows.hidden.shape[:-1]
         resolved = resolve(local, rows, shared)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, shape), resolved)
+        return jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (*shape, *x.shape[len(shape) :])), resolved
+        )
 
     specs = specs_of(settings, rows), specs_of(settings, shared)
     return enter(settings.sharding, on_device, (rows, shared), specs, spec)
@@ -266,11 +293,16 @@ def _without_dropped(rows: Rows, resolved: Resolved) -> tuple[Rows, Resolved]:
     if rows.weights is not None:
         assert resolved.weighted is not None
         finite = jnp.all(lax.is_finite(rows.hidden), -1)
+        if rows.target_hidden is not None:
+            finite &= jnp.all(lax.is_finite(rows.target_hidden), -1)
         keep = both(keep, resolved.weighted | finite)
     if keep is None:
         return rows, resolved
-    hidden = select(lax.expand_dims(keep, (keep.ndim,)), rows.hidden)
-    return rows._replace(hidden=hidden), resolved._replace(keep=keep)
+    where = lax.expand_dims(keep, (keep.ndim,))
+    rows = rows._replace(hidden=select(where, rows.hidden))
+    if rows.target_hidden is not None:
+        rows = rows._replace(target_hidden=select(where, rows.target_hidden))
+    return rows, resolved._replace(keep=keep)
 
 
 def _total_weight(

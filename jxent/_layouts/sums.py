@@ -40,6 +40,7 @@ def sums_of(
     of = losses_of(settings, rows, shared._replace(z_loss=None), resolved)
     statistics, factor = of.statistics, of.class_factor
     assert resolved.ids is not None
+    assert statistics is not None
     right = cast(lax.eq(statistics.argmax, resolved.ids), of.losses.dtype)
     right = select(is_class(resolved.ids), right, jnp.nan)
     z_loss = lax.full_like(of.losses, 0)

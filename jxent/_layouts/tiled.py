@@ -32,16 +32,18 @@ from .._arrays import (
 )
 from .._formulas import is_linear
 from .._problem import (
+    Head,
     Maybe,
     Resolved,
     Rows,
     Settings,
     Shared,
+    heads_of,
     one_axis_of_rows,
 )
 from .._product import dot, product
 from .._reduction import divided
-from .._statistics import logits_of
+from .._statistics import with_logits
 from .._tiles import Moving, Tiling, tiled_sum
 from .losses import reported, total_of
 from .mesh import (
@@ -71,7 +73,8 @@ def tiled_total(
         resolved = resolved._replace(classes=classes)
     local = on_one_device(settings)._replace(axis=1)
     # Without statistics of its sums over classes a formula has no stream of blocks.
-    all_classes = shared.label_smoothing is not None or not settings.ids
+    distributions = rows.labels is not None and not settings.ids
+    all_classes = shared.label_smoothing is not None or distributions
     streams = is_linear(settings.formula) or not all_classes
 
     def value(shared: Shared, rows: Any) -> Array:
@@ -86,23 +89,13 @@ def tiled_total(
         on_devices=functools.partial(_on_devices, settings),
     )
     total = tiled_sum(tiling, (shared, (rows, resolved)))
-    return reported(total, settings, rows, shared, resolved) if settings.ids else total
-
-
-def _in_memory(rows: Rows, shared: Shared, product: Array) -> tuple[Rows, Shared]:
-    """The pair with logits, but for their bias, in place of hidden and kernel."""
-    return rows._replace(logits=product, hidden=None), shared._replace(kernel=None)
-
-
-def _product(settings: Settings, rows: Rows, shared: Shared) -> Array:
-    """hidden @ kernel of a tile."""
-    return logits_of(settings, rows, shared._replace(bias=None))
+    return reported(total, settings, rows, shared, resolved)
 
 
 def _loss(settings: Settings, shared: Shared, tile: tuple[Rows, Resolved]) -> Array:
     rows, resolved = tile
-    rows, shared = _in_memory(rows, shared, _product(settings, rows, shared))
-    return _divided_total(_unreported(settings), rows, shared, resolved)
+    pair = with_logits(settings, rows, shared, bias=False)
+    return _divided_total(_unreported(settings), *pair, resolved)
 
 
 def _divided_total(
@@ -148,21 +141,32 @@ def _add_gradients(
     _, (moving_rows, unmoved) = moving((shared, tile))
     total, (gradients,) = carry
 
-    def of_rows(sums: Any, here: tuple[Array, Rows, Resolved]) -> tuple[Any, Any]:
+    def moves(head: Head) -> bool:
+        hidden, kernel = (
+            getattr(moving_rows, head.hidden),
+            getattr(gradients, head.kernel),
+        )
+        return hidden is not None or kernel is not None
+
+    heads = [head for head in heads_of(settings) if moves(head)]
+    in_memory, headless = with_logits(settings, rows, shared, bias=False)
+    z = Rows(**{head.logits: getattr(in_memory, head.logits) for head in heads})
+    fixed = in_memory._replace(**dict.fromkeys(head.logits for head in heads))
+
+    def of_rows(sums: Any, here: tuple[Rows, Rows, Resolved]) -> tuple[Any, Any]:
         """Adds the value and the gradients of some rows; g, and those of their options.
 
-        `here` are the rows' logits, but for their bias, and the rows.
+        `here` are the logits whose heads move, but for their bias, and the rows.
         """
         z, rows, resolved = here
-        of_shared, (of_options, _) = moving((shared, (rows, resolved)))
-        values = of_shared._replace(kernel=None), of_options._replace(hidden=None)
+        of_shared, (of_options, _) = moving((headless, (rows, resolved)))
 
-        def loss(z: Array, values: Any) -> Array:
-            some_shared, some_rows = replaced((shared, rows), values)
-            pair = _in_memory(some_rows, some_shared, z)
+        def loss(z: Rows, values: Any) -> Array:
+            some_shared, some_rows = replaced((headless, rows), values)
+            pair = replaced(some_rows, z), some_shared
             return _divided_total(_unreported(settings), *pair, resolved)
 
-        value, pull = jax.vjp(loss, z, values)
+        value, pull = jax.vjp(loss, z, (of_shared, of_options))
         g, (of_shared, of_options) = pull(jnp.ones_like(value))
         of_shared, of_options = as_computed((of_shared, of_options))
         return jax.tree.map(jnp.add, sums, (value, of_shared)), (g, of_options)
@@ -171,8 +175,8 @@ def _add_gradients(
         sums, (g, of_options) = _by_groups(of_rows, settings.group, sums, here)
         return sums, (lax.optimization_barrier(g), of_options)
 
-    sums = total, gradients._replace(kernel=None)
-    here = _product(settings, rows, shared), rows._replace(hidden=None), resolved
+    sums = total, gradients._replace(kernel=None, target_kernel=None)
+    here = z, fixed, resolved
     if settings.group:
         sums, made = lax.platform_dependent(sums, here, cpu=in_place, default=of_rows)
         g, of_options = made
@@ -181,21 +185,19 @@ def _add_gradients(
         # On a CPU the barrier lets g take the place of the logits in memory; elsewhere
         # it would keep compilers from forming g inside of the products.
         g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
-    if moving_rows.hidden is not None:
-        assert shared.kernel is not None
-        of_hidden = product(
-            g,
-            shared.kernel,
-            settings.vocab_axis,
-            settings.precision,
-            transpose=True,
-        )
-        of_options = of_options._replace(hidden=of_hidden)
-    of_kernel = gradients.kernel
-    if of_kernel is not None:
-        of_kernel = _add_product(settings, of_kernel, rows.hidden, g)
     total, added = sums
-    return (total, [added._replace(kernel=of_kernel)]), [(of_options, unmoved)]
+    for head in heads:
+        of_logits, kernel = getattr(g, head.logits), getattr(shared, head.kernel)
+        if getattr(moving_rows, head.hidden) is not None:
+            axis, precision = head.vocab_axis, head.precision
+            of_hidden = product(of_logits, kernel, axis, precision, transpose=True)
+            of_options = of_options._replace(**{head.hidden: of_hidden})
+        of_kernel = getattr(gradients, head.kernel)
+        if of_kernel is not None:
+            hidden = getattr(rows, head.hidden)
+            of_kernel = _add_product(settings, head, of_kernel, hidden, of_logits)
+            added = added._replace(**{head.kernel: of_kernel})
+    return (total, [added]), [(of_options, unmoved)]
 
 
 def _by_groups(
@@ -206,7 +208,7 @@ def _by_groups(
     What is formed between the two is as large as a group, whatever the options, and
     stays in a CPU's cache.
     """
-    count = here[0].shape[0]
+    count = jax.tree.leaves(here)[0].shape[0]
     # More than any start, which a compiler does not know. Were the work not behind a
     # condition, XLA would read logits in several places, not see that all of these come
     # before g is written, and copy the logits of the tile for every group.
@@ -233,10 +235,12 @@ def _by_groups(
     return sums, (g, written)
 
 
-def _add_product(settings: Settings, total: Array, hidden: Any, g: Array) -> Array:
+def _add_product(
+    settings: Settings, head: Head, total: Array, hidden: Any, g: Array
+) -> Array:
     """total + hiddenᵀ g, a block of classes at a time: so it takes no memory."""
     hidden = cast(hidden, total.dtype)
-    axis, precision = settings.vocab_axis, settings.precision
+    axis, precision = head.vocab_axis, head.precision
     transposed = hidden.T
 
     def step(total: Array, start: Any, size: int) -> Array:
@@ -315,5 +319,8 @@ def _flat(tree: Any, shape: Shape) -> Any:
     count = 1
     for n in shape:
         count = count * n
-    flat = jax.tree.map(lambda x: x.reshape(count) if x.ndim else x, resolved)
+    places = len(shape)
+    flat = jax.tree.map(
+        lambda x: x.reshape(count, *x.shape[places:]) if x.ndim else x, resolved
+    )
     return shared, (one_axis_of_rows(rows, shape), flat)

@@ -7,7 +7,7 @@ hidden @ kernel, so that one block of logits exists at a time.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from .._problem import (
     one_axis_of_rows,
 )
 from .._statistics import (
+    Inputs,
     Totals,
     finish,
     inputs_of_block,
@@ -104,11 +105,10 @@ def _totals_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     rows, shared, resolved = primals
     moving = moving_of(tangents[:2])
     t = totals(settings, rows, shared, resolved)
-    if rows.logits is not None:
-        sums = _tangent_in_memory(settings, rows, shared, resolved, t, *moving)
-    else:
-        operands = (rows, shared, _per_row(resolved), t, *moving)
-        sums = _enter(settings, _tangent_for_platform, *operands)
+    if t.top is not None:  # found, they are ids as any
+        resolved = resolved._replace(ids=t.top)
+    operands = rows, shared, resolved, t, *moving
+    sums = over_all_classes(settings, _tangent_of_block, *operands)
     zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, t)
     moved = {
         name: vary(x, varying(getattr(t, name)))
@@ -116,6 +116,32 @@ def _totals_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
         if x is not None
     }
     return t, zeros._replace(**moved)
+
+
+# of_block(settings, pair, moving, ids, resolved, per row) -> a tree of arrays (rows,)
+OfBlock: TypeAlias = Callable[..., Any]
+
+
+def over_all_classes(
+    settings: Settings,
+    of_block: OfBlock,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    per_row: Any,
+    row_tangents: Rows,
+    tangents: Shared,
+) -> Any:
+    """Σ `of_block` over the blocks of all classes, on all devices that split them.
+
+    `per_row` is a tree of arrays (rows,). The tangents are None where nothing moves;
+    the sum may be linear in them.
+    """
+    operands = per_row, row_tangents, tangents
+    if rows.logits is not None:
+        return _sum_in_memory(settings, of_block, rows, shared, resolved, *operands)
+    body = functools.partial(_sum_for_platform, of_block)
+    return _enter(settings, body, rows, shared, _per_row(resolved), *operands)
 
 
 def _per_row(resolved: Resolved) -> Resolved:
@@ -162,32 +188,33 @@ def _totals_in_memory(
     inputs = inputs_of_block(settings, rows, shared, ids)
     t = totals_of_block(settings, inputs, ids, resolved.weighted)
     if settings.class_axis_name:
-        t = merge_devices(t, classes, settings.class_axis_name)
+        t = merge_devices(t, classes, settings.class_axis_name, settings.top_k)
     return t
 
 
-def _tangent_in_memory(
+def _sum_in_memory(
     settings: Settings,
+    of_block: OfBlock,
     rows: Rows,
     shared: Shared,
     resolved: Resolved,
-    t: Totals,
+    per_row: Any,
     row_tangents: Rows,
     tangents: Shared,
-) -> Totals:
+) -> Any:
     assert rows.logits is not None
     ids = _local(settings, resolved, rows.logits.shape[settings.axis])
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def of_all(pair: Any, moving: Any, ids: Any, resolved: Any, t: Any) -> Totals:
-        return _tangent_of_block(settings, pair, moving, ids, resolved, t)
+    def of_all(*operands: Any) -> Any:
+        return of_block(settings, *operands)
 
     moving = row_tangents, tangents
-    sums = of_all((rows, shared), moving, ids, resolved, t)
+    sums = of_all((rows, shared), moving, ids, resolved, per_row)
     return _sum_over_devices(settings, sums)
 
 
-def _sum_over_devices(settings: Settings, sums: Totals) -> Totals:
+def _sum_over_devices(settings: Settings, sums: Any) -> Any:
     names = settings.class_axis_name
     return lax.psum(sums, names) if names else sums
 
@@ -197,11 +224,11 @@ def _sum_over_devices(settings: Settings, sums: Totals) -> Totals:
 
 def _enter(
     settings: Settings,
-    body: Callable[..., Totals],
+    body: Callable[..., Any],
     rows: Rows,
     shared: Shared,
     *more: Any,
-) -> Totals:
+) -> Any:
     """`body` of each device's part of the operands, with one axis of rows.
 
     `more` are bundles, or trees of arrays (rows,) such as totals.
@@ -214,19 +241,21 @@ def _enter(
             return specs_of(settings, tree)
         return jax.tree.map(lambda _: spec, tree)
 
-    def on_device(*operands: Any) -> Totals:
+    def on_device(*operands: Any) -> Any:
         shape = operands[0].hidden.shape[:-1]
         count = math.prod(shape)
 
         def flat(tree: Any) -> Any:
             if isinstance(tree, Rows | Shared):
                 return one_axis_of_rows(tree, shape)
-            return jax.tree.map(lambda x: x.reshape(count), tree)
+            return jax.tree.map(
+                lambda x: x.reshape(count, *x.shape[len(shape) :]), tree
+            )
 
         operands = tuple(map(flat, operands))
         operands = vary(operands, varying_of(operands))
-        t = body(on_one_device(settings)._replace(axis=1), *operands)
-        return jax.tree.map(lambda x: x.reshape(shape), t)
+        results = body(on_one_device(settings)._replace(axis=1), *operands)
+        return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), results)
 
     operands = (rows, shared, *more)
     in_specs = tuple(map(specs, operands))
@@ -266,15 +295,25 @@ def _totals_streamed(
     def of_tile(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Totals]:
         rows, resolved = part
 
-        @functools.partial(jax.jit, static_argnums=1, inline=True)
-        def of_block(start: Array, size: int) -> Totals:
+        def inputs_at(start: Array, size: int) -> Inputs:
             ids = _block_ids(settings, resolved, total, start)
             here, block = (
                 class_block(settings, x, start, size) for x in (rows, shared)
             )
-            inputs = inputs_of_block(settings, here, block, ids)
+            return inputs_of_block(settings, here, block, ids)
+
+        @functools.partial(jax.jit, static_argnums=1, inline=True)
+        def of_block(start: Array, size: int) -> Totals:
+            ids = _block_ids(settings, resolved, total, start)
+            if settings.piece:
+                inputs = _by_pieces(settings.piece, inputs_at, start, size)
+            else:
+                inputs = inputs_at(start, size)
             t = totals_of_block(settings, inputs, ids, resolved.weighted)
-            return t if t.argmax is None else t._replace(argmax=t.argmax + start)
+            return t._replace(
+                argmax=None if t.argmax is None else t.argmax + start,
+                top=None if t.top is None else t.top + start,
+            )
 
         if size == total:
             return carry, of_block(0, size)
@@ -288,43 +327,68 @@ def _totals_streamed(
     live = _live(settings, rows, resolved)
     (rows, resolved), live, unsorted = live_first((rows, resolved), live)
     _, t = over_tiles(of_tile, None, (rows, resolved), settings.tile, live)
-    t = unsorted(t._replace(sum=select(t.sum != 0, t.sum, 1)))  # of skipped rows
+    t = unsorted(_without_zero_sums(t))
     names = settings.class_axis_name
-    return merge_devices(t, total, names) if names else t
+    return merge_devices(t, total, names, settings.top_k) if names else t
 
 
-def _tangent_for_platform(settings: Settings, *operands: Any) -> Totals:
-    """`_tangent_streamed`, on a CPU with a kernel's tangent in float32.
+def _without_zero_sums(t: Totals) -> Totals:
+    """1 for the sums of rows that were skipped: their logarithm is taken."""
+
+    def one(x: Maybe) -> Maybe:
+        return None if x is None else select(x != 0, x, 1)
+
+    return t._replace(sum=one(t.sum), target_sum=one(t.target_sum))
+
+
+def _by_pieces(
+    piece: int, inputs_at: Callable[[Any, int], Inputs], start: Array, size: int
+) -> Inputs:
+    """A block's logits, a piece of its classes at a time: on a CPU each product copies
+    its part of the kernel."""
+    z = zeros_of(lambda: inputs_at(start, size).z)
+
+    def step(z: Array, first: Any, size: int) -> Array:
+        here = inputs_at(start + first, size).z
+        return lax.dynamic_update_slice_in_dim(z, here, first, 1)
+
+    return Inputs(z=over_blocks(step, z, size, piece))
+
+
+def _sum_for_platform(of_block: OfBlock, settings: Settings, *operands: Any) -> Any:
+    """`_sum_streamed`, on a CPU with a kernel's tangent in float32.
 
     Its transpose adds each block's gradient to that of the whole kernel. In bfloat16
     XLA on a CPU would do so by casting the whole, for every block.
     """
 
-    def of(operands: Any) -> Totals:
-        return _tangent_streamed(settings, *operands)
+    def of(operands: Any) -> Any:
+        return _sum_streamed(settings, of_block, *operands)
 
-    def of_wide(operands: Any) -> Totals:
+    def of_wide(operands: Any) -> Any:
         return of((*operands[:-1], as_computed(operands[-1])))
 
-    kernel = operands[-1].kernel
-    if as_computed(kernel) is kernel:
+    tangents: Shared = operands[-1]
+    kernels = tangents.kernel, tangents.target_kernel
+    if all(as_computed(kernel) is kernel for kernel in kernels):
         return of(operands)
     return lax.platform_dependent(operands, cpu=of_wide, default=of)
 
 
-def _tangent_streamed(
+def _sum_streamed(
     settings: Settings,
+    of_block: OfBlock,
     rows: Rows,
     shared: Shared,
     resolved: Resolved,
-    t: Totals,
+    per_row: Any,
     row_tangents: Rows,
     tangents: Shared,
-) -> Totals:
+) -> Any:
     total = _count(settings, shared)
     size = min(settings.block, total)
     row_tangents = as_computed(row_tangents)  # the sum over blocks is in float32
-    everything = (rows, resolved, t, row_tangents)
+    everything = (rows, resolved, per_row, row_tangents)
     live = _live(settings, rows, resolved)
     everything, live, unsorted = live_first(everything, live)
 
@@ -336,29 +400,29 @@ def _tangent_streamed(
         tangents: Shared,
         start: Any,
         size: int,
-    ) -> Totals:
-        rows, resolved, t, live = fixed
+    ) -> Any:
+        rows, resolved, per_row, live = fixed
         block = functools.partial(class_block, settings, start=start, size=size)
         tangent_block = functools.partial(block, linear=True)
         shared, tangents = block(shared), as_computed(tangent_block(tangents))
 
-        def of_tile(carry: None, part: Any) -> tuple[None, Totals]:
-            rows, resolved, t, row_tangents = part
+        def of_tile(carry: None, part: Any) -> tuple[None, Any]:
+            rows, resolved, per_row, row_tangents = part
             ids = _block_ids(settings, resolved, total, start)
             pair = block(rows), shared
             moving = tangent_block(row_tangents), tangents
-            return carry, _tangent_of_block(settings, pair, moving, ids, resolved, t)
+            return carry, of_block(settings, pair, moving, ids, resolved, per_row)
 
-        part = (rows, resolved, t, row_tangents)
+        part = (rows, resolved, per_row, row_tangents)
         return over_tiles(of_tile, None, part, settings.tile, live, remember=False)[1]
 
-    rows, resolved, t, row_tangents = everything
-    fixed = (rows, resolved, t, live)
+    rows, resolved, per_row, row_tangents = everything
+    fixed = (rows, resolved, per_row, live)
     # vmap makes the condition on live rows a select, of its operands too: all of them
     # must vary as the rows do.
     everywhere = varying_of((fixed, shared, row_tangents, tangents))
 
-    def at(start: Any, size: int) -> Totals:
+    def at(start: Any, size: int) -> Any:
         start = vary(jnp.asarray(start, jnp.int32), everywhere)
         return of_classes(fixed, row_tangents, shared, tangents, start, size)
 

@@ -3,9 +3,17 @@
 from .cross_entropy import (
     linear_softmax_cross_entropy as linear_softmax_cross_entropy,
 )
+from .divergence import (
+    linear_softmax_jensen_shannon_divergence as linear_softmax_jensen_shannon_divergence,  # noqa: E501
+    linear_softmax_kl_divergence as linear_softmax_kl_divergence,
+)
 from .focal_and_poly import (
     linear_poly_loss_cross_entropy as linear_poly_loss_cross_entropy,
     linear_softmax_focal_loss as linear_softmax_focal_loss,
+)
+from .several_ids import (
+    linear_softmax_log_prob_at as linear_softmax_log_prob_at,
+    linear_softmax_top_k as linear_softmax_top_k,
 )
 from .statistics import (
     linear_softmax_entropy as linear_softmax_entropy,

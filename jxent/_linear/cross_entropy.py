@@ -7,7 +7,7 @@ from typing import Literal, SupportsIndex, Unpack, overload
 from jax import Array, lax
 from jaxtyping import Float
 
-from .._checks import ArrayLike, AxisName
+from .._checks import ArrayLike, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, cross_entropy
 from .._layouts import BlockSizes, HeadOptions, Implementation, head_solution
 from .._problem import Formula
@@ -18,7 +18,7 @@ from .._reduction import Reduction
 def linear_softmax_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     return_statistics: Literal[False] = ...,
     **options: Unpack[HeadOptions],
@@ -29,7 +29,7 @@ def linear_softmax_cross_entropy(
 def linear_softmax_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     return_statistics: Literal[True],
     **options: Unpack[HeadOptions],
@@ -39,7 +39,7 @@ def linear_softmax_cross_entropy(
 def linear_softmax_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,

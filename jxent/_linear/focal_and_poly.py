@@ -8,7 +8,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks
-from .._checks import ArrayLike, AxisName
+from .._checks import ArrayLike, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, focal, poly
 from .._layouts import BlockSizes, HeadOptions, Implementation, head_solution
 from .._problem import Formula
@@ -19,7 +19,7 @@ from .._reduction import Reduction
 def linear_softmax_focal_loss(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     gamma: ArrayLike = ...,
     return_statistics: Literal[False] = ...,
@@ -31,7 +31,7 @@ def linear_softmax_focal_loss(
 def linear_softmax_focal_loss(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     gamma: ArrayLike = ...,
     return_statistics: Literal[True],
@@ -42,7 +42,7 @@ def linear_softmax_focal_loss(
 def linear_softmax_focal_loss(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     gamma: ArrayLike = 2.0,
     bias: ArrayLike | None = None,
@@ -177,7 +177,7 @@ def linear_softmax_focal_loss(
 def linear_poly_loss_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = ...,
     return_statistics: Literal[False] = ...,
@@ -189,7 +189,7 @@ def linear_poly_loss_cross_entropy(
 def linear_poly_loss_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = ...,
     return_statistics: Literal[True],
@@ -200,7 +200,7 @@ def linear_poly_loss_cross_entropy(
 def linear_poly_loss_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = 2.0,
     bias: ArrayLike | None = None,

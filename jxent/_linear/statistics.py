@@ -7,7 +7,7 @@ from typing import SupportsIndex
 from jax import Array, lax
 from jaxtyping import Float
 
-from .._checks import ArrayLike, AxisName
+from .._checks import ArrayLike, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics
 from .._layouts import BlockSizes, Implementation, head_solution
 
@@ -201,7 +201,7 @@ def linear_softmax_entropy(
 def linear_softmax_statistics(
     hidden: ArrayLike,
     kernel: ArrayLike,
-    labels: ArrayLike | None = None,
+    labels: ArrayLike | SparseLabels | None = None,
     *,
     bias: ArrayLike | None = None,
     vocab_axis: SupportsIndex = -1,

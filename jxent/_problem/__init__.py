@@ -2,6 +2,7 @@
 
 from .arguments import (
     Formula as Formula,
+    HeadArguments as HeadArguments,
     Problem as Problem,
     head_problem as head_problem,
     logits_problem as logits_problem,
@@ -9,6 +10,7 @@ from .arguments import (
 from .bad_labels import report_bad_labels as report_bad_labels
 from .pair import (
     Axes as Axes,
+    Head as Head,
     HeadSharding as HeadSharding,
     Maybe as Maybe,
     Rows as Rows,
@@ -16,14 +18,19 @@ from .pair import (
     Shared as Shared,
     class_axis as class_axis,
     class_block as class_block,
+    dtype_of as dtype_of,
+    has_target as has_target,
+    heads_of as heads_of,
     like_logits as like_logits,
     map_fields as map_fields,
+    of_target as of_target,
     one_axis_of_rows as one_axis_of_rows,
 )
 from .resolved import (
     NO_CLASS as NO_CLASS,
     Resolved as Resolved,
     at_label as at_label,
+    at_places as at_places,
     both as both,
     class_ids as class_ids,
     equal as equal,

@@ -9,9 +9,9 @@ from jax import Array, lax
 
 from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype, row_shape
-from .._checks import ArrayLike, Axis, AxisName
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._product import ROUNDED
-from .pair import CHECKS, Maybe, Rows, Settings, Shared
+from .pair import CHECKS, Maybe, Rows, Settings, Shared, dtype_of
 
 
 class Problem(NamedTuple):
@@ -20,6 +20,15 @@ class Problem(NamedTuple):
     settings: Settings
     rows: Rows
     shared: Shared
+
+
+class HeadArguments(NamedTuple):
+    """A head as it is passed: that of a target, or what is compared with it."""
+
+    hidden: ArrayLike
+    kernel: ArrayLike
+    bias: ArrayLike | None
+    vocab_axis: SupportsIndex
 
 
 class Formula(NamedTuple):
@@ -37,6 +46,7 @@ def logits_problem(
     where: ArrayLike | None,
     *,
     name: str = "logits",
+    target_logits: ArrayLike | None = None,
     ids_only: bool = False,
     labels_optional: bool = False,
     class_axis_name: AxisName = None,
@@ -48,7 +58,8 @@ def logits_problem(
     x = _checks.floating(function, name, logits, beside=labels, order=order)
     weighted = options.get("formula") is not None or name == "probs"
     front = _checks.class_axis(function, name, x, axis, weighted=weighted)
-    y = _labels(function, labels, labels_optional)
+    sparse = _sparse(function, labels, ids_only or name == "probs")
+    y = _labels(function, None if sparse else labels, labels_optional or bool(sparse))
     class_names = _checks.bound_axis_names(
         function, "class_axis_name", class_axis_name, x, y
     )
@@ -60,6 +71,7 @@ def logits_problem(
     ids = y is not None and _checks.are_class_ids(
         function, name, x, y, front, ids_only=ids_only
     )
+    x_shape, front_axes = x.shape, front
     if isinstance(front, tuple):
         if y is not None and not ids:
             y = _checks.classes_last(y, front)
@@ -72,9 +84,19 @@ def logits_problem(
     settings = Settings(
         axis=front, ids=ids, class_axis_name=class_names, batch_axis_name=batch_names
     )
-    operands = Rows(logits=x, labels=y), Shared()
+    rows = Rows(logits=x, labels=y)
+    if target_logits is not None:
+        target = _checks.floating(function, "target_logits", target_logits)
+        _checks.compared(function, "logits", x_shape, target)
+        if isinstance(front_axes, tuple):
+            target = _checks.classes_last(target, front_axes)
+        rows = rows._replace(target_logits=target)
+    if sparse is not None:
+        rows = _with_places(function, rows, sparse, x, front, compute_dtype(x), options)
+    operands = rows, Shared()
+    dtype = dtype_of(*operands)
     return _with_options(
-        function, settings, *operands, x.shape, compute_dtype(x), where, **options
+        function, settings, *operands, x.shape, dtype, where, **options
     )
 
 
@@ -87,6 +109,7 @@ def head_problem(
     *,
     vocab_axis: SupportsIndex,
     precision: lax.PrecisionLike = None,
+    target: HeadArguments | None = None,
     ids_only: bool = False,
     labels_optional: bool = False,
     class_axis_name: AxisName = None,
@@ -100,7 +123,8 @@ def head_problem(
     vocab = head_axis(function, h, k, vocab_axis)
     like = jax.ShapeDtypeStruct((*h.shape[:-1], k.shape[vocab]), compute_dtype(h, k))
     axis = like.ndim - 1
-    y = _labels(function, labels, labels_optional)
+    sparse = _sparse(function, labels, ids_only)
+    y = _labels(function, None if sparse else labels, labels_optional or bool(sparse))
     class_names = _checks.bound_axis_names(
         function, "class_axis_name", class_axis_name, h, k, y
     )
@@ -112,9 +136,8 @@ def head_problem(
     ids = y is not None and _checks.are_class_ids(
         function, "logits", like, y, axis, ids_only=ids_only, axis_is_free=False
     )
-    precision = _checks.precision(function, precision)
-    if precision is None and h.dtype == jnp.bfloat16:
-        precision = ROUNDED
+    given_precision = _checks.precision(function, precision)
+    precision = _precision(given_precision, h)
     settings = Settings(
         axis=axis,
         ids=ids,
@@ -123,10 +146,38 @@ def head_problem(
         vocab_axis=vocab,
         precision=precision,
     )
-    operands = Rows(hidden=h, labels=y), Shared(kernel=k)
+    rows, shared = Rows(hidden=h, labels=y), Shared(kernel=k)
+    if sparse is not None:
+        rows = _with_places(function, rows, sparse, like, axis, like.dtype, options)
+    if target is not None:
+        rows, shared, vocab = _with_target(function, rows, shared, target, like.shape)
+        settings = settings._replace(
+            target_vocab_axis=vocab,
+            target_precision=_precision(given_precision, rows.target_hidden),
+        )
+        options["target_bias"] = target.bias
+    operands = rows, shared
+    dtype = dtype_of(*operands)
     return _with_options(
-        function, settings, *operands, like.shape, like.dtype, where, **options
+        function, settings, *operands, like.shape, dtype, where, **options
     )
+
+
+def _precision(precision: Any, hidden: Any) -> Any:
+    rounded = precision is None and hidden.dtype == jnp.bfloat16
+    return ROUNDED if rounded else precision
+
+
+def _with_target(
+    function: str, rows: Rows, shared: Shared, target: HeadArguments, shape: Shape
+) -> tuple[Rows, Shared, int]:
+    """The pair with a target's head, and the class axis of its kernel."""
+    h = _checks.floating(function, "target_hidden", target.hidden)
+    k = _checks.floating(function, "target_kernel", target.kernel)
+    vocab = head_axis(function, h, k, target.vocab_axis, "target_")
+    _checks.same_rows_and_classes(function, shape, (*h.shape[:-1], k.shape[vocab]))
+    rows = rows._replace(target_hidden=h)
+    return rows, shared._replace(target_kernel=k), vocab
 
 
 def head_axis(
@@ -134,31 +185,37 @@ def head_axis(
     hidden: Shaped,
     kernel: Shaped,
     vocab_axis: SupportsIndex,
+    of: str = "",
 ) -> int:
-    """The kernel's class axis counted from the front; an error if shapes do not fit."""
-    vocab_axis = _checks.integer(function, "vocab_axis", vocab_axis)
+    """The kernel's class axis counted from the front; an error if shapes do not fit.
+
+    `of` stands before the arguments' names.
+    """
+    vocab_axis = _checks.integer(function, f"{of}vocab_axis", vocab_axis)
     if not hidden.ndim:
         _checks.fail(
-            function, "expected hidden of shape (..., features), got a scalar."
+            function, f"expected {of}hidden of shape (..., features), got a scalar."
         )
     if kernel.ndim != 2 or vocab_axis not in (-2, -1, 0, 1):
         _checks.fail(
             function,
-            "expected a kernel of two axes and their class axis, got shape "
-            f"{kernel.shape} and vocab_axis={vocab_axis}. Reshape a kernel of more.",
+            f"expected a {of}kernel of two axes and their class axis, got shape "
+            f"{kernel.shape} and {of}vocab_axis={vocab_axis}. Reshape a kernel of "
+            "more.",
         )
     axis = vocab_axis % 2
     features, classes = kernel.shape[1 - axis], kernel.shape[axis]
     if hidden.shape[-1] != features:
-        hint = "The kernel is (features, classes)."
+        hint = f"The {of}kernel is (features, classes)."
         if axis == 0:
-            hint = "With vocab_axis=0 the kernel is (classes, features)."
+            hint = f"With {of}vocab_axis=0 the {of}kernel is (classes, features)."
         if hidden.shape[-1] == classes:
-            hint += f" For its transpose give vocab_axis={axis - 1}."
+            hint += f" For its transpose give {of}vocab_axis={axis - 1}."
         _checks.fail(
             function,
-            f"expected hidden of shape (..., {features}) for a kernel of shape "
-            f"{kernel.shape} with vocab_axis={vocab_axis}, got {hidden.shape}. {hint}",
+            f"expected {of}hidden of shape (..., {features}) for a {of}kernel of shape "
+            f"{kernel.shape} with {of}vocab_axis={vocab_axis}, got {hidden.shape}. "
+            f"{hint}",
         )
     return axis
 
@@ -169,6 +226,29 @@ def _labels(function: str, labels: ArrayLike | None, optional: bool) -> Maybe:
     if labels is None:
         return None
     return _checks.label_array(function, "labels", labels)
+
+
+def _sparse(function: str, labels: Any, refused: bool) -> SparseLabels | None:
+    if refused:
+        _checks.no_sparse_labels(function, labels)
+    return labels if isinstance(labels, SparseLabels) else None
+
+
+def _with_places(
+    function: str,
+    rows: Rows,
+    sparse: SparseLabels,
+    like: Shaped,
+    axis: int,
+    dtype: jnp.dtype,
+    options: dict[str, Any],
+) -> Rows:
+    """The rows with several class ids each, and their values."""
+    if options.get("log_prob_at"):
+        ids = _checks.class_ids_at(function, "ids", sparse.ids, like.shape, axis)
+        return rows._replace(label_ids=ids)
+    ids, values = _checks.sparse_labels(function, sparse, like.shape, axis, dtype)
+    return rows._replace(label_ids=ids, label_values=values)
 
 
 def _with_options(
@@ -182,33 +262,34 @@ def _with_options(
     *,
     formula: Formula | None = None,
     bias: ArrayLike | None = None,
+    target_bias: ArrayLike | None = None,
     ignore_index: Any = None,
     reduction: str = "none",
     normalizer: ArrayLike | None = None,
-    return_statistics: bool = False,
-    sums: bool = False,
-    entropy: bool = False,
-    argmax: bool = False,
     **options: Any,
 ) -> Problem:
     """The problem with every option; those with a check of their own by that."""
-    axis, labels = settings.axis, rows.labels
+    axis = settings.axis
+    labels = rows.labels if rows.label_ids is None else rows.label_ids
+    distributions = rows.labels is not None and not settings.ids
     of_rows, classes = row_shape(shape, axis), shape[axis]
     row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
-
-    def checked(name: str, value: Any) -> Maybe:
-        return _checks.option(
+    asked = {name: value for name, value in options.items() if name not in CHECKS}
+    values = {
+        name: _checks.option(
             function, name, value, CHECKS[name], of_rows, classes, dtype
         )
-
-    values = {name: checked(name, value) for name, value in options.items()}
-    if bias is not None:
-        bias = _checks.floating(function, "bias", bias)
-        _checks.per_class(function, "bias", bias, (classes,))
+        for name, value in options.items()
+        if name in CHECKS
+    }
+    for name, x in (("bias", bias), ("target_bias", target_bias)):
+        if x is not None:
+            x = _checks.floating(function, name, x)
+            values[name] = _checks.per_class(function, name, x, (classes,))
     _checks.reduction(function, reduction, normalizer)
     index = None
     if labels is not None:
-        index = _checks.ignorable(function, ignore_index, labels, ids=settings.ids)
+        index = _checks.ignorable(function, ignore_index, labels, ids=not distributions)
         _checks.margin_of_ids(function, options.get("margin"), settings.ids)
     rows = rows._replace(
         where=row_where,
@@ -216,7 +297,6 @@ def _with_options(
         **{name: x for name, x in values.items() if name in Rows._fields},
     )
     shared = shared._replace(
-        bias=bias,
         ignore_index=index,
         parameters=_parameters(function, formula, dtype),
         normalizer=_checks.normalizer(function, normalizer, dtype),
@@ -227,11 +307,9 @@ def _with_options(
         settings._replace(reduction=reduction),
         formula,
         shared,
+        classes=classes,
         distributions=labels is not None and not settings.ids,
-        return_statistics=return_statistics,
-        sums=sums,
-        entropy=entropy,
-        argmax=argmax,
+        **asked,
     )
     return Problem(settings=settings, rows=rows, shared=shared)
 
@@ -242,11 +320,14 @@ def _with_statistics(
     formula: Formula | None,
     shared: Shared,
     *,
+    classes: int,
     distributions: bool,
-    return_statistics: bool,
-    sums: bool,
-    entropy: bool,
-    argmax: bool,
+    return_statistics: bool = False,
+    sums: bool = False,
+    log_prob_at: bool = False,
+    top_k: SupportsIndex | None = None,
+    entropy: bool = False,
+    argmax: bool = False,
 ) -> Settings:
     """The settings with what the formula, or who asks for statistics, needs."""
     return_statistics, entropy, argmax = (
@@ -257,12 +338,17 @@ def _with_statistics(
             ("argmax", argmax),
         )
     )
+    if top_k is not None:
+        names = settings.class_axis_name
+        everywhere = classes * (lax.axis_size(names) if names else 1)
+        settings = settings._replace(top_k=_checks.top_k(function, top_k, everywhere))
     smoothed = formula is not None and shared.label_smoothing is not None
     weighted = formula is None and shared.class_weights is not None
     return settings._replace(
         formula=None if formula is None else formula.function,
         return_statistics=return_statistics,
         sums=sums,
+        log_prob_at=log_prob_at,
         even=smoothed or (weighted and not distributions),
         expected=entropy or return_statistics or sums,
         argmax=argmax or return_statistics or sums,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import Shape, block_along, compute_dtype
@@ -32,14 +33,15 @@ class Axes(NamedTuple):
     after_merge: bool = False
 
 
-_ROWS = Axes(("rows",))
-_ROWS_AND_CLASSES = Axes(("rows", "classes"))
-_CLASSES = Axes(("classes",))
-_NUMBER = Axes(())
-
-
 def _after_merge(axes: Axes) -> Axes:
     return axes._replace(after_merge=True)
+
+
+_ROWS = Axes(("rows",))
+_ROWS_AND_CLASSES = Axes(("rows", "classes"))
+_ROWS_AND_PLACES = Axes(("rows", "places"))  # several class ids a row
+_CLASSES = Axes(("classes",))
+_NUMBER = Axes(())
 
 
 class Rows(NamedTuple):
@@ -48,10 +50,14 @@ class Rows(NamedTuple):
     logits: Annotated[Maybe, _ROWS_AND_CLASSES] = None
     hidden: Annotated[Maybe, Axes(("rows", "features"))] = None  # in place of logits
     labels: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # class ids have the rows alone
+    label_ids: Annotated[Maybe, _ROWS_AND_PLACES] = None  # in place of labels
+    label_values: Annotated[Maybe, _after_merge(_ROWS_AND_PLACES)] = None  # None: 1
     where: Annotated[Maybe, _after_merge(_ROWS), PerRow(boolean=True)] = None
     class_where: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # False: impossible there
     weights: Annotated[Maybe, _after_merge(_ROWS), PerRow()] = None
     temperature: Annotated[Maybe, _ROWS, PerRow(above=0)] = None
+    target_logits: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # in place of labels
+    target_hidden: Annotated[Maybe, Axes(("rows", "features"))] = None
 
 
 class Shared(NamedTuple):
@@ -68,6 +74,11 @@ class Shared(NamedTuple):
     z_loss: Annotated[Maybe, _after_merge(_NUMBER), Number(low=0, off=0)] = None
     logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = None
     margin: Annotated[Maybe, _CLASSES, Number(off=0, or_per_class=True)] = None
+    target_kernel: Annotated[Maybe, Axes(("features", "classes"))] = None
+    target_bias: Annotated[Maybe, _CLASSES] = None
+    target_logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = (
+        None
+    )
     parameters: Annotated[
         tuple[Array, ...], _after_merge(_NUMBER)
     ] = ()  # the formula's
@@ -95,17 +106,22 @@ class Settings(NamedTuple):
     reduction: str = "none"
     return_statistics: bool = False
     sums: bool = False  # of what a training loop logs, in place of the loss
+    log_prob_at: bool = False  # log-probabilities of several ids, in place of the loss
     class_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the classes
     batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the rows
     even: bool = False  # Σ w (z − shift) over all classes, which smoothing needs
     expected: bool = False  # Σ e (z − shift), which the entropy needs
     argmax: bool = False
+    top_k: int = 0  # how many of the largest logits to find; 0 for none
     reports: bool = True  # bad labels, under checkify
     vocab_axis: int = 1  # the kernel's axis of classes
     precision: Any = None  # of products with the kernel, as lax takes it, or ROUNDED
+    target_vocab_axis: int = 1  # the same of the target's head
+    target_precision: Any = None
     implementation: str = "materialized"
     tile: Any = 0  # rows of a block of logits; symbolic as their count is
     block: int = 0  # classes of a block of logits
+    piece: int = 0  # classes of a block that one product forms; 0 for all
     group: int = 0  # rows of a tile that a CPU takes at a time; 0 for all at once
     skips: bool = True  # tiles in which no row counts; False where all rows are alike
     sharding: HeadSharding = HeadSharding()
@@ -157,7 +173,11 @@ def class_axis(settings: Settings, axes: Axes, name: str, x: Array) -> int | Non
     """
     if "classes" not in axes.names:
         return None
-    axis = settings.vocab_axis if name == "kernel" else axes.names.index("classes")
+    if name in ("kernel", "target_kernel"):
+        of_target = name == "target_kernel"
+        axis = settings.target_vocab_axis if of_target else settings.vocab_axis
+    else:
+        axis = axes.names.index("classes")
     return axis if x.ndim > axis else None
 
 
@@ -179,6 +199,59 @@ def class_block(
     return map_fields(cut, bundle)
 
 
+class Head(NamedTuple):
+    """A product hidden @ kernel: the names of its fields, and its settings."""
+
+    logits: str
+    hidden: str
+    kernel: str
+    vocab_axis: int
+    precision: Any
+
+
+def heads_of(settings: Settings) -> tuple[Head, Head]:
+    """The head whose logits are scored, and that of a target."""
+    own = Head(
+        logits="logits",
+        hidden="hidden",
+        kernel="kernel",
+        vocab_axis=settings.vocab_axis,
+        precision=settings.precision,
+    )
+    target = Head(
+        logits="target_logits",
+        hidden="target_hidden",
+        kernel="target_kernel",
+        vocab_axis=settings.target_vocab_axis,
+        precision=settings.target_precision,
+    )
+    return own, target
+
+
+def has_target(rows: Rows) -> bool:
+    """Whether the rows are compared with a softmax, not scored against labels."""
+    return rows.target_logits is not None or rows.target_hidden is not None
+
+
+def of_target(
+    settings: Settings, rows: Rows, shared: Shared
+) -> tuple[Settings, Rows, Shared]:
+    """The target's own logits or head, as if it were the problem's.
+
+    Masks and temperature are those of both.
+    """
+    settings = settings._replace(
+        vocab_axis=settings.target_vocab_axis, precision=settings.target_precision
+    )
+    rows = rows._replace(logits=rows.target_logits, hidden=rows.target_hidden)
+    shared = shared._replace(
+        kernel=shared.target_kernel,
+        bias=shared.target_bias,
+        logit_soft_cap=shared.target_logit_soft_cap,
+    )
+    return settings, rows, shared
+
+
 def one_axis_of_rows(bundle: Any, shape: Shape) -> Any:
     """Fields of rows with one axis in place of those of `shape`."""
 
@@ -193,6 +266,15 @@ def one_axis_of_rows(bundle: Any, shape: Shape) -> Any:
     return map_fields(flat, bundle)
 
 
+def dtype_of(rows: Rows, shared: Shared) -> jnp.dtype:
+    """The dtype that logits are computed in: that of both, where there are two."""
+    operands = (
+        *(rows.logits, rows.hidden, rows.target_logits, rows.target_hidden),
+        *(shared.kernel, shared.target_kernel),
+    )
+    return compute_dtype(*(x for x in operands if x is not None))
+
+
 def like_logits(
     settings: Settings, rows: Rows, shared: Shared
 ) -> Array | jax.ShapeDtypeStruct:
@@ -202,4 +284,4 @@ def like_logits(
     assert rows.hidden is not None
     assert shared.kernel is not None
     shape = (*rows.hidden.shape[:-1], shared.kernel.shape[settings.vocab_axis])
-    return jax.ShapeDtypeStruct(shape, compute_dtype(rows.hidden, shared.kernel))
+    return jax.ShapeDtypeStruct(shape, dtype_of(rows, shared))

@@ -13,6 +13,7 @@ from .._arrays import (
     is_below,
     is_split,
     over_classes,
+    over_places,
     over_rows,
     row_shape,
     select,
@@ -35,7 +36,9 @@ class Resolved(NamedTuple):
     logits are finite.
     """
 
-    ids: Maybe = None  # int32 (rows,): global, NO_CLASS if bad, 0 if not weighted
+    # int32 (rows,) or (rows, places): global, NO_CLASS if bad, 0 if not weighted
+    ids: Maybe = None
+    scored: Maybe = None  # (rows, places): False for padding and masked classes
     keep: Maybe = None  # (rows,); None: all
     weighted: Maybe = None  # (rows,); None: all. False where keep is
     classes: Maybe = None  # how many are possible, () or (rows,); None: all
@@ -88,25 +91,70 @@ def resolve(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
         classes = lax.psum(classes, names) if names else classes
         possible_rows = jnp.broadcast_to(classes > 0, row_shape(shape, axis))
         keep = both(keep, possible_rows)  # a row without a possible class is dropped
-    if shared.ignore_index is not None:
+    if shared.ignore_index is not None and settings.ids:
         assert rows.labels is not None
         ignored = equal(rows.labels, shared.ignore_index)
         keep = both(keep, lax.bitwise_not(ignored))
     weighted = keep
     if rows.weights is not None:
         weighted = both(keep, rows.weights != 0)
-    ids = None
+    resolved = Resolved(keep=keep, weighted=weighted, classes=classes)
+    count = shape[axis] * (lax.axis_size(names) if names else 1)
     if settings.ids:
         assert rows.labels is not None
-        count = shape[axis] * (lax.axis_size(names) if names else 1)
         ids = class_ids(rows.labels, weighted, count)
-        masked = shared.class_mask is not None or rows.class_where is not None
-        if masked:
-            allowed = is_possible(settings, rows, shared, ids, like)
-            if weighted is not None:
-                allowed = lax.bitwise_or(allowed, lax.bitwise_not(weighted))
-            ids = select(allowed, ids, NO_CLASS)
-    return Resolved(ids=ids, keep=keep, weighted=weighted, classes=classes)
+        ids = _without_masked(settings, rows, shared, ids, weighted, like)
+        return resolved._replace(ids=ids)
+    if rows.label_ids is not None:
+        return _resolve_places(settings, rows, shared, resolved, like, count)
+    return resolved
+
+
+def _without_masked(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    ids: Array,
+    counted: Maybe,
+    like: Shaped,
+) -> Array:
+    """Class ids; NO_CLASS on a masked class, unless what holds it does not count."""
+    if shared.class_mask is None and rows.class_where is None:
+        return ids
+    allowed = is_possible(settings, rows, shared, ids, like)
+    if counted is not None:
+        allowed = lax.bitwise_or(allowed, lax.bitwise_not(counted))
+    return select(allowed, ids, NO_CLASS)
+
+
+def _resolve_places(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    like: Shaped,
+    count: int,
+) -> Resolved:
+    """With the ids of several classes a row, (rows, places), and which are scored.
+
+    Mass on a masked class is dropped, as that of a distribution; but a log-probability
+    that is asked for there is NaN, as that of a label.
+    """
+    assert rows.label_ids is not None
+    scored, counted = None, None
+    if shared.ignore_index is not None:
+        scored = lax.bitwise_not(equal(rows.label_ids, shared.ignore_index))
+    if resolved.weighted is not None:
+        counted = over_places(resolved.weighted, rows.label_ids)
+    counted = both(scored, counted)
+    ids = class_ids(rows.label_ids, counted, count)
+    allowed = _without_masked(settings, rows, shared, ids, counted, like)
+    if settings.log_prob_at:
+        ids = allowed
+    elif allowed is not ids:
+        on_masked = lax.bitwise_and(is_class(ids), lax.bitwise_not(is_class(allowed)))
+        scored = both(scored, lax.bitwise_not(on_masked))
+    return resolved._replace(ids=ids, scored=scored)
 
 
 def equal(
@@ -159,8 +207,26 @@ def is_label(ids: Array, axis: int, like: Shaped) -> Array:
     return lax.eq(sharded_like(classes, like), over_classes(ids, axis, like))
 
 
+def at_places(x: Array, ids: Array, axis: int) -> Array:
+    """The values of `x` at several ids a row, (rows, places); 0 out of range.
+
+    `x` is (…, classes, …), or (classes,) for what all rows share. Linear in it.
+    """
+    if not is_split(x):
+        here = is_below(ids, x.shape[axis if x.ndim > 1 else 0])
+        return select(here, at_index(x, select(here, ids), axis))
+
+    # A gather along a split axis is refused.
+    def at_place(place: Array) -> Array:
+        picked = select(is_label(place, axis, x), x)
+        return lax.reduce_sum(picked, (axis,))
+
+    places = lax.map(at_place, jnp.moveaxis(ids, -1, 0))
+    return jnp.moveaxis(places, 0, -1)
+
+
 def at_label(settings: Settings, x: Array, ids: Array, like: Shaped) -> Array:
-    """The value at each row's label of `x`, (classes,) or of the logits' shape.
+    """The value at each row's labels of `x`, (classes,) or of the logits' shape.
 
     `like` has the logits' shape and sharding. 0 where the id is NO_CLASS. A gather is
     dear on a TPU, and a one-hot that is summed as it is formed costs no memory.
@@ -179,7 +245,9 @@ def at_label(settings: Settings, x: Array, ids: Array, like: Shaped) -> Array:
         return select(here, at_index(x, at, axis))
 
     ids = local_ids(settings, ids, classes)
-    if is_split(like):
+    if ids.ndim == like.ndim:
+        value = at_places(over_rows(x, axis, like) if is_split(like) else x, ids, axis)
+    elif is_split(like):
         value = compared(x, ids)
     else:
         value = lax.platform_dependent(x, ids, cpu=gathered, default=compared)

@@ -5,10 +5,15 @@ from .cross_entropy import (
     softmax_cross_entropy as softmax_cross_entropy,
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
 )
+from .divergence import (
+    softmax_jensen_shannon_divergence as softmax_jensen_shannon_divergence,
+    softmax_kl_divergence as softmax_kl_divergence,
+)
 from .focal_and_poly import (
     poly_loss_cross_entropy as poly_loss_cross_entropy,
     softmax_focal_loss as softmax_focal_loss,
 )
+from .several_ids import softmax_log_prob_at as softmax_log_prob_at
 from .statistics import (
     softmax_entropy as softmax_entropy,
     softmax_log_prob as softmax_log_prob,

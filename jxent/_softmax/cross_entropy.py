@@ -7,7 +7,7 @@ from typing import Literal, Unpack, overload
 from jax import Array
 from jaxtyping import Float
 
-from .._checks import ArrayLike, Axis, AxisName
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, cross_entropy
 from .._layouts import LossOptions, solve
 from .._problem import Formula, logits_problem
@@ -17,7 +17,7 @@ from .._reduction import Reduction
 @overload
 def softmax_cross_entropy(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
     *,
@@ -29,7 +29,7 @@ def softmax_cross_entropy(
 @overload
 def softmax_cross_entropy(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
     *,
@@ -40,7 +40,7 @@ def softmax_cross_entropy(
 
 def softmax_cross_entropy(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
@@ -70,7 +70,8 @@ def softmax_cross_entropy(
       logits: floating, shape (..., classes, ...), at least two classes.
       labels: the rank decides. One less than the logits': integer class ids, of the
         logits' shape without `axis`. The same: distributions of the logits' shape and
-        any dtype; they need not sum to 1. Labels never broadcast.
+        any dtype; they need not sum to 1. Labels never broadcast. `SparseLabels` are
+        distributions that are given at a few classes.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._checks import ArrayLike, Axis, AxisName
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, focal, poly
 from .._layouts import LossOptions, solve
 from .._problem import Formula, logits_problem
@@ -18,7 +18,7 @@ from .._reduction import Reduction
 @overload
 def softmax_focal_loss(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
     *,
@@ -31,7 +31,7 @@ def softmax_focal_loss(
 @overload
 def softmax_focal_loss(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
     *,
@@ -43,7 +43,7 @@ def softmax_focal_loss(
 
 def softmax_focal_loss(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
@@ -71,7 +71,8 @@ def softmax_focal_loss(
       logits: floating, shape (..., classes, ...), at least two classes.
       labels: the rank decides. One less than the logits': integer class ids, of the
         logits' shape without `axis`. The same: distributions of the logits' shape and
-        any dtype; they need not sum to 1. Labels never broadcast.
+        any dtype; they need not sum to 1. Labels never broadcast. `SparseLabels` are
+        distributions that are given at a few classes.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
@@ -162,7 +163,7 @@ def softmax_focal_loss(
 @overload
 def poly_loss_cross_entropy(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = ...,
     return_statistics: Literal[False] = ...,
@@ -173,7 +174,7 @@ def poly_loss_cross_entropy(
 @overload
 def poly_loss_cross_entropy(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = ...,
     return_statistics: Literal[True],
@@ -183,7 +184,7 @@ def poly_loss_cross_entropy(
 
 def poly_loss_cross_entropy(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = 2.0,
     axis: Axis = -1,
@@ -211,7 +212,8 @@ def poly_loss_cross_entropy(
       logits: floating, shape (..., classes, ...), at least two classes.
       labels: the rank decides. One less than the logits': integer class ids, of the
         logits' shape without `axis`. The same: distributions of the logits' shape and
-        any dtype; they need not sum to 1. Labels never broadcast.
+        any dtype; they need not sum to 1. Labels never broadcast. `SparseLabels` are
+        distributions that are given at a few classes.
       epsilon: ε, 2 for ImageNet in the paper; at 0 this is cross-entropy.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jax import Array
 from jaxtyping import Float
 
-from .._checks import ArrayLike, Axis, AxisName
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics
 from .._layouts import solve
 from .._problem import logits_problem
@@ -158,7 +158,7 @@ def softmax_entropy(
 
 def softmax_statistics(
     logits: ArrayLike,
-    labels: ArrayLike | None = None,
+    labels: ArrayLike | SparseLabels | None = None,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,

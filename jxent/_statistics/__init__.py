@@ -5,7 +5,11 @@ from .inputs import (
     CLASS_SCALE as CLASS_SCALE,
     Inputs as Inputs,
     inputs_of_block as inputs_of_block,
-    logits_of as logits_of,
+    with_logits as with_logits,
+)
+from .mixture import (
+    mixture_of_block as mixture_of_block,
+    mixture_tangent_of_block as mixture_tangent_of_block,
 )
 from .tangent import tangent_of_block as tangent_of_block
 from .totals import (

@@ -6,6 +6,7 @@ shape, are (…, classes, …) with the classes at `axis`. "(rows,)" is that sha
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._problem import Maybe, Settings, is_label
+from .._problem import Maybe, Settings, at_places, is_label
 from .inputs import Inputs
 from .totals import Totals, merge, of_no_class, origin
 
@@ -32,12 +33,42 @@ def totals_of_block(
 ) -> Totals:
     """The statistics (rows,) of a block of logits, before `finish`.
 
-    `ids`, int32 (rows,), are counted from the block's first class, out of range for
-    labels of other blocks. `weighted`, boolean (rows,), is False for rows whose
-    statistics matter only as far as they are finite.
+    `ids`, int32 (rows,) or (rows, places), are counted from the block's first class,
+    out of range for labels of other blocks. `weighted`, boolean (rows,), is False for
+    rows whose statistics matter only as far as they are finite.
     """
     asked = settings.axis, settings.expected, settings.argmax
-    return _totals_of_block(asked, inputs, ids, weighted)
+    t = _totals_of_block(asked, inputs, ids, weighted)
+    if not settings.top_k:
+        return t
+    z = jnp.moveaxis(inputs.z, settings.axis, -1)
+    label, top = _largest(z, min(settings.top_k, z.shape[-1]))
+    return t._replace(label=label, top=top)
+
+
+def _largest(z: Array, k: int) -> tuple[Array, Array]:
+    """`lax.top_k` of logits (…, classes), of equals the smaller id first.
+
+    The k largest lie in the k chunks of classes whose largest are the largest. To look
+    for these chunks first, and then among their classes, is faster where classes are
+    many: on a CPU `lax.top_k` takes some ten times as long for a logit as a maximum.
+    """
+    *rows, classes = z.shape
+    size = 1 << (math.isqrt(classes // k).bit_length() - 1) if classes >= k else 1
+    while classes % size:
+        size //= 2
+    if size < 4:
+        return lax.top_k(z, k)
+    chunks = z.reshape(*rows, classes // size, size)
+    axis = len(rows)
+    _, chosen = lax.top_k(lax.reduce_max(chunks, (axis + 1,)), k)
+    # In the order of their classes: `lax.top_k` takes the first of equals.
+    chosen = lax.neg(lax.top_k(lax.neg(chosen.astype(jnp.float32)), k)[0])
+    chosen = chosen.astype(jnp.int32)
+    found = jnp.take_along_axis(chunks, chosen[..., None], axis, mode="clip")
+    logits, place = lax.top_k(found.reshape(*rows, k * size), k)
+    chunk = at_index(chosen, lax.div(place, size), axis)
+    return logits, chunk * size + lax.rem(place, size)
 
 
 # Traced once for the value and for the rule that forms it again.
@@ -81,9 +112,10 @@ def two_pass(
         # The label's logit is one of them and changes no maximum. So it is read before
         # the exponentials are formed, and these may take the place of logits in memory.
         label = _label(axis, z, ids)
-        maximum = lax.max(
-            maximum, select(is_below(ids, z.shape[axis]), label, -jnp.inf)
-        )
+        own = select(is_below(ids, z.shape[axis]), label, -jnp.inf)
+        if ids.ndim == z.ndim:
+            own = lax.reduce_max(own, (own.ndim - 1,))
+        maximum = lax.max(maximum, own)
     start = origin(maximum)
     rel = lax.sub(z, over_classes(start, axis, z))
     e = lax.exp(rel)
@@ -103,6 +135,8 @@ def two_pass(
             even=_weighted_sum(axis, z, inputs.even, start, exempt),
             even_mass=mass_of(axis, inputs.even, start),
         )
+    if inputs.target_z is not None:
+        t = t._replace(**_of_two(axis, inputs.target_z, rel))
     if expected:
         terms = lax.mul(e, select(lax.ne(e, lax.full_like(e, 0)), rel))
         t = t._replace(expected=lax.reduce_sum(terms, (axis,)))
@@ -114,8 +148,24 @@ def two_pass(
     return t
 
 
+def _of_two(axis: int, target_z: Array, rel: Array) -> dict[str, Array]:
+    """The statistics of a target softmax, beside z − shift of the one it is compared
+    with."""
+    maximum = lax.reduce_max(target_z, (axis,))
+    target_rel = lax.sub(target_z, over_classes(origin(maximum), axis, target_z))
+    e = lax.exp(target_rel)
+    gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(target_rel, rel))
+    return {
+        "target_maximum": maximum,
+        "target_sum": lax.reduce_sum(e, (axis,)),
+        "cross": lax.reduce_sum(lax.mul(e, gap), (axis,)),
+    }
+
+
 def _label(axis: int, z: Array, ids: Array) -> Array:
-    """The label's logit z_y (rows,), 0 where its class lies in another block."""
+    """The labels' logits, of the shape of `ids`; 0 for classes of other blocks."""
+    if ids.ndim == z.ndim:
+        return at_places(z, ids, axis)
     if is_split(z):  # a gather along a split axis is refused
         return lax.reduce_sum(select(is_label(ids, axis, z), z), (axis,))
     here = is_below(ids, z.shape[axis])
@@ -198,7 +248,7 @@ def one_pass(
 ) -> Totals:
     """One variadic reduction that reads the logits once: what suits a TPU."""
     operands, identity = _single_classes(axis, expected, argmax, inputs, ids)
-    return _integral(_reduce(operands, identity, axis))
+    return _finished(_reduce(operands, identity, axis), axis, inputs, ids)
 
 
 def one_pass_gpu(
@@ -221,15 +271,20 @@ def one_pass_gpu(
         cut = (8, classes // 8)
         operands = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *cut), operands)
         operands = _reduce(operands, identity, ndim)
-    return _integral(_reduce(operands, identity, ndim - 1))
+    return _finished(_reduce(operands, identity, ndim - 1), axis, inputs, ids)
 
 
 def _reduce(operands: Totals, identity: Totals, axis: int) -> Totals:
     return Totals._make(lax.reduce(operands, identity, merge, (axis,)))
 
 
-def _integral(t: Totals) -> Totals:
-    return t._replace(argmax=None if t.argmax is None else t.argmax.astype(jnp.int32))
+def _finished(t: Totals, axis: int, inputs: Inputs, ids: Maybe) -> Totals:
+    """With what no reduction over classes gives: integers, and logits at many ids."""
+    if t.argmax is not None:
+        t = t._replace(argmax=t.argmax.astype(jnp.int32))
+    if ids is not None and ids.ndim == inputs.z.ndim:
+        t = t._replace(label=at_places(inputs.z, ids, axis))
+    return t
 
 
 def _single_classes(
@@ -237,10 +292,13 @@ def _single_classes(
 ) -> tuple[Totals, Totals]:
     """Every class as a block of its own: statistics of the logits' shape, and scalars,
     the identity of `merge`."""
-    z = inputs.z
+    z, target_z = inputs.z, inputs.target_z
     zero = zeros_of_logits(z)
+    if target_z is not None:  # so that each has a tangent if the other has
+        zero = lax.add(zero, zeros_of_logits(target_z))
+        z, target_z = lax.add(z, zero), lax.add(target_z, zero)
     t = Totals(maximum=z, sum=lax.add(zero, lax.full_like(z, 1)))
-    if ids is not None:
+    if ids is not None and ids.ndim < z.ndim:
         t = t._replace(label=select(is_label(ids, axis, z), z))
     if inputs.target is not None:
         t = t._replace(target=zero, mass=lax.add(zero, inputs.target))
@@ -248,6 +306,8 @@ def _single_classes(
         even = inputs.even
         even = over_rows(even, axis, z) if even.ndim == 1 else even
         t = t._replace(even=zero, even_mass=lax.add(zero, even))
+    if target_z is not None:
+        t = t._replace(target_maximum=target_z, target_sum=t.sum, cross=zero)
     if expected:
         t = t._replace(expected=zero)
     if argmax:

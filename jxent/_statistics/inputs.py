@@ -16,7 +16,17 @@ from .._arrays import (
     over_rows,
     select,
 )
-from .._problem import Maybe, Rows, Settings, Shared, is_label, possible_classes
+from .._problem import (
+    Maybe,
+    Rows,
+    Settings,
+    Shared,
+    dtype_of,
+    has_target,
+    is_label,
+    of_target,
+    possible_classes,
+)
 from .._product import product
 
 
@@ -31,6 +41,7 @@ class Inputs(NamedTuple):
     z: Array  # (…, classes, …) effective logits, −inf where a class is impossible
     target: Maybe = None  # z's shape: class weights times a distribution
     even: Maybe = None  # CLASS_SCALE times class weights: (classes,), or z's shape
+    target_z: Maybe = None  # the effective logits of the target, of z's shape
 
 
 def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
@@ -48,6 +59,21 @@ def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
     return z
 
 
+def with_logits(
+    settings: Settings, rows: Rows, shared: Shared, *, bias: bool = True
+) -> tuple[Rows, Shared]:
+    """The pair with the logits of its heads, with or without bias, in their place."""
+    unbiased = shared._replace(bias=None, target_bias=None)
+    head, left = (shared, unbiased) if bias else (unbiased, shared)
+    logits, target_logits = logits_of(settings, rows, head), None
+    if has_target(rows):
+        target_logits = logits_of(*of_target(settings, rows, head))
+    rows = rows._replace(
+        logits=logits, hidden=None, target_logits=target_logits, target_hidden=None
+    )
+    return rows, left._replace(kernel=None, target_kernel=None)
+
+
 def inputs_of_block(
     settings: Settings,
     rows: Rows,
@@ -62,29 +88,18 @@ def inputs_of_block(
     may be anything: 0 takes their place before a function is applied whose derivative
     there could be infinite.
     """
-    axis = settings.axis
-    z = logits_of(settings, rows, shared)
-    dtype = z.dtype
-    where_computed = None
-    if computed is not None:
-        where_computed = over_classes(computed, axis, z)
+    target_z = None
+    computed_in = dtype_of(rows, shared)
+    if has_target(rows):
+        of_its_own = of_target(settings, rows, shared)
+        target_z = effective_logits(*of_its_own, None, computed, computed_in)
+    z = effective_logits(settings, rows, shared, ids, computed, computed_in)
+    axis, dtype = settings.axis, z.dtype
     possible = possible_classes(rows, shared, axis, z)
-    if shared.logit_soft_cap is not None or rows.temperature is not None:
-        for mask in (where_computed, possible):
-            z = z if mask is None else select(mask, z)
-    if shared.logit_soft_cap is not None:
-        z = soft_capped(z, shared.logit_soft_cap)
-    if shared.margin is not None and ids is not None:
-        margin = shared.margin
-        margin = over_rows(margin, axis, z) if margin.ndim else jnp.full_like(z, margin)
-        z = lax.select(is_label(ids, axis, z), lax.sub(z, margin), z)
-    if rows.temperature is not None:
-        z = divided(z, over_classes(rows.temperature, axis, z))
-    if possible is not None:
-        z = select(possible, z, -jnp.inf)
     weights, target, even = shared.class_weights, None, None
     if rows.labels is not None and not settings.ids:
         target = cast(rows.labels, dtype)
+        where_computed = None if computed is None else over_classes(computed, axis, z)
         for mask in (where_computed, possible):
             target = target if mask is None else select(mask, target)
         if weights is not None:
@@ -96,7 +111,36 @@ def inputs_of_block(
             even = lax.mul(lax.full_like(weights, CLASS_SCALE), weights)
         if possible is not None:
             even = select(possible, over_rows(even, axis, z))
-    return Inputs(z=z, target=target, even=even)
+    return Inputs(z=z, target=target, even=even, target_z=target_z)
+
+
+def effective_logits(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    ids: Maybe,
+    computed: Maybe,
+    dtype: Any,
+) -> Array:
+    """Logits (…, classes, …) with all that acts on them; −inf where impossible."""
+    axis = settings.axis
+    z = cast(logits_of(settings, rows, shared), dtype)
+    where_computed = None
+    if computed is not None:
+        where_computed = over_classes(computed, axis, z)
+    possible = possible_classes(rows, shared, axis, z)
+    if shared.logit_soft_cap is not None or rows.temperature is not None:
+        for mask in (where_computed, possible):
+            z = z if mask is None else select(mask, z)
+    if shared.logit_soft_cap is not None:
+        z = soft_capped(z, shared.logit_soft_cap)
+    if shared.margin is not None and ids is not None and settings.ids:
+        margin = shared.margin
+        margin = over_rows(margin, axis, z) if margin.ndim else jnp.full_like(z, margin)
+        z = lax.select(is_label(ids, axis, z), lax.sub(z, margin), z)
+    if rows.temperature is not None:
+        z = divided(z, over_classes(rows.temperature, axis, z))
+    return z if possible is None else select(possible, z, -jnp.inf)
 
 
 # With t = tanh(z/c), the derivatives of c t are 1 − t² in z and t − (1 − t²) z/c in c.

@@ -9,6 +9,11 @@ differentiation, and the shift a constant, the statistics are linear in (z, t, w
     d even     = Σ w dz + Σ dw (z − shift)        d even_mass = Σ dw
     d expected = Σ e (1 + z − shift) dz
 
+and with a target softmax, e' = exp(z' − shift') and g = (z' − shift') − (z − shift),
+
+    d target_sum = Σ e' dz'
+    d cross      = Σ e' (1 + g) dz' − Σ e' dz
+
 `_linear` below is that function of the tangents of the block's inputs, and the inputs
 are a function of the pair (Rows, Shared). The jvp of both at the pair, along the
 tangents of whatever moves, is the tangent: no field is named, so none can be forgotten.
@@ -37,7 +42,15 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._problem import Maybe, Resolved, Rows, Settings, Shared, is_label
+from .._problem import (
+    Maybe,
+    Resolved,
+    Rows,
+    Settings,
+    Shared,
+    at_places,
+    is_label,
+)
 from .._reduction import finite_slope
 from .block import mass_of
 from .inputs import Inputs, inputs_of_block
@@ -89,7 +102,7 @@ def tangent_of_block(
 
     points = like_moving(moving, pair)
     tangents = jax.jvp(statistics_at, (points,), (moving,))[1]
-    return tangents._replace(maximum=None)  # a constant
+    return tangents._replace(maximum=None, target_maximum=None)  # constants
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -103,7 +116,7 @@ def _statistics(
 ) -> Totals:
     """The statistics that `t` are, here for their derivative in the inputs alone."""
     everywhere = varying_of((inputs, ids, weighted, computed, t))
-    return vary(t._replace(argmax=None, computable=None), everywhere)
+    return vary(t._replace(argmax=None, top=None, computable=None), everywhere)
 
 
 @functools.partial(_statistics.defjvp, symbolic_zeros=True)
@@ -124,12 +137,17 @@ def _statistics_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     if weighted is not None:
         good = lax.bitwise_or(good, lax.bitwise_not(weighted))
     if t.label is not None:
-        good = lax.bitwise_and(good, lax.eq(t.label, t.label))
+        known = lax.eq(t.label, t.label)
+        if known.ndim > good.ndim:
+            known = lax.reduce_and(known, (known.ndim - 1,))
+        good = lax.bitwise_and(good, known)
     poison = select(good, lax.full_like(t.sum, 1), jnp.nan)
     everywhere = varying_of(primals)
-    values = vary(t._replace(argmax=None, computable=None), everywhere)
+    values = vary(t._replace(argmax=None, top=None, computable=None), everywhere)
     zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, values)
     sums = _linear(settings, moved, at, e, rel, ids, poison)
+    if at.target_z is not None:
+        sums |= _linear_of_target(settings, moved, at, t, rel, computed, poison)
     moved_sums = {n: vary(x, everywhere) for n, x in sums.items() if x is not None}
     return values, zeros._replace(**moved_sums)
 
@@ -166,7 +184,9 @@ def _linear(
     out: dict[str, Maybe] = {}
     if dz is not None:
         out["sum"] = lax.mul(poison, lax.reduce_sum(lax.mul(e, dz), (axis,)))
-        if ids is not None:
+        if ids is not None and ids.ndim == dz.ndim:
+            out["label"] = at_places(dz, ids, axis)
+        elif ids is not None:
             own = select(is_label(ids, axis, at.z), dz)
             out["label"] = lax.reduce_sum(own, (axis,))
         if settings.expected:
@@ -178,4 +198,46 @@ def _linear(
         slope = None if dw is None else finite_slope(rel)
         out[name] = product_sum((w, dz), (dw, slope))
         out[mass] = None if dw is None else mass_of(axis, dw, poison)
+    return out
+
+
+def _linear_of_target(
+    settings: Settings,
+    moved: Inputs,
+    at: Inputs,
+    t: Totals,
+    rel: Array,
+    computed: Maybe,
+    poison: Array,
+) -> dict[str, Maybe]:
+    """The tangents (rows,) of what a row has by its target softmax."""
+    assert at.target_z is not None
+    assert t.target_maximum is not None
+    axis, z = settings.axis, at.target_z
+    target_rel = lax.sub(z, over_classes(origin(t.target_maximum), axis, z))
+    dz, target_dz = moved.z, moved.target_z
+    if computed is None:
+        e = lax.exp(target_rel)
+    else:
+        where = over_classes(computed, axis, z)
+        e, target_rel = _exp_of_computed(target_rel, where), select(where, target_rel)
+        if target_dz is not None:
+            target_dz = select(where, target_dz)
+        if dz is not None:
+            dz = select(where, dz)
+
+    def total(factor: Array, x: Array) -> Array:
+        return lax.mul(poison, lax.reduce_sum(lax.mul(factor, x), (axis,)))
+
+    out: dict[str, Maybe] = {}
+    cross = []
+    if target_dz is not None:
+        out["target_sum"] = total(e, target_dz)
+        gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(target_rel, rel))
+        slope = lax.add(lax.full_like(e, 1), finite_slope(gap))
+        cross.append(total(lax.mul(e, slope), target_dz))
+    if dz is not None:
+        cross.append(lax.neg(total(e, dz)))
+    if cross:
+        out["cross"] = functools.reduce(lax.add, cross)
     return out

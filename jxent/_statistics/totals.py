@@ -4,11 +4,17 @@ Every softmax loss is a formula on a few numbers per row of logits z, all relati
 the row's maximum, its *shift*:
 
     sum         Σ_c exp(z_c − shift)
-    label       z_y − shift, for a class id y
+    label       z_y − shift, for a class id y, or for several, (rows, places)
     target      Σ_c t_c (z_c − shift), and mass Σ_c t_c, for a distribution t
     even        Σ_c w_c (z_c − shift), and even_mass Σ_c w_c, for class weights w
     expected    Σ_c exp(z_c − shift) (z_c − shift)
     argmax      the first c with z_c = shift
+    top         the k ids of the largest logits, (rows, k), and label their logits
+
+and, where the row is compared with a target softmax of logits z', beside the target's
+own maximum and sum
+
+    cross       Σ_c exp(z'_c − shift') ((z'_c − shift') − (z_c − shift))
 
 The statistics of two blocks of classes merge into those of both (`merge`), so that a
 row may be taken in one piece, streamed block by block, or split over devices. Kept
@@ -21,7 +27,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import select, vary, varying_of
+from .._arrays import at_index, over_places, select, vary, varying_of
 from .._problem import Maybe, Resolved, is_class
 
 
@@ -41,6 +47,10 @@ class Totals(NamedTuple):
     even_mass: Maybe = None
     expected: Maybe = None
     argmax: Maybe = None
+    top: Maybe = None
+    target_maximum: Maybe = None
+    target_sum: Maybe = None
+    cross: Maybe = None
     computable: Maybe = None
 
 
@@ -51,7 +61,11 @@ def origin(maximum: Array) -> Array:
 
 def of_no_class(like: Totals) -> Totals:
     """The identity of `merge`, for the fields that `like` has, in their dtypes."""
-    values = {"maximum": -jnp.inf, "argmax": 2**31 - 1}  # above all classes
+    last = 2**31 - 1  # above all classes
+    values = {"maximum": -jnp.inf, "argmax": last, "top": last}
+    values["target_maximum"] = -jnp.inf
+    if like.top is not None:
+        values["label"] = -jnp.inf
     return like._replace(
         **{
             name: jnp.asarray(values.get(name, 0), x.dtype)
@@ -61,12 +75,18 @@ def of_no_class(like: Totals) -> Totals:
     )
 
 
-def _rescale(t: Totals, maximum: Array) -> Totals:
-    """Rescales statistics to a larger maximum."""
-    gap = lax.sub(t.maximum, maximum)
-    gap = select(lax.ne(t.maximum, maximum), gap)  # −inf − −inf = 0
+def _gap(old: Array, new: Array) -> Array:
+    """old − new, where −inf − −inf = 0."""
+    return select(lax.ne(old, new), lax.sub(old, new))
+
+
+def _rescale(t: Totals, maximum: Array, target_maximum: Maybe = None) -> Totals:
+    """Rescales statistics to larger maxima."""
+    gap = _gap(t.maximum, maximum)
     factor = lax.exp(gap)
     scaled = t._replace(maximum=maximum, sum=lax.mul(t.sum, factor))
+    if target_maximum is not None:
+        scaled = _rescale_target(scaled, gap, target_maximum)
     if t.target is None and t.even is None and t.expected is None:
         return scaled
     possible = lax.ne(gap, lax.full_like(gap, -jnp.inf))
@@ -88,6 +108,26 @@ def _rescale(t: Totals, maximum: Array) -> Totals:
     )
 
 
+def _rescale_target(t: Totals, gap: Array, target_maximum: Array) -> Totals:
+    """Rescales the statistics of the target, where `gap` is how far the other maximum
+    falls short of the new one; −inf if no class was possible."""
+    assert t.target_maximum is not None
+    assert t.target_sum is not None
+    assert t.cross is not None
+    step = _gap(t.target_maximum, target_maximum)
+    factor = lax.exp(step)
+    target_sum = lax.mul(t.target_sum, factor)
+    # What the target holds impossible adds nothing, 0 · ∞ = 0.
+    some = lax.ne(t.target_maximum, lax.full_like(t.target_maximum, -jnp.inf))
+    some &= lax.ne(target_sum, lax.full_like(target_sum, 0))
+    moved = lax.mul(t.cross, factor) + lax.mul(target_sum, step - gap)
+    return t._replace(
+        target_maximum=target_maximum,
+        target_sum=target_sum,
+        cross=select(some, moved),
+    )
+
+
 def merge(a: Totals, b: Totals) -> Totals:
     """The statistics of two blocks of classes together."""
     maximum, argmax = lax.max(a.maximum, b.maximum), None
@@ -95,33 +135,93 @@ def merge(a: Totals, b: Totals) -> Totals:
         equal = lax.eq(a.maximum, b.maximum)
         first = lax.gt(a.maximum, b.maximum) | (equal & lax.lt(a.argmax, b.argmax))
         argmax = lax.select(first, a.argmax, b.argmax)
-    a, b = _rescale(a, maximum), _rescale(b, maximum)
+    top, label = None, None
+    if a.top is not None and b.top is not None:
+        top, label = _larger(a, b)
+        a, b = (t._replace(top=None, label=None) for t in (a, b))
+    target_maximum = None
+    if a.target_maximum is not None and b.target_maximum is not None:
+        target_maximum = lax.max(a.target_maximum, b.target_maximum)
+    a, b = (_rescale(t, maximum, target_maximum) for t in (a, b))
     sums = Totals._make(
         None if x is None or y is None else lax.add(x, y)
         for x, y in zip(a, b, strict=True)
     )
-    return sums._replace(maximum=maximum, argmax=argmax)
+    if top is not None:
+        sums = sums._replace(top=top, label=label)
+    return sums._replace(maximum=maximum, argmax=argmax, target_maximum=target_maximum)
 
 
-def merge_devices(t: Totals, classes: int, names: tuple[str, ...]) -> Totals:
+def _larger(a: Totals, b: Totals) -> tuple[Array, Array]:
+    """The ids and logits of the k largest of both; of equals those of `a` first."""
+    assert a.top is not None
+    assert b.top is not None
+    assert a.label is not None
+    assert b.label is not None
+    k, rows = a.top.shape[-1], a.top.ndim - 1
+    logits = lax.concatenate((a.label, b.label), rows)
+    ids = lax.concatenate((a.top, b.top), rows)
+    label, order = lax.top_k(logits, k)
+    top = at_index(ids, order, rows)
+    if b.top.shape[-1] == k:  # the identity holds no classes, and loses to −inf, too
+        nothing = lax.eq(a.top, lax.full_like(a.top, 2**31 - 1))
+        label, top = (
+            lax.select(nothing, b.label, label),
+            lax.select(nothing, b.top, top),
+        )
+    return top, label
+
+
+def merge_devices(
+    t: Totals, classes: int, names: tuple[str, ...], top_k: int = 0
+) -> Totals:
     """`merge` over the mesh axes that split the classes: one pmax, one psum."""
     maximum, argmax = lax.pmax(t.maximum, names), None
     if t.argmax is not None:
         here = t.argmax + lax.axis_index(names) * classes
         argmax = lax.pmin(select(t.maximum == maximum, here, 2**31 - 1), names)
-    t = _rescale(t, maximum)
-    sums = lax.psum(t._replace(maximum=None, argmax=None), names)
-    return sums._replace(maximum=maximum, argmax=argmax)
+    top, label = None, None
+    if t.top is not None:
+        top, label = _largest_of_devices(t, classes, names, top_k)
+        t = t._replace(top=None, label=None)
+    target_maximum = None
+    if t.target_maximum is not None:
+        target_maximum = lax.pmax(t.target_maximum, names)
+    t = _rescale(t, maximum, target_maximum)
+    largest = {"maximum": maximum, "argmax": argmax, "target_maximum": target_maximum}
+    sums = lax.psum(t._replace(**dict.fromkeys(largest)), names)
+    if top is not None:
+        sums = sums._replace(top=top, label=label)
+    return sums._replace(**largest)
+
+
+def _largest_of_devices(
+    t: Totals, classes: int, names: tuple[str, ...], top_k: int
+) -> tuple[Array, Array]:
+    """The ids and logits of the k largest on all devices, on each of them."""
+    assert t.top is not None
+    assert t.label is not None
+    device, rows, count = lax.axis_index(names), t.top.ndim - 1, t.top.shape[-1]
+
+    def gathered(x: Array) -> Array:
+        slots = jnp.zeros((*x.shape[:-1], lax.axis_size(names) * count), x.dtype)
+        # A sum, not a gather: of that JAX does not know that all devices have the same.
+        here = lax.dynamic_update_slice_in_dim(slots, x, device * count, rows)
+        return lax.psum(here, names)
+
+    ids = gathered(t.top + device * classes)
+    label, order = lax.top_k(gathered(t.label), top_k)
+    return at_index(ids, order, rows), label
 
 
 def filled(t: Totals, x: Array, resolved: Resolved, unweighted: int = 0) -> Array:
-    """`x` (rows,); in rows that are not computable NaN, or where these are not weighted
-    a harmless number."""
+    """`x` (rows,) or (rows, places); in rows that are not computable NaN, or where
+    these are not weighted a harmless number."""
     assert t.computable is not None
     fill = lax.full_like(x, jnp.nan)
     if resolved.weighted is not None:
-        fill = select(resolved.weighted, fill, unweighted)
-    return lax.select(t.computable, x, fill)
+        fill = select(over_places(resolved.weighted, x), fill, unweighted)
+    return lax.select(over_places(t.computable, x), x, fill)
 
 
 def finish(t: Totals, resolved: Resolved) -> Totals:
@@ -136,6 +236,10 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
     if t.target is not None and t.mass is not None and resolved.weighted is not None:
         fine = lax.is_finite(t.target) & lax.is_finite(t.mass)
         computable &= resolved.weighted | fine
+    if t.target_maximum is not None and t.target_sum is not None:
+        computable &= lax.is_finite(t.target_maximum) & lax.eq(
+            t.target_sum, t.target_sum
+        )
     t = t._replace(computable=computable)
 
     def maybe_filled(x: Maybe) -> Maybe:
@@ -143,8 +247,9 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
 
     label = t.label
     if label is not None:
-        assert resolved.ids is not None
-        label = filled(t, lax.sub(label, origin(t.maximum)), resolved)
+        shift = over_places(origin(t.maximum), label)
+        label = filled(t, lax.sub(label, shift), resolved)
+    if label is not None and resolved.ids is not None:
         label = select(is_class(resolved.ids), label, jnp.nan)
     t = t._replace(
         sum=filled(t, t.sum, resolved, 1),
@@ -154,6 +259,10 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
         even=maybe_filled(t.even),
         even_mass=maybe_filled(t.even_mass),
         expected=maybe_filled(t.expected),
+        target_sum=None
+        if t.target_sum is None
+        else filled(t, t.target_sum, resolved, 1),
+        cross=maybe_filled(t.cross),
     )
     # A tangent of one may depend on what another depends on.
     return vary(t, varying_of((t, resolved.ids, resolved.weighted)))

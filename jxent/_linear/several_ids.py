@@ -1,0 +1,209 @@
+"""The fused head at several class ids a row: those that are given, or the likeliest."""
+
+from __future__ import annotations
+
+from typing import SupportsIndex
+
+from jax import Array, lax
+from jaxtyping import Float, Integer
+
+from .._checks import ArrayLike, AxisName, SparseLabels
+from .._layouts import BlockSizes, Implementation, head_solution
+
+
+def linear_softmax_log_prob_at(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    ids: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    vocab_axis: SupportsIndex = -1,
+    precision: lax.PrecisionLike = None,
+    where: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
+) -> Float[Array, "..."]:
+    """The log-probabilities of several class ids a row under hidden @ kernel + bias.
+
+        log p_k = z_k − log Σ_c exp(z_c),   z = hidden @ kernel + bias
+
+    Args:
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
+      ids: integer class ids, of hidden's shape with K in place of its last axis, such
+        as the top-k of a teacher. Equal ids in a row are no harm.
+      bias: (classes,), added to the logits.
+      vocab_axis: the kernel's axis of classes.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the id that marks padding among the ids: 0 stands there.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "materialized" holds the logits. None plans.
+
+    Returns:
+      Log-probabilities in nats, of the shape of ids; float32, or float64 where hidden
+      or kernel is.
+
+    Numerics:
+      As in `softmax_log_prob_at` and `linear_softmax_cross_entropy`.
+
+    Raises:
+      As `linear_softmax_cross_entropy`.
+
+    Example:
+      >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> kernel = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+      >>> ids = jnp.array([[0, 1], [2, 0]])
+      >>> print(jxent.linear_softmax_log_prob_at(hidden, kernel, ids))
+      [[-0.23954 -2.23954]
+       [-0.09492 -3.09492]]
+
+    Source:
+      As `softmax_log_prob_at`.
+
+    See also:
+      `linear_softmax_top_k`, `SparseLabels`, `linear_softmax_log_prob`.
+    """
+    return head_solution(
+        "linear_softmax_log_prob_at",
+        hidden,
+        kernel,
+        SparseLabels(ids),
+        where,
+        log_prob_at=True,
+        bias=bias,
+        vocab_axis=vocab_axis,
+        precision=precision,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )
+
+
+def linear_softmax_top_k(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    k: SupportsIndex,
+    *,
+    bias: ArrayLike | None = None,
+    vocab_axis: SupportsIndex = -1,
+    precision: lax.PrecisionLike = None,
+    where: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
+) -> tuple[Float[Array, "..."], Integer[Array, "..."]]:
+    """The k likeliest classes of each row under hidden @ kernel + bias.
+
+        log p_c = z_c − log Σ_j exp(z_j),   z = hidden @ kernel + bias
+
+    It is what a teacher's predictions are stored with: 64 numbers a row in place of
+    one for each class. Exact, in one pass over blocks of classes.
+
+    Args:
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
+      k: how many, an integer between 1 and the number of classes.
+      bias: (classes,), added to the logits.
+      vocab_axis: the kernel's axis of classes.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "materialized" holds the logits. None plans.
+
+    Returns:
+      A pair, each of hidden's shape with k in place of its last axis: log-probabilities
+      in nats, the largest first, float32, or float64 where hidden or kernel is; and
+      their class ids, int32.
+
+    Numerics:
+      Of classes that are equally likely the one with the smaller id comes first. Masked
+      classes come last, with −inf. A dropped row gives zeros. The log-probabilities are
+      differentiable as those of `linear_softmax_log_prob_at` at these ids.
+
+      With classes split over a mesh, every device has the result of all classes.
+
+    Raises:
+      As `linear_softmax_cross_entropy`, and a ValueError for a k out of range.
+
+    Example:
+      >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> kernel = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+      >>> log_probs, ids = jxent.linear_softmax_top_k(hidden, kernel, 2)
+      >>> print(log_probs, ids)
+      [[-0.23954 -2.23954]
+       [-0.09492 -3.09492]] [[0 1]
+       [2 0]]
+
+    Source:
+      `jax.lax.top_k`, a block of classes at a time.
+
+    See also:
+      `linear_softmax_log_prob_at`, `SparseLabels`.
+    """
+    return head_solution(
+        "linear_softmax_top_k",
+        hidden,
+        kernel,
+        None,
+        where,
+        labels_optional=True,
+        top_k=k,
+        bias=bias,
+        vocab_axis=vocab_axis,
+        precision=precision,
+        class_mask=class_mask,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        block_sizes=block_sizes,
+        implementation=implementation,
+    )

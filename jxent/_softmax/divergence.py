@@ -1,0 +1,222 @@
+"""Divergences between the softmaxes of two arrays of logits."""
+
+from __future__ import annotations
+
+from jax import Array
+from jaxtyping import Float
+
+from .._checks import ArrayLike, Axis, AxisName
+from .._formulas import kl_divergence
+from .._layouts import jensen_shannon_formula, solve
+from .._problem import Formula, logits_problem
+from .._reduction import Reduction
+
+
+def softmax_kl_divergence(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    target_logit_soft_cap: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Kullback–Leibler divergence of a target softmax from that of the logits.
+
+        KL(q ‖ p) = Σ_c q_c (log q_c − log p_c)
+        q = softmax(target_logits),  p = softmax(logits)
+
+    The order is that of cross-entropy, which it is but for the target's entropy: logits
+    first, and second what they are compared with, such as a teacher's logits. For the
+    reverse divergence KL(p ‖ q) exchange the two.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      target_logits: floating, of the logits' shape.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      target_logit_soft_cap: the soft cap of the target's logits, as logit_soft_cap is
+        that of the others.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap, on both sides; a scalar or one
+        a row. The result is not multiplied by its square.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where and weights.
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+
+    Returns:
+      The divergences in nats, of the logits' shape without `axis`, or a scalar;
+      float32, or float64 where logits or target_logits are.
+
+    Numerics:
+      As in `softmax_cross_entropy`. A class that is impossible for the target (−inf)
+      adds 0; one that is impossible for the logits alone makes the divergence +inf.
+
+      Differentiable in both. A target that is not differentiated costs no gradient.
+
+    Raises:
+      As `softmax_cross_entropy`, and a ValueError where the two shapes differ.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> teacher = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.softmax_kl_divergence(logits, teacher))
+      [0.11198 0.     ]
+      >>> print(jxent.softmax_kl_divergence(teacher, logits))  # the reverse
+      [0.09889 0.     ]
+
+    Source:
+      Kullback and Leibler (1951); Hinton, Vinyals and Dean (2015),
+      https://arxiv.org/abs/1503.02531, for distillation, whose factor T² is yours.
+
+    See also:
+      `linear_softmax_kl_divergence`, `softmax_jensen_shannon_divergence`,
+      `kl_divergence` of probabilities.
+    """
+    return solve(
+        logits_problem(
+            "softmax_kl_divergence",
+            logits,
+            None,
+            axis,
+            where,
+            labels_optional=True,
+            target_logits=target_logits,
+            formula=Formula(function=kl_divergence, parameters={}),
+            target_logit_soft_cap=target_logit_soft_cap,
+            weights=weights,
+            class_mask=class_mask,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+        )
+    )
+
+
+def softmax_jensen_shannon_divergence(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    beta: ArrayLike = 0.5,
+    target_logit_soft_cap: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Generalized Jensen–Shannon divergence between two softmaxes.
+
+        β KL(q ‖ m) + (1 − β) KL(p ‖ m),   m = β q + (1 − β) p
+        q = softmax(target_logits),  p = softmax(logits)
+
+    A β of 0.5 gives the symmetric divergence, which is at most log 2. The formula tends
+    to 0 as β goes to 0 or 1. As in GKD and TRL, a Python 0 stands for KL(q ‖ p)
+    instead, the limit of the formula divided by β, and a Python 1 for KL(p ‖ q).
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      target_logits: floating, of the logits' shape.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      beta: β, between 0 and 1; the share of the target in the mixture m.
+      target_logit_soft_cap: the soft cap of the target's logits, as logit_soft_cap is
+        that of the others.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap, on both sides; a scalar or one
+        a row. The result is not multiplied by its square.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where and weights.
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+
+    Returns:
+      The divergences in nats, of the logits' shape without `axis`, or a scalar;
+      float32, or float64 where logits or target_logits are.
+
+    Numerics:
+      As in `softmax_kl_divergence`; finite wherever both softmaxes exist, for a β
+      between 0 and 1. Differentiable in β too, but for a Python 0 or 1.
+
+    Raises:
+      As `softmax_kl_divergence`, and a ValueError for a beta out of range.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> teacher = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.softmax_jensen_shannon_divergence(logits, teacher))
+      [0.02598 0.     ]
+
+    Source:
+      Lin (1991), "Divergence measures based on the Shannon entropy"; Agarwal et al.
+      (2023), https://arxiv.org/abs/2306.13649, for β in distillation (GKD).
+
+    See also:
+      `softmax_kl_divergence`, `linear_softmax_jensen_shannon_divergence`.
+    """
+    name = "softmax_jensen_shannon_divergence"
+    formula, reverse = jensen_shannon_formula(name, beta)
+    if reverse:
+        logits, target_logits = target_logits, logits
+        logit_soft_cap, target_logit_soft_cap = target_logit_soft_cap, logit_soft_cap
+    return solve(
+        logits_problem(
+            name,
+            logits,
+            None,
+            axis,
+            where,
+            labels_optional=True,
+            target_logits=target_logits,
+            formula=formula,
+            target_logit_soft_cap=target_logit_soft_cap,
+            weights=weights,
+            class_mask=class_mask,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+        )
+    )

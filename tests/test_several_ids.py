@@ -1,0 +1,315 @@
+"""Several class ids a row: log-probabilities at them, the likeliest, `SparseLabels`."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import checkify
+from jax.sharding import (
+    AxisType,
+    NamedSharding,
+    PartitionSpec as P,
+)
+
+import jxent
+from tests.comparing import close, same_bits, weighed
+from tests.compiling import as_users_jit, largest_array
+
+
+pytestmark = pytest.mark.newest_jax
+
+ROWS, FEATURES, CLASSES, K = 6, 3, 8, 3
+REAL = np.arange(CLASSES) != CLASSES - 1
+LAYOUTS = ("materialized", "streamed")
+in_each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def head(rng, rows=ROWS, classes=CLASSES):
+    return rng.normal(size=(rows, FEATURES)), rng.normal(size=(FEATURES, classes))
+
+
+def some_ids(rng, rows=ROWS, classes=CLASSES):
+    return rng.integers(0, classes - 1, (rows, K)).astype(np.int32)
+
+
+def of_layout(function, layout):
+    return functools.partial(function, implementation=layout, block_sizes=(4, 3))
+
+
+def log_softmax(hidden, kernel, real=REAL, temperature=1.0):
+    z = jnp.where(real[None], hidden @ kernel / temperature, -jnp.inf)
+    return jax.nn.log_softmax(z)
+
+
+# Log-probabilities at ids -------------------------------------------------------------
+
+
+@in_each_layout
+def test_log_prob_at_is_log_softmax_at_the_ids(layout, rng, x64):
+    """With its derivatives; padding and dropped rows are 0."""
+    hidden, kernel = head(rng)
+    ids, where = some_ids(rng), np.arange(ROWS) != 2
+    ids[0, 1] = -1
+    function = of_layout(jxent.linear_softmax_log_prob_at, layout)
+    options = {"class_mask": REAL, "temperature": 1.5, "ignore_index": -1}
+
+    def fused(hidden, kernel):
+        return function(hidden, kernel, ids, where=where, **options)
+
+    def wanted(hidden, kernel):
+        log_probs = log_softmax(hidden, kernel, temperature=1.5)
+        found = jnp.take_along_axis(log_probs, np.maximum(ids, 0), -1)
+        return jnp.where(where[:, None] & (ids >= 0), found, 0)
+
+    def results(function):
+        slopes = jax.grad(lambda *x: weighed(function(*x)), (0, 1))
+        twice = jax.grad(lambda *x: weighed(slopes(*x)), (0, 1))
+        tangent = jax.jvp(function, (hidden, kernel), (hidden, kernel))[1]
+        return function(hidden, kernel), slopes(hidden, kernel), tangent, twice
+
+    for got, true in zip(results(fused)[:3], results(wanted)[:3], strict=True):
+        close(got, true)
+    twice = [jax.jit(results(f)[3])(hidden, kernel) for f in (fused, wanted)]
+    close(twice[0], twice[1], 1e-11)
+
+
+def test_the_places_stand_where_the_classes_stood(rng, x64):
+    logits, ids = rng.normal(size=(2, 5, 3)), rng.integers(0, 5, (2, K, 3))
+    wanted = jnp.take_along_axis(jax.nn.log_softmax(logits, 1), ids, 1)
+    close(jxent.softmax_log_prob_at(logits, ids, axis=1), wanted)
+    close(
+        jax.vmap(jxent.softmax_log_prob_at)(*(x.swapaxes(1, 2) for x in (logits, ids))),
+        wanted.swapaxes(1, 2),
+    )
+    last = ids.swapaxes(1, 2).reshape(6, K)
+    flat = logits.swapaxes(1, 2).reshape(6, 5, 1)
+    close(
+        jxent.softmax_log_prob_at(flat, last, axis=(1, 2)),
+        wanted.swapaxes(1, 2).reshape(6, K),
+    )
+
+
+@in_each_layout
+def test_an_id_that_names_no_class(layout, rng, x64):
+    """NaN in its place, and in the gradient of its row."""
+    hidden, kernel = head(rng)
+    function = of_layout(jxent.linear_softmax_log_prob_at, layout)
+    for bad in (-1, CLASSES, 10**6, CLASSES - 1):  # the last one is masked
+        ids = some_ids(rng)
+        ids[1, 2] = bad
+        both = lambda h, ids=ids: function(h, kernel, ids, class_mask=REAL)
+        log_probs, pull = jax.vjp(both, hidden)
+        np.testing.assert_array_equal(np.argwhere(np.isnan(log_probs)), [[1, 2]])
+        (slope,) = pull(jnp.ones_like(log_probs))
+        np.testing.assert_array_equal(np.isnan(slope).all(1), np.arange(ROWS) == 1)
+        assert np.isnan(slope).sum() == FEATURES
+
+
+# The likeliest classes ----------------------------------------------------------------
+
+
+@in_each_layout
+@pytest.mark.parametrize("k", [1, K, CLASSES])
+def test_top_k_is_that_of_log_softmax(layout, k, rng, x64):
+    """Of equals the smaller id, masked classes last, in the likeliest order."""
+    hidden, kernel = head(rng)
+    kernel[:, 5] = kernel[:, 1] = kernel[:, 2]
+    where = np.arange(ROWS) != 4
+    function = of_layout(jxent.linear_softmax_top_k, layout)
+    log_probs, ids = function(hidden, kernel, k, class_mask=REAL, where=where)
+    wanted, true_ids = jax.lax.top_k(log_softmax(hidden, kernel), k)
+    assert ids.dtype == jnp.int32
+    close(log_probs[where], wanted[where])
+    np.testing.assert_array_equal(ids[where], true_ids[where])
+    assert not np.any(log_probs[4])
+    assert not np.any(ids[4])
+
+
+@in_each_layout
+def test_the_derivatives_of_top_k(layout, rng, x64):
+    """Those of the log-probabilities at the ids that are found."""
+    hidden, kernel = head(rng)
+    top_k = of_layout(jxent.linear_softmax_top_k, layout)
+    _, ids = top_k(hidden, kernel, K)
+    at = lambda h, k: jxent.softmax_log_prob_at(h @ k, ids)
+    found = lambda h, k: top_k(h, k, K)[0]
+
+    def derivatives(function):
+        slope = jax.grad(lambda h, k: weighed(function(h, k)), (0, 1))
+        curve = jax.jvp(slope, (hidden, kernel), (hidden, kernel))[1]
+        return slope(hidden, kernel), curve
+
+    got, wanted = (jax.jit(derivatives, static_argnums=0)(f) for f in (found, at))
+    close(got, wanted, 1e-11)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_top_k_of_classes_on_several_devices(k, rng, x64):
+    """Every device has the k of all, also where it holds fewer; explicit axes too."""
+    hidden, kernel = head(rng)
+    kernel[:, 6] = kernel[:, 1]
+    wanted = jxent.linear_softmax_top_k(hidden, kernel, k)
+    kinds = AxisType.Auto, AxisType.Explicit
+    for kind in kinds:
+        mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
+        names: dict[str, Any] = {"class_axis_name": "model", "batch_axis_name": "data"}
+        operands = [
+            jax.device_put(x, NamedSharding(mesh, spec))
+            for x, spec in ((hidden, P("data")), (kernel, P(None, "model")))
+        ]
+        with jax.set_mesh(mesh):
+            got = jxent.linear_softmax_top_k(operands[0], operands[1], k, **names)
+            close(got, wanted)
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kinds[0],) * 2)
+    split = jax.shard_map(
+        lambda h, w: jxent.linear_softmax_top_k(h, w, k, class_axis_name="model"),
+        mesh=mesh,
+        in_specs=(P("data"), P(None, "model")),
+        out_specs=P("data"),
+    )
+    close(jax.jit(split)(hidden, kernel), wanted)
+
+
+def test_top_k_holds_a_block_of_logits(rng):
+    """And by default several blocks make one in which the largest are looked for."""
+    hidden, kernel = (x.astype(np.float32) for x in head(rng, 512, 16384))
+    function = jax.jit(lambda h, w: jxent.linear_softmax_top_k(h, w, 4)[0])
+    program = function.lower(hidden, kernel).compile()
+    assert largest_array(str(program.as_text())) < hidden.shape[0] * kernel.shape[1] / 2
+    got = program(hidden, kernel)
+    np.testing.assert_allclose(
+        got, jax.lax.top_k(jax.nn.log_softmax(hidden @ kernel), 4)[0], rtol=2e-6
+    )
+
+
+# Distributions that are given at a few classes ----------------------------------------
+
+
+def test_equal_ids_add_up_and_padding_is_nothing(rng, x64):
+    logits = rng.normal(size=(2, CLASSES))
+    once = jxent.SparseLabels(np.array([[2], [5]]), np.array([[0.7], [0.5]]))
+    twice = jxent.SparseLabels(
+        ids=np.array([[2, -1, 2], [-1, 5, -1]]),
+        values=np.array([[0.3, np.nan, 0.4], [9.0, 0.5, np.inf]]),
+    )
+    for function in (
+        jxent.softmax_cross_entropy,
+        jxent.softmax_focal_loss,
+        jxent.poly_loss_cross_entropy,
+    ):
+        close(function(logits, twice, ignore_index=-1), function(logits, once))
+
+
+def test_no_values_are_1_each(rng, x64):
+    logits, ids = rng.normal(size=(ROWS, CLASSES)), some_ids(rng)
+    losses = jxent.softmax_cross_entropy(logits, jxent.SparseLabels(ids))
+    close(losses, -jxent.softmax_log_prob_at(logits, ids).sum(-1))
+
+
+@pytest.mark.parametrize("layout", [None, "streamed", "tiled"])
+def test_what_spoils_a_row(layout, rng, x64):
+    """A bad id, at any value, and a value that is NaN; not what a mask leaves out."""
+    hidden, kernel = head(rng)
+    values = rng.uniform(size=(ROWS, K))
+    values[1] = 0
+    per_row = (
+        functools.partial(jxent.linear_softmax_cross_entropy, reduction="sum")
+        if layout == "tiled"
+        else jxent.linear_softmax_cross_entropy
+    )
+    function = of_layout(per_row, layout or "materialized")
+
+    def loss(ids, values, **options):
+        labels = jxent.SparseLabels(ids, values)
+        return function(hidden, kernel, labels, class_mask=REAL, **options)
+
+    good = some_ids(rng)
+    for bad in (-1, CLASSES, 2**31 - 1):
+        ids = good.copy()
+        ids[1, 2] = bad
+        assert np.isnan(loss(ids, values)).any()
+        assert np.isfinite(loss(ids, values, where=np.arange(ROWS) != 1)).all()
+    nan = values.copy()
+    nan[3, 0] = np.nan
+    assert np.isnan(loss(good, nan)).any()
+    weights = (np.arange(ROWS) != 3) * 1.0
+    assert np.isfinite(loss(good, nan, weights=weights)).all()
+    masked, none = good.copy(), values.copy()
+    masked[2], none[2] = CLASSES - 1, 0
+    close(loss(masked, values), loss(good, none))
+
+
+def test_bad_ids_are_reported(rng):
+    """Under checkify, as the labels of other losses."""
+    logits, ids = rng.normal(size=(ROWS, CLASSES)), some_ids(rng)
+    ids[2, 1] = 99
+    for call in (
+        lambda: jxent.softmax_cross_entropy(logits, jxent.SparseLabels(ids)),
+        lambda: jxent.softmax_log_prob_at(logits, ids),
+        lambda: jxent.linear_softmax_log_prob_at(logits, np.eye(CLASSES), ids),
+    ):
+        error, _ = checkify.checkify(jax.jit(call))()
+        assert "got label 99" in str(error.get())
+
+
+def test_the_weight_of_sparse_labels(rng, x64):
+    """`total_weight` is what the mean divides by, with every option that it takes."""
+    logits = rng.normal(size=(2, CLASSES, 3))
+    ids = rng.integers(0, CLASSES, (2, K, 3))
+    ids[0, 1, 2] = -1
+    labels = jxent.SparseLabels(ids, rng.uniform(size=ids.shape))
+    masks = rng.random((2, 3)) < 0.7, rng.random((1, CLASSES, 3)) < 0.8
+    for where in masks:
+        options = {
+            "axis": 1,
+            "where": where,
+            "weights": rng.uniform(size=(2, 3)),
+            "class_weights": rng.uniform(size=CLASSES),
+            "ignore_index": -1,
+        }
+        loss = functools.partial(jxent.softmax_cross_entropy, logits, labels)
+        total = jxent.total_weight(labels, **options)
+        mean, whole = (loss(reduction=r, **options) for r in ("mean", "sum"))
+        close(mean, whole / total)
+
+
+def test_logits_with_explicit_axes(rng, x64):
+    """Classes and rows split by their types: the ids are gathered nowhere."""
+    logits, ids = rng.normal(size=(ROWS, CLASSES)), some_ids(rng)
+    labels = jxent.SparseLabels(ids, rng.uniform(size=ids.shape))
+    options = {"class_weights": rng.uniform(size=CLASSES), "class_mask": REAL}
+
+    def loss(logits):
+        return jnp.sum(jxent.softmax_cross_entropy(logits, labels, **options) ** 2)
+
+    wanted = jax.value_and_grad(loss)(logits)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        split = jax.device_put(logits, NamedSharding(mesh, P("data", "model")))
+        close(jax.jit(jax.value_and_grad(loss))(split), wanted)
+
+
+@pytest.mark.parametrize("layout", ["streamed", "tiled"])
+def test_no_array_of_rows_and_classes(layout, rng):
+    """Neither logits nor a target, in the value and in both gradients."""
+    hidden, kernel = (np.float32(x) for x in head(rng, 64, 512))
+    ids = some_ids(rng, 64, 512)
+    values = np.float32(rng.uniform(size=ids.shape))
+
+    def loss(hidden, kernel, values):
+        return jxent.linear_softmax_cross_entropy(
+            hidden,
+            kernel,
+            jxent.SparseLabels(ids, values),
+            reduction="mean",
+            implementation=layout,
+            block_sizes=(16, 64),
+        )
+
+    both = as_users_jit(jax.value_and_grad(loss, (0, 1, 2)))
+    program = both.lower(hidden, kernel, values).compile()
+    assert largest_array(str(program.as_text())) <= 16 * 512
+    same_bits(program(hidden, kernel, values), program(hidden, kernel, values))
