@@ -158,7 +158,7 @@ def _measured(
     return measure(batch_of(settings, rows, shared), *options, *arrays)
 
 
-# Inside ------------------------------------------------------------------------------
+# Inside -------------------------------------------------------------------------------
 
 
 def batch_of(settings: Settings, rows: Rows, shared: Shared) -> Batch:
