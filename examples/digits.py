@@ -23,6 +23,7 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -33,7 +34,6 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator
 from sklearn.datasets import load_digits
-from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import train_test_split
 
 import jxent
@@ -107,18 +107,23 @@ def train_step(
 
 class Evaluation(NamedTuple):
     loss: Array  # the mean cross-entropy in nats, without smoothing
-    predicted: Array  # (examples,), the likeliest class of each
-    confidence: Array  # (examples,), its probability
+    accuracy: Array
+    calibration_error: Array  # expected, in 15 bins of confidence
+    confusion: Array  # (classes, classes), examples by label and prediction
+    bins: jxent.metrics.ReliabilityBins  # accuracy against confidence
 
 
 @nnx.jit
 def evaluate(model: Classifier, data: Digits) -> Evaluation:
-    """What one pass over the logits tells: the loss, and the statistics behind it."""
-    loss, row = jxent.softmax_cross_entropy(
-        model(data.images), data.labels, reduction="mean", return_statistics=True
+    """The loss and the metrics of held-out examples."""
+    example = model(data.images), data.labels
+    return Evaluation(
+        loss=jxent.softmax_cross_entropy(*example, reduction="mean"),
+        accuracy=jxent.metrics.accuracy(*example),
+        calibration_error=jxent.metrics.calibration_error(*example),
+        confusion=jxent.metrics.confusion_matrix(*example),
+        bins=jxent.metrics.reliability_bins(*example),
     )
-    # The largest logit is the row's shift, so that its log-probability is −log_sum.
-    return Evaluation(loss, row.argmax, jnp.exp(-row.log_sum))
 
 
 # Training -----------------------------------------------------------------------------
@@ -160,40 +165,6 @@ def train(
     return curves
 
 
-# Calibration --------------------------------------------------------------------------
-
-
-class Reliability(NamedTuple):
-    """Examples by confidence, in bins (lo, hi] of equal width."""
-
-    edges: np.ndarray  # (bins + 1,)
-    examples: np.ndarray  # (bins,), how many
-    confidence: np.ndarray  # (bins,), the mean; 0 where a bin is empty
-    accuracy: np.ndarray  # (bins,), the share that is right; 0 where a bin is empty
-
-    @property
-    def expected_calibration_error(self) -> float:
-        """The mean over all examples of |accuracy − confidence| of their bin."""
-        gap = np.abs(self.accuracy - self.confidence)
-        return float(np.average(gap, weights=self.examples))
-
-
-def reliability(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = 15
-) -> Reliability:
-    """Sort the examples into bins by their confidence."""
-    edges = np.linspace(0, 1, bins + 1)
-    which = np.digitize(confidence, edges[1:-1], right=True)
-    count = np.bincount(which, minlength=bins)
-    some = np.maximum(count, 1)
-    return Reliability(
-        edges,
-        count,
-        np.bincount(which, confidence, bins) / some,
-        np.bincount(which, correct, bins) / some,
-    )
-
-
 # Picture ------------------------------------------------------------------------------
 
 
@@ -217,9 +188,9 @@ def draw_curves(axes: Axes, curves: Curves) -> None:
     axes.legend(**ABOVE)
 
 
-def draw_confusion(axes: Axes, labels: np.ndarray, predicted: np.ndarray) -> None:
+def draw_confusion(axes: Axes, confusion: Array) -> None:
     """How often each digit is read as each; mistakes in a colour of their own."""
-    counts = confusion_matrix(labels, predicted, labels=range(CLASSES))
+    counts = np.asarray(confusion, int)
     right = np.eye(CLASSES, dtype=bool)
     colours = np.select([counts == 0, right], [0, 1], 2)
     axes.imshow(colours, cmap=ListedColormap(["white", SKY, PEACH]), vmin=0, vmax=2)
@@ -248,9 +219,10 @@ def draw_confusion(axes: Axes, labels: np.ndarray, predicted: np.ndarray) -> Non
     axes.legend(handles=keys, **ABOVE)
 
 
-def draw_reliability(axes: Axes, below: Axes, bins: Reliability) -> None:
+def draw_reliability(axes: Axes, below: Axes, result: Evaluation) -> None:
     """Accuracy against confidence, the gap between them, and how many images say so."""
-    seen = bins.examples > 0
+    bins = jax.tree.map(np.asarray, result.bins)
+    seen = bins.weight > 0
     middle = ((bins.edges[:-1] + bins.edges[1:]) / 2)[seen]
     width = bins.edges[1] * 0.92
     accuracy, confidence = bins.accuracy[seen], bins.confidence[seen]
@@ -261,14 +233,14 @@ def draw_reliability(axes: Axes, below: Axes, bins: Reliability) -> None:
     )
     axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="no gap")
     axes.set(
-        title=f"Expected calibration error {bins.expected_calibration_error:.3f}",
+        title=f"Expected calibration error {result.calibration_error:.3f}",
         ylabel="accuracy (share right)",
         xlim=(0, 1),
         ylim=(0, 1.02),
     )
     axes.tick_params(labelbottom=False)
     axes.legend(**ABOVE)
-    below.bar(middle, bins.examples[seen], width, color=GREY)
+    below.bar(middle, bins.weight[seen], width, color=GREY)
     below.set(
         xlabel="confidence (probability of the predicted digit)",
         ylabel="images",
@@ -280,22 +252,14 @@ def draw_reliability(axes: Axes, below: Axes, bins: Reliability) -> None:
     below.minorticks_off()
 
 
-def draw(
-    output: Path,
-    curves: Curves,
-    labels: np.ndarray,
-    result: Evaluation,
-    bins: Reliability,
-) -> None:
+def draw(output: Path, curves: Curves, result: Evaluation) -> None:
     """The three panels, side by side."""
     with picture(output, 16, 5.4) as figure:
         grid = figure.add_gridspec(4, 3, wspace=0.06)
         draw_curves(figure.add_subplot(grid[:, 0]), curves)
-        draw_confusion(
-            figure.add_subplot(grid[:, 1]), labels, np.asarray(result.predicted)
-        )
+        draw_confusion(figure.add_subplot(grid[:, 1]), result.confusion)
         above = figure.add_subplot(grid[:3, 2])
-        draw_reliability(above, figure.add_subplot(grid[3, 2], sharex=above), bins)
+        draw_reliability(above, figure.add_subplot(grid[3, 2], sharex=above), result)
 
 
 # Command line -------------------------------------------------------------------------
@@ -327,13 +291,10 @@ def main(argv: list[str] | None = None) -> None:
     curves = train(model, training, held_out, args)
 
     result = evaluate(nnx.view(model, deterministic=True), held_out)
-    labels = np.asarray(held_out.labels)
-    correct = np.asarray(result.predicted) == labels
-    bins = reliability(np.asarray(result.confidence), correct)
-    print(f"held-out accuracy           {correct.mean():8.2%}")
+    print(f"held-out accuracy           {result.accuracy:8.2%}")
     print(f"held-out cross-entropy      {result.loss:8.4f} nats")
-    print(f"expected calibration error  {bins.expected_calibration_error:8.4f}")
-    draw(args.output, curves, labels, result, bins)
+    print(f"expected calibration error  {result.calibration_error:8.4f}")
+    draw(args.output, curves, result)
     print(f"picture                       {args.output}")
 
 

@@ -38,7 +38,11 @@ that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
 **Labels and means.** `next_token_labels` and `smooth_labels` make labels. `reduce`
 masks, weights and averages any losses as the ones here do; `total_weight` is what that
 mean divides by, for batches that are taken in parts; `sequence_weights` make it a mean
-of the sequences' means.
+of the sequences' means. `class_weights_of_counts` make up for rare classes.
+
+**Evaluation.** `jxent.metrics` has accuracy, perplexity, calibration errors and more,
+as numbers and as sums that add up over batches and devices. `fit_temperature` and
+`fit_vector_scaling` calibrate a trained model.
 
 **Other libraries' calls.** Optax's cross-entropies, its divergences and `smooth_labels`
 have the same names here, and take the same calls. Some results differ on purpose:
@@ -62,12 +66,17 @@ from typing import (
     Any as _Any,
 )
 
+from ._calibration import (
+    fit_temperature as fit_temperature,
+    fit_vector_scaling as fit_vector_scaling,
+)
 from ._checks import (
     SparseLabels as SparseLabels,
     no_attribute as _no_attribute,
 )
 from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
+    class_weights_of_counts as class_weights_of_counts,
     next_token_labels as next_token_labels,
     sequence_weights as sequence_weights,
     smooth_labels as smooth_labels,
@@ -138,7 +147,10 @@ __all__ = [
     "SparseLabels",
     "binary_cross_entropy",
     "categorical_cross_entropy",
+    "class_weights_of_counts",
     "entropy",
+    "fit_temperature",
+    "fit_vector_scaling",
     "generalized_kl_divergence",
     "kl_divergence",
     "kl_divergence_with_log_targets",
@@ -181,21 +193,22 @@ __all__ = [
 _print_as_written(globals(), __all__)
 
 
-# The facades are loaded when they are first asked for.
-_FACADES = ("keras", "torch")
+# Loaded when they are first asked for.
+_SUBPACKAGES = ("keras", "metrics", "torch")
 
 if _TYPE_CHECKING:
     from . import (
         keras as keras,
+        metrics as metrics,
         torch as torch,
     )
 else:
 
     def __getattr__(name: str) -> _Any:
-        if name in _FACADES:
+        if name in _SUBPACKAGES:
             return _import_module(f"{__name__}.{name}")
-        raise _no_attribute(__name__, name, [*__all__, *_FACADES])
+        raise _no_attribute(__name__, name, [*__all__, *_SUBPACKAGES])
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FACADES})
+    return sorted({*globals(), *_SUBPACKAGES})

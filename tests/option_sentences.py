@@ -81,10 +81,35 @@ HOMES = {
         "categorical_cross_entropy": ("softmax_cross_entropy", "probs labels where"),
         "sigmoid_focal_loss": ("sigmoid_binary_cross_entropy", "gamma alpha"),
         "binary_cross_entropy": ("sigmoid_binary_cross_entropy", "probs labels"),
+        "fit_temperature": ("jxent.metrics.accuracy", ""),
+        "fit_vector_scaling": ("jxent.metrics.accuracy", ""),
         "total_weight": ("softmax_cross_entropy", "labels axis where"),
         "kl_divergence": ("entropy", "log_predictions targets"),
         "kl_divergence_with_log_targets": ("entropy", "log_predictions log_targets"),
         "generalized_kl_divergence": ("entropy", "log_predictions targets"),
+    },
+    "jxent.metrics": {
+        **{
+            name: ("accuracy", "")
+            for name in (
+                "accuracy_sums perplexity perplexity_sums brier_score "
+                "brier_score_sums confusion_matrix"
+            ).split()
+        },
+        "top_k_accuracy": ("accuracy", "k"),
+        "top_k_accuracy_sums": ("top_k_accuracy", ""),
+        "calibration_error": ("accuracy", "bins norm strategy"),
+        "calibration_error_sums": ("calibration_error", ""),
+        "reliability_bins": ("calibration_error", ""),
+        "linear_accuracy": (
+            "jxent.linear_softmax_entropy accuracy",
+            "labels implementation",
+        ),
+        "linear_accuracy_sums": ("linear_accuracy", ""),
+        "linear_top_k_accuracy": ("linear_accuracy top_k_accuracy", ""),
+        "linear_top_k_accuracy_sums": ("linear_top_k_accuracy", ""),
+        "linear_perplexity": ("linear_accuracy", ""),
+        "linear_perplexity_sums": ("linear_accuracy", ""),
     },
     "jxent.torch": {
         "nll_loss": ("cross_entropy", "input target"),
@@ -143,10 +168,12 @@ HOMES = {
 # Those that explain all of their options themselves.
 AT_HOME = {
     "jxent": (
-        "entropy map_over_tiles next_token_labels reduce safe_softmax_cross_entropy "
-        "sequence_weights sigmoid_binary_cross_entropy smooth_labels "
-        "softmax_cross_entropy softmax_cross_entropy_with_integer_labels sum_over_tiles"
+        "class_weights_of_counts entropy map_over_tiles next_token_labels reduce "
+        "safe_softmax_cross_entropy sequence_weights sigmoid_binary_cross_entropy "
+        "smooth_labels softmax_cross_entropy "
+        "softmax_cross_entropy_with_integer_labels sum_over_tiles"
     ),
+    "jxent.metrics": "accuracy",
     "jxent.torch": "cross_entropy",
     "jxent.keras": (
         "binary_crossentropy categorical_crossentropy kl_divergence "
@@ -186,7 +213,8 @@ def expected_entries(module: str, name: str) -> dict[str, str]:
     homes, explained_here = HOMES[module][name]
     shared: dict[str, str] = {}
     for home in homes.split():
-        shared = {**expected_entries(module, home), **shared}
+        there, _, home = home.rpartition(".")  # of this module if it is not named
+        shared = {**expected_entries(there or module, home), **shared}
     return {
         option: (own if option in explained_here.split() else shared).get(option, "")
         for option in options(value)

@@ -1,6 +1,7 @@
 """The names, their documentation, and how the package is put together."""
 
 import ast
+import functools
 import importlib
 import importlib.metadata
 import importlib.resources
@@ -37,6 +38,8 @@ LAYERS = [
     "_linear",
     "_sigmoid",
     "_probabilities",
+    "_measures",
+    "_calibration",
     "metrics",
     "torch",
     "keras",
@@ -66,7 +69,12 @@ def test_no_module_is_public_by_accident():
             assert name.startswith("_") or name in PUBLIC_MODULES
 
 
-FACES = {"jxent": jxent, "jxent.torch": jxent.torch, "jxent.keras": jxent.keras}
+FACES = {
+    "jxent": jxent,
+    "jxent.metrics": jxent.metrics,
+    "jxent.torch": jxent.torch,
+    "jxent.keras": jxent.keras,
+}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +88,8 @@ FACES = {"jxent": jxent, "jxent.torch": jxent.torch, "jxent.keras": jxent.keras}
         ),
         ("jxent", "Softmax_Crossentropy", "Did you mean softmax_cross_entropy or "),
         ("jxent", "tourch", "Did you mean torch?"),
+        ("jxent", "metric", "Did you mean metrics?"),
+        ("jxent.metrics", "accuracies", "Did you mean accuracy"),
         ("jxent.torch", "BCEWithLogits", "Did you mean BCEWithLogitsLoss or BCELoss?"),
         ("jxent.torch", "nn", "It has BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, "),
         ("jxent.keras", "losses", "It has BinaryCrossentropy, "),
@@ -101,13 +111,13 @@ def test_a_name_that_is_not_there(module, name, hint):
     assert getattr(face, name, None) is None
 
 
-def test_the_facades_are_listed():
+def test_the_subpackages_are_listed():
     """`dir` shows them before they are loaded."""
     code = "import jxent; print(*dir(jxent)); print(*vars(jxent))"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     shown, loaded = map(str.split, result.stdout.splitlines())
-    assert PUBLIC_MODULES & {*shown} == {"torch", "keras"}
+    assert PUBLIC_MODULES <= {*shown}
     assert not PUBLIC_MODULES & {*loaded}
     assert {*jxent.__all__} <= {*dir(jxent)}
 
@@ -124,17 +134,20 @@ def test_types_are_shipped():
 
 # Documentation ------------------------------------------------------------------------
 
-FUNCTIONS = [n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))]
-OPTIONS = {
-    p for n in FUNCTIONS for p in inspect.signature(getattr(jxent, n)).parameters
+FUNCTIONS = {
+    name: value
+    for face in (jxent, jxent.metrics)
+    for name in face.__all__
+    if inspect.isfunction(value := getattr(face, name))
 }
+OPTIONS = {p for f in FUNCTIONS.values() for p in inspect.signature(f).parameters}
 SECTIONS = ("Args", "Returns", "Numerics", "Raises", "Example", "Source", "See also")
 # Named after nothing in the literature, or without a number to speak of.
 WITHOUT = {"reduce": {"Source"}, "next_token_labels": {"Numerics"}}
 
 
 def sections_of(name):
-    text = inspect.getdoc(getattr(jxent, name)) or ""
+    text = inspect.getdoc(FUNCTIONS.get(name) or getattr(jxent, name)) or ""
     found = re.findall(r"^([A-Z][A-Za-z ]*):$", text, re.MULTILINE)
     return text, found
 
@@ -160,7 +173,7 @@ def test_the_statistics_are_documented():
         assert inspect.getdoc(getattr(jxent.SoftmaxStatistics, name))
 
 
-@pytest.mark.parametrize("module", ["jxent", "jxent.torch", "jxent.keras"])
+@pytest.mark.parametrize("module", FACES)
 def test_references_lead_somewhere(module):
     """What stands under See also is a public name or an option."""
     face = importlib.import_module(module)
@@ -171,15 +184,16 @@ def test_references_lead_somewhere(module):
         for reference in re.findall(r"`([\w.]+)`", text):
             found += 1
             there = jxent if reference.startswith("jxent.") else face
-            public = hasattr(there, reference.removeprefix("jxent."))
-            assert public or reference in OPTIONS, (name, reference)
+            names = reference.removeprefix("jxent.").split(".")
+            public = functools.reduce(lambda x, n: getattr(x, n, None), names, there)
+            assert public is not None or reference in OPTIONS, (name, reference)
     assert found
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_parameter_is_documented_and_annotated(name):
     """Each parameter has a type, and a place in Args; the result has a type."""
-    signature = inspect.signature(getattr(jxent, name))
+    signature = inspect.signature(FUNCTIONS[name])
     assert signature.return_annotation is not inspect.Signature.empty
     text, _ = sections_of(name)
     listed = text.partition("Args:\n")[2].partition("\nReturns:")[0]
@@ -193,12 +207,13 @@ def test_every_parameter_is_documented_and_annotated(name):
 def test_one_option_has_one_default():
     """The same option means the same in every function that has it."""
     defaults = {}
-    for name in FUNCTIONS:
-        for parameter in inspect.signature(getattr(jxent, name)).parameters.values():
+    for name, function in FUNCTIONS.items():
+        for parameter in inspect.signature(function).parameters.values():
             defaults.setdefault(parameter.name, {})[name] = parameter.default
     allowed = {
         "axis": {"reduce"},  # all axes
         "reduction": {"reduce"},  # the mean
+        "beta": {"class_weights_of_counts"},  # not a mixture's share
         "entropy": set(),
         "ignore_index": {"next_token_labels"},  # the id it writes
     }

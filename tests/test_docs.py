@@ -55,10 +55,18 @@ class Checker(doctest.OutputChecker):
         return says(want, got)
 
 
-@pytest.mark.parametrize("name", ["jxent", *jxent.__all__])
+DOCUMENTED = {
+    "jxent": jxent,
+    "metrics": jxent.metrics,
+    **{name: getattr(jxent, name) for name in jxent.__all__},
+    **{name: getattr(jxent.metrics, name) for name in jxent.metrics.__all__},
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_docstring_examples(name, capsys):
     """They run with jax, jnp and jxent given, and print what stands below them."""
-    value = getattr(jxent, name, jxent)
+    value = DOCUMENTED[name]
     given = {"jax": jax, "jnp": jnp, "jxent": jxent}
     text = inspect.getdoc(value) or ""
     test = doctest.DocTestParser().get_doctest(text, given, name, None, None)
@@ -70,7 +78,12 @@ def test_docstring_examples(name, capsys):
 
 # What an editor shows -----------------------------------------------------------------
 
-MODULES = {"jxent": jxent, "jxent.torch": jxent.torch, "jxent.keras": jxent.keras}
+MODULES = {
+    "jxent": jxent,
+    "jxent.metrics": jxent.metrics,
+    "jxent.torch": jxent.torch,
+    "jxent.keras": jxent.keras,
+}
 EXPLAINED = [
     (module, name)
     for module, values in MODULES.items()

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jxent
-from jxent import keras, torch
+from jxent import keras, metrics, torch
 from tests.comparing import refuses
 
 
@@ -1232,6 +1232,66 @@ REFUSED = [
         ValueError,
         "argmax: these statistics were taken with argmax=False.",
     ),
+    (
+        lambda: metrics.accuracy(floats(4, 1), ints(4)),
+        ValueError,
+        "accuracy: expected at least two classes, got logits of shape (4, 1) with 1 "
+        "along axis -1. For one logit per yes/no label give axis=(), and logits and "
+        "labels of one shape.",
+    ),
+    (
+        lambda: metrics.brier_score(floats(4), floats(4), ()),
+        TypeError,
+        "brier_score: expected yes/no labels as booleans or as the integers 0 and 1, "
+        "got dtype float32. Compare them, labels > 0.5.",
+    ),
+    (
+        lambda: metrics.accuracy(floats(4), ints(4, 1), ()),
+        ValueError,
+        "accuracy: expected labels of the logits' shape (4,), got (4, 1). Drop the "
+        "last axis, labels.squeeze(-1).",
+    ),
+    (
+        lambda: metrics.top_k_accuracy(floats(4, 3), ints(4), k=0),
+        ValueError,
+        "top_k_accuracy: expected k of at least 1, got 0.",
+    ),
+    (
+        lambda: metrics.calibration_error(floats(4, 3), ints(4), bins=2.5),
+        ValueError,
+        "calibration_error: expected bins to be their number, an int, or their edges, "
+        "of shape (bins + 1,), got 2.5.",
+    ),
+    (
+        lambda: metrics.calibration_error(
+            floats(4, 3), ints(4), bins=floats(3), strategy="quantile"
+        ),
+        ValueError,
+        "calibration_error: strategy='quantile' finds the edges itself: expected bins "
+        "to be their number, got an array of shape (3,) and dtype float32.",
+    ),
+    (
+        lambda: metrics.calibration_error(floats(4, 3), ints(4), norm=untyped("L1")),
+        ValueError,
+        "calibration_error: expected norm to be one of ('l1', 'l2', 'max'), got 'L1'.",
+    ),
+    (
+        lambda: metrics.calibration_error_sums(floats(4, 3), ints(4)).compute(
+            untyped("l3")
+        ),
+        ValueError,
+        "compute: expected norm to be one of ('l1', 'l2', 'max'), got 'l3'.",
+    ),
+    (
+        lambda: jxent.class_weights_of_counts(ints(2, 3)),
+        ValueError,
+        "class_weights_of_counts: expected counts of shape (classes,), got (2, 3).",
+    ),
+    (
+        lambda: jxent.class_weights_of_counts(ints(3), beta=1.0),
+        ValueError,
+        "class_weights_of_counts: expected beta in [0, 1), got 1.0.",
+    ),
 ]
 
 
@@ -1617,6 +1677,27 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.total_weight: IDS,
     jxent.next_token_labels: {"tokens": ints(4)},
     jxent.sequence_weights: {"segment_ids": ints(4)},
+    jxent.class_weights_of_counts: {"counts": ints(4)},
+    jxent.fit_temperature: LOGITS | IDS,
+    jxent.fit_vector_scaling: LOGITS | IDS,
+    metrics.accuracy: LOGITS | IDS,
+    metrics.accuracy_sums: LOGITS | IDS,
+    metrics.top_k_accuracy: LOGITS | IDS,
+    metrics.top_k_accuracy_sums: LOGITS | IDS,
+    metrics.perplexity: LOGITS | IDS,
+    metrics.perplexity_sums: LOGITS | IDS,
+    metrics.brier_score: LOGITS | IDS,
+    metrics.brier_score_sums: LOGITS | IDS,
+    metrics.calibration_error: LOGITS | IDS,
+    metrics.calibration_error_sums: LOGITS | IDS,
+    metrics.reliability_bins: LOGITS | IDS,
+    metrics.confusion_matrix: LOGITS | IDS,
+    metrics.linear_accuracy: HEAD | IDS,
+    metrics.linear_accuracy_sums: HEAD | IDS,
+    metrics.linear_top_k_accuracy: HEAD | IDS,
+    metrics.linear_top_k_accuracy_sums: HEAD | IDS,
+    metrics.linear_perplexity: HEAD | IDS,
+    metrics.linear_perplexity_sums: HEAD | IDS,
     torch.cross_entropy: INPUT | {"target": ints(4)},
     torch.nll_loss: INPUT | {"target": ints(4)},
     torch.linear_cross_entropy: {
@@ -1643,7 +1724,7 @@ ELSEWHERE = {jxent.sum_over_tiles, jxent.map_over_tiles}  # test_tiles, test_map
 def test_every_function_is_called():
     functions = {
         value
-        for face in (jxent, torch, keras)
+        for face in (jxent, metrics, torch, keras)
         for name in face.__all__
         if inspect.isfunction(value := getattr(face, name))
     }

@@ -73,6 +73,9 @@ def test_the_table_has_every_public_loss():
         "LossSums",
         "SoftmaxStatistics",
         "SparseLabels",
+        "class_weights_of_counts",
+        "fit_temperature",
+        "fit_vector_scaling",
         "linear_softmax_cross_entropy_sums",  # tests/test_sums.py
         "linear_softmax_log_prob_at",  # tests/test_several_ids.py
         "linear_softmax_plan",

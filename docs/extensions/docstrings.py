@@ -68,7 +68,7 @@ def _signature(
 
 def _without_overloads(app: Sphinx) -> None:
     """The signature below the overloads says the same, and names every option."""
-    for module in ("jxent", "jxent.keras", "jxent.torch"):
+    for module in ("jxent", "jxent.keras", "jxent.metrics", "jxent.torch"):
         import_module(module)
     for name in [name for name in sys.modules if name.partition(".")[0] == "jxent"]:
         analyzer = ModuleAnalyzer.for_module(name)

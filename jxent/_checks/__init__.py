@@ -37,6 +37,8 @@ from .numbers import (
     flag as flag,
     in_range as in_range,
     integer as integer,
+    is_integer as is_integer,
+    is_number as is_number,
     number as number,
     number_or_off as number_or_off,
     positive_integer as positive_integer,

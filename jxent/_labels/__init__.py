@@ -1,5 +1,8 @@
 """The public functions on labels."""
 
+from .class_weights import (
+    class_weights_of_counts as class_weights_of_counts,
+)
 from .labels import (
     next_token_labels as next_token_labels,
     smooth_labels as smooth_labels,

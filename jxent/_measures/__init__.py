@@ -1,0 +1,18 @@
+"""A batch as metrics and calibration see it: its rows, and what is known of each."""
+
+from .batch import (
+    Batch as Batch,
+    batch_of as batch_of,
+    measured as measured,
+    metric_problem as metric_problem,
+    quotient as quotient,
+    total as total,
+    weighed as weighed,
+)
+from .rows import (
+    confidence as confidence,
+    is_right as is_right,
+    log_prob as log_prob,
+    predicted as predicted,
+    squared_error as squared_error,
+)

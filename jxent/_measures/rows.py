@@ -1,0 +1,134 @@
+"""What metrics know of each row: the label's log-probability, and whether it is first.
+
+With logits of several classes these are formulas on the row's statistics. A yes/no row
+has one logit z, P(yes) = σ(z), and its label's side of it, s = z for yes and −z for no.
+A bad label makes each of them NaN.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import cast, over_classes, select, sharded_like
+from .._formulas import SoftmaxStatistics
+from .._layouts.losses import reported, statistics_of
+from .._problem import Maybe, is_class, report_bad_labels
+from .._statistics import inputs_of_block
+from .batch import Batch
+from .ranks import is_among_first
+
+
+def _logits(batch: Batch) -> Array:
+    assert batch.rows.logits is not None
+    return batch.rows.logits
+
+
+def _statistics(batch: Batch) -> SoftmaxStatistics:
+    return statistics_of(*batch)[0]
+
+
+def _binary_label(batch: Batch) -> Array:
+    """1 for yes, 0 for no."""
+    assert batch.rows.labels is not None
+    z, ids = _logits(batch), batch.ids
+    label = select(is_class(ids), cast(ids, z.dtype), jnp.nan)
+    return report_bad_labels(label, batch.rows.labels, ~is_class(ids), 2)
+
+
+def _side(batch: Batch) -> Array:
+    z, label = _logits(batch), _binary_label(batch)
+    return select(lax.eq(label, label), select(batch.ids == 1, z, -z), label)
+
+
+def log_prob(batch: Batch) -> Array:
+    """log p_y (rows,)."""
+    if batch.is_binary:
+        return jax.nn.log_sigmoid(_side(batch))
+    return _statistics(batch).log_prob
+
+
+def is_right(batch: Batch, k: int = 1) -> Array:
+    """1 where the label is among the first k classes, else 0; (rows,)."""
+    settings, rows, shared, resolved = batch
+    if batch.is_binary:
+        side = _side(batch)
+        right = (side > 0) | ((side == 0) & (batch.ids == 0)) | (k > 1)
+        return select(lax.eq(side, side), cast(right, side.dtype), jnp.nan)
+    if k == 1 and rows.hidden is not None:
+        statistics = _statistics(batch)
+        label = statistics.log_prob
+        right = cast(lax.eq(statistics.argmax, batch.ids), label.dtype)
+        return select(lax.eq(label, label), right, jnp.nan)
+    first = is_among_first(k, settings, rows, shared, resolved)
+    return reported(first, settings, rows, shared, resolved)
+
+
+def predicted(batch: Batch) -> Array:
+    """The first class of the largest logit, int32 (rows,)."""
+    if batch.is_binary:
+        return cast(_logits(batch) > 0, jnp.int32)
+    return _statistics(batch).argmax
+
+
+def confidence(batch: Batch) -> tuple[Array, Array]:
+    """The probability of the predicted class, and 1 where that is right; P(yes) and the
+    label in binary."""
+    if batch.is_binary:
+        return jax.nn.sigmoid(_logits(batch)), _binary_label(batch)
+    return lax.exp(-_statistics(batch).log_sum), is_right(batch)
+
+
+def squared_error(batch: Batch) -> Array:
+    """Σ_c (p_c − y_c)² (rows,); (p − y)² in binary.
+
+    The label's term is (1 − p_y)², where 1 − p_y = −expm1(log p_y) cancels nothing.
+    """
+    if batch.is_binary:
+        return lax.square(jax.nn.sigmoid(-_side(batch)))
+    settings, rows, shared, resolved = batch
+    statistics = _statistics(batch)
+    z = inputs_of_block(settings, rows, shared).z
+    of_rows = statistics.shift, statistics.log_sum, batch.ids, resolved.weighted
+    others = _squares_of_others(settings.axis, z, *of_rows)
+    return lax.square(lax.expm1(statistics.log_prob)) + others
+
+
+# With p = exp(z − shift − log_sum) and the shift a constant,
+#
+#     d Σ_{c ≠ y} p_c² = Σ_{c ≠ y} 2 p_c² (dz_c − d log_sum)
+#
+# A rule of its own: the value then needs no mask of the logits' size, which XLA on a
+# CPU would store, where rows may hold anything.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _squares_of_others(
+    axis: int, z: Array, shift: Array, log_sum: Array, ids: Array, weighted: Maybe
+) -> Array:
+    """Σ_{c ≠ y} p_c² (rows,)."""
+    return jnp.sum(_squares(axis, z, shift, log_sum, ids), axis)
+
+
+@_squares_of_others.defjvp
+def _squares_of_others_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    z, shift, log_sum, ids, weighted = primals
+    dz, _, dlog_sum, *_ = tangents
+    of_rows = shift, log_sum, ids
+    if weighted is not None:
+        where = over_classes(weighted, axis, z)
+        dz, safe = select(where, dz), select(where, z)
+        of_rows = tuple(select(weighted, x) for x in of_rows)
+    else:
+        safe = z
+    squares = _squares(axis, safe, *of_rows)
+    tangent = jnp.sum(2 * squares * (dz - over_classes(dlog_sum, axis, z)), axis)
+    return _squares_of_others(axis, *primals), tangent
+
+
+def _squares(axis: int, z: Array, shift: Array, log_sum: Array, ids: Array) -> Array:
+    """p_c², and 0 at the label: in numbers, as XLA on a CPU would store a mask."""
+    z_relative = z - over_classes(shift, axis, z) - over_classes(log_sum, axis, z)
+    classes = sharded_like(lax.broadcasted_iota(z.dtype, z.shape, axis), z)
+    distance = lax.abs(classes - over_classes(cast(ids, z.dtype), axis, z))
+    return jnp.minimum(distance, 1) * lax.exp(2 * z_relative)

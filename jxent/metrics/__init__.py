@@ -1,0 +1,102 @@
+"""Metrics of classifiers: pure functions of logits, and sums of them that add up.
+
+>>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+>>> labels = jnp.array([0, 1, -100])
+>>> print(jxent.metrics.accuracy(logits, labels, ignore_index=-100))
+0.5
+
+Each takes the losses' arguments: `(logits, labels, axis=-1, where=None, *,
+weights=None, ignore_index=None)`. Labels are class ids. With axis=() there is no axis
+of classes, but one logit for each yes/no label. A dropped row counts nothing, and a bad
+label makes the result NaN. Of equal logits the first class is predicted. Nothing left
+gives 0, or a perplexity of 1.
+
+**Of one batch.** `accuracy`, `top_k_accuracy`, `perplexity`, `brier_score`,
+`calibration_error`, `confusion_matrix`; `reliability_bins` for a diagram.
+
+**Of many.** A mean of the batches' means gives rows of small batches more weight. What
+adds up are sums: a function with `_sums` in its name returns a NamedTuple that is added
+field by field, over batches, micro-batches and devices, and has `compute()`.
+
+>>> first, second = (
+...     jxent.metrics.accuracy_sums(logits[i], labels[i], ignore_index=-100)
+...     for i in (slice(0, 2), slice(2, 3)))
+>>> print(jax.tree.map(jnp.add, first, second).compute())
+0.5
+
+**Without logits.** `linear_accuracy`, `linear_top_k_accuracy` and `linear_perplexity`
+take the fused head's `hidden` and `kernel`.
+"""
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from .._checks import no_attribute as _no_attribute
+from .._signatures import print_as_written as _print_as_written
+from ._accuracy import (
+    AccuracySums as AccuracySums,
+    accuracy as accuracy,
+    accuracy_sums as accuracy_sums,
+    top_k_accuracy as top_k_accuracy,
+    top_k_accuracy_sums as top_k_accuracy_sums,
+)
+from ._calibration import (
+    CalibrationErrorSums as CalibrationErrorSums,
+    ReliabilityBins as ReliabilityBins,
+    calibration_error as calibration_error,
+    calibration_error_sums as calibration_error_sums,
+    reliability_bins as reliability_bins,
+)
+from ._confusion import confusion_matrix as confusion_matrix
+from ._linear import (
+    linear_accuracy as linear_accuracy,
+    linear_accuracy_sums as linear_accuracy_sums,
+    linear_perplexity as linear_perplexity,
+    linear_perplexity_sums as linear_perplexity_sums,
+    linear_top_k_accuracy as linear_top_k_accuracy,
+    linear_top_k_accuracy_sums as linear_top_k_accuracy_sums,
+)
+from ._scores import (
+    BrierScoreSums as BrierScoreSums,
+    PerplexitySums as PerplexitySums,
+    brier_score as brier_score,
+    brier_score_sums as brier_score_sums,
+    perplexity as perplexity,
+    perplexity_sums as perplexity_sums,
+)
+
+
+__docformat__ = "google"
+
+__all__ = [
+    "AccuracySums",
+    "BrierScoreSums",
+    "CalibrationErrorSums",
+    "PerplexitySums",
+    "ReliabilityBins",
+    "accuracy",
+    "accuracy_sums",
+    "brier_score",
+    "brier_score_sums",
+    "calibration_error",
+    "calibration_error_sums",
+    "confusion_matrix",
+    "linear_accuracy",
+    "linear_accuracy_sums",
+    "linear_perplexity",
+    "linear_perplexity_sums",
+    "linear_top_k_accuracy",
+    "linear_top_k_accuracy_sums",
+    "perplexity",
+    "perplexity_sums",
+    "reliability_bins",
+    "top_k_accuracy",
+    "top_k_accuracy_sums",
+]
+
+_print_as_written(globals(), __all__)
+
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> None:
+        raise _no_attribute(__name__, name, __all__)

@@ -1,0 +1,285 @@
+"""Accuracy and top-k accuracy of logits in memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, SupportsIndex
+
+from jax import Array, lax
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike, Axis
+from .._measures import Batch, is_right, measured, metric_problem, quotient, total
+
+
+class AccuracySums(NamedTuple):
+    """Sums over the rows of a batch, scalars. r is everything that multiplies a row.
+
+    Sums of batches and devices are added field by field, `jax.tree.map(jnp.add, a, b)`.
+
+    Attributes:
+      correct: Σ r over the rows that are right.
+      weight: Σ r.
+    """
+
+    correct: Array
+    weight: Array
+
+    def compute(self) -> Array:
+        """correct / weight, 0 where nothing has a weight."""
+        return quotient(self.correct, self.weight)
+
+
+def sums_of_right(batch: Batch, k: int = 1) -> AccuracySums:
+    right = is_right(batch, k)
+    ones = lax.full_like(right, 1)
+    return AccuracySums(correct=total(batch, right), weight=total(batch, ones))
+
+
+def share_of_right(batch: Batch, k: int = 1) -> Array:
+    return sums_of_right(batch, k).compute()
+
+
+def accuracy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> Float[Array, ""]:
+    """The share of rows whose largest logit is that of their label.
+
+        accuracy = Σ r · [argmax_c z_c = y] / Σ r,   r = where · weights
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      A number between 0 and 1; float32, or float64 for float64 logits. Its gradient in
+      the logits is 0.
+
+    Numerics:
+      Of equal logits the first class is predicted; a yes/no logit of 0 is a no. A row
+      whose loss is NaN (a label outside of the classes, NaN or +inf among the logits)
+      makes the result NaN. A dropped row adds nothing, whatever it holds. Nothing left
+      gives 0. Sums are in float32 or better.
+
+    Raises:
+      TypeError: logits are not floating, labels are floating (or boolean, but for
+        axis=()), or where is floating.
+      ValueError: a shape does not fit, or there is one class.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+      >>> print(jxent.metrics.accuracy(logits, jnp.array([0, 1, 1])))
+      0.66667
+      >>> print(jxent.metrics.accuracy(
+      ...     jnp.array([3.0, -1.0]), jnp.array([True, True]), axis=()))
+      0.5
+
+    Source:
+      scikit-learn's `accuracy_score`, of logits.
+
+    See also:
+      `accuracy_sums`, for more than one batch; `linear_accuracy`, `top_k_accuracy`.
+    """
+    problem = metric_problem(
+        "accuracy", logits, labels, axis, where, weights, ignore_index
+    )
+    return measured(share_of_right, problem)
+
+
+def accuracy_sums(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> AccuracySums:
+    """The two sums whose quotient is the accuracy, to be added over batches.
+
+        correct = Σ r · [argmax_c z_c = y]   weight = Σ r   r = where · weights
+
+    Add the sums of batches, micro-batches or devices field by field, and divide once,
+    with `compute()`. Inside `jax.shard_map` the sums are those of the device's rows:
+    `jax.lax.psum(sums, names)` adds them up. Outside of it nothing is to be done.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      `AccuracySums`, a NamedTuple of scalars in float32, or float64 for float64 logits.
+
+    Numerics:
+      As in `accuracy`. Counts, and weights that are whole numbers, are added exactly up
+      to 2^24 in float32, in whatever order.
+
+    Raises:
+      As `accuracy`.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+      >>> labels = jnp.array([0, 1, 1])
+      >>> first = jxent.metrics.accuracy_sums(logits[:2], labels[:2])
+      >>> second = jxent.metrics.accuracy_sums(logits[2:], labels[2:])
+      >>> sums = jax.tree.map(jnp.add, first, second)
+      >>> print(sums.correct, sums.weight, sums.compute())
+      2.0 3.0 0.66667
+
+    Source:
+      `flax.nnx.metrics` and `clu.metrics`, which add up in the same way.
+
+    See also:
+      `accuracy`, `linear_accuracy_sums`, `jxent.softmax_cross_entropy_sums`.
+    """
+    problem = metric_problem(
+        "accuracy_sums", logits, labels, axis, where, weights, ignore_index
+    )
+    return measured(sums_of_right, problem)
+
+
+def top_k_accuracy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    k: SupportsIndex = 5,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> Float[Array, ""]:
+    """The share of rows whose label is among the k classes of the largest logits.
+
+        top_k_accuracy = Σ r · [fewer than k classes are ahead of y] / Σ r
+
+    A class is ahead of the label if its logit is larger, or equal with a smaller id.
+    Nothing is sorted.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      k: how many classes may be named, at least 1; with all of them every row is right.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      A number between 0 and 1; float32, or float64 for float64 logits. Its gradient in
+      the logits is 0.
+
+    Numerics:
+      As in `accuracy`. A class of −inf is impossible, and ahead of none.
+
+    Raises:
+      As `accuracy`; and where k is not an integer of at least 1.
+
+    Example:
+      >>> logits = jnp.array([[3.0, 2.0, 1.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.metrics.top_k_accuracy(logits, jnp.array([1, 1]), k=2))
+      0.5
+
+    Source:
+      Russakovsky et al. (2015), "ImageNet Large Scale Visual Recognition Challenge",
+      https://arxiv.org/abs/1409.0575.
+
+    See also:
+      `top_k_accuracy_sums`, `linear_top_k_accuracy`, `accuracy`.
+    """
+    name = "top_k_accuracy"
+    k = _checks.positive_integer(name, "k", k)
+    problem = metric_problem(name, logits, labels, axis, where, weights, ignore_index)
+    return measured(share_of_right, problem, k)
+
+
+def top_k_accuracy_sums(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    k: SupportsIndex = 5,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> AccuracySums:
+    """The two sums whose quotient is the top-k accuracy, to be added over batches.
+
+        correct = Σ r · [fewer than k classes are ahead of y]   weight = Σ r
+
+    They are added up, inside `jax.shard_map` too, as those of `accuracy_sums` are.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      k: how many classes may be named, at least 1; with all of them every row is right.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      `AccuracySums`, a NamedTuple of scalars in float32, or float64 for float64 logits.
+
+    Numerics:
+      As in `top_k_accuracy` and `accuracy_sums`.
+
+    Raises:
+      As `top_k_accuracy`.
+
+    Example:
+      >>> logits = jnp.array([[3.0, 2.0, 1.0], [0.0, 0.0, 3.0]])
+      >>> print(jxent.metrics.top_k_accuracy_sums(logits, jnp.array([1, 1]), k=2))
+      AccuracySums(correct=Array(1., dtype=float32), weight=Array(2., dtype=float32))
+
+    Source:
+      As `top_k_accuracy` and `accuracy_sums`.
+
+    See also:
+      `top_k_accuracy`, `linear_top_k_accuracy_sums`.
+    """
+    name = "top_k_accuracy_sums"
+    k = _checks.positive_integer(name, "k", k)
+    problem = metric_problem(name, logits, labels, axis, where, weights, ignore_index)
+    return measured(sums_of_right, problem, k)

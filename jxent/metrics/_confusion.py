@@ -1,0 +1,102 @@
+"""The confusion matrix."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import PartitionSpec
+from jaxtyping import Float
+
+from .._arrays import is_split, select
+from .._checks import ArrayLike, Axis
+from .._measures import Batch, log_prob, measured, metric_problem, predicted, weighed
+from .._problem import is_class
+
+
+def _confusion(batch: Batch, classes: int) -> Array:
+    # NaN where a row's loss is: in every entry, as no entry is known to be right.
+    label = log_prob(batch)
+    known = lax.eq(label, label)
+    ones = select(known, lax.full_like(label, 1), jnp.nan)
+    r = weighed(batch, ones)
+    place = select(is_class(batch.ids), batch.ids) * classes + predicted(batch)
+    if is_split(r):
+        r, place = (jax.sharding.reshard(x, PartitionSpec()) for x in (r, place))
+    counts = jnp.zeros(classes * classes, r.dtype)
+    counts = counts.at[place.reshape(-1)].add(select(r == r, r).reshape(-1))
+    counts = select(jnp.all(r == r), counts, jnp.nan)
+    return counts.reshape(classes, classes)
+
+
+def confusion_matrix(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> Float[Array, "classes classes"]:
+    """How often rows of each class are predicted to be of each class.
+
+        matrix[i, j] = Σ r over the rows of label i whose largest logit is that of j
+
+    Matrices of batches, micro-batches or devices are added. Inside `jax.shard_map` the
+    matrix is that of the device's rows, and `jax.lax.psum(matrix, names)` adds them up.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      (classes, classes), label by prediction, with axis=() (2, 2), no before yes;
+      float32, or float64 for float64 logits. Divide rows by their sums for recall,
+      columns by theirs for precision.
+
+    Numerics:
+      As in `accuracy`; a row whose loss is NaN makes every entry NaN. Weights that are
+      whole numbers are added exactly, up to 2^24 in float32; others on a GPU in an
+      order that differs from run to run.
+
+    Raises:
+      As `accuracy`.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+      >>> print(jxent.metrics.confusion_matrix(logits, jnp.array([0, 1, 1])))
+      [[1. 0. 0.]
+       [0. 1. 1.]
+       [0. 0. 0.]]
+
+    Source:
+      scikit-learn's function of this name, of logits.
+
+    See also:
+      `accuracy`, its trace divided by its sum.
+    """
+    problem = metric_problem(
+        "confusion_matrix",
+        logits,
+        labels,
+        axis,
+        where,
+        weights,
+        ignore_index,
+        argmax=True,
+    )
+    settings, rows, _ = problem
+    assert rows.logits is not None
+    classes = 2 if settings.axis < 0 else rows.logits.shape[settings.axis]
+    return measured(_confusion, problem, classes)

@@ -1,0 +1,316 @@
+"""Perplexity and the Brier score: proper scores of the probabilities themselves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from .._checks import ArrayLike, Axis
+from .._measures import (
+    Batch,
+    log_prob,
+    measured,
+    metric_problem,
+    quotient,
+    squared_error,
+    total,
+)
+from .._reduction import divided
+
+
+class PerplexitySums(NamedTuple):
+    """Sums over the rows of a batch, scalars. r is everything that multiplies a row.
+
+    Sums of batches and devices are added field by field, `jax.tree.map(jnp.add, a, b)`.
+
+    Attributes:
+      loss: Σ r · (−log p_y), the cross-entropy in nats.
+      weight: Σ r.
+    """
+
+    loss: Array
+    weight: Array
+
+    def compute(self) -> Array:
+        """exp(loss / weight), 1 where nothing has a weight."""
+        return _perplexity(self.loss, self.weight)
+
+
+@jax.jit
+def _perplexity(loss: Array, weight: Array) -> Array:
+    return jnp.exp(divided(loss, weight))
+
+
+class BrierScoreSums(NamedTuple):
+    """Sums over the rows of a batch, scalars. r is everything that multiplies a row.
+
+    Sums of batches and devices are added field by field, `jax.tree.map(jnp.add, a, b)`.
+
+    Attributes:
+      squared_error: Σ r · Σ_c (p_c − y_c)², y the one-hot of the label.
+      weight: Σ r.
+    """
+
+    squared_error: Array
+    weight: Array
+
+    def compute(self) -> Array:
+        """squared_error / weight, 0 where nothing has a weight."""
+        return quotient(self.squared_error, self.weight)
+
+
+def sums_of_loss(batch: Batch) -> PerplexitySums:
+    loss = lax.neg(log_prob(batch))
+    ones = lax.full_like(loss, 1)
+    return PerplexitySums(loss=total(batch, loss), weight=total(batch, ones))
+
+
+def perplexity_of(batch: Batch) -> Array:
+    return sums_of_loss(batch).compute()
+
+
+def _brier_sums(batch: Batch) -> BrierScoreSums:
+    error = squared_error(batch)
+    ones = lax.full_like(error, 1)
+    return BrierScoreSums(squared_error=total(batch, error), weight=total(batch, ones))
+
+
+def _brier(batch: Batch) -> Array:
+    return _brier_sums(batch).compute()
+
+
+def perplexity(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> Float[Array, ""]:
+    """The exponential of the mean cross-entropy.
+
+        perplexity = exp(Σ r · (−log p_y) / Σ r),   p = softmax(z)
+
+    It is the number of equally likely classes that would be as hard to guess.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      A number of at least 1; float32, or float64 for float64 logits. Differentiable.
+
+    Numerics:
+      As in `accuracy`, and the loss as in `jxent.softmax_cross_entropy`: a label of
+      probability 0 gives +inf. Nothing left gives 1.
+
+    Raises:
+      As `accuracy`.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+      >>> print(jxent.metrics.perplexity(logits, jnp.array([0, 2, 1])))
+      1.34354
+
+    Source:
+      Jelinek et al. (1977), "Perplexity—a measure of the difficulty of speech
+      recognition tasks".
+
+    See also:
+      `perplexity_sums`, for more than one batch; `linear_perplexity`.
+    """
+    problem = metric_problem(
+        "perplexity", logits, labels, axis, where, weights, ignore_index
+    )
+    return measured(perplexity_of, problem)
+
+
+def perplexity_sums(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> PerplexitySums:
+    """The sums of loss and weight that the perplexity is made of.
+
+        loss = Σ r · (−log p_y)   weight = Σ r   r = where · weights
+
+    They are added up, inside `jax.shard_map` too, as those of `accuracy_sums` are. The
+    mean of the perplexities of batches is no perplexity; that of their sums is.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      `PerplexitySums`, a NamedTuple of scalars in float32, or float64 for float64
+      logits. loss / weight is the mean cross-entropy in nats.
+
+    Numerics:
+      As in `perplexity`.
+
+    Raises:
+      As `accuracy`.
+
+    Example:
+      >>> sums = jxent.metrics.perplexity_sums(jnp.zeros((3, 8)), jnp.array([0, 5, 7]))
+      >>> print(sums.weight, sums.compute())
+      3.0 8.0
+
+    Source:
+      As `perplexity` and `accuracy_sums`.
+
+    See also:
+      `perplexity`, `linear_perplexity_sums`, `jxent.softmax_cross_entropy_sums`.
+    """
+    problem = metric_problem(
+        "perplexity_sums", logits, labels, axis, where, weights, ignore_index
+    )
+    return measured(sums_of_loss, problem)
+
+
+def brier_score(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> Float[Array, ""]:
+    """The mean squared distance of the probabilities from the one-hot label.
+
+        brier_score = Σ r · Σ_c (p_c − [c = y])² / Σ r,   p = softmax(z)
+
+    With axis=() a row's term is (p − y)², p = σ(z): half of what two classes give.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      A number between 0 and 2, with axis=() between 0 and 1; float32, or float64 for
+      float64 logits. Differentiable.
+
+    Numerics:
+      As in `accuracy`. No softmax is held. The label's term is formed from log p_y, and
+      keeps its digits where p_y is near 1.
+
+    Raises:
+      As `accuracy`.
+
+    Example:
+      >>> logits = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]]))
+      >>> print(jxent.metrics.brier_score(logits, jnp.array([0, 1])))
+      0.5075
+
+    Source:
+      Brier (1950), "Verification of forecasts expressed in terms of probability".
+      scikit-learn's `brier_score_loss` is that of axis=().
+
+    See also:
+      `brier_score_sums`, for more than one batch; `calibration_error`.
+    """
+    problem = metric_problem(
+        "brier_score", logits, labels, axis, where, weights, ignore_index
+    )
+    return measured(_brier, problem)
+
+
+def brier_score_sums(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+) -> BrierScoreSums:
+    """The two sums whose quotient is the Brier score, to be added over batches.
+
+        squared_error = Σ r · Σ_c (p_c − [c = y])²   weight = Σ r   r = where · weights
+
+    They are added up, inside `jax.shard_map` too, as those of `accuracy_sums` are.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
+        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+      labels: integer class ids, of the logits' shape without `axis`. With axis=()
+        booleans, or 0 and 1.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all. () stands for
+        none: yes/no labels.
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there. With
+        axis=() every logit is a row.
+      weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      ignore_index: the class id that marks a dropped row.
+
+    Returns:
+      `BrierScoreSums`, a NamedTuple of scalars in float32, or float64 for float64
+      logits.
+
+    Numerics:
+      As in `brier_score`.
+
+    Raises:
+      As `accuracy`.
+
+    Example:
+      >>> logits = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]]))
+      >>> sums = jxent.metrics.brier_score_sums(logits, jnp.array([0, 1]))
+      >>> print(sums.squared_error, sums.weight, sums.compute())
+      1.015 2.0 0.5075
+
+    Source:
+      As `brier_score` and `accuracy_sums`.
+
+    See also:
+      `brier_score`.
+    """
+    problem = metric_problem(
+        "brier_score_sums", logits, labels, axis, where, weights, ignore_index
+    )
+    return measured(_brier_sums, problem)

@@ -1,0 +1,202 @@
+"""Weights of classes from counts, and the fits of temperature and vector scaling."""
+
+import functools
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+from scipy.optimize import minimize, minimize_scalar
+from sklearn.utils.class_weight import compute_class_weight
+
+import jxent
+from tests.comparing import close
+
+
+pytestmark = pytest.mark.newest_jax
+
+CLASSES = 4
+
+
+# Weights of classes -------------------------------------------------------------------
+
+
+def test_inverse_frequency(x64):
+    """scikit-learn's "balanced"; a class that does not occur is none."""
+    y = np.repeat([0, 1, 3], [7, 2, 1])
+    counts = np.bincount(y, minlength=5)
+    wanted = np.zeros(5)
+    wanted[[0, 1, 3]] = compute_class_weight(
+        "balanced", classes=np.array([0, 1, 3]), y=y
+    )
+    close(jxent.class_weights_of_counts(counts), wanted)
+    close(jxent.class_weights_of_counts(np.zeros(3)), np.zeros(3))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999, 1 - 1e-9])
+def test_effective_number(beta, x64):
+    counts = np.array([100000, 500, 0, 1])
+    there = counts > 0
+    effective = (1 - beta) / (1 - beta ** counts[there])
+    wanted = np.zeros(4)
+    wanted[there] = 3 * effective / effective.sum()
+    close(jxent.class_weights_of_counts(counts, beta=beta), wanted, 1e-7)
+    traced = jax.jit(lambda beta: jxent.class_weights_of_counts(counts, beta=beta))
+    close(traced(beta), wanted, 1e-6)
+
+
+def test_a_beta_near_1_keeps_its_digits():
+    """1 - 0.9999 has three digits left in float32."""
+    counts = np.array([5000, 200, 10])
+    effective = 1 / -np.expm1(counts * np.log(0.9999))
+    got = jxent.class_weights_of_counts(counts, beta=0.9999)
+    assert got.dtype == jnp.float32
+    close(got, np.float32(3 * effective / effective.sum()), 1e-6)
+
+
+# Fits ---------------------------------------------------------------------------------
+
+
+def held_out(rng, rows=200, sure=3.0):
+    """Logits that are `sure` times as far apart as their labels deserve."""
+    z = 1.5 * rng.normal(size=(rows, CLASSES))
+    y = np.argmax(z + rng.gumbel(size=z.shape), -1)
+    return sure * z, y
+
+
+def loss_of(z, y, r):
+    """The mean cross-entropy of logits; of yes/no labels where these are one axis."""
+    if z.ndim == 1:
+        z = np.stack([np.zeros_like(z), z], -1)
+    top = z.max(-1)
+    lse = top + np.log(np.exp(z - top[:, None]).sum(-1))
+    return np.sum(r * (lse - z[np.arange(len(y)), y])) / r.sum()
+
+
+def best_temperature(z, y, r):
+    f = lambda log_t: loss_of(z / np.exp(log_t), y, r)
+    found: Any = minimize_scalar(f, (-1, 1), tol=1e-12)
+    return np.exp(found.x)
+
+
+def masks(rng, y):
+    """Options that drop rows, and the r that they make."""
+    where, weights = rng.random(y.shape) < 0.8, rng.integers(0, 3, y.shape) / 2
+    options = {"where": where, "weights": weights, "ignore_index": 1}
+    return options, where * weights * (y != 1)
+
+
+def test_temperature(x64, rng):
+    """Where the loss of the rows that count is least, whatever the others hold."""
+    z, y = held_out(rng)
+    close(jxent.fit_temperature(z, y), best_temperature(z, y, np.ones(len(y))), 1e-6)
+    options, r = masks(rng, y)
+    wanted = best_temperature(z, y, r)
+    z[r == 0] = np.nan
+    fit = jax.jit(functools.partial(jxent.fit_temperature, **options))
+    close(fit(z, y), wanted, 1e-6)
+
+
+def test_temperature_of_yes_and_no(x64, rng):
+    z = 2 * rng.normal(size=300)
+    y = rng.random(300) < 1 / (1 + np.exp(-z))
+    got = jxent.fit_temperature(5 * z, y, ())
+    close(got, best_temperature(5 * z, y.astype(int), np.ones(300)), 1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_temperature_follows_the_scale(scale, rng):
+    """Of logits, in float32; the derivative of the loss in log T is 0."""
+    z, y = (jnp.asarray(x) for x in held_out(rng))
+    z = z.astype(jnp.float32)
+    t = jxent.fit_temperature(scale * z, y)
+    assert t.dtype == jnp.float32
+    close(t / scale, jxent.fit_temperature(z, y), 1e-4)
+
+    def loss(log_t):
+        return jxent.softmax_cross_entropy(
+            scale * z, y, temperature=jnp.exp(log_t), reduction="mean"
+        )
+
+    assert abs(jax.grad(loss)(jnp.log(t))) < 1e-5
+
+
+def test_temperatures_of_many(x64, rng):
+    """vmap fits each by itself."""
+    z, y = held_out(rng, 120)
+    z, y = z.reshape(3, 40, CLASSES), y.reshape(3, 40)
+    wanted = [best_temperature(*part, np.ones(40)) for part in zip(z, y, strict=True)]
+    close(jax.vmap(jxent.fit_temperature)(z, y), np.array(wanted), 1e-6)
+
+
+def test_temperature_over_devices(x64, rng):
+    """One for the rows of all: arrays that a mesh splits, and inside of shard_map."""
+    z, y = held_out(rng, 80)
+    wanted = best_temperature(z, y, np.ones(80))
+    with jax.set_mesh(jax.make_mesh((8,), ("data",))):
+        split = [jax.device_put(x, P("data")) for x in (z, y)]
+        close(jax.jit(jxent.fit_temperature)(*split), wanted, 1e-6)
+        inside = jax.shard_map(jxent.fit_temperature, in_specs=P("data"), out_specs=P())
+        close(jax.jit(inside)(*split), wanted, 1e-6)
+
+
+def test_a_fit_has_no_reverse_mode(rng):
+    """An error, and no silent 0."""
+    z, y = held_out(rng, 8)
+    with pytest.raises(ValueError, match="Reverse-mode"):
+        jax.grad(jxent.fit_temperature)(jnp.float32(z), y)
+
+
+def test_what_has_no_best_temperature():
+    z, y = 5 * jnp.eye(4), jnp.arange(4)
+    assert jxent.fit_temperature(z, y, where=False) == 1
+    assert 0 < jxent.fit_temperature(z, y) < 1  # all right: the lower the better
+    assert 10 < jxent.fit_temperature(z, y[::-1]) < np.inf  # all wrong
+    assert np.isnan(jxent.fit_temperature(z, y + 1))  # a bad label
+    assert np.isnan(jxent.fit_temperature(z.at[0].set(jnp.nan), y))
+
+
+def test_vector_scaling(x64, rng):
+    """Along any axis: the least loss, below that of a temperature alone."""
+    z, y = held_out(rng)
+    z = z * [1.0, 2.0, 0.5, 1.0] + [0.0, 1.0, -1.0, 0.5]
+    options, r = masks(rng, y)
+    f = lambda x: loss_of(x[:CLASSES] * z + x[CLASSES:], y, r)
+    wanted = minimize(f, np.repeat([1.0, 0.0], CLASSES), tol=1e-12).fun
+    spoilt = np.where(r[:, None] == 0, np.nan, z).T
+    scale, bias = jxent.fit_vector_scaling(spoilt, y, 0, **options)
+    got = f(np.concatenate([scale, bias]))
+    assert got <= wanted + 1e-9
+    assert got < loss_of(z / jxent.fit_temperature(z, y, **options), y, r)
+
+
+def test_vector_scaling_of_impossible_classes(x64, rng):
+    """Logits of −inf stay, and make no NaN."""
+    z, y = held_out(rng)
+    z[rng.random(z.shape) < 0.2] = -np.inf
+    z[np.arange(len(y)), y] = 1.0
+    scale, bias = map(np.asarray, jxent.fit_vector_scaling(z, y))
+    assert np.isfinite([scale, bias]).all()
+    r = np.ones(len(y))
+    assert loss_of(z * scale + bias, y, r) < loss_of(z, y, r)
+
+
+def test_platt_scaling(x64, rng):
+    z = 2 * rng.normal(size=300)
+    y = rng.random(300) < 1 / (1 + np.exp(-(0.5 * z + 1)))
+    f = lambda x: loss_of(x[0] * z + x[1], y.astype(int), np.ones(300))
+    wanted = minimize(f, [1.0, 0.0], tol=1e-12).x
+    scale, bias = jxent.fit_vector_scaling(z, y, ())
+    close(jnp.stack([scale, bias]), wanted, 1e-5)
+
+
+def test_without_optax(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optax", None)
+    with pytest.raises(ImportError) as error:
+        jxent.fit_temperature(jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32))
+    assert str(error.value) == (
+        "fit_temperature: needs Optax, whose L-BFGS it runs: pip install optax."
+    )

@@ -1,0 +1,715 @@
+"""jxent.metrics: against NumPy, as sums that add up, of fused heads, on devices."""
+
+import functools
+from typing import Any
+
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+from jax.experimental import checkify
+from jax.sharding import (
+    AxisType,
+    PartitionSpec as P,
+)
+from jax.test_util import check_grads
+
+import jxent
+from jxent import metrics
+from jxent._measures.ranks import _count_ahead, _count_few_ahead
+from tests.comparing import close, same_bits
+from tests.compiling import as_users_jit
+
+
+pytestmark = pytest.mark.newest_jax
+
+CLASSES = 6
+BINS = 5
+
+
+# Oracles ------------------------------------------------------------------------------
+
+
+def rows_of(logits, labels, axis=-1, where=None, weights=None, ignore_index=None):
+    """Logits (rows, classes) or, of yes/no labels, (rows,); labels; r. Kept rows."""
+    z = np.asarray(logits, np.float64)
+    y = np.asarray(labels)
+    r = np.ones(y.shape)
+    if axis != ():
+        z = np.moveaxis(z, axis, -1)
+    if where is not None and np.ndim(where) == np.ndim(logits) and axis != ():
+        z = np.where(
+            np.moveaxis(np.broadcast_to(where, logits.shape), axis, -1), z, -np.inf
+        )
+    elif where is not None:
+        r = r * where
+    r = r * (1 if weights is None else weights)
+    if ignore_index is not None:
+        r = r * (y != ignore_index)
+    return z[r != 0], y[r != 0].astype(int), r[r != 0]
+
+
+def order_of(z):
+    return np.argsort(-z, -1, kind="stable")
+
+
+def probabilities(z):
+    if z.ndim == 1:
+        return 1 / (1 + np.exp(-z))
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def right(z, y, k=1):
+    if z.ndim == 1:
+        return ((z > 0) == (y == 1)) | (k > 1)
+    return (order_of(z)[:, :k] == y[:, None]).any(-1)
+
+
+def average(x, r):
+    return float(np.sum(r * x) / np.sum(r)) if r.sum() else 0.0
+
+
+def perplexity(z, y, r):
+    p = probabilities(z)
+    of_label = np.where(y == 1, p, 1 - p) if z.ndim == 1 else p[np.arange(len(y)), y]
+    return np.exp(average(-np.log(of_label), r))
+
+
+def brier_score(z, y, r):
+    p = probabilities(z)
+    if z.ndim == 1:
+        return average((p - y) ** 2, r)
+    return average(((p - np.eye(z.shape[-1])[y]) ** 2).sum(-1), r)
+
+
+def confusion_matrix(z, y, r):
+    predicted = (z > 0).astype(int) if z.ndim == 1 else order_of(z)[:, 0]
+    matrix = np.zeros((2, 2) if z.ndim == 1 else z.shape[-1:] * 2)
+    np.add.at(matrix, (y, predicted), r)
+    return matrix
+
+
+def bins_of(z, y, r, edges):
+    """Sums of confidence, of what is right, and of weight, bin by bin."""
+    p = probabilities(z)
+    confidence, correct = (p, y) if z.ndim == 1 else (p.max(-1), right(z, y))
+    which = np.clip(np.digitize(confidence, edges, right=True), 1, len(edges) - 1) - 1
+    return [
+        np.bincount(which, r * x, len(edges) - 1)
+        for x in (confidence, correct, np.ones_like(r))
+    ]
+
+
+def calibration_error(z, y, r, norm, edges):
+    confidence, correct, weight = bins_of(z, y, r, edges)
+    filled = weight != 0
+    gap = np.abs(confidence - correct)[filled] / weight[filled]
+    share = weight[filled] / weight.sum()
+    if norm == "max":
+        return gap.max()
+    return (share @ gap) if norm == "l1" else np.sqrt(share @ gap**2)
+
+
+UNIFORM = np.arange(BINS + 1) / BINS
+EDGES = np.array([0.0, 0.3, 0.45, 0.8, 1.0])
+METRICS = {
+    "accuracy": ({}, lambda z, y, r: average(right(z, y), r)),
+    "top_k_accuracy": ({"k": 2}, lambda z, y, r: average(right(z, y, 2), r)),
+    "perplexity": ({}, perplexity),
+    "brier_score": ({}, brier_score),
+    "confusion_matrix": ({}, confusion_matrix),
+    "calibration_error": (
+        {"bins": BINS},
+        functools.partial(calibration_error, norm="l1", edges=UNIFORM),
+    ),
+}
+SUMS = [name for name in METRICS if name != "confusion_matrix"]
+NO_MASKS = {"where": None, "weights": None}
+
+
+def sums_of(name):
+    options, _ = METRICS[name]
+    return functools.partial(getattr(metrics, f"{name}_sums"), **options)
+
+
+def metric(name):
+    options, _ = METRICS[name]
+    return functools.partial(getattr(metrics, name), **options)
+
+
+def everything(z, y, axis: Any = -1, **options: Any):
+    """{name: the metric}, and of those that add up {name: the sums}."""
+    values = {name: metric(name)(z, y, axis, **options) for name in METRICS}
+    return values, {name: sums_of(name)(z, y, axis, **options) for name in SUMS}
+
+
+def batch(rng, rows: Any = (4, 5), axis: Any = -1) -> Any:
+    """Logits, labels and options that drop rows; axis=() is of yes/no labels."""
+    weights = rng.integers(1, 5, rows) / 4
+    weights.reshape(-1)[::6] = 0
+    options = {"where": rng.random(rows) < 0.8, "weights": weights}
+    if axis == ():
+        return 2 * rng.normal(size=rows), rng.integers(0, 2, rows), options
+    z = np.moveaxis(2 * rng.normal(size=(*rows, CLASSES)), -1, axis)
+    return z, rng.integers(0, CLASSES, rows), options | {"ignore_index": 3}
+
+
+def spoilt(z, y, options, axis):
+    """The same, garbage where a row is dropped by its mask or its weight."""
+    kept = options["where"] & (options["weights"] != 0)
+    z = np.where(kept if axis == () else kept[..., None], z, np.nan)
+    return z, np.where(kept, y, 99), kept
+
+
+# Values -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [-1, 1, ()], ids=str)
+def test_equal_their_oracles(axis, x64, rng):
+    """With rows dropped in every way, and without."""
+    z, y, options = batch(rng, axis=axis)
+    plain, masked = rows_of(z, y, axis), rows_of(z, y, axis, **options)
+
+    @jax.jit
+    def run(z, y, where, weights):
+        given = options | {"where": where, "weights": weights}
+        return everything(z, y, axis), everything(z, y, axis, **given)
+
+    got = run(z, y, options["where"], options["weights"])
+    for (values, sums), rows in zip(got, (plain, masked), strict=True):
+        close(values, {n: of(*rows) for n, (_, of) in METRICS.items()}, 1e-10)
+        computed = {name: sums[name].compute() for name in SUMS}
+        close(computed, {name: values[name] for name in SUMS})
+
+
+def test_map_over_batches(x64, rng):
+    """vmap gives each batch its own."""
+    z, y, _ = batch(rng)
+    values, sums = jax.jit(jax.vmap(everything))(z, y)
+    for i in range(len(z)):
+        got = {name: x[i] for name, x in values.items()}
+        wanted = {n: of(*rows_of(z[i], y[i])) for n, (_, of) in METRICS.items()}
+        close(got, wanted, 1e-10)
+    close(sums["accuracy"].compute(), values["accuracy"])
+
+
+def test_where_masks_classes(x64, rng):
+    """A mask of the logits' rank makes classes impossible, a label on one is bad."""
+    z, y, _ = batch(rng)
+    where = rng.random(z.shape) < 0.7
+    np.put_along_axis(where, y[..., None], True, -1)
+    got, _ = jax.jit(everything)(z, y, where=where)
+    rows = rows_of(z, y, where=where)
+    close(got, {n: of(*rows) for n, (_, of) in METRICS.items()}, 1e-10)
+    np.put_along_axis(where, y[..., None], False, -1)
+    assert np.isnan(metrics.accuracy(z, y, where=where))
+
+
+def test_axes_that_make_up_the_classes(x64, rng):
+    z, y = rng.normal(size=(4, 2, 3)), rng.integers(0, 6, 4)
+    for f in (metrics.top_k_accuracy, metrics.brier_score):
+        close(f(z, y, (1, 2)), f(z.reshape(4, 6), y))
+        close(f(z[0], y[0], None), f(z[:1].reshape(1, 6), y[:1]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_dtypes(dtype, rng):
+    """float32 or better, whatever the logits; labels of any integer dtype."""
+    z, y = jnp.asarray(rng.normal(size=(8, 4)), dtype), rng.integers(0, 4, 8)
+    f = jax.jit(everything)
+    got, wanted = f(z, y.astype(np.uint8)), f(z.astype(jnp.float32), y)
+    assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype(jnp.float32)}
+    close(got, wanted, 1e-6)
+    assert metrics.accuracy(nnx.Param(z), y).dtype == jnp.float32
+
+
+def test_scikit_learn(x64, rng):
+    """Its numbers of the same predictions, weighted."""
+    z, y, _ = batch(rng, (40,))
+    w = rng.uniform(0.5, 2, 40)
+    got = metrics.confusion_matrix(z, y, weights=w)
+    classes = range(CLASSES)
+    predicted = z.argmax(-1)
+    close(
+        got,
+        sklearn.metrics.confusion_matrix(y, predicted, labels=classes, sample_weight=w),
+    )
+    close(metrics.accuracy(z, y), sklearn.metrics.accuracy_score(y, predicted))
+    top = sklearn.metrics.top_k_accuracy_score(
+        y, z, k=3, labels=classes, sample_weight=w
+    )
+    close(metrics.top_k_accuracy(z, y, k=3, weights=w), top)
+    z, y, _ = batch(rng, (40,), axis=())
+    close(
+        metrics.brier_score(z, y, (), weights=w),
+        sklearn.metrics.brier_score_loss(y, probabilities(z), sample_weight=w),
+    )
+
+
+# Ranks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("classes", [2, 130, 385])
+def test_ranks_with_ties(classes, axis, rng):
+    """From maxima of blocks, and counted: as a stable sort has them, −inf last."""
+    z = rng.integers(-3, 3, (200, classes)).astype(np.float32)
+    z[rng.random(z.shape) < 0.1] = -np.inf
+    z[:, 0] = 9  # something is possible
+    z[::3, rng.integers(1, classes)] = 10
+    y = rng.integers(0, classes, 200).astype(np.int32)
+    some = np.arange(0, 200, 2)  # whose label is among the first
+    y[some] = order_of(z)[some, rng.integers(0, min(8, classes), 100)]
+    label = z[np.arange(200), y]
+    ranks = np.argmax(order_of(z) == y[:, None], -1)
+    ranks = np.where(label == -np.inf, (z > -np.inf).sum(-1), ranks)
+    operands = (z if axis else z.T, label, y)
+    counted = jax.jit(functools.partial(_count_ahead, axis))(*operands)
+    np.testing.assert_array_equal(counted, ranks)
+    for most in [n for n in (1, 2, 5) if 64 * n < classes]:
+        few = jax.jit(functools.partial(_count_few_ahead, axis, most))(*operands)
+        np.testing.assert_array_equal(np.minimum(few, most), np.minimum(ranks, most))
+    share = metrics.top_k_accuracy(operands[0], y, axis, k=3)
+    close(share, np.float32((ranks < 3).mean()), 1e-6)
+
+
+def test_ties_go_to_the_first_class():
+    z = jnp.zeros((3, 4))
+    y = jnp.array([0, 1, 3])
+    close(metrics.accuracy(z, y), np.float32(1 / 3))
+    close(metrics.top_k_accuracy(z, y, k=2), np.float32(2 / 3))
+    close(metrics.top_k_accuracy(z, y, k=4), np.float32(1))
+    close(metrics.top_k_accuracy(z, y, k=9), np.float32(1))
+    close(metrics.confusion_matrix(z, y)[:, 0], jnp.array([1.0, 1, 0, 1]))
+    close(metrics.accuracy(jnp.zeros(2), jnp.array([0, 1]), ()), np.float32(0.5))
+
+
+# Bins ---------------------------------------------------------------------------------
+
+
+def logit(p):
+    p = np.asarray(p)
+    return np.log(p) - np.log1p(-p)
+
+
+def test_bins_have_their_upper_edge(x64):
+    """And the outer ones what lies beyond them."""
+    p = np.array([0.01, 0.25, 0.2500001, 0.5, 0.75, 0.99])
+    y = np.array([0, 1, 1, 0, 1, 1])
+    z = logit(p)
+    p = np.asarray(jax.nn.sigmoid(z))
+    edges = np.array([0.1, p[1], p[3], p[4], 0.9])
+    got = metrics.reliability_bins(z, y, (), bins=edges)
+    close(got.edges, edges)
+    close(got.weight, np.array([2.0, 2, 1, 1]))
+    close(got.confidence, np.array([p[:2].mean(), p[2:4].mean(), p[4], p[5]]))
+    close(got.accuracy, np.array([0.5, 0.5, 1, 1]))
+
+
+@pytest.mark.parametrize("axis", [-1, ()], ids=str)
+def test_bins_and_norms(axis, x64, rng):
+    z, y, options = batch(rng, axis=axis)
+    rows = rows_of(z, y, axis, **options)
+
+    @jax.jit
+    def run(z, y, edges):
+        of = {"bins": edges} | options
+        sums = metrics.calibration_error_sums(z, y, axis, **of)
+        errors = [
+            (metrics.calibration_error(z, y, axis, norm=norm, **of), sums.compute(norm))
+            for norm in ("l1", "l2", "max")
+        ]
+        return metrics.reliability_bins(z, y, axis, **of), errors
+
+    for edges in (UNIFORM, EDGES):
+        bins, errors = run(z, y, edges)
+        sums = bins_of(*rows, edges)
+        filled = np.maximum(sums[2], 1e-300)
+        close([*bins], [edges, sums[0] / filled, sums[1] / filled, sums[2]], 1e-10)
+        wanted = [calibration_error(*rows, n, edges) for n in ("l1", "l2", "max")]
+        close(errors, [(x, x) for x in wanted], 1e-10)
+
+
+def test_bins_of_equal_weight(x64, rng):
+    """Quantiles of the rows that count; equal probabilities stay together."""
+    z, y = rng.normal(size=12), rng.integers(0, 2, 12)
+    where = np.arange(12) < 9
+    quantiles: Any = {"bins": 3, "strategy": "quantile"}
+    got = metrics.reliability_bins(z, y, (), where, **quantiles)
+    p = np.sort(probabilities(z[:9]))
+    close(got.edges, p[[0, 2, 5, 8]])
+    close(got.weight, np.array([3.0, 3, 3]))
+    weights = np.where(where, 2.0, 0.0)
+    again = metrics.reliability_bins(z, y, (), weights=weights, **quantiles)
+    close(again.weight, 2 * got.weight)
+    error = metrics.calibration_error(z, y, (), where, **quantiles)
+    gap = np.abs(got.confidence - got.accuracy)
+    close(error, gap.mean())
+    same = metrics.reliability_bins(
+        np.zeros(4), np.ones(4, int), (), strategy="quantile"
+    )
+    close(np.sort(same.weight)[-2:], np.array([0.0, 4]))
+
+
+# Sums ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [-1, ()], ids=str)
+def test_sums_add_up_over_any_split(axis, x64, rng):
+    """Weights of quarters to the bit, losses to the last digits."""
+    z, y, options = batch(rng, (24,), axis)
+    rows = {"where": options.pop("where"), "weights": options.pop("weights")}
+
+    @jax.jit
+    def of(z, y, where, weights):
+        return everything(z, y, axis, **options, where=where, weights=weights)
+
+    values, whole = of(z, y, **rows)
+    halves = [
+        of(z[i], y[i], **{n: x[i] for n, x in rows.items()})[1]
+        for i in (slice(0, 12), slice(12, 24))
+    ]
+    part = rng.integers(0, 3, 24)
+    thirds = [
+        of(z, y, rows["where"] & (part == i), rows["weights"])[1] for i in range(3)
+    ]
+    exact = lambda sums: [
+        (sums[name].correct, sums[name].weight)
+        for name in ("accuracy", "top_k_accuracy", "calibration_error")
+    ]
+    for parts in (halves, thirds):
+        total = jax.tree.map(lambda *xs: sum(xs[1:], xs[0]), *parts)
+        close(total, whole)
+        same_bits(exact(total), exact(whole))
+        close(total["perplexity"].compute(), values["perplexity"])
+
+
+def test_sums_over_devices(x64, rng):
+    """psum inside shard_map; whole arrays, split by their types or automatically."""
+    z, y, options = batch(rng, (16,))
+    rows = {"where": options.pop("where"), "weights": options.pop("weights")}
+
+    def of(z, y, where, weights):
+        given = options | {"where": where, "weights": weights}
+        _, sums = everything(z, y, **given)
+        return sums, metrics.confusion_matrix(z, y, **given)
+
+    def on_device(*arrays):
+        return jax.lax.psum(of(*arrays), "data")
+
+    wanted = jax.jit(of)(z, y, **rows)
+    arrays = (z, y, *rows.values())
+    kind = (AxisType.Explicit,) * 2
+    with jax.set_mesh(jax.make_mesh((4, 2), ("data", "model"), axis_types=kind)):
+        placed = [jax.device_put(x, P("data")) for x in arrays]
+        split = jax.shard_map(on_device, in_specs=P("data"), out_specs=P())
+        close(jax.jit(split)(*placed), wanted)
+        close(jax.jit(of)(*placed), wanted)
+        quantile = functools.partial(metrics.calibration_error, strategy="quantile")
+        close(jax.jit(quantile)(*placed[:2]), quantile(z, y))
+    kind = (AxisType.Auto,) * 2
+    with jax.set_mesh(jax.make_mesh((4, 2), ("data", "model"), axis_types=kind)):
+        placed[0] = jax.device_put(z, P("data", "model"))
+        placed[1:] = [jax.device_put(x, P("data")) for x in arrays[1:]]
+        close(jax.jit(of)(*placed), wanted)
+
+
+# Whatever rows hold -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [-1, ()], ids=str)
+def test_dropped_rows_hold_anything(axis, x64, rng):
+    z, y, options = batch(rng, (12,), axis)
+    f = jax.jit(functools.partial(everything, axis=axis, **options))
+    got = f(*spoilt(z, y, options, axis)[:2])
+    close(got, f(z, y))
+
+
+HAZARDS = [np.nan, np.inf]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_bad_rows_give_nan(name):
+    """A label outside of the classes; logits of which no loss is a number."""
+    z, y = jnp.zeros((3, 4)), jnp.array([0, 1, 2])
+    f = jax.jit(metric(name))
+    for label in (-1, 4):
+        assert np.isnan(f(z, y.at[1].set(label))).all()
+    for value in HAZARDS:
+        assert np.isnan(f(z.at[1, 3].set(value), y)).all()
+    assert np.isnan(f(z.at[1].set(-jnp.inf), y)).all()
+    binary = jax.jit(functools.partial(metric(name), axis=()))
+    z, y = jnp.zeros(3), jnp.array([0, 1, 1])
+    for label in (-1, 2):
+        assert np.isnan(binary(z, y.at[1].set(label))).any()
+    got = binary(z.at[1].set(jnp.nan), y)
+    assert np.isnan(got).any() or (name, float(got)) == ("top_k_accuracy", 1.0)
+
+
+def test_infinite_yes_and_no():
+    """As the sigmoid family has it: certain, right or wrong."""
+    z, y = jnp.array([jnp.inf, -jnp.inf]), jnp.array([True, False])
+    for truth, accuracy, brier, perplexity in ((y, 1, 0, 1), (~y, 0, 1, np.inf)):
+        assert metrics.accuracy(z, truth, ()) == accuracy
+        assert metrics.brier_score(z, truth, ()) == brier
+        assert metrics.perplexity(z, truth, ()) == perplexity
+        assert metrics.calibration_error(z, truth, ()) == brier
+
+
+def test_nothing_left():
+    z, y = jnp.ones((2, 3)), jnp.array([-1, -1])
+
+    @jax.jit
+    def run(z, y):
+        values, _ = everything(z, y, ignore_index=-1)
+        sums = metrics.calibration_error_sums(z, y, ignore_index=-1)
+        bins = [
+            metrics.reliability_bins(z, y, ignore_index=-1, strategy=strategy)
+            for strategy in ("uniform", "quantile")
+        ]
+        return values, [sums.compute(norm) for norm in ("l1", "l2", "max")], bins
+
+    wanted = {name: 0.0 for name in METRICS} | {"perplexity": 1.0}
+    for values, errors, bins in (run(z, y), run(z[:0], y[:0])):
+        assert all(np.all(values[name] == value) for name, value in wanted.items())
+        assert errors == [0, 0, 0]
+        for some in bins:
+            assert not any(x.any() for x in some[1:])
+            assert np.isfinite(some.edges).all()
+
+
+def test_bad_labels_are_reported():
+    """Under checkify, by the metrics of both kinds of labels."""
+    for name in METRICS:
+        for axis, z in ((-1, jnp.zeros((2, 3))), ((), jnp.zeros(2))):
+            f = checkify.checkify(functools.partial(metric(name), axis=axis))
+            error, _ = f(z, jnp.array([0, 7]))
+            assert "got label 7" in str(error.get()), (name, axis)
+
+
+# Derivatives --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [-1, ()], ids=str)
+def test_derivatives(axis, x64, rng):
+    """Of perplexity and Brier score, of any order; those of counts are 0."""
+    z, y, options = batch(rng, (3,), axis)
+    for name in ("perplexity", "brier_score"):
+        f = lambda z, name=name: metric(name)(z, y, axis, **options)
+        check_grads(jax.jit(f), (z,), 2, ("rev",), rtol=1e-4, atol=1e-6)
+    for name in ("accuracy", "top_k_accuracy", "confusion_matrix"):
+        f = lambda z, name=name: jnp.sum(metric(name)(z, y, axis, **options))
+        assert not jax.grad(f)(z).any()
+
+
+@pytest.mark.parametrize("axis", [-1, ()], ids=str)
+@pytest.mark.parametrize("name", SUMS)
+def test_gradients_of_dropped_rows(name, axis, x64, rng):
+    z, y, options = batch(rng, (12,), axis)
+    z, y, kept = spoilt(z, y, options, axis)
+    f = lambda z: metric(name)(z, y, axis, **options)
+    got = jax.jit(jax.grad(f))(z)
+    assert np.isfinite(got).all()
+    assert not got[~kept].any()
+
+
+def test_brier_score_keeps_its_digits():
+    """Where p is near 1 the naive 1 − p has none left."""
+    z = jnp.array([[20.0, 0.0, 0.0]])
+    p = np.exp(-20.0) / (1 + 2 * np.exp(-20.0))
+    wanted = (2 * p) ** 2 + 2 * p**2
+    close(
+        as_users_jit(metrics.brier_score)(z, jnp.array([0])), np.float32(wanted), 1e-4
+    )
+
+
+# Fused heads --------------------------------------------------------------------------
+
+HEADS = [
+    {"implementation": "materialized"},
+    {"implementation": "streamed", "block_sizes": (4, 5)},
+]
+FUSED = {"accuracy": {}, "top_k_accuracy": {"k": 3}, "perplexity": {}}
+
+
+def head(rng, rows=(3, 5), features=4, classes=13):
+    hidden = rng.normal(size=(*rows, features))
+    kernel = rng.normal(size=(features, classes))
+    labels = rng.integers(0, classes - 1, rows)
+    labels.reshape(-1)[::5] = -100
+    return hidden, kernel, labels
+
+
+@pytest.mark.parametrize("layout", HEADS, ids=lambda x: x["implementation"])
+def test_fused_heads(layout, x64, rng):
+    """The numbers of the logits in memory, under every option."""
+    hidden, kernel, labels = head(rng)
+    bias, weights = rng.normal(size=13), rng.uniform(0.5, 2, labels.shape)
+    weights[0, 1] = 0
+    mask = np.arange(13) < 12
+    temperature = rng.uniform(0.5, 2, labels.shape)
+    where = rng.random(labels.shape) < 0.9
+    z = 3 * np.tanh((hidden @ kernel + bias) / 3) / temperature[..., None]
+    of_rows = {"weights": weights * where, "ignore_index": -100}
+    everything = {
+        "bias": bias,
+        "class_mask": mask,
+        "logit_soft_cap": 3.0,
+        "temperature": temperature,
+        "weights": weights,
+        "where": where,
+        "ignore_index": -100,
+    }
+    hidden[~where] = np.nan
+    given = layout | everything | {"vocab_axis": 0}
+
+    @jax.jit
+    def run(labels):
+        call = hidden, kernel.T, labels
+        return {
+            name: (
+                getattr(metrics, f"linear_{name}")(*call, **options, **given),
+                getattr(metrics, f"linear_{name}_sums")(*call, **options, **given),
+            )
+            for name, options in FUSED.items()
+        }
+
+    for name, (value, sums) in run(labels).items():
+        options = FUSED[name] | of_rows | {"where": np.broadcast_to(mask, z.shape)}
+        wanted = getattr(metrics, name)(z, labels, **options)
+        close((value, sums.compute()), (wanted, wanted), 1e-10)
+    for label in (13, 12):  # none, and one that is masked
+        bad = run(np.where(labels == -100, labels, label))
+        assert all(np.isnan(value) for value, _ in bad.values())
+
+
+def test_fused_gradients(x64, rng):
+    hidden, kernel, labels = head(rng)
+    given: Any = {"labels": labels, "ignore_index": -100}
+    fused = given | HEADS[1]
+
+    @jax.jit
+    def gradients(*at):
+        functions = (
+            lambda h, k: metrics.linear_perplexity(h, k, **fused),
+            lambda h, k: metrics.perplexity(h @ k, **given),
+            lambda h, k: metrics.linear_top_k_accuracy(h, k, **fused),
+        )
+        return [jax.grad(f, (0, 1))(*at) for f in functions]
+
+    got, wanted, of_counts = gradients(hidden, kernel)
+    close(got, wanted, 1e-10)
+    assert not any(g.any() for g in of_counts)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_fused_heads_over_devices(kind, x64, rng):
+    """Rows and classes split over a mesh, outside of shard_map and inside."""
+    hidden, kernel, labels = head(rng, (16,), classes=12)
+    specs = (P("data"), P(None, "model"), P("data"))
+    names = {"batch_axis_name": "data", "class_axis_name": "model"}
+    common = {"ignore_index": -100}
+
+    def of(hidden, kernel, labels, **more):
+        return {
+            name: getattr(metrics, f"linear_{name}_sums")(
+                hidden, kernel, labels, **options, **common, **more
+            )
+            for name, options in FUSED.items()
+        }
+
+    wanted = {
+        name: getattr(metrics, f"{name}_sums")(
+            hidden @ kernel, labels, **options, **common
+        )
+        for name, options in FUSED.items()
+    }
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind, kind))
+    with jax.set_mesh(mesh):
+        arrays = (hidden, kernel, labels)
+        placed = [jax.device_put(x, s) for x, s in zip(arrays, specs, strict=True)]
+        outside = names if kind == AxisType.Auto else {}
+        for layout in HEADS:
+            f = functools.partial(of, **layout, **outside)
+            close(jax.jit(f)(*placed), wanted)
+            inside = functools.partial(of, **layout, **names)
+            split = jax.shard_map(inside, in_specs=specs, out_specs=P())
+            close(jax.jit(split)(*placed), wanted)
+
+
+# What it takes ------------------------------------------------------------------------
+
+
+def test_no_temporary_of_the_logits_size():
+    """All of a row's metrics in one program, on a CPU."""
+    shape = (256, 4096)
+
+    @as_users_jit
+    def everything(z, y):
+        first = metrics.accuracy(z, y), metrics.top_k_accuracy(z, y)
+        score = metrics.perplexity(z, y), metrics.brier_score(z, y)
+        return first, score, metrics.calibration_error(z, y)
+
+    z = jax.ShapeDtypeStruct(shape, jnp.float32)
+    y = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
+    used: Any = everything.lower(z, y).compile().memory_analysis()
+    assert used.temp_size_in_bytes < 4 * shape[0] * shape[1] / 10
+
+
+# Other libraries' containers ----------------------------------------------------------
+
+
+class Sums(nnx.metrics.Metric):
+    """Adds up the sums that `update` gets by the name of `argname`."""
+
+    def __init__(self, argname, of_no_row):
+        self.argname = argname
+        self.sums = nnx.metrics.MetricState(of_no_row)
+
+    def reset(self):
+        self.sums.set_value(jax.tree.map(jnp.zeros_like, self.sums.get_value()))
+
+    def update(self, **batch):
+        sums = jax.tree.map(jnp.add, self.sums.get_value(), batch[self.argname])
+        self.sums.set_value(sums)
+
+    def compute(self):
+        return self.sums.get_value().compute()
+
+
+def test_flax_nnx_metrics(rng):
+    """A MultiMetric of sums beside one of Flax's own, inside of jit."""
+
+    def sums_of(z, y):
+        return {
+            "accuracy": metrics.accuracy_sums(z, y),
+            "perplexity": metrics.perplexity_sums(z, y),
+            "calibration": metrics.calibration_error_sums(z, y, bins=BINS),
+        }
+
+    z = jnp.asarray(rng.normal(size=(10, 4)), jnp.float32)
+    y = jnp.asarray(rng.integers(0, 4, 10), jnp.int32)
+    no_row = sums_of(z[:0], y[:0])
+    collected = nnx.metrics.MultiMetric(
+        flax=nnx.metrics.Accuracy(),
+        **{name: Sums(name, sums) for name, sums in no_row.items()},
+    )
+
+    @nnx.jit
+    def step(collected, z, y):
+        with jax.numpy_dtype_promotion("standard"):  # for Flax's own
+            collected.update(logits=z, labels=y, **sums_of(z, y))
+
+    for _ in range(2):
+        for part in (slice(0, 5), slice(5, 10)):
+            step(collected, z[part], y[part])
+        with jax.numpy_dtype_promotion("standard"):
+            got = collected.compute()
+        close(got["accuracy"], got["flax"], 1e-6)
+        close(got["perplexity"], metrics.perplexity(z, y), 1e-6)
+        close(got["calibration"], metrics.calibration_error(z, y, bins=BINS), 1e-6)
+        collected.reset()
+    assert jxent.metrics is metrics
