@@ -211,7 +211,9 @@ def precision(function: str, value: Any) -> lax.PrecisionLike:
     return value
 
 
-def block_sizes(function: str, value: Any) -> tuple[int | None, int | None]:
+def block_sizes(
+    function: str, value: Any, columns: str = "classes"
+) -> tuple[int | None, int | None]:
     pair = (None, None) if value is None else value
     if (
         not isinstance(pair, tuple | list)
@@ -219,7 +221,7 @@ def block_sizes(function: str, value: Any) -> tuple[int | None, int | None]:
         or any(n is not None and not (is_integer(n) and n >= 1) for n in pair)
     ):
         raise ValueError(
-            f"{function}: expected block_sizes to be a pair (rows, classes) of "
+            f"{function}: expected block_sizes to be a pair (rows, {columns}) of "
             f"positive ints, None where any will do, got {shown(value)}."
         )
     rows, classes = (None if n is None else operator.index(n) for n in pair)
