@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
-from .._arrays import Shape
 from .._checks import ArrayLike, AxisName
-from .._problem import Maybe
+from .._layouts.mesh import head_sharding
+from .._problem import HeadSharding, Maybe
 
 
 BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
@@ -19,9 +19,10 @@ BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 class Plan(NamedTuple):
     """What is known of a call when it is traced: static under jit."""
 
-    reduction: str
-    batch_axis_name: tuple[str, ...]  # bound mesh axes that split the batch
-    block_sizes: tuple[int | None, int | None]
+    reduction: str = "none"
+    batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the batch
+    block_sizes: tuple[int | None, int | None] = (None, None)
+    sharding: HeadSharding = HeadSharding()  # of a batch that is seen whole
 
 
 class Options(NamedTuple):
@@ -86,17 +87,18 @@ def integers_of(function: str, name: str, ids: ArrayLike | None, batch: int) -> 
 
 def checked(
     function: str,
-    batch: Shape,
+    x: Array,
     dtype: jnp.dtype,
-    *arrays: Array,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    reduction: str,
-    normalizer: ArrayLike | None,
-    batch_axis_name: AxisName,
-    block_sizes: Any,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "none",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+    block_sizes: Any = None,
 ) -> tuple[Plan, Options]:
-    """The option tail; `arrays` are those that may say which mesh is in use."""
+    """The option tail, of a batch x (batch, features)."""
+    batch = x.shape[:1]
     _checks.reduction(function, reduction, normalizer)
     if where is not None:
         where = _checks.boolean(function, "where", where)
@@ -105,12 +107,13 @@ def checked(
         weights = _checks.real(function, "weights", weights, dtype, booleans=True)
         weights = _checks.per_row(function, "weights", weights, batch)
     names = _checks.bound_axis_names(
-        function, "batch_axis_name", batch_axis_name, *arrays
+        function, "batch_axis_name", batch_axis_name, x
     )
     plan = Plan(
         reduction=reduction,
         batch_axis_name=names,
         block_sizes=_checks.block_sizes(function, block_sizes, "columns"),
+        sharding=head_sharding(function, x, x, 0, None, None, batch_axis_name),
     )
     options = Options(
         where=where,

@@ -28,13 +28,15 @@ from .arguments import (
 )
 from .matrix import candidates
 from .sides import (
+    Batch,
+    Extra,
     kept,
+    on_devices,
     over_devices,
     reduced,
     sides,
     statistics_of,
     with_extra,
-    without_dropped,
 )
 from .softmax import LogSum, log_sum_of, shift_of, softmax_form
 
@@ -65,10 +67,8 @@ def contrastive_cross_entropy(
     dtype = compute_dtype(x, y) if extra is None else compute_dtype(x, y, extra)
     plan, options = checked(
         name,
-        x.shape[:1],
-        dtype,
         x,
-        y,
+        dtype,
         where=where,
         weights=weights,
         reduction=reduction,
@@ -107,21 +107,28 @@ def _contrastive(
     groups: Maybe,
 ) -> Array:
     count = x.shape[0]
-    keep = kept(options, count)
-    rows, columns = sides(plan, x, y, keep, groups)
-    if extra is not None:
-        columns = with_extra(columns, over_devices(plan, extra))
+    batch = Batch(x, y, keep=kept(options, count), groups=groups)
+    more = None if extra is None else Extra(extra)
     if bias is not None:
-        parts = without_dropped(bias[:count], keep), bias[count:]
-        columns = columns._replace(
-            bias=lax.concatenate(over_devices(plan, parts), 0)
-        )
+        batch = batch._replace(bias=bias[:count])
+        more = None if more is None else more._replace(bias=bias[count:])
     form = softmax_form(_OWN, _OWN if symmetric else ())
-    (t,), of_columns = statistics_of(form, plan, rows, columns, scale)
-    losses = _loss(t)
-    for partner in of_columns:
-        losses = (losses + _loss(partner)) / 2
-    return reduced(plan, options, losses, keep)
+
+    def losses(here: Plan, batch: Batch, shared: Any) -> Array:
+        scale, more = shared
+        rows, columns = sides(here, batch)
+        if more is not None:
+            more = over_devices(plan.batch_axis_name, more)
+            columns = with_extra(columns, more)
+        (t,), of_columns = statistics_of(form, here, rows, columns, scale)
+        losses = _loss(t)
+        for partner in of_columns:
+            losses = (losses + _loss(partner)) / 2
+        return losses
+
+    return reduced(
+        plan, options, on_devices(plan, losses, batch, (scale, more)), batch.keep
+    )
 
 
 def _loss(t: Totals) -> Array:

@@ -5,13 +5,17 @@ which are gathered. What blocks give to columns is merged over devices: a number
 for each column.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 
 from .._arrays import cast, compute_dtype, is_below, select, vary, varying_of
+from .._layouts.mesh import enter, row_spec
 from .._problem import Maybe, both
 from .._reduction import combine
 from .arguments import Options, Plan
@@ -21,6 +25,23 @@ from .statistics import Form, Matrix, in_blocks, statistics
 
 # What what a loop over blocks saves would not pay for.
 SMALL = 8 * 2**20  # bytes of a matrix that is one block
+
+
+class Batch(NamedTuple):
+    """What each pair of a batch has: arrays (count, …)."""
+
+    x: Array
+    y: Array
+    keep: Maybe = None
+    groups: Maybe = None
+    bias: Maybe = None  # of y as a candidate
+
+
+class Extra(NamedTuple):
+    """Candidates without a partner: arrays (count, …)."""
+
+    vectors: Array
+    bias: Maybe = None
 
 
 def kept(options: Options, count: Any) -> Maybe:
@@ -49,23 +70,47 @@ def without_dropped(x: Array, keep: Maybe) -> Array:
     return select(lax.broadcast_in_dim(keep, x.shape, (0,)), x)
 
 
-def over_devices(plan: Plan, tree: Any) -> Any:
+def on_devices(
+    plan: Plan,
+    losses: Callable[[Plan, Batch, Any], Any],
+    batch: Batch,
+    shared: Any,
+) -> Any:
+    """`losses(plan, batch, shared)` (count,): where a mesh splits the batch, by parts.
+
+    `batch` are arrays (count, …). A batch that is seen whole, though devices have parts
+    of it, is taken apart here.
+    """
+    if plan.sharding.mesh is None:
+        return losses(plan, batch, shared)
+    of_batch = row_spec(plan.sharding)
+    specs = tuple(
+        jax.tree.map(lambda _, spec=spec: spec, tree)
+        for tree, spec in ((batch, of_batch), (shared, PartitionSpec()))
+    )
+    names = plan.batch_axis_name + plan.sharding.row_names
+    body = functools.partial(losses, plan._replace(batch_axis_name=names))
+    return enter(plan.sharding, body, (batch, shared), specs, of_batch)
+
+
+def over_devices(names: tuple[str, ...], tree: Any) -> Any:
     """Arrays (count, …) of all devices, one after the other."""
-    names = plan.batch_axis_name
     if not names:
         return tree
     tree = vary(tree, frozenset(names))
     return jax.tree.map(lambda x: lax.all_gather(x, names, tiled=True), tree)
 
 
-def sides(plan: Plan, x: Array, y: Array, keep: Maybe, groups: Maybe) -> tuple[Side, Side]:
+def sides(plan: Plan, batch: Batch) -> tuple[Side, Side]:
     """The sides of x, of this device, and of y, of all; pair i is (x_i, y_i)."""
-    count = x.shape[0]
-    x, y = (without_dropped(vectors, keep) for vectors in (x, y))
+    names, count = plan.batch_axis_name, batch.x.shape[0]
+    x, y, bias = (
+        None if array is None else without_dropped(array, batch.keep)
+        for array in (batch.x, batch.y, batch.bias)
+    )
     here = lax.iota(jnp.int32, count)
-    rows = Side(vectors=x, place=here, keep=keep, groups=groups)
-    columns = over_devices(plan, rows._replace(vectors=y))
-    names = plan.batch_axis_name
+    rows = Side(vectors=x, place=here, keep=batch.keep, groups=batch.groups)
+    columns = over_devices(names, rows._replace(vectors=y, bias=bias))
     if not names:
         return rows, columns
     first = lax.axis_index(names) * count
@@ -76,26 +121,31 @@ def sides(plan: Plan, x: Array, y: Array, keep: Maybe, groups: Maybe) -> tuple[S
     )
 
 
-def with_extra(columns: Side, extra: Array) -> Side:
+def with_extra(columns: Side, extra: Extra) -> Side:
     """The columns, and behind them those that belong to no row and no group."""
-    count, more = columns.place.shape[0], extra.shape[0]
+    count, more = columns.place.shape[0], extra.vectors.shape[0]
 
     def longer(x: Maybe, fill: Any) -> Maybe:
         if x is None:
             return None
         return lax.pad(x, lax.full_like(x, fill, shape=()), [(0, more, 0)])
 
-    vectors = columns.vectors
-    dtype = extra.dtype if extra.dtype == vectors.dtype else compute_dtype(vectors, extra)
-    grouped = None
+    def both_of(a: Array, b: Array) -> Array:
+        dtype = a.dtype if a.dtype == b.dtype else compute_dtype(a, b)
+        return lax.concatenate([cast(a, dtype), cast(b, dtype)], 0)
+
+    grouped = bias = None
     if columns.groups is not None:
         grouped = lax.lt(lax.iota(jnp.int32, count + more), jnp.int32(count))
+    if columns.bias is not None and extra.bias is not None:
+        bias = both_of(columns.bias, extra.bias)
     return Side(
-        vectors=lax.concatenate([cast(vectors, dtype), cast(extra, dtype)], 0),
+        vectors=both_of(columns.vectors, extra.vectors),
         place=lax.pad(columns.place, jnp.int32(NOWHERE), [(0, more, 0)]),
         keep=longer(columns.keep, True),
         groups=longer(columns.groups, 0),
         grouped=grouped,
+        bias=bias,
     )
 
 

@@ -23,7 +23,7 @@ from .arguments import (
     integers_of,
 )
 from .matrix import candidates, own
-from .sides import kept, reduced, sides, statistics_of
+from .sides import Batch, kept, on_devices, reduced, sides, statistics_of
 from .sigmoid import sigmoid_form
 
 
@@ -47,10 +47,8 @@ def sigmoid_contrastive_loss(
     dtype = compute_dtype(x, y)
     plan, options = checked(
         name,
-        x.shape[:1],
-        dtype,
         x,
-        y,
+        dtype,
         where=where,
         weights=weights,
         reduction=reduction,
@@ -74,10 +72,17 @@ def _sigmoid_contrastive(
     bias: Maybe,
     groups: Maybe,
 ) -> Array:
-    keep = kept(options, x.shape[0])
-    rows, columns = sides(plan, x, y, keep, groups)
-    if bias is not None:
-        rows = rows._replace(bias=jnp.broadcast_to(bias, x.shape[:1]))
+    batch = Batch(x, y, keep=kept(options, x.shape[0]), groups=groups)
     form = sigmoid_form(candidates, positive=own)
-    sums, _ = statistics_of(form, plan, rows, columns, scale)
-    return reduced(plan, options, sums.total, keep)
+
+    def losses(here: Plan, batch: Batch, shared: tuple[Array, Maybe]) -> Array:
+        scale, bias = shared
+        rows, columns = sides(here, batch)
+        if bias is not None:
+            rows = rows._replace(bias=jnp.broadcast_to(bias, rows.place.shape))
+        sums, _ = statistics_of(form, here, rows, columns, scale)
+        return sums.total
+
+    return reduced(
+        plan, options, on_devices(plan, losses, batch, (scale, bias)), batch.keep
+    )

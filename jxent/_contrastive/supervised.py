@@ -18,8 +18,8 @@ from .._problem import both
 from .._reduction import Reduction, divided
 from .arguments import BlockSizes, Options, Plan, checked, integers_of, vectors
 from .matrix import negatives, others, positives
-from .sides import kept, reduced, sides, statistics_of
-from .sigmoid import sigmoid_form
+from .sides import Batch, kept, on_devices, reduced, sides, statistics_of
+from .sigmoid import PairSums, sigmoid_form
 from .softmax import LogSum, log_sum_of, shift_of, softmax_form
 
 
@@ -46,9 +46,8 @@ def supervised_contrastive_cross_entropy(
     dtype = compute_dtype(x)
     plan, options = checked(
         name,
-        x.shape[:1],
-        dtype,
         x,
+        dtype,
         where=where,
         weights=weights,
         reduction=reduction,
@@ -71,23 +70,27 @@ def _supervised(
     labels: Array,
     temperature: Array,
 ) -> Array:
-    keep = kept(options, x.shape[0])
-    rows, columns = sides(plan, x, x, keep, labels)
-    forms = [LogSum(others, target=positives)]
+    batch = Batch(x, x, keep=kept(options, x.shape[0]), groups=labels)
+    sums = [LogSum(others, target=positives)]
     if inside:
-        forms.append(LogSum(positives))
-    of_rows, _ = statistics_of(
-        softmax_form(tuple(forms)), plan, rows, columns, 1 / temperature
-    )
-    t, *of_positives = of_rows
-    some = t.mass > 0
-    count = select(some, t.mass, 1)
-    mean = t.target / count
-    for p in of_positives:
-        # log of the mean of exp, relative to the shift of all others
-        mean = shift_of(p) - shift_of(t) + log_sum_of(p) - lax.log(count)
-    losses = cross_entropy(mean - log_sum_of(t))
-    return reduced(plan, options, losses, both(keep, some))
+        sums.append(LogSum(positives))
+    form = softmax_form(tuple(sums))
+
+    def losses(here: Plan, batch: Batch, temperature: Array) -> tuple[Array, Array]:
+        """The losses, and of how many positives they are."""
+        rows, columns = sides(here, batch)
+        scale = 1 / temperature
+        (t, *of_positives), _ = statistics_of(form, here, rows, columns, scale)
+        count = select(t.mass > 0, t.mass, 1)
+        # The mean of the positives' logits, or the log of the mean of their
+        # exponentials, relative to the shift of all.
+        mean = t.target / count
+        for p in of_positives:
+            mean = shift_of(p) - shift_of(t) + log_sum_of(p) - lax.log(count)
+        return cross_entropy(mean - log_sum_of(t)), t.mass
+
+    losses, count = on_devices(plan, losses, batch, temperature)
+    return reduced(plan, options, losses, both(batch.keep, count > 0))
 
 
 def ntxent(
@@ -97,24 +100,27 @@ def ntxent(
     name = "ntxent"
     x = vectors(name, "embeddings", embeddings)
     ids = integers_of(name, "labels", labels, x.shape[0])
-    temperature = _checks.number(
-        name, "temperature", temperature, compute_dtype(x), above=0
-    )
-    return _ntxent(x, ids, temperature)
+    dtype = compute_dtype(x)
+    plan, _ = checked(name, x, dtype)
+    temperature = _checks.number(name, "temperature", temperature, dtype, above=0)
+    return _ntxent(plan, x, ids, temperature)
 
 
-@jax.jit
-def _ntxent(x: Array, labels: Array, temperature: Array) -> Array:
-    plan = Plan(reduction="none", batch_axis_name=(), block_sizes=(None, None))
+@functools.partial(jax.jit, static_argnums=0)
+def _ntxent(plan: Plan, x: Array, labels: Array, temperature: Array) -> Array:
     x = _unit(x.astype(compute_dtype(x)))
-    rows, columns = sides(plan, x, x, None, labels)
-    form = softmax_form((LogSum(negatives),))
-    (t,), _ = statistics_of(form, plan, rows, columns, 1 / temperature)
-    lse = lax.stop_gradient(t.maximum) + log_sum_of(t)  # −∞ without negatives
-    rows = rows._replace(bias=-lse)
-    sums, _ = statistics_of(
-        sigmoid_form(positives), plan, rows, columns, 1 / temperature
-    )
+    log_sum, pair_sums = softmax_form((LogSum(negatives),)), sigmoid_form(positives)
+
+    # −log of exp z / (exp z + Σ exp of the negatives) = −log σ(z − lse of these)
+    def losses(here: Plan, batch: Batch, temperature: Array) -> PairSums:
+        rows, columns = sides(here, batch)
+        scale = 1 / temperature
+        (t,), _ = statistics_of(log_sum, here, rows, columns, scale)
+        lse = t.maximum + log_sum_of(t)  # −∞ without negatives
+        rows = rows._replace(bias=-lse)
+        return statistics_of(pair_sums, here, rows, columns, scale)[0]
+
+    sums = on_devices(plan, losses, Batch(x, x, groups=labels), temperature)
     return divided(jnp.sum(sums.total), jnp.sum(sums.count))
 
 
