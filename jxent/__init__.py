@@ -28,6 +28,10 @@ yours: sums, and results of rows.
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
 or many at once.
 
+**Pairs and batches.** `contrastive_cross_entropy` and `sigmoid_contrastive_loss` of
+pairs, `supervised_contrastive_cross_entropy` and `ntxent` of labelled batches, in which
+examples are each other's negatives; no matrix of their similarities is held.
+
 **Probabilities.** `categorical_cross_entropy` and `binary_cross_entropy`, for models
 that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
 `kl_divergence_with_log_targets` and `generalized_kl_divergence`.
@@ -60,6 +64,12 @@ from typing import (
 )
 
 from ._checks import no_attribute as _no_attribute
+from ._contrastive import (
+    contrastive_cross_entropy as contrastive_cross_entropy,
+    ntxent as ntxent,
+    sigmoid_contrastive_loss as sigmoid_contrastive_loss,
+    supervised_contrastive_cross_entropy as supervised_contrastive_cross_entropy,
+)
 from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
     next_token_labels as next_token_labels,
@@ -124,6 +134,7 @@ __all__ = [
     "SoftmaxStatistics",
     "binary_cross_entropy",
     "categorical_cross_entropy",
+    "contrastive_cross_entropy",
     "entropy",
     "generalized_kl_divergence",
     "kl_divergence",
@@ -138,11 +149,13 @@ __all__ = [
     "linear_softmax_statistics",
     "map_over_tiles",
     "next_token_labels",
+    "ntxent",
     "poly_loss_cross_entropy",
     "reduce",
     "safe_softmax_cross_entropy",
     "sequence_weights",
     "sigmoid_binary_cross_entropy",
+    "sigmoid_contrastive_loss",
     "sigmoid_focal_loss",
     "smooth_labels",
     "softmax_cross_entropy",
@@ -153,6 +166,7 @@ __all__ = [
     "softmax_log_prob",
     "softmax_statistics",
     "sum_over_tiles",
+    "supervised_contrastive_cross_entropy",
     "total_weight",
 ]
 

@@ -61,6 +61,11 @@ HOMES = {
         "categorical_cross_entropy": ("softmax_cross_entropy", "probs labels where"),
         "sigmoid_focal_loss": ("sigmoid_binary_cross_entropy", "gamma alpha"),
         "binary_cross_entropy": ("sigmoid_binary_cross_entropy", "probs labels"),
+        "sigmoid_contrastive_loss": ("contrastive_cross_entropy", "logit_bias"),
+        "supervised_contrastive_cross_entropy": (
+            "contrastive_cross_entropy",
+            "x labels temperature log",
+        ),
         "total_weight": ("softmax_cross_entropy", "labels axis where"),
         "kl_divergence": ("entropy", "log_predictions targets"),
         "kl_divergence_with_log_targets": ("entropy", "log_predictions log_targets"),
@@ -123,9 +128,10 @@ HOMES = {
 # Those that explain all of their options themselves.
 AT_HOME = {
     "jxent": (
-        "entropy map_over_tiles next_token_labels reduce safe_softmax_cross_entropy "
-        "sequence_weights sigmoid_binary_cross_entropy smooth_labels "
-        "softmax_cross_entropy softmax_cross_entropy_with_integer_labels sum_over_tiles"
+        "contrastive_cross_entropy entropy map_over_tiles next_token_labels ntxent "
+        "reduce safe_softmax_cross_entropy sequence_weights "
+        "sigmoid_binary_cross_entropy smooth_labels softmax_cross_entropy "
+        "softmax_cross_entropy_with_integer_labels sum_over_tiles"
     ),
     "jxent.torch": "cross_entropy",
     "jxent.keras": (

@@ -36,6 +36,7 @@ LAYERS = [
     "_softmax",
     "_linear",
     "_sigmoid",
+    "_contrastive",
     "_probabilities",
     "metrics",
     "torch",
@@ -200,6 +201,10 @@ def test_one_option_has_one_default():
         "axis": {"reduce"},  # all axes
         "reduction": {"reduce"},  # the mean
         "entropy": set(),
+        "temperature": {
+            "supervised_contrastive_cross_entropy",
+            "ntxent",
+        },  # the papers'
         "ignore_index": {"next_token_labels"},  # the id it writes
     }
     for option, by_function in defaults.items():

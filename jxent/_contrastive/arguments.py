@@ -58,9 +58,10 @@ def both_of_pairs(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Arr
     return x, y
 
 
-def extra_vectors(function: str, name: str, extra: ArrayLike | None, like: Array) -> Maybe:
+def extra_vectors(function: str, extra: ArrayLike | None, like: Array) -> Maybe:
     if extra is None:
         return None
+    name = "extra_candidates"
     extra = vectors(function, name, extra)
     if extra.shape[1] != like.shape[1]:
         _checks.fail(
@@ -106,9 +107,7 @@ def checked(
     if weights is not None:
         weights = _checks.real(function, "weights", weights, dtype, booleans=True)
         weights = _checks.per_row(function, "weights", weights, batch)
-    names = _checks.bound_axis_names(
-        function, "batch_axis_name", batch_axis_name, x
-    )
+    names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x)
     plan = Plan(
         reduction=reduction,
         batch_axis_name=names,

@@ -104,10 +104,10 @@ def over_devices(names: tuple[str, ...], tree: Any) -> Any:
 def sides(plan: Plan, batch: Batch) -> tuple[Side, Side]:
     """The sides of x, of this device, and of y, of all; pair i is (x_i, y_i)."""
     names, count = plan.batch_axis_name, batch.x.shape[0]
-    x, y, bias = (
-        None if array is None else without_dropped(array, batch.keep)
-        for array in (batch.x, batch.y, batch.bias)
-    )
+    x, y = (without_dropped(vectors, batch.keep) for vectors in (batch.x, batch.y))
+    bias = batch.bias
+    if bias is not None:
+        bias = without_dropped(bias, batch.keep)
     here = lax.iota(jnp.int32, count)
     rows = Side(vectors=x, place=here, keep=batch.keep, groups=batch.groups)
     columns = over_devices(names, rows._replace(vectors=y, bias=bias))

@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, select
+from .._arrays import select
 from .._problem import Maybe
 from .matrix import Block, Logits, Relation
-from .statistics import Form
+from .statistics import Form, add
 
 
 class PairSums(NamedTuple):
     """Statistics (rows,) of the pairs of a relation."""
 
     total: Array  # Σ −log σ(± z)
-    count: Maybe = None  # how many pairs, a constant
+    pairs: Maybe = None  # how many, a constant
 
 
 @functools.cache
@@ -37,10 +37,10 @@ def sigmoid_form(over: Relation, positive: Relation | None = None) -> Form:
 
     def of_block(block: Block, logits: Logits) -> tuple[PairSums, None]:
         losses = jax.nn.softplus(lax.neg(signed(block, logits.biased)))
-        count = None
+        pairs = None
         if positive is None:
-            count = over_pairs(block, lax.full_like(losses, 1))
-        return PairSums(over_pairs(block, losses), count), None
+            pairs = over_pairs(block, lax.full_like(losses, 1))
+        return PairSums(over_pairs(block, losses), pairs), None
 
     # d −log σ(± z) = ∓ σ(∓ z) dz
     def tangent_of_block(
@@ -49,9 +49,6 @@ def sigmoid_form(over: Relation, positive: Relation | None = None) -> Form:
         wrong = lax.logistic(lax.neg(signed(block, logits.biased)))
         slopes = lax.mul(wrong, lax.neg(signed(block, moved.biased)))
         return PairSums(over_pairs(block, slopes)), None
-
-    def add(a: Any, b: Any) -> Any:
-        return jax.tree.map(lax.add, a, b)
 
     return Form(
         of_block=of_block,

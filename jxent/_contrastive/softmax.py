@@ -106,8 +106,9 @@ def _tangent(
         return lax.reduce_sum(x, (axis,))
 
     target = _target(log_sum, block, z.dtype)
+    constant: Any = None
     return Totals(
-        maximum=None,
+        maximum=constant,
         sum=total(lax.mul(lax.exp(lax.sub(z, shift)), dz)),
         label=total(select(own(block), dz)) if log_sum.label else None,
         target=None if target is None else total(lax.mul(target, dz)),

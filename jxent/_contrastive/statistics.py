@@ -23,7 +23,6 @@ from .._arrays import (
     varying_of,
     zeros_of,
 )
-from .._problem import Maybe
 from .matrix import (
     NOWHERE,
     Block,
@@ -54,11 +53,11 @@ class Form(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """What a matrix of logits is made of, its sides cut into blocks; or tangents."""
+    """What a matrix of logits is made of, its sides cut into blocks."""
 
     rows: Side
     columns: Side
-    scale: Maybe
+    scale: Array
 
 
 def in_blocks(side: Side, size: int) -> Side:
@@ -75,18 +74,18 @@ def in_blocks(side: Side, size: int) -> Side:
             x = lax.pad(x, fill, [(0, missing, 0)] + [(0, 0, 0)] * (x.ndim - 1))
         return x.reshape(blocks, size, *x.shape[1:])
 
-    named = side._asdict().items()
-    return Side(**{name: None if x is None else cut(name, x) for name, x in named})
+    arrays = {name: x for name, x in side._asdict().items() if x is not None}
+    return side._replace(**{name: cut(name, x) for name, x in arrays.items()})
 
 
 def _over_blocks(
     of_block: Callable[[Any, Any], tuple[Any, Any]],
-    add: Callable[[Any, Any], Any],
+    merge: Callable[[Any, Any], Any],
     of_nothing: Callable[[Any], Any],
     rows: Any,
     columns: Any,
 ) -> tuple[Any, Any]:
-    """What blocks give, added up: (blocks, size) for rows and for columns.
+    """What blocks give, merged: (blocks, size) for rows and for columns.
 
     `rows` and `columns` are trees of arrays (blocks, size, …), of which `of_block`
     takes one block each. `of_nothing` are the values to begin with.
@@ -96,7 +95,7 @@ def _over_blocks(
         def over_columns(of_rows: Any, there: tuple[Any, Any]) -> tuple[Any, Any]:
             columns, of_columns = there
             parts = of_block(rows, columns)
-            return add(of_rows, parts[0]), add(of_columns, parts[1])
+            return merge(of_rows, parts[0]), merge(of_columns, parts[1])
 
         of_rows, of_columns = _scan(over_columns, of_no_rows, (columns, of_columns))
         return of_columns, of_rows
@@ -180,8 +179,8 @@ def _statistics_jvp(
     return t, moved
 
 
-def _scaled(matrix: Matrix, moving: Matrix) -> Matrix:
-    """The tangents of s x and of s y where that of s is 0: those of the logits' parts."""
+def _scaled(matrix: Matrix, moving: Any) -> Any:
+    """Tangents in which s x stands for x, s y at a fixed s for y, and 0 for s."""
     moving = as_computed(moving)
     dx, dy, ds = moving.rows.vectors, moving.columns.vectors, moving.scale
     terms = [] if dx is None else [matrix.scale * dx]
@@ -189,13 +188,15 @@ def _scaled(matrix: Matrix, moving: Matrix) -> Matrix:
         terms.append(ds * cast(matrix.rows.vectors, ds.dtype))
     dx = functools.reduce(lax.add, terms) if terms else None
     dy = None if dy is None else matrix.scale * dy
-    return Matrix(
-        moving.rows._replace(vectors=dx), moving.columns._replace(vectors=dy), None
+    return moving._replace(
+        rows=moving.rows._replace(vectors=dx),
+        columns=moving.columns._replace(vectors=dy),
+        scale=None,
     )
 
 
 def _tangent(
-    form: Form, matrix: Matrix, moving: Matrix, t: tuple[Any, Any]
+    form: Form, matrix: Matrix, moving: Any, t: tuple[Any, Any]
 ) -> tuple[Any, Any]:
     """Tangents of the statistics `t`; `moving` as `_scaled` has it."""
     precision = precision_of(matrix.rows.vectors, matrix.columns.vectors)
@@ -210,22 +211,19 @@ def _tangent(
         tangents = drows.vectors, dcolumns.vectors
         points = like_moving(tangents, vectors)
 
-        def products(points: Any) -> Array:
+        def at(points: Any) -> Array:
             return similarities(precision, *replaced(vectors, points))
 
-        products, dz = jax.jvp(products, (points,), (tangents,))
+        products, dz = jax.jvp(at, (points,), (tangents,))
         logits = with_bias(matrix.scale * products, side.bias, other.bias)
         moved = with_bias(dz, drows.bias, dcolumns.bias)
         return form.tangent_of_block(block, logits, moved, (of_rows, of_columns))
 
     sides = zip(matrix[:2], moving[:2], t, strict=True)
     rows, columns = ((_with_starts(side), *more) for side, *more in sides)
-    return _over_blocks(of_block, _add, _zeros, rows, columns)
+    return _over_blocks(of_block, add, lambda zeros: zeros, rows, columns)
 
 
-def _add(a: Any, b: Any) -> Any:
+def add(a: Any, b: Any) -> Any:
+    """The sum of two trees of arrays."""
     return jax.tree.map(lax.add, a, b)
-
-
-def _zeros(x: Any) -> Any:
-    return x
