@@ -70,17 +70,21 @@ def test_the_table_has_every_public_loss():
         "LinearSoftmaxPlan",
         "LossSums",
         "SoftmaxStatistics",
+        "contrastive_cross_entropy",  # tests/test_contrastive.py
         "linear_softmax_cross_entropy_sums",  # tests/test_sums.py
         "linear_softmax_plan",
         "linear_softmax_statistics",
         "map_over_tiles",
         "next_token_labels",
+        "ntxent",  # tests/test_contrastive.py
         "reduce",
         "sequence_weights",
+        "sigmoid_contrastive_loss",  # tests/test_contrastive.py
         "smooth_labels",
         "softmax_cross_entropy_sums",
         "softmax_statistics",
         "sum_over_tiles",
+        "supervised_contrastive_cross_entropy",  # tests/test_contrastive.py
         "total_weight",
     }
     functions = {case.loss.function for case in CASES}

@@ -185,13 +185,20 @@ def reduction(function: str, value: Any, normalizer: Any) -> None:
         )
 
 
-def one_of(function: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """A name among some, or None."""
-    if value is None or (isinstance(value, str) and value in allowed):
+def one_of(
+    function: str,
+    name: str,
+    value: Any,
+    allowed: tuple[str, ...],
+    *,
+    optional: bool = True,
+) -> None:
+    """A name among some, or None where that is `optional`."""
+    if (value is None and optional) or (isinstance(value, str) and value in allowed):
         return
     raise ValueError(
-        f"{function}: expected {name} to be one of {allowed} or None, "
-        f"got {shown(value)}."
+        f"{function}: expected {name} to be one of {allowed}"
+        f"{' or None' if optional else ''}, got {shown(value)}."
     )
 
 

@@ -181,8 +181,8 @@ def _contrastive(
     groups: Maybe,
 ) -> Array:
     count = x.shape[0]
-    batch = Batch(x, y, keep=kept(options, count), groups=groups)
-    more = None if extra is None else Extra(extra)
+    batch = Batch(x=x, y=y, keep=kept(options, count), groups=groups)
+    more = None if extra is None else Extra(vectors=extra)
     if bias is not None:
         batch = batch._replace(bias=bias[:count])
         more = None if more is None else more._replace(bias=bias[count:])

@@ -54,6 +54,12 @@ class Logits(NamedTuple):
 Relation: TypeAlias = Callable[[Block], Maybe]
 
 
+def block_of(rows: Side, row_start: Array, columns: Side, column_start: Array) -> Block:
+    return Block(
+        rows=rows, row_start=row_start, columns=columns, column_start=column_start
+    )
+
+
 def precision_of(x: Array, y: Array) -> Any:
     """The precision of products of the sides' vectors, in either order."""
     return ROUNDED if x.dtype == y.dtype == jnp.bfloat16 else None

@@ -183,7 +183,7 @@ def block_shape(plan: Plan, rows: Side, columns: Side) -> tuple[Any, Any]:
         limits = counts
     triples = zip(plan.block_sizes, counts, limits, strict=True)
     row_size, column_size = (
-        _even(count, limit) if size is None else min(size, count)
+        max(_even(count, limit) if size is None else min(size, count), 1)
         for size, count, limit in triples
     )
     return row_size, column_size

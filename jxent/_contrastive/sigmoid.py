@@ -40,7 +40,7 @@ def sigmoid_form(over: Relation, positive: Relation | None = None) -> Form:
         pairs = None
         if positive is None:
             pairs = over_pairs(block, lax.full_like(losses, 1))
-        return PairSums(over_pairs(block, losses), pairs), None
+        return PairSums(total=over_pairs(block, losses), pairs=pairs), None
 
     # d −log σ(± z) = ∓ σ(∓ z) dz
     def tangent_of_block(
@@ -48,7 +48,7 @@ def sigmoid_form(over: Relation, positive: Relation | None = None) -> Form:
     ) -> tuple[PairSums, None]:
         wrong = lax.logistic(lax.neg(signed(block, logits.biased)))
         slopes = lax.mul(wrong, lax.neg(signed(block, moved.biased)))
-        return PairSums(over_pairs(block, slopes)), None
+        return PairSums(total=over_pairs(block, slopes)), None
 
     return Form(
         of_block=of_block,

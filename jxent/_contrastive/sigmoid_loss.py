@@ -125,7 +125,7 @@ def _sigmoid_contrastive(
     bias: Maybe,
     groups: Maybe,
 ) -> Array:
-    batch = Batch(x, y, keep=kept(options, x.shape[0]), groups=groups)
+    batch = Batch(x=x, y=y, keep=kept(options, x.shape[0]), groups=groups)
     form = sigmoid_form(candidates, positive=own)
 
     def of_batch(here: Plan, batch: Batch, shared: tuple[Array, Maybe]) -> Array:

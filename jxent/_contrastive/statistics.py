@@ -28,6 +28,7 @@ from .matrix import (
     Block,
     Logits,
     Side,
+    block_of,
     precision_of,
     similarities,
     with_bias,
@@ -134,8 +135,8 @@ def statistics(form: Form, names: tuple[str, ...], matrix: Matrix) -> tuple[Any,
     """
     precision = precision_of(matrix.rows.vectors, matrix.columns.vectors)
 
-    def of_block(rows: tuple[Side, Array], columns: tuple[Side, Array]) -> Any:
-        block = Block(*rows, *columns)
+    def of_block(rows: Any, columns: Any) -> Any:
+        block = block_of(*rows, *columns)
         x, y = block.rows.vectors, block.columns.vectors
         z = matrix.scale * similarities(precision, x, y)
         return form.of_block(block, with_bias(z, block.rows.bias, block.columns.bias))
@@ -204,18 +205,17 @@ def _tangent(
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def of_block(rows: Any, columns: Any) -> Any:
-        (side, start), drows, of_rows = rows
-        (other, other_start), dcolumns, of_columns = columns
-        block = Block(side, start, other, other_start)
-        vectors = as_computed((side.vectors, other.vectors))
+        (rows, drows, of_rows), (columns, dcolumns, of_columns) = rows, columns
+        block = block_of(*rows, *columns)
+        x, y = as_computed((block.rows.vectors, block.columns.vectors))
         tangents = drows.vectors, dcolumns.vectors
-        points = like_moving(tangents, vectors)
 
         def at(points: Any) -> Array:
-            return similarities(precision, *replaced(vectors, points))
+            return similarities(precision, *replaced((x, y), points))
 
-        products, dz = jax.jvp(at, (points,), (tangents,))
-        logits = with_bias(matrix.scale * products, side.bias, other.bias)
+        products, dz = jax.jvp(at, (like_moving(tangents, (x, y)),), (tangents,))
+        z = matrix.scale * products
+        logits = with_bias(z, block.rows.bias, block.columns.bias)
         moved = with_bias(dz, drows.bias, dcolumns.bias)
         return form.tangent_of_block(block, logits, moved, (of_rows, of_columns))
 

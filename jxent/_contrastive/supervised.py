@@ -111,8 +111,7 @@ def supervised_contrastive_cross_entropy(
         block_sizes=block_sizes,
     )
     temperature = _checks.number(name, "temperature", temperature, dtype, above=0)
-    if log not in LOGS:
-        _checks.one_of(name, "log", log, LOGS)
+    _checks.one_of(name, "log", log, LOGS, optional=False)
     return _supervised(plan, log == "inside", options, x, ids, temperature)
 
 
@@ -125,7 +124,7 @@ def _supervised(
     labels: Array,
     temperature: Array,
 ) -> Array:
-    batch = Batch(x, x, keep=kept(options, x.shape[0]), groups=labels)
+    batch = Batch(x=x, y=x, keep=kept(options, x.shape[0]), groups=labels)
     sums = [LogSum(others, target=positives)]
     if inside:
         sums.append(LogSum(positives))
@@ -212,13 +211,13 @@ def _ntxent(plan: Plan, x: Array, labels: Array, temperature: Array) -> Array:
         rows = rows._replace(bias=-lse)
         return statistics_of(pair_sums, here, rows, columns, scale)[0]
 
-    sums = on_devices(plan, of_batch, Batch(x, x, groups=labels), temperature)
+    sums = on_devices(plan, of_batch, Batch(x=x, y=x, groups=labels), temperature)
     return divided(jnp.sum(sums.total), jnp.sum(sums.pairs))
 
 
 def _unit(x: Array) -> Array:
     """x / ‖x‖ of each row; 0, with derivative 0, for the row 0."""
     largest = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    x = x / select(largest > 0, largest, 1)
-    square = jnp.sum(x * x, axis=-1, keepdims=True)
-    return x * lax.rsqrt(select(square > 0, square, 1))
+    some = largest != 0
+    x = select(some, x, 1) / select(some, largest, 1)  # whose square is a number
+    return select(some, x * lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True)))
