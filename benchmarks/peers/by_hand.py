@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..operations import IGNORED
-from ..truth import BONUS
+from ..truth import BIAS, BONUS
 
 
 NAME, MODULE = "by hand", ""
@@ -61,6 +61,24 @@ def policy_head(hidden, kernel, labels):
     return policy(*jax.lax.map(of_tile, tiles))
 
 
+def pairs(x, y, logit_scale):
+    z = logit_scale * (x @ y.T).astype(jnp.float32)
+    own = jnp.diagonal(z)
+    halves = jax.nn.logsumexp(z, 1) - own, jax.nn.logsumexp(z, 0) - own
+    return sum(halves).mean() / 2
+
+
+def pairs_one_way(x, y, logit_scale):
+    z = logit_scale * (x @ y.T).astype(jnp.float32)
+    return (jax.nn.logsumexp(z, 1) - jnp.diagonal(z)).mean()
+
+
+def pairs_sigmoid(x, y, logit_scale):
+    z = logit_scale * (x @ y.T).astype(jnp.float32) + BIAS
+    signs = 2 * jnp.eye(len(x)) - 1
+    return -jax.nn.log_sigmoid(signs * z).sum(-1).mean()
+
+
 def head_table(hidden, table, labels):
     return head(hidden, table.T, labels)
 
@@ -71,6 +89,9 @@ LOSSES = {
     "head, embedding table": {"scan and checkpoint": head_table},
     "head, by blocks": {"scan and checkpoint": head},
     "head, ignored": {"scan and checkpoint": head},
+    "pairs": {"materialized": pairs},
+    "pairs, one direction": {"materialized": pairs_one_way},
+    "pairs, sigmoid": {"materialized": pairs_sigmoid},
     "head, split": {"scan and checkpoint": head},
     "head, log-probabilities and entropies": {"map and checkpoint": policy_head},
 }

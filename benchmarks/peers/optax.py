@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..operations import IGNORED, SMOOTHING, Z_LOSS
-from ..truth import BONUS
+from ..truth import BIAS, BONUS
 
 
 NAME, MODULE = "Optax", "optax"
@@ -63,6 +63,24 @@ def policy_head(hidden, kernel, labels):
     return jnp.mean(rows(logits, labels) - BONUS * entropy)
 
 
+def similarities(x, y, logit_scale):
+    return logit_scale * product(x, y.T)
+
+
+def pairs_one_way(x, y, logit_scale):
+    return rows(similarities(x, y, logit_scale), jnp.arange(len(x))).mean()
+
+
+def pairs(x, y, logit_scale):
+    z, own = similarities(x, y, logit_scale), jnp.arange(len(x))
+    return (rows(z, own) + rows(z.T, own)).mean() / 2
+
+
+def pairs_sigmoid(x, y, logit_scale):
+    z = similarities(x, y, logit_scale) + BIAS
+    return sigmoid(z, jnp.eye(len(x))).sum(-1).mean()
+
+
 def head_table(hidden, table, labels):
     return head(hidden, table.T, labels)
 
@@ -89,6 +107,9 @@ LOSSES = {
     "head, ignored": {"materialized": head},
     "head, sums": {"materialized, the loss alone": head},
     "head, log-probabilities and entropies": {"materialized": policy_head},
+    "pairs": {"materialized": pairs},
+    "pairs, one direction": {"materialized": pairs_one_way},
+    "pairs, sigmoid": {"materialized": pairs_sigmoid},
     "head, split": {"materialized": head},
     "logits, split": {"": logits},
     "rows": {"": rows},
