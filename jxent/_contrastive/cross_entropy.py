@@ -29,7 +29,7 @@ from .matrix import candidates
 from .sides import (
     Batch,
     Extra,
-    kept,
+    kept_rows,
     on_devices,
     over_devices,
     reduced,
@@ -181,7 +181,7 @@ def _contrastive(
     groups: Maybe,
 ) -> Array:
     count = x.shape[0]
-    batch = Batch(x=x, y=y, keep=kept(options, count), groups=groups)
+    batch = Batch(x=x, y=y, keep=kept_rows(options, count), groups=groups)
     more = None if extra is None else Extra(vectors=extra)
     if bias is not None:
         batch = batch._replace(bias=bias[:count])

@@ -25,7 +25,7 @@ NOWHERE = -(2**30)
 
 
 class Side(NamedTuple):
-    """What the vectors of one side have: arrays with n in front, or (blocks, size)."""
+    """What the vectors of one side have: arrays (n, …), or (blocks, size, …)."""
 
     vectors: Array  # (n, features)
     place: Array  # int32 (n,): where the other side has the partner; or NOWHERE
@@ -33,15 +33,14 @@ class Side(NamedTuple):
     groups: Maybe = None  # integers (n,)
     grouped: Maybe = None  # boolean (n,): False for a vector of no group; None: all
     bias: Maybe = None  # (n,), in the logits' dtype: of the rows' statistics alone
+    start: Maybe = None  # int32 (), or (blocks,): the index of a block's first vector
 
 
 class Block(NamedTuple):
-    """A block of the matrix: its vectors, and the index of the first on each side."""
+    """What a block of the matrix is made of: sides of it alone."""
 
     rows: Side
-    row_start: Array
     columns: Side
-    column_start: Array
 
 
 class Logits(NamedTuple):
@@ -52,12 +51,6 @@ class Logits(NamedTuple):
 
 
 Relation: TypeAlias = Callable[[Block], Maybe]
-
-
-def block_of(rows: Side, row_start: Array, columns: Side, column_start: Array) -> Block:
-    return Block(
-        rows=rows, row_start=row_start, columns=columns, column_start=column_start
-    )
 
 
 def precision_of(x: Array, y: Array) -> Any:
@@ -94,15 +87,20 @@ def _over(block: Block, of_rows: Maybe, of_columns: Maybe) -> tuple[Maybe, Maybe
     return over_rows, over_columns
 
 
+def places_in(side: Side, other: Side) -> Array:
+    """Where a block of the other side has the partners; out of its range for others."""
+    assert other.start is not None
+    return lax.sub(side.place, other.start)
+
+
 def own(block: Block) -> Array:
     """Where a row meets its own column."""
-    places, _ = _over(block, lax.sub(block.rows.place, block.column_start), None)
+    places, _ = _over(block, places_in(block.rows, block.columns), None)
     assert places is not None
     return lax.eq(places, lax.broadcasted_iota(jnp.int32, places.shape, 1))
 
 
-def kept(block: Block) -> Maybe:
-    """Where both vectors are there."""
+def _there(block: Block) -> Maybe:
     return both(*_over(block, block.rows.keep, block.columns.keep))
 
 
@@ -116,7 +114,7 @@ def _same_group(block: Block) -> Maybe:
 
 def candidates(block: Block) -> Maybe:
     """The own column, and those of other groups."""
-    allowed, same = kept(block), _same_group(block)
+    allowed, same = _there(block), _same_group(block)
     if same is None:
         return allowed
     return both(allowed, lax.bitwise_or(own(block), lax.bitwise_not(same)))
@@ -124,7 +122,7 @@ def candidates(block: Block) -> Maybe:
 
 def others(block: Block) -> Maybe:
     """All columns but the own."""
-    return both(kept(block), lax.bitwise_not(own(block)))
+    return both(_there(block), lax.bitwise_not(own(block)))
 
 
 def positives(block: Block) -> Maybe:
@@ -136,4 +134,4 @@ def negatives(block: Block) -> Maybe:
     """The columns of other groups."""
     same = _same_group(block)
     assert same is not None
-    return both(kept(block), lax.bitwise_not(same))
+    return both(_there(block), lax.bitwise_not(same))

@@ -23,8 +23,7 @@ from .matrix import NOWHERE, Side
 from .statistics import Form, Matrix, in_blocks, statistics
 
 
-# What what a loop over blocks saves would not pay for.
-SMALL = 8 * 2**20  # bytes of a matrix that is one block
+SMALL = 8 * 2**20  # bytes of a matrix that is one block: nothing is faster
 
 
 class Batch(NamedTuple):
@@ -44,7 +43,7 @@ class Extra(NamedTuple):
     bias: Maybe = None
 
 
-def kept(options: Options, count: Any) -> Maybe:
+def kept_rows(options: Options, count: Any) -> Maybe:
     """The rows (count,) that neither `where` nor a weight of 0 drops; None: all."""
     weights = options.weights
     weighted = None if weights is None else lax.ne(weights, lax.full_like(weights, 0))

@@ -23,7 +23,7 @@ from .arguments import (
     integers_of,
 )
 from .matrix import candidates, own
-from .sides import Batch, kept, on_devices, reduced, sides, statistics_of
+from .sides import Batch, kept_rows, on_devices, reduced, sides, statistics_of
 from .sigmoid import sigmoid_form
 
 
@@ -125,7 +125,7 @@ def _sigmoid_contrastive(
     bias: Maybe,
     groups: Maybe,
 ) -> Array:
-    batch = Batch(x=x, y=y, keep=kept(options, x.shape[0]), groups=groups)
+    batch = Batch(x=x, y=y, keep=kept_rows(options, x.shape[0]), groups=groups)
     form = sigmoid_form(candidates, positive=own)
 
     def of_batch(here: Plan, batch: Batch, shared: tuple[Array, Maybe]) -> Array:

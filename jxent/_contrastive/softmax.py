@@ -17,7 +17,7 @@ from .._statistics import (
     of_no_class,
     totals_of_block,
 )
-from .matrix import Block, Logits, Relation, own
+from .matrix import Block, Logits, Relation, own, places_in
 from .statistics import Form
 
 
@@ -25,7 +25,7 @@ class LogSum(NamedTuple):
     """log Σ exp z over a relation, and what is compared with it.
 
     Attributes:
-      over: the relation; None for all.
+      over: the relation.
       label: whether the own pair's logit is compared.
       target: the relation whose logits' sum is compared; None for no such sum.
     """
@@ -84,10 +84,9 @@ def _target(log_sum: LogSum, block: Block, dtype: Any) -> Maybe:
 
 def _totals(axis: int, log_sum: LogSum, block: Block, logits: Logits) -> Totals:
     z, ids = _allowed(axis, log_sum, block, logits), None
-    if log_sum.label and axis:
-        ids = lax.sub(block.rows.place, block.column_start)
-    elif log_sum.label:
-        ids = lax.sub(block.columns.place, block.row_start)
+    if log_sum.label:
+        sides = block if axis else reversed(block)
+        ids = places_in(*sides)
     inputs = Inputs(z=z, target=_target(log_sum, block, z.dtype))
     return totals_of_block(Settings(axis=axis, ids=log_sum.label), inputs, ids, None)
 

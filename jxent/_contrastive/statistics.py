@@ -28,7 +28,6 @@ from .matrix import (
     Block,
     Logits,
     Side,
-    block_of,
     precision_of,
     similarities,
     with_bias,
@@ -76,7 +75,9 @@ def in_blocks(side: Side, size: int) -> Side:
         return x.reshape(blocks, size, *x.shape[1:])
 
     arrays = {name: x for name, x in side._asdict().items() if x is not None}
-    return side._replace(**{name: cut(name, x) for name, x in arrays.items()})
+    starts = lax.mul(lax.iota(jnp.int32, blocks), jnp.int32(size))
+    cut_arrays = {name: cut(name, x) for name, x in arrays.items()}
+    return side._replace(**cut_arrays, start=starts)
 
 
 def _over_blocks(
@@ -121,12 +122,6 @@ def _first(blocks: Any) -> Any:
     return jax.tree.map(lambda x: lax.index_in_dim(x, 0, keepdims=False), blocks)
 
 
-def _with_starts(side: Side) -> tuple[Side, Array]:
-    """The side, and the index of each block's first vector."""
-    blocks, size = side.place.shape
-    return side, lax.mul(lax.iota(jnp.int32, blocks), jnp.int32(size))
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def statistics(form: Form, names: tuple[str, ...], matrix: Matrix) -> tuple[Any, Any]:
     """The statistics (blocks, size) of all rows and of all columns.
@@ -135,18 +130,13 @@ def statistics(form: Form, names: tuple[str, ...], matrix: Matrix) -> tuple[Any,
     """
     precision = precision_of(matrix.rows.vectors, matrix.columns.vectors)
 
-    def of_block(rows: Any, columns: Any) -> Any:
-        block = block_of(*rows, *columns)
-        x, y = block.rows.vectors, block.columns.vectors
-        z = matrix.scale * similarities(precision, x, y)
-        return form.of_block(block, with_bias(z, block.rows.bias, block.columns.bias))
+    def of_block(rows: Side, columns: Side) -> Any:
+        z = matrix.scale * similarities(precision, rows.vectors, columns.vectors)
+        logits = with_bias(z, rows.bias, columns.bias)
+        return form.of_block(Block(rows=rows, columns=columns), logits)
 
     of_rows, of_columns = _over_blocks(
-        of_block,
-        form.merge,
-        form.of_nothing,
-        _with_starts(matrix.rows),
-        _with_starts(matrix.columns),
+        of_block, form.merge, form.of_nothing, matrix.rows, matrix.columns
     )
     return of_rows, form.merge_devices(of_columns, names) if names else of_columns
 
@@ -206,21 +196,19 @@ def _tangent(
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def of_block(rows: Any, columns: Any) -> Any:
         (rows, drows, of_rows), (columns, dcolumns, of_columns) = rows, columns
-        block = block_of(*rows, *columns)
-        x, y = as_computed((block.rows.vectors, block.columns.vectors))
+        x, y = as_computed((rows.vectors, columns.vectors))
         tangents = drows.vectors, dcolumns.vectors
 
         def at(points: Any) -> Array:
             return similarities(precision, *replaced((x, y), points))
 
         products, dz = jax.jvp(at, (like_moving(tangents, (x, y)),), (tangents,))
-        z = matrix.scale * products
-        logits = with_bias(z, block.rows.bias, block.columns.bias)
+        logits = with_bias(matrix.scale * products, rows.bias, columns.bias)
         moved = with_bias(dz, drows.bias, dcolumns.bias)
+        block = Block(rows=rows, columns=columns)
         return form.tangent_of_block(block, logits, moved, (of_rows, of_columns))
 
-    sides = zip(matrix[:2], moving[:2], t, strict=True)
-    rows, columns = ((_with_starts(side), *more) for side, *more in sides)
+    rows, columns = zip(matrix[:2], moving[:2], t, strict=True)
     return _over_blocks(of_block, add, lambda zeros: zeros, rows, columns)
 
 

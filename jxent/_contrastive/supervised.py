@@ -18,7 +18,7 @@ from .._problem import both
 from .._reduction import Reduction, divided
 from .arguments import BlockSizes, Options, Plan, checked, integers_of, vectors
 from .matrix import negatives, others, positives
-from .sides import Batch, kept, on_devices, reduced, sides, statistics_of
+from .sides import Batch, kept_rows, on_devices, reduced, sides, statistics_of
 from .sigmoid import PairSums, sigmoid_form
 from .softmax import LogSum, log_sum_of, shift_of, softmax_form
 
@@ -124,7 +124,7 @@ def _supervised(
     labels: Array,
     temperature: Array,
 ) -> Array:
-    batch = Batch(x=x, y=x, keep=kept(options, x.shape[0]), groups=labels)
+    batch = Batch(x=x, y=x, keep=kept_rows(options, x.shape[0]), groups=labels)
     sums = [LogSum(others, target=positives)]
     if inside:
         sums.append(LogSum(positives))
