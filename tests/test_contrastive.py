@@ -527,18 +527,39 @@ def test_split_over_devices_by_the_caller(case, x64, rng):
 def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
     """Outside of shard_map: named automatic axes, and explicit ones."""
     moving, given = case.arrays(rng)
-    wanted = loss_of(case, given)(moving)
+
+    def value_and_gradients(**options):
+        loss = lambda moving, given: loss_of(case, given, reduction="mean", **options)(
+            moving
+        )
+        return jax.jit(jax.value_and_grad(loss))
+
+    wanted = value_and_gradients()(moving, given)
     names = {} if kind == AxisType.Explicit else {"batch_axis_name": "data"}
     here = mesh(kind)
     with jax.set_mesh(here):
         put = lambda x, spec: jax.device_put(x, NamedSharding(here, spec))
         arrays = jax.tree.map(put, (moving, given), split((moving, given)))
-        losses = jax.jit(
-            lambda moving, given: loss_of(case, given, block_sizes=BLOCKS, **names)(
-                moving
-            )
-        )(*arrays)
-    close(losses, wanted)
+        got = value_and_gradients(block_sizes=BLOCKS, **names)(*arrays)
+    close(got, wanted)
+
+
+def test_split_by_the_caller_and_by_the_arrays(x64, rng):
+    """One axis bound by a shard_map of the caller's, one that the loss enters."""
+    moving, _ = CASES["pairs"].arrays(rng)
+    loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
+    both = lambda **options: jax.value_and_grad(lambda m: loss(**m, **options))
+    grid = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    spec = {"x": P("a"), "y": P("a"), "logit_scale": P()}
+    with jax.set_mesh(grid):
+        got = jax.shard_map(
+            both(batch_axis_name=("a", "b"), block_sizes=BLOCKS),
+            in_specs=(spec,),
+            out_specs=(P(), spec),
+            axis_names={"a"},
+        )
+        got = jax.jit(got)(moving)
+    close(got, both()(moving))
 
 
 def test_no_device_holds_a_matrix_of_all_pairs():

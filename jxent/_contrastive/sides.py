@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from .._arrays import cast, compute_dtype, is_below, select, vary, varying_of
-from .._layouts.mesh import enter, row_spec
+from .._layouts.mesh import enter, resharded, row_spec
 from .._problem import Maybe, both
 from .._reduction import combine
 from .arguments import Options, Plan
@@ -80,16 +80,24 @@ def on_devices(
     `batch` are arrays (count, …). A batch that is seen whole, though devices have parts
     of it, is taken apart here.
     """
-    if plan.sharding.mesh is None:
+    mesh, entered = plan.sharding.mesh, plan.sharding.row_names
+    if mesh is None:
         return losses(plan, batch, shared)
     of_batch = row_spec(plan.sharding)
     specs = tuple(
         jax.tree.map(lambda _, spec=spec: spec, tree)
         for tree, spec in ((batch, of_batch), (shared, PartitionSpec()))
     )
-    names = plan.batch_axis_name + plan.sharding.row_names
+    names = plan.batch_axis_name + entered
     body = functools.partial(losses, plan._replace(batch_axis_name=names))
-    return enter(plan.sharding, body, (batch, shared), specs, of_batch)
+    operands = resharded(mesh, (batch, shared), specs)
+    if not entered or AxisType.Manual in mesh.axis_types:
+        # Within a `shard_map` of the caller's JAX can keep no intermediate results, and
+        # the derivative forms the statistics again: five products.
+        return enter(plan.sharding, body, operands, specs, of_batch)
+    return jax.shard_map(
+        body, mesh=mesh, in_specs=specs, out_specs=of_batch, axis_names={*entered}
+    )(*operands)
 
 
 def over_devices(names: tuple[str, ...], tree: Any) -> Any:
