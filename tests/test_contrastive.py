@@ -413,6 +413,34 @@ def test_half_precision(dtype, rng):
         close(g.astype(jnp.float32), w, 1e-2)
 
 
+def test_sides_of_two_dtypes(x64, rng):
+    """The wider one's results; each gradient as its vectors, in both derivatives."""
+    moving, _ = CASES["pairs"].arrays(rng)
+    moving["extra_candidates"] = rng.normal(size=(EXTRA, FEATURES))
+    dtypes = jnp.bfloat16, jnp.float32, jnp.float32, jnp.float64
+    named = zip(moving.items(), dtypes, strict=True)
+    moving = {n: jnp.asarray(x, dtype) for (n, x), dtype in named}
+    loss = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m, block_sizes=BLOCKS))
+    value, gradients = jax.value_and_grad(loss)(moving)
+    _, tangent = jax.jvp(loss, (moving,), (moving,))
+    assert value.dtype == jnp.float64
+    inner = 0.0
+    for n, g in gradients.items():
+        assert g.dtype == moving[n].dtype
+        inner += np.sum(np.float64(g) * np.float64(moving[n]))
+    close(tangent, inner, 2e-2)  # a gradient in bfloat16
+
+
+@pytest.mark.parametrize("name", RICH)
+def test_derivative_in_one_argument_alone(name, x64, rng):
+    moving, given = CASES["pairs, every option"].arrays(rng)
+    loss = loss_of(CASES["pairs, every option"], given, reduction="sum")
+    one = lambda x: loss(moving | {name: x})
+    direction = np.ones_like(moving[name])
+    _, tangent = jax.jvp(one, (moving[name],), (direction,))
+    close(tangent, jnp.sum(jax.grad(one)(moving[name])), 1e-10)
+
+
 def test_gradients_are_summed_in_float32():
     """Of bfloat16 vectors: the error does not grow with the number of blocks."""
     rng = np.random.default_rng(0)

@@ -93,8 +93,7 @@ def contrastive_cross_entropy(
         with those of all devices, and the mean and the sum run over all. Inside of
         `jax.shard_map` each device gives its part of every array. Outside of it arrays
         are given whole, and explicit axes need no name.
-      block_sizes: (rows, columns) of the largest block of similarities. What is None is
-        chosen.
+      block_sizes: (rows, columns) of a block of similarities; chosen where None.
 
     Returns:
       The losses in nats, (batch,), or a scalar; float32, or float64 for float64
@@ -130,8 +129,7 @@ def contrastive_cross_entropy(
 
     Source:
       Radford et al. (2021), https://arxiv.org/abs/2103.00020; van den Oord et al.
-      (2018), https://arxiv.org/abs/1807.03748. open_clip's `ClipLoss` takes the same
-      arguments first.
+      (2018), https://arxiv.org/abs/1807.03748; open_clip's `ClipLoss`.
 
     See also:
       `sigmoid_contrastive_loss`, `supervised_contrastive_cross_entropy`, `ntxent`;

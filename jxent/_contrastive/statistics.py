@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
-    as_computed,
     cast,
     like_moving,
     moving_of,
@@ -57,7 +56,7 @@ class Matrix(NamedTuple):
 
     rows: Side
     columns: Side
-    scale: Array
+    scale: Array  # in the dtype of the logits
 
 
 def in_blocks(side: Side, size: int) -> Side:
@@ -92,6 +91,9 @@ def _over_blocks(
     `rows` and `columns` are trees of arrays (blocks, size, …), of which `of_block`
     takes one block each. `of_nothing` are the values to begin with.
     """
+
+    # JAX keeps its trace: the one that shows the shapes of results is the loop's, too.
+    of_block = jax.jit(of_block, inline=True)
 
     def over_rows(of_columns: Any, rows: Any) -> tuple[Any, Any]:
         def over_columns(of_rows: Any, there: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -172,7 +174,7 @@ def _statistics_jvp(
 
 def _scaled(matrix: Matrix, moving: Any) -> Any:
     """Tangents in which s x stands for x, s y at a fixed s for y, and 0 for s."""
-    moving = as_computed(moving)
+    moving = _cast(moving, matrix.scale.dtype)
     dx, dy, ds = moving.rows.vectors, moving.columns.vectors, moving.scale
     terms = [] if dx is None else [matrix.scale * dx]
     if ds is not None:
@@ -196,7 +198,7 @@ def _tangent(
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def of_block(rows: Any, columns: Any) -> Any:
         (rows, drows, of_rows), (columns, dcolumns, of_columns) = rows, columns
-        x, y = as_computed((rows.vectors, columns.vectors))
+        x, y = _cast((rows.vectors, columns.vectors), matrix.scale.dtype)
         tangents = drows.vectors, dcolumns.vectors
 
         def at(points: Any) -> Array:
@@ -210,6 +212,10 @@ def _tangent(
 
     rows, columns = zip(matrix[:2], moving[:2], t, strict=True)
     return _over_blocks(of_block, add, lambda zeros: zeros, rows, columns)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: cast(x, dtype), tree)
 
 
 def add(a: Any, b: Any) -> Any:

@@ -66,8 +66,7 @@ def supervised_contrastive_cross_entropy(
         with those of all devices, and the mean and the sum run over all. Inside of
         `jax.shard_map` each device gives its part of every array. Outside of it arrays
         are given whole, and explicit axes need no name.
-      block_sizes: (rows, columns) of the largest block of similarities. What is None is
-        chosen.
+      block_sizes: (rows, columns) of a block of similarities; chosen where None.
 
     Returns:
       The losses in nats, (batch,), or a scalar; float32, or float64 for float64
