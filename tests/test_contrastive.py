@@ -590,6 +590,16 @@ def test_split_by_the_caller_and_by_the_arrays(x64, rng):
     close(got, both()(moving))
 
 
+def test_an_axis_of_vmap(x64, rng):
+    """An axis that vmap binds splits a batch as well."""
+    x, y = rng.normal(size=(2, BATCH, FEATURES))
+    loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
+    part = jax.vmap(functools.partial(loss, batch_axis_name="parts"), axis_name="parts")
+    cut = lambda x: jnp.reshape(x, (4, -1, FEATURES))
+    split_loss = jax.value_and_grad(lambda x: jnp.mean(part(cut(x), cut(y))))
+    close(split_loss(x), jax.value_and_grad(loss)(x, y))
+
+
 def test_no_device_holds_a_matrix_of_all_pairs():
     """Split over 8: a block, and the vectors of all; these are sent once each way."""
     loss = lambda x, y: jxent.contrastive_cross_entropy(

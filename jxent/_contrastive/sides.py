@@ -104,7 +104,6 @@ def over_devices(names: tuple[str, ...], tree: Any) -> Any:
     """Arrays (count, …) of all devices, one after the other."""
     if not names:
         return tree
-    tree = vary(tree, frozenset(names))
     return jax.tree.map(lambda x: lax.all_gather(x, names, tiled=True), tree)
 
 
