@@ -30,10 +30,11 @@ def work(case: Case) -> Work | None:
     Logits that are larger than a cache are read for the normalizer, and for the
     gradient read again and written. A head reads its operands and writes their
     gradients; its logits are one product, its gradients two. Ignored rows need none.
+    Pairs are the rows of a head whose kernel is the other side.
     """
     passes = {"forward": (1, 1, 1), "value and gradient": (3, 2, 3)}
     if case.derivative not in passes or not case.operation.startswith(
-        ("logits", "head")
+        ("logits", "head", "pairs")
     ):
         return None
     of_logits, of_head, products = passes[case.derivative]

@@ -30,6 +30,7 @@ class Operation(NamedTuple):
     differentiated: tuple[int, ...] = (0,)
 
 
+_PAIRS = ("x", "y", "logit_scale")
 _head = Operation(("hidden", "kernel", "labels"), truth.head, (0, 1))
 _TWO_HEADS = ("hidden", "kernel", "target_hidden", "target_kernel")
 WIDER = "two heads, KL, the teacher twice as wide"
@@ -65,6 +66,10 @@ OPERATIONS = {
     "two heads, Jensen-Shannon": Operation(
         _TWO_HEADS, truth.two_heads_jensen_shannon, (0, 1)
     ),
+    # Of two sides that are each other's candidates.
+    "pairs": Operation(_PAIRS, truth.pairs, (0, 1, 2)),
+    "pairs, one direction": Operation(_PAIRS, truth.pairs_one_way, (0, 1, 2)),
+    "pairs, sigmoid": Operation(_PAIRS, truth.pairs_sigmoid, (0, 1, 2)),
     # On a mesh.
     "logits, split": Operation(("logits", "labels"), truth.logits),
     "head, split": _head,
@@ -112,6 +117,11 @@ def _array(name: str, case: Case) -> jax.Array:
         return jax.random.randint(key(9), (rows, truth.PLACES), 0, classes)
     if name == "values":
         return jax.nn.softmax(normal(key(10), (rows, truth.PLACES)))
+    if name in ("x", "y"):
+        vectors = normal(key("xy".index(name)), (rows, features))
+        return (vectors / jnp.linalg.norm(vectors, axis=1, keepdims=True)).astype(low)
+    if name == "logit_scale":
+        return jnp.float32(20)
     if name == "class_weights":
         return jax.random.uniform(key(3), (classes,), minval=0.5, maxval=1.5)
     labels = jax.random.randint(key(4), (rows,), 0, classes)

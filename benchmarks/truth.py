@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 BONUS = 0.01  # of the entropy, for a policy
 PLACES = 64  # classes at which a distribution is given, or that are found
+BIAS = -10.0  # of the logits of pairs, as SigLIP starts
 
 
 def _row(z, label, class_weights=None, label_smoothing=0.0, z_loss=0.0):
@@ -113,6 +114,27 @@ two_heads_jensen_shannon = _two_heads(_jensen_shannon)
 
 def table_head(hidden, table, labels):
     return head(hidden, table.T, labels)
+
+
+def pairs_one_way(x, y, logit_scale):
+    def of_row(v, i):
+        return _row(logit_scale * (y @ v), i)
+
+    return _mean(of_row, x, jnp.arange(len(x)))
+
+
+def pairs(x, y, logit_scale):
+    both = pairs_one_way(x, y, logit_scale) + pairs_one_way(y, x, logit_scale)
+    return both / 2
+
+
+def pairs_sigmoid(x, y, logit_scale):
+    def of_row(v, i):
+        z = logit_scale * (y @ v) + BIAS
+        signs = jnp.where(jnp.arange(len(y)) == i, 1, -1).astype(z.dtype)
+        return -jax.nn.log_sigmoid(signs * z).sum(), jnp.ones_like(z[0])
+
+    return _mean(of_row, x, jnp.arange(len(x)))
 
 
 def rows(logits, labels):

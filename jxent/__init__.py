@@ -25,11 +25,15 @@ and losses of your own are made of. `softmax_log_prob_at` takes several ids a ro
 `linear_softmax_log_prob`, `linear_softmax_entropy` and `linear_softmax_statistics` take
 `hidden` and `kernel` in place of their product; `linear_softmax_plan` tells what they
 need. `linear_softmax_kl_divergence` compares two such heads, and `linear_softmax_top_k`
-finds the likeliest classes. `sum_over_tiles` and `map_over_tiles` do the same for a head or a formula of
-yours: sums, and results of rows.
+finds the likeliest classes. `sum_over_tiles` and `map_over_tiles` do the same for a
+head or a formula of yours: sums, and results of rows.
 
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
 or many at once.
+
+**Pairs and batches.** `contrastive_cross_entropy` and `sigmoid_contrastive_loss` of
+pairs, `supervised_contrastive_cross_entropy` and `ntxent` of labelled batches, in which
+examples are each other's negatives; no matrix of their similarities is held.
 
 **Probabilities.** `categorical_cross_entropy` and `binary_cross_entropy`, for models
 that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
@@ -73,6 +77,12 @@ from ._calibration import (
 from ._checks import (
     SparseLabels as SparseLabels,
     no_attribute as _no_attribute,
+)
+from ._contrastive import (
+    contrastive_cross_entropy as contrastive_cross_entropy,
+    ntxent as ntxent,
+    sigmoid_contrastive_loss as sigmoid_contrastive_loss,
+    supervised_contrastive_cross_entropy as supervised_contrastive_cross_entropy,
 )
 from ._formulas import SoftmaxStatistics as SoftmaxStatistics
 from ._labels import (
@@ -148,6 +158,7 @@ __all__ = [
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "class_weights_of_counts",
+    "contrastive_cross_entropy",
     "entropy",
     "fit_temperature",
     "fit_vector_scaling",
@@ -168,11 +179,13 @@ __all__ = [
     "linear_softmax_top_k",
     "map_over_tiles",
     "next_token_labels",
+    "ntxent",
     "poly_loss_cross_entropy",
     "reduce",
     "safe_softmax_cross_entropy",
     "sequence_weights",
     "sigmoid_binary_cross_entropy",
+    "sigmoid_contrastive_loss",
     "sigmoid_focal_loss",
     "smooth_labels",
     "softmax_cross_entropy",
@@ -186,6 +199,7 @@ __all__ = [
     "softmax_log_prob_at",
     "softmax_statistics",
     "sum_over_tiles",
+    "supervised_contrastive_cross_entropy",
     "total_weight",
 ]
 

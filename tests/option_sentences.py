@@ -83,6 +83,11 @@ HOMES = {
         "binary_cross_entropy": ("sigmoid_binary_cross_entropy", "probs labels"),
         "fit_temperature": ("jxent.metrics.accuracy", ""),
         "fit_vector_scaling": ("jxent.metrics.accuracy", ""),
+        "sigmoid_contrastive_loss": ("contrastive_cross_entropy", "logit_bias"),
+        "supervised_contrastive_cross_entropy": (
+            "contrastive_cross_entropy",
+            "x labels temperature log",
+        ),
         "total_weight": ("softmax_cross_entropy", "labels axis where"),
         "kl_divergence": ("entropy", "log_predictions targets"),
         "kl_divergence_with_log_targets": ("entropy", "log_predictions log_targets"),
@@ -168,9 +173,9 @@ HOMES = {
 # Those that explain all of their options themselves.
 AT_HOME = {
     "jxent": (
-        "class_weights_of_counts entropy map_over_tiles next_token_labels reduce "
-        "safe_softmax_cross_entropy sequence_weights sigmoid_binary_cross_entropy "
-        "smooth_labels softmax_cross_entropy "
+        "class_weights_of_counts contrastive_cross_entropy entropy map_over_tiles "
+        "next_token_labels ntxent reduce safe_softmax_cross_entropy sequence_weights "
+        "sigmoid_binary_cross_entropy smooth_labels softmax_cross_entropy "
         "softmax_cross_entropy_with_integer_labels sum_over_tiles"
     ),
     "jxent.metrics": "accuracy",

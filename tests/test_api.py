@@ -37,6 +37,7 @@ LAYERS = [
     "_softmax",
     "_linear",
     "_sigmoid",
+    "_contrastive",
     "_probabilities",
     "_measures",
     "_calibration",
@@ -215,6 +216,10 @@ def test_one_option_has_one_default():
         "reduction": {"reduce"},  # the mean
         "beta": {"class_weights_of_counts"},  # not a mixture's share
         "entropy": set(),
+        "temperature": {
+            "supervised_contrastive_cross_entropy",
+            "ntxent",
+        },  # the papers'
         "ignore_index": {"next_token_labels"},  # the id it writes
     }
     for option, by_function in defaults.items():

@@ -61,6 +61,7 @@ HARDEST = {
     "masked": ("head, ignored", "value and gradient"),
     "tracing": ("logits", "value and gradient"),
     "post_training": ("head, log-probabilities and entropies", "value and gradient"),
+    "pairs": ("pairs", "value and gradient"),
 }
 
 

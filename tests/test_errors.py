@@ -1617,6 +1617,81 @@ REFUSED += [
         "kl_divergence: expected targets of the shape of log_predictions, (4, 3), got "
         "(3, 4). If only the order of axes differs, jnp.moveaxis(targets, 0, 1).",
     ),
+    # Pairs and batches.
+    (
+        lambda: jxent.contrastive_cross_entropy(floats(2, 4, 3), floats(2, 4, 3)),
+        ValueError,
+        "contrastive_cross_entropy: expected x of shape (batch, features), got "
+        "(2, 4, 3). Map over further axes with jax.vmap.",
+    ),
+    (
+        lambda: jxent.contrastive_cross_entropy(floats(4, 3), floats(6, 3)),
+        ValueError,
+        "contrastive_cross_entropy: expected x and y of one shape, pair i being x[i] "
+        "and y[i], got (4, 3) and (6, 3). Vectors without a partner are "
+        "extra_candidates.",
+    ),
+    (
+        lambda: jxent.sigmoid_contrastive_loss(floats(4, 3), floats(3, 4)),
+        ValueError,
+        "sigmoid_contrastive_loss: expected x and y of one shape, pair i being x[i] "
+        "and y[i], got (4, 3) and (3, 4). If only the order of axes differs, "
+        "jnp.moveaxis(y, 0, 1).",
+    ),
+    (
+        lambda: jxent.sigmoid_contrastive_loss(floats(4, 3), floats(4, 5)),
+        ValueError,
+        "sigmoid_contrastive_loss: expected x and y of one shape, pair i being x[i] "
+        "and y[i], got (4, 3) and (4, 5). Project them to the same features.",
+    ),
+    (
+        lambda: jxent.contrastive_cross_entropy(
+            floats(4, 3), floats(4, 3), extra_candidates=floats(2, 5)
+        ),
+        ValueError,
+        "contrastive_cross_entropy: expected extra_candidates with the 3 features of "
+        "y, got shape (2, 5).",
+    ),
+    (
+        lambda: jxent.contrastive_cross_entropy(
+            floats(4, 3),
+            floats(4, 3),
+            extra_candidates=floats(2, 3),
+            candidate_bias=floats(4),
+        ),
+        ValueError,
+        "contrastive_cross_entropy: expected candidate_bias of shape (6,), one number "
+        "for each y and each of extra_candidates, got (4,).",
+    ),
+    (
+        lambda: jxent.contrastive_cross_entropy(
+            floats(4, 3), floats(4, 3), groups=ints(4, 1)
+        ),
+        ValueError,
+        "contrastive_cross_entropy: expected groups of shape (4,), one for each row of "
+        "the batch, got (4, 1).",
+    ),
+    (
+        lambda: jxent.contrastive_cross_entropy(
+            floats(4, 3), floats(4, 3), block_sizes=untyped((0, 4))
+        ),
+        ValueError,
+        "contrastive_cross_entropy: expected block_sizes to be a pair (rows, columns) "
+        "of positive ints, None where any will do, got (0, 4).",
+    ),
+    (
+        lambda: jxent.supervised_contrastive_cross_entropy(
+            floats(4, 3), ints(4), log=untyped("between")
+        ),
+        ValueError,
+        "supervised_contrastive_cross_entropy: expected log to be one of ('outside', "
+        "'inside'), got 'between'.",
+    ),
+    (
+        lambda: jxent.ntxent(floats(4, 3), ints(4), 0.0),
+        ValueError,
+        "ntxent: expected temperature above 0, got 0.0.",
+    ),
 ]
 
 
@@ -1639,6 +1714,7 @@ Y_PRED = {"y_pred": floats(4, 3)}
 TARGET = {"target_logits": floats(4, 3)}
 TARGET_HEAD = {"target_hidden": floats(4, 5), "target_kernel": floats(5, 3)}
 LOG_Q = {"log_predictions": floats(4, 3)}
+TWO = {"x": floats(4, 3), "y": floats(4, 3)}
 
 # The arrays of a valid call of every public function.
 CALLS: dict[Any, dict[str, Any]] = {
@@ -1698,6 +1774,10 @@ CALLS: dict[Any, dict[str, Any]] = {
     metrics.linear_top_k_accuracy_sums: HEAD | IDS,
     metrics.linear_perplexity: HEAD | IDS,
     metrics.linear_perplexity_sums: HEAD | IDS,
+    jxent.contrastive_cross_entropy: TWO,
+    jxent.sigmoid_contrastive_loss: TWO,
+    jxent.supervised_contrastive_cross_entropy: {"x": floats(4, 3)} | IDS,
+    jxent.ntxent: {"embeddings": floats(4, 3)} | IDS,
     torch.cross_entropy: INPUT | {"target": ints(4)},
     torch.nll_loss: INPUT | {"target": ints(4)},
     torch.linear_cross_entropy: {
@@ -1733,7 +1813,7 @@ def test_every_function_is_called():
 
 UNUSED = {"options"}  # by torch.linear_cross_entropy
 FLAGS = {"return_statistics", "entropy", "argmax", "log_target", "from_logits"}
-FLAGS |= {"apply_class_balancing", "size_average", "reduce"}
+FLAGS |= {"apply_class_balancing", "size_average", "reduce", "symmetric"}
 LABELS = {"labels", "target", "y_true"}
 
 # With the arguments that take it.

@@ -76,6 +76,7 @@ def test_the_table_has_every_public_loss():
         "class_weights_of_counts",
         "fit_temperature",
         "fit_vector_scaling",
+        "contrastive_cross_entropy",  # tests/test_contrastive.py
         "linear_softmax_cross_entropy_sums",  # tests/test_sums.py
         "linear_softmax_log_prob_at",  # tests/test_several_ids.py
         "linear_softmax_plan",
@@ -83,13 +84,16 @@ def test_the_table_has_every_public_loss():
         "linear_softmax_top_k",  # tests/test_several_ids.py
         "map_over_tiles",
         "next_token_labels",
+        "ntxent",  # tests/test_contrastive.py
         "reduce",
         "sequence_weights",
+        "sigmoid_contrastive_loss",  # tests/test_contrastive.py
         "smooth_labels",
         "softmax_cross_entropy_sums",
         "softmax_log_prob_at",  # tests/test_several_ids.py
         "softmax_statistics",
         "sum_over_tiles",
+        "supervised_contrastive_cross_entropy",  # tests/test_contrastive.py
         "total_weight",
     }
     functions = {case.loss.function for case in CASES}

@@ -18,6 +18,7 @@ NAMES = [
     "generalized_kl_divergence",
     "kl_divergence",
     "kl_divergence_with_log_targets",
+    "ntxent",
     "poly_loss_cross_entropy",
     "safe_softmax_cross_entropy",
     "sigmoid_binary_cross_entropy",
@@ -67,6 +68,7 @@ BY_IDS, BY_IDS_MASK = ids((1, 2), (4,))
 PERMUTED, PERMUTED_MASK = ids((-1, 0), (3,))
 FIRST = jnp.asarray(RNG.integers(0, 4, (3, 5)), jnp.int32)
 EVERYTHING = jnp.int32(7)
+VECTORS, PAIRED = X.reshape(12, 5), jnp.arange(12, dtype=jnp.int32) // 3
 
 # (name, what is special, arguments after the first); the first is X or LOG_P.
 CALLS = [
@@ -126,6 +128,8 @@ CALLS = [
     ("sigmoid_focal_loss", "gamma 0", (Q,), {"gamma": 0.0}),
     ("sigmoid_focal_loss", "gamma < 1", (Q,), {"gamma": jnp.float32(0.5)}),
     ("sigmoid_focal_loss", "alphas", (Q,), {"alpha": jnp.linspace(0, 1, 5)}),
+    ("ntxent", "", (PAIRED,), {}),
+    ("ntxent", "temperature", (PAIRED, jnp.float32(0.5)), {}),
     ("smooth_labels", "", (0.1,), {}),
     ("smooth_labels", "axis", (0.3,), {"axis": 0}),
     ("smooth_labels", "axes", (jnp.float32(0.3),), {"axis": (0, -1)}),
@@ -193,7 +197,7 @@ def value_and_grads(function, args, options):
 )
 def test_the_same_call(name, args, options):
     """The same values and gradients, arguments by position where Optax has them so."""
-    first = {"kl": LOG_P, "smooth_labels": Q}.get(
+    first = {"kl": LOG_P, "smooth_labels": Q, "ntxent": VECTORS}.get(
         "kl" if "kl_divergence" in name else name, X
     )
     args = (first, *args)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..operations import IGNORED, WIDER
-from ..truth import BONUS, PLACES
+from ..truth import BIAS, BONUS, PLACES
 
 
 NAME, MODULE = "by hand", ""
@@ -103,6 +103,24 @@ def two_heads_jensen_shannon(hidden, kernel, target_hidden, target_kernel):
     return _means(of_tile, hidden, target_hidden)
 
 
+def pairs(x, y, logit_scale):
+    z = logit_scale * (x @ y.T).astype(jnp.float32)
+    own = jnp.diagonal(z)
+    halves = jax.nn.logsumexp(z, 1) - own, jax.nn.logsumexp(z, 0) - own
+    return sum(halves).mean() / 2
+
+
+def pairs_one_way(x, y, logit_scale):
+    z = logit_scale * (x @ y.T).astype(jnp.float32)
+    return (jax.nn.logsumexp(z, 1) - jnp.diagonal(z)).mean()
+
+
+def pairs_sigmoid(x, y, logit_scale):
+    z = logit_scale * (x @ y.T).astype(jnp.float32) + BIAS
+    signs = 2 * jnp.eye(len(x)) - 1
+    return -jax.nn.log_sigmoid(signs * z).sum(-1).mean()
+
+
 def head_table(hidden, table, labels):
     return head(hidden, table.T, labels)
 
@@ -113,6 +131,9 @@ LOSSES = {
     "head, embedding table": {"scan and checkpoint": head_table},
     "head, by blocks": {"scan and checkpoint": head},
     "head, ignored": {"scan and checkpoint": head},
+    "pairs": {"materialized": pairs},
+    "pairs, one direction": {"materialized": pairs_one_way},
+    "pairs, sigmoid": {"materialized": pairs_sigmoid},
     "head, split": {"scan and checkpoint": head},
     "head, log-probabilities and entropies": {"map and checkpoint": policy_head},
     "head, several ids": {"map and checkpoint": several_ids},

@@ -12,7 +12,7 @@ import jxent
 from .. import operations
 from ..case import Case
 from ..operations import EVERY_OPTION, IGNORED, SPLIT, widths
-from ..truth import BONUS, PLACES
+from ..truth import BIAS, BONUS, PLACES
 from .by_hand import TILE, policy
 
 
@@ -110,6 +110,18 @@ def policy_summed(hidden, kernel, labels):
     return jxent.sum_over_tiles(of_tile, kernel, rows, tile=TILE) / len(labels)
 
 
+def pairs(x, y, logit_scale, *, symmetric=True):
+    return jxent.contrastive_cross_entropy(
+        x, y, logit_scale=logit_scale, symmetric=symmetric, reduction="mean"
+    )
+
+
+def pairs_sigmoid(x, y, logit_scale):
+    return jxent.sigmoid_contrastive_loss(
+        x, y, logit_scale=logit_scale, logit_bias=BIAS, reduction="mean"
+    )
+
+
 def head_in_shard_map(hidden, kernel, labels, **options):
     """The same inside the `shard_map` that the call outside of it enters by itself."""
     return jax.shard_map(
@@ -200,6 +212,9 @@ LOSSES = {
     "two heads, Jensen-Shannon": {
         layout: _in(layout, JENSEN_SHANNON) for layout in ("tiled", "streamed")
     },
+    "pairs": {"": pairs},
+    "pairs, one direction": {"": functools.partial(pairs, symmetric=False)},
+    "pairs, sigmoid": {"": pairs_sigmoid},
     "head, split": {
         "plain jit": functools.partial(head, **SPLIT_AXES),
         "shard_map": head_in_shard_map,

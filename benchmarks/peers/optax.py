@@ -5,8 +5,8 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 
-from ..operations import IGNORED, SMOOTHING, Z_LOSS
-from ..truth import BONUS
+from ..operations import IGNORED, SMOOTHING, WIDER, Z_LOSS
+from ..truth import BIAS, BONUS, PLACES
 
 
 NAME, MODULE = "Optax", "optax"
@@ -63,6 +63,24 @@ def policy_head(hidden, kernel, labels):
     return jnp.mean(rows(logits, labels) - BONUS * entropy)
 
 
+def similarities(x, y, logit_scale):
+    return logit_scale * product(x, y.T)
+
+
+def pairs_one_way(x, y, logit_scale):
+    return rows(similarities(x, y, logit_scale), jnp.arange(len(x))).mean()
+
+
+def pairs(x, y, logit_scale):
+    z, own = similarities(x, y, logit_scale), jnp.arange(len(x))
+    return (rows(z, own) + rows(z.T, own)).mean() / 2
+
+
+def pairs_sigmoid(x, y, logit_scale):
+    z = similarities(x, y, logit_scale) + BIAS
+    return sigmoid(z, jnp.eye(len(x))).sum(-1).mean()
+
+
 def head_table(hidden, table, labels):
     return head(hidden, table.T, labels)
 
@@ -79,6 +97,43 @@ def sigmoid(logits, targets):
     return optax.sigmoid_binary_cross_entropy(logits, targets)
 
 
+def several_ids(hidden, kernel, ids, values):
+    """A distribution over all classes, which Optax's loss asks for."""
+    import optax
+
+    logits = product(hidden, kernel)
+    rows = jnp.arange(len(logits))[:, None]
+    targets = jnp.zeros_like(logits).at[rows, ids].add(values)
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def top_k(hidden, kernel):
+    """Optax has none: JAX's own, of the same logits."""
+    log_p = jax.nn.log_softmax(product(hidden, kernel))
+    return jnp.sum(jax.lax.top_k(log_p, PLACES)[0]) / len(hidden)
+
+
+def _log_softmaxes(hidden, kernel, target_hidden, target_kernel):
+    heads = (hidden, kernel), (target_hidden, target_kernel)
+    return (jax.nn.log_softmax(product(*head)) for head in heads)
+
+
+def two_heads_kl(*heads):
+    import optax
+
+    log_p, log_q = _log_softmaxes(*heads)
+    return optax.losses.kl_divergence_with_log_targets(log_p, log_q).mean()
+
+
+def two_heads_jensen_shannon(*heads):
+    import optax
+
+    log_p, log_q = _log_softmaxes(*heads)
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+    kl = optax.losses.kl_divergence_with_log_targets
+    return (kl(log_m, log_q) + kl(log_m, log_p)).mean() / 2
+
+
 LOSSES = {
     "logits": {"": logits},
     "logits, every option": {"": logits_every},
@@ -89,6 +144,14 @@ LOSSES = {
     "head, ignored": {"materialized": head},
     "head, sums": {"materialized, the loss alone": head},
     "head, log-probabilities and entropies": {"materialized": policy_head},
+    "head, several ids": {"materialized": several_ids},
+    "head, top k": {"materialized": top_k},
+    "two heads, KL": {"materialized": two_heads_kl},
+    WIDER: {"materialized": two_heads_kl},
+    "two heads, Jensen-Shannon": {"materialized": two_heads_jensen_shannon},
+    "pairs": {"materialized": pairs},
+    "pairs, one direction": {"materialized": pairs_one_way},
+    "pairs, sigmoid": {"materialized": pairs_sigmoid},
     "head, split": {"materialized": head},
     "logits, split": {"": logits},
     "rows": {"": rows},

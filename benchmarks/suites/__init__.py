@@ -15,6 +15,7 @@ from . import (
     eager,
     linear,
     masked,
+    pairs,
     post_training,
     sharded,
     tracing,
@@ -40,4 +41,5 @@ SUITES: dict[str, Suite] = {
     "masked": cast(Any, masked),
     "tracing": cast(Any, tracing),
     "post_training": cast(Any, post_training),
+    "pairs": cast(Any, pairs),
 }

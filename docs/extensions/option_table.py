@@ -47,6 +47,11 @@ COLUMNS = {
         "sigmoid_focal_loss": "focal",
         "binary_cross_entropy": "binary",
     },
+    "contrastive": {
+        "contrastive_cross_entropy": "softmax",
+        "sigmoid_contrastive_loss": "sigmoid",
+        "supervised_contrastive_cross_entropy": "supervised",
+    },
 }
 
 

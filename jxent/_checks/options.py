@@ -185,13 +185,20 @@ def reduction(function: str, value: Any, normalizer: Any) -> None:
         )
 
 
-def one_of(function: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """A name among some, or None."""
-    if value is None or (isinstance(value, str) and value in allowed):
+def one_of(
+    function: str,
+    name: str,
+    value: Any,
+    allowed: tuple[str, ...],
+    *,
+    optional: bool = True,
+) -> None:
+    """A name among some, or None where that is `optional`."""
+    if (value is None and optional) or (isinstance(value, str) and value in allowed):
         return
     raise ValueError(
-        f"{function}: expected {name} to be one of {allowed} or None, "
-        f"got {shown(value)}."
+        f"{function}: expected {name} to be one of {allowed}"
+        f"{' or None' if optional else ''}, got {shown(value)}."
     )
 
 
@@ -211,7 +218,9 @@ def precision(function: str, value: Any) -> lax.PrecisionLike:
     return value
 
 
-def block_sizes(function: str, value: Any) -> tuple[int | None, int | None]:
+def block_sizes(
+    function: str, value: Any, columns: str = "classes"
+) -> tuple[int | None, int | None]:
     pair = (None, None) if value is None else value
     if (
         not isinstance(pair, tuple | list)
@@ -219,7 +228,7 @@ def block_sizes(function: str, value: Any) -> tuple[int | None, int | None]:
         or any(n is not None and not (is_integer(n) and n >= 1) for n in pair)
     ):
         raise ValueError(
-            f"{function}: expected block_sizes to be a pair (rows, classes) of "
+            f"{function}: expected block_sizes to be a pair (rows, {columns}) of "
             f"positive ints, None where any will do, got {shown(value)}."
         )
     rows, classes = (None if n is None else operator.index(n) for n in pair)

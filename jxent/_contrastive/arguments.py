@@ -1,0 +1,122 @@
+"""The arguments that contrastive losses share, checked."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias
+
+import jax.numpy as jnp
+from jax import Array
+
+from .. import _checks
+from .._checks import ArrayLike, AxisName
+from .._layouts.mesh import head_sharding
+from .._problem import HeadSharding, Maybe
+
+
+BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
+
+
+class Plan(NamedTuple):
+    """What is known of a call when it is traced: static under jit."""
+
+    reduction: str = "none"
+    batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the batch
+    block_sizes: tuple[int | None, int | None] = (None, None)
+    sharding: HeadSharding = HeadSharding()  # of a batch that is seen whole
+
+
+class Options(NamedTuple):
+    """The options that act on losses, one for each row of the batch."""
+
+    where: Maybe
+    weights: Maybe
+    normalizer: Maybe
+
+
+def vectors(function: str, name: str, x: ArrayLike) -> Array:
+    x = _checks.floating(function, name, x)
+    if x.ndim != 2:
+        _checks.fail(
+            function,
+            f"expected {name} of shape (batch, features), got {x.shape}. "
+            "Map over further axes with jax.vmap.",
+        )
+    return x
+
+
+def both_of_pairs(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    x, y = vectors(function, "x", x), vectors(function, "y", y)
+    if x.shape != y.shape:
+        hint = _checks.rearranged("y", y.shape, x.shape)
+        if x.shape[1] == y.shape[1]:
+            hint = "Vectors without a partner are extra_candidates."
+        _checks.fail(
+            function,
+            f"expected x and y of one shape, pair i being x[i] and y[i], got {x.shape} "
+            f"and {y.shape}. {hint or 'Project them to the same features.'}",
+        )
+    return x, y
+
+
+def extra_vectors(function: str, extra: ArrayLike | None, like: Array) -> Maybe:
+    if extra is None:
+        return None
+    name = "extra_candidates"
+    extra = vectors(function, name, extra)
+    if extra.shape[1] != like.shape[1]:
+        _checks.fail(
+            function,
+            f"expected {name} with the {like.shape[1]} features of y, "
+            f"got shape {extra.shape}.",
+        )
+    return extra
+
+
+def integers_of(function: str, name: str, ids: ArrayLike | None, batch: int) -> Maybe:
+    """`ids`, one integer for each row of the batch."""
+    if ids is None:
+        return None
+    ids = _checks.integers(function, name, ids)
+    if ids.shape != (batch,):
+        _checks.fail(
+            function,
+            f"expected {name} of shape {(batch,)}, one for each row of the batch, "
+            f"got {ids.shape}.",
+        )
+    return ids
+
+
+def checked(
+    function: str,
+    x: Array,
+    dtype: jnp.dtype,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: str = "none",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+    block_sizes: Any = None,
+) -> tuple[Plan, Options]:
+    """The option tail, of a batch x (batch, features)."""
+    batch = x.shape[:1]
+    _checks.reduction(function, reduction, normalizer)
+    if where is not None:
+        where = _checks.boolean(function, "where", where)
+        where = _checks.per_row(function, "where", where, batch)
+    if weights is not None:
+        weights = _checks.real(function, "weights", weights, dtype, booleans=True)
+        weights = _checks.per_row(function, "weights", weights, batch)
+    names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x)
+    plan = Plan(
+        reduction=reduction,
+        batch_axis_name=names,
+        block_sizes=_checks.block_sizes(function, block_sizes, "columns"),
+        sharding=head_sharding(function, x, x, 0, None, None, batch_axis_name),
+    )
+    options = Options(
+        where=where,
+        weights=weights,
+        normalizer=_checks.normalizer(function, normalizer, dtype),
+    )
+    return plan, options

@@ -1,0 +1,140 @@
+"""Binary cross-entropy of all pairs of a batch: SigLIP."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._arrays import compute_dtype
+from .._checks import ArrayLike, AxisName
+from .._problem import Maybe
+from .._reduction import Reduction
+from .arguments import (
+    BlockSizes,
+    Options,
+    Plan,
+    both_of_pairs,
+    checked,
+    integers_of,
+)
+from .matrix import candidates, own
+from .sides import Batch, kept_rows, on_devices, reduced, sides, statistics_of
+from .sigmoid import sigmoid_form
+
+
+def sigmoid_contrastive_loss(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    logit_scale: ArrayLike = 1.0,
+    logit_bias: ArrayLike = 0.0,
+    groups: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+    block_sizes: BlockSizes | None = None,
+) -> Float[Array, "..."]:
+    """Binary cross-entropy of all pairs of a batch, does y_j belong to x_i: SigLIP.
+
+        loss_i = −log σ(z_ii) − Σ_{j ≠ i} log σ(−z_ij),   z_ij = s ⟨x_i, y_j⟩ + b
+
+    No matrix of all pairs is held: one block of it exists at a time, in the derivative
+    too.
+
+    Args:
+      x: floating, shape (batch, features). Similarities are those of the vectors as
+        they come: give them unit length if they are to be cosines.
+      y: floating, of x's shape. Pair i is x[i] and y[i].
+      logit_scale: s, one number that multiplies all similarities, or 1/temperature. To
+        learn it as CLIP does, keep its logarithm and give jnp.exp of that.
+      logit_bias: b, one number. SigLIP starts from −10, and from a scale of 10: at
+        first nearly all pairs are negatives.
+      groups: integers, shape (batch,). Pairs of one group are not each other's
+        negatives: images of one caption, say.
+      where: boolean, a scalar or of shape (batch,), (1,) allowed. False drops the row,
+        which is then no candidate for others either.
+      weights: factors of the losses, shaped like where. A weight of exactly 0 drops the
+        row as well. Booleans count as 0 and 1.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights.
+      normalizer: what the mean divides by in place of Σ r.
+      batch_axis_name: the mesh axes that the batch is split over: each row is compared
+        with those of all devices, and the mean and the sum run over all. Inside of
+        `jax.shard_map` each device gives its part of every array. Outside of it arrays
+        are given whole, and explicit axes need no name.
+      block_sizes: (rows, columns) of a block of similarities; chosen where None.
+
+    Returns:
+      The losses in nats, (batch,), or a scalar; float32, or float64 for float64
+      vectors. Their mean is SigLIP's loss: a sum over all pairs, divided by the batch.
+
+    Numerics:
+      As in `contrastive_cross_entropy`. Finite for logits of any size.
+
+    Raises:
+      As `contrastive_cross_entropy`.
+
+    Example:
+      >>> images = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+      >>> texts = jnp.array([[0.8, 0.6], [0.0, 1.0], [0.0, 1.0]])
+      >>> print(jxent.sigmoid_contrastive_loss(
+      ...     images, texts, logit_scale=10.0, logit_bias=-10.0))
+      [2.12702 1.40444 2.76687]
+
+    Source:
+      Zhai et al. (2023), "Sigmoid Loss for Language Image Pre-Training",
+      https://arxiv.org/abs/2303.15343; open_clip's `SigLipLoss`.
+
+    See also:
+      `contrastive_cross_entropy`, `sigmoid_binary_cross_entropy`.
+    """
+    name = "sigmoid_contrastive_loss"
+    x, y = both_of_pairs(name, x, y)
+    dtype = compute_dtype(x, y)
+    plan, options = checked(
+        name,
+        x,
+        dtype,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        normalizer=normalizer,
+        batch_axis_name=batch_axis_name,
+        block_sizes=block_sizes,
+    )
+    scale = _checks.number(name, "logit_scale", logit_scale, dtype)
+    bias = _checks.number_or_off(name, "logit_bias", logit_bias, dtype, off=0)
+    groups = integers_of(name, "groups", groups, x.shape[0])
+    return _sigmoid_contrastive(plan, options, x, y, scale, bias, groups)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sigmoid_contrastive(
+    plan: Plan,
+    options: Options,
+    x: Array,
+    y: Array,
+    scale: Array,
+    bias: Maybe,
+    groups: Maybe,
+) -> Array:
+    batch = Batch(x=x, y=y, keep=kept_rows(options, x.shape[0]), groups=groups)
+    form = sigmoid_form(candidates, positive=own)
+
+    def of_batch(here: Plan, batch: Batch, shared: tuple[Array, Maybe]) -> Array:
+        scale, bias = shared
+        rows, columns = sides(here, batch)
+        if bias is not None:
+            rows = rows._replace(bias=jnp.broadcast_to(bias, rows.place.shape))
+        sums, _ = statistics_of(form, here, rows, columns, scale)
+        return sums.total
+
+    return reduced(
+        plan, options, on_devices(plan, of_batch, batch, (scale, bias)), batch.keep
+    )

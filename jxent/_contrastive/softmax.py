@@ -1,0 +1,124 @@
+"""Softmax statistics of rows and columns: those of logits in memory, block by block."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import cast, select
+from .._problem import Maybe, Settings
+from .._statistics import (
+    Inputs,
+    Totals,
+    merge,
+    merge_devices,
+    of_no_class,
+    totals_of_block,
+)
+from .matrix import Block, Logits, Relation, own, places_in
+from .statistics import Form
+
+
+class LogSum(NamedTuple):
+    """log Σ exp z over a relation, and what is compared with it.
+
+    Attributes:
+      over: the relation.
+      label: whether the own pair's logit is compared.
+      target: the relation whose logits' sum is compared; None for no such sum.
+    """
+
+    over: Relation
+    label: bool = False
+    target: Relation | None = None
+
+
+@functools.cache
+def softmax_form(rows: tuple[LogSum, ...], columns: tuple[LogSum, ...] = ()) -> Form:
+    """The form whose statistics are a tuple of `Totals` for rows, one for columns."""
+    directions = ((1, rows), (0, columns))
+
+    def of_block(block: Block, logits: Logits) -> Any:
+        return tuple(
+            tuple(_totals(axis, log_sum, block, logits) for log_sum in log_sums)
+            for axis, log_sums in directions
+        )
+
+    def tangent_of_block(block: Block, logits: Logits, moved: Logits, t: Any) -> Any:
+        return tuple(
+            tuple(
+                _tangent(axis, log_sum, block, logits, moved, finished)
+                for log_sum, finished in zip(log_sums, of_direction, strict=True)
+            )
+            for (axis, log_sums), of_direction in zip(directions, t, strict=True)
+        )
+
+    def each(function: Any) -> Any:
+        return lambda *several: tuple(map(function, *several))
+
+    return Form(
+        of_block=of_block,
+        of_nothing=each(lambda t: jax.tree.map(jnp.full_like, t, of_no_class(t))),
+        merge=each(merge),
+        merge_devices=lambda several, names: tuple(
+            merge_devices(t, 0, names) for t in several
+        ),
+        tangent_of_block=tangent_of_block,
+    )
+
+
+def _allowed(axis: int, log_sum: LogSum, block: Block, logits: Logits) -> Array:
+    z, mask = logits.biased if axis else logits.plain, log_sum.over(block)
+    return z if mask is None else select(mask, z, -jnp.inf)
+
+
+def _target(log_sum: LogSum, block: Block, dtype: Any) -> Maybe:
+    if log_sum.target is None:
+        return None
+    mask = log_sum.target(block)
+    assert mask is not None
+    return cast(mask, dtype)
+
+
+def _totals(axis: int, log_sum: LogSum, block: Block, logits: Logits) -> Totals:
+    z, ids = _allowed(axis, log_sum, block, logits), None
+    if log_sum.label:
+        sides = block if axis else reversed(block)
+        ids = places_in(*sides)
+    inputs = Inputs(z=z, target=_target(log_sum, block, z.dtype))
+    return totals_of_block(Settings(axis=axis, ids=log_sum.label), inputs, ids, None)
+
+
+# With the shift a constant and e = exp(z − shift),
+#
+#     d sum = Σ e dz        d label = dz of the own pair        d target = Σ t dz
+def _tangent(
+    axis: int, log_sum: LogSum, block: Block, logits: Logits, moved: Logits, t: Totals
+) -> Totals:
+    z = _allowed(axis, log_sum, block, logits)
+    dz = moved.biased if axis else moved.plain
+    shift = lax.broadcast_in_dim(shift_of(t), z.shape, (1 - axis,))
+
+    def total(x: Array) -> Array:
+        return lax.reduce_sum(x, (axis,))
+
+    target = _target(log_sum, block, z.dtype)
+    constant: Any = None
+    return Totals(
+        maximum=constant,
+        sum=total(lax.mul(lax.exp(lax.sub(z, shift)), dz)),
+        label=total(select(own(block), dz)) if log_sum.label else None,
+        target=None if target is None else total(lax.mul(target, dz)),
+    )
+
+
+def shift_of(t: Totals) -> Array:
+    """The maximum, a constant; 0 where there is nothing."""
+    return select(lax.is_finite(t.maximum), t.maximum)
+
+
+def log_sum_of(t: Totals) -> Array:
+    """log Σ exp(z − shift); 0 where there is nothing."""
+    return lax.log(select(lax.ne(t.sum, lax.full_like(t.sum, 0)), t.sum, 1))

@@ -1,0 +1,619 @@
+"""Losses of pairs and of labelled batches: what they promise, block by block."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import (
+    AxisType,
+    NamedSharding,
+    PartitionSpec as P,
+)
+
+import jxent
+from tests.comparing import close, same_bits
+from tests.compiling import as_users_jit, largest_array
+
+
+pytestmark = pytest.mark.newest_jax
+
+
+BATCH, FEATURES, EXTRA = 16, 3, 8
+BLOCKS = (5, 7)  # neither divides the batch
+
+
+# Oracles ------------------------------------------------------------------------------
+
+
+def lse(z, where):
+    """log Σ exp over the last axis, −∞ of nothing."""
+    z = np.where(where, z, -np.inf)
+    top = np.max(z, -1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.sum(np.exp(z - top), -1)) + top[..., 0]
+
+
+def pairs_of(batch, groups, where):
+    """Rows and columns that are there, own pairs, and pairs of one group."""
+    there = np.ones(batch, bool) if where is None else np.asarray(where)
+    own = np.eye(batch, dtype=bool)
+    same = own if groups is None else groups[:, None] == groups[None]
+    return there, there[:, None] & there[None], own, same
+
+
+def contrastive(
+    x,
+    y,
+    logit_scale=1.0,
+    candidate_bias=None,
+    extra_candidates=None,
+    *,
+    groups=None,
+    where=None,
+    symmetric=True,
+):
+    there, both, own, same = pairs_of(len(x), groups, where)
+    candidates = both & (own | ~same)
+    plain = logit_scale * x @ y.T
+    z, allowed = plain, candidates
+    if extra_candidates is not None:
+        z = np.concatenate([z, logit_scale * x @ extra_candidates.T], 1)
+        more = np.broadcast_to(there[:, None], (len(x), len(extra_candidates)))
+        allowed = np.concatenate([candidates, more], 1)
+    if candidate_bias is not None:
+        z = z + candidate_bias
+    loss = lse(z, allowed) - np.diagonal(z)
+    if symmetric:
+        loss = (loss + lse(plain.T, candidates.T) - np.diagonal(plain)) / 2
+    return np.where(there, loss, 0)
+
+
+def sigmoid(x, y, logit_scale=1.0, logit_bias=0.0, *, groups=None, where=None):
+    _, both, own, same = pairs_of(len(x), groups, where)
+    z = logit_scale * x @ y.T + logit_bias
+    losses = np.logaddexp(0, np.where(own, -z, z))
+    return np.sum(np.where(both & (own | ~same), losses, 0), 1)
+
+
+def supervised(x, temperature=0.1, *, labels, where=None, log="outside"):
+    _, both, own, same = pairs_of(len(x), labels, where)
+    z = x @ x.T / temperature
+    others, positives = both & ~own, both & same & ~own
+    count = positives.sum(1)
+    some = np.maximum(count, 1)
+    mean = np.sum(np.where(positives, z, 0), 1) / some
+    if log == "inside":
+        mean = lse(z, positives) - np.log(some)
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, lse(z, others) - mean, 0)
+
+
+def ntxent(x, temperature=0.07, *, labels):
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    _, _, own, same = pairs_of(len(x), labels, None)
+    z = x @ x.T / temperature
+    losses = np.logaddexp(0, lse(z, ~same)[:, None] - z)
+    positives = same & ~own
+    return np.sum(np.where(positives, losses, 0)) / np.sum(positives)
+
+
+# Cases --------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A loss with the arrays it has derivatives in, and its other options.
+
+    Attributes:
+      function: the loss, called with the arrays by name.
+      oracle: the same in NumPy, called with the arrays in their order.
+      shapes: of the arrays, by name.
+      given: names of the others: groups, labels, where.
+      options: what is no array.
+    """
+
+    function: Callable[..., Any]
+    oracle: Callable[..., Any]
+    shapes: dict[str, tuple[int, ...]]
+    given: tuple[str, ...] = ()
+    options: dict[str, Any] = {}  # noqa: RUF012
+
+    def arrays(self, rng) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Those with derivatives, and the others."""
+        moving = {n: np.asarray(rng.normal(size=s)) for n, s in self.shapes.items()}
+        for name in ("temperature", "logit_scale"):
+            if name in moving:
+                moving[name] = np.asarray(rng.uniform(0.5, 1.5))
+        others = {
+            "groups": rng.integers(0, 6, BATCH),
+            "labels": np.arange(BATCH) // 3 % 5,  # the last one's alone
+            "where": np.arange(BATCH) % 5 != 2,
+        }
+        return moving, {name: others[name] for name in self.given}
+
+
+PAIRS = {"x": (BATCH, FEATURES), "y": (BATCH, FEATURES), "logit_scale": ()}
+RICH = PAIRS | {"candidate_bias": (BATCH + EXTRA,)}
+RICH |= {"extra_candidates": (EXTRA, FEATURES)}
+LABELLED = {"x": (BATCH, FEATURES), "temperature": ()}
+CASES = {
+    "pairs": Case(jxent.contrastive_cross_entropy, contrastive, PAIRS),
+    "pairs, every option": Case(
+        jxent.contrastive_cross_entropy, contrastive, RICH, ("groups", "where")
+    ),
+    "one direction, every option": Case(
+        jxent.contrastive_cross_entropy,
+        contrastive,
+        RICH,
+        ("groups", "where"),
+        {"symmetric": False},
+    ),
+    "sigmoid": Case(
+        jxent.sigmoid_contrastive_loss,
+        sigmoid,
+        PAIRS | {"logit_bias": ()},
+        ("groups", "where"),
+    ),
+    "outside": Case(
+        jxent.supervised_contrastive_cross_entropy,
+        supervised,
+        LABELLED,
+        ("labels", "where"),
+    ),
+    "inside": Case(
+        jxent.supervised_contrastive_cross_entropy,
+        supervised,
+        LABELLED,
+        ("labels", "where"),
+        {"log": "inside"},
+    ),
+}
+every = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+some = pytest.mark.parametrize(
+    "case", [CASES["pairs, every option"], CASES["sigmoid"], CASES["inside"]]
+)
+
+
+def weighed(losses):
+    """One number in which every row counts differently."""
+    return jnp.sum(losses * jnp.cos(jnp.arange(losses.size)))
+
+
+def loss_of(case, given, **options):
+    """The loss as a function of a dictionary of its arrays."""
+    return lambda moving: case.function(**moving, **given, **case.options, **options)
+
+
+@every
+def test_equals_its_oracle_in_every_derivative(case, x64, rng):
+    """Values, forward mode, reverse mode and one over the other, in uneven blocks."""
+    moving, given = case.arrays(rng)
+    along = {n: np.asarray(rng.normal(size=x.shape)) for n, x in moving.items()}
+    loss = loss_of(case, given, block_sizes=BLOCKS)
+    gradient = jax.grad(lambda moving: weighed(loss(moving)))
+
+    @jax.jit
+    def everything(moving):
+        values, tangents = jax.jvp(loss, (moving,), (along,))
+        gradients, products = jax.jvp(gradient, (moving,), (along,))
+        return values, tangents, gradients, products
+
+    values, tangents, gradients, products = everything(moving)
+
+    def shifted(step):
+        return {n: x + step * along[n] for n, x in moving.items()}
+
+    def oracle(moving):
+        return case.oracle(*moving.values(), **given, **case.options)
+
+    close(values, oracle(moving))
+    slopes = (oracle(shifted(1e-6)) - oracle(shifted(-1e-6))) / 2e-6
+    close(tangents, slopes, 1e-6)
+    by_reverse = sum(np.sum(gradients[n] * along[n]) for n in moving)
+    close(by_reverse, weighed(tangents))
+    ahead, behind = (everything(shifted(step))[2] for step in (1e-6, -1e-6))
+    second = jax.tree.map(lambda a, b: (a - b) / 2e-6, ahead, behind)
+    close(products, second, 1e-6)
+    for name, x in gradients.items():
+        assert np.any(x), f"no derivative in {name}"
+
+
+@some
+def test_jit_vmap_and_any_blocks(case, x64, rng):
+    """Whatever the blocks: all in one, one entry each, those that are chosen."""
+    moving, given = case.arrays(rng)
+    wanted = case.oracle(*moving.values(), **given, **case.options)
+    for block_sizes in (None, (1, None), (100, 100), (None, 4)):
+        close(loss_of(case, given, block_sizes=block_sizes)(moving), wanted)
+    two = jax.tree.map(lambda x: np.stack([x, x]), moving)
+    mapped = jax.vmap(loss_of(case, given, block_sizes=BLOCKS))(two)
+    close(mapped, np.stack([wanted, wanted]))
+
+
+@some
+def test_reductions(case, x64, rng):
+    """mean = Σ r · loss / Σ r, over rows that count; or over a given normalizer."""
+    moving, given = case.arrays(rng)
+    loss = loss_of(case, given)
+    weights = rng.uniform(0.5, 2, BATCH)
+    losses = np.asarray(loss(moving))
+    r = weights * (losses != 0)
+
+    def reduced(**options):
+        return loss_of(case, given, weights=weights, **options)(moving)
+
+    close(reduced(), r * losses)
+    close(reduced(reduction="sum"), np.sum(r * losses))
+    close(reduced(reduction="mean"), np.sum(r * losses) / np.sum(r))
+    mean = reduced(reduction="mean", normalizer=3)
+    close(mean, np.sum(r * losses) / 3)
+
+
+def test_ntxent_is_optaxs(x64, rng):
+    """tests/test_optax.py calls both; and with two views each it is SupCon."""
+    x, labels = rng.normal(size=(BATCH, FEATURES)), np.arange(BATCH) // 3
+    close(jxent.ntxent(x, labels, 0.3), ntxent(x, 0.3, labels=labels))
+    views = np.arange(BATCH) // 2
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    supervised = jxent.supervised_contrastive_cross_entropy(
+        unit, views, temperature=0.3, reduction="mean"
+    )
+    close(jxent.ntxent(x, views, 0.3), supervised)
+
+
+def test_ntxent_without_positives_or_negatives():
+    """0, with the gradient 0; so has a vector of zeros."""
+    x = jnp.asarray(np.eye(4, 3), jnp.float32)
+    for labels in (jnp.arange(4), jnp.zeros(4, jnp.int32)):
+        value, gradient = jax.value_and_grad(jxent.ntxent)(x, labels)
+        assert value == 0
+        assert not np.any(gradient)
+    gradient = jax.grad(jxent.ntxent)(x, jnp.asarray([0, 0, 1, 1]))
+    assert np.all(np.isfinite(gradient))
+    assert np.any(gradient[2])
+    assert not np.any(gradient[3])
+
+
+@pytest.mark.parametrize("name", ["where", "weights"])
+@some
+def test_dropped_rows_are_not_there(case, name, x64, rng):
+    """The others' losses and gradients are those of a batch without them, even if a
+    dropped row holds NaN."""
+    moving, given = case.arrays(rng)
+    keep = given.pop("where")
+    of_rows = [n for n in (*moving, *given) if np.shape({**moving, **given}[n])]
+    of_rows = [n for n in of_rows if n != "extra_candidates"]
+
+    def kept(tree):
+        tail = np.ones(EXTRA, bool)
+        return {
+            n: x[np.concatenate([keep, tail])[: len(x)]] if n in of_rows else x
+            for n, x in tree.items()
+        }
+
+    def poisoned(n, x):
+        if n not in of_rows:
+            return x
+        x = x.copy()
+        x[:BATCH][~keep] = np.nan
+        return x
+
+    loss = loss_of(case, given, **{name: keep}, block_sizes=BLOCKS)
+    small = loss_of(case, kept(given))
+    value = lambda loss: jax.jit(jax.grad(lambda m: jnp.sum(jnp.sin(loss(m)))))
+    bad = {n: poisoned(n, x) for n, x in moving.items()}
+    losses, gradients = loss(bad), value(loss)(bad)
+    close(losses[keep], small(kept(moving)))
+    assert not np.any(losses[~keep])
+    close(kept(jax.tree.map(np.asarray, gradients)), value(small)(kept(moving)))
+    for n in of_rows:
+        if n in gradients:
+            assert not np.any(np.asarray(gradients[n])[:BATCH][~keep])
+
+
+def test_the_derivative_in_weights(x64, rng):
+    """A row's loss; 0 for a row that is not there."""
+    moving, _ = CASES["pairs"].arrays(rng)
+    weights = np.arange(BATCH) % 4 / 2
+    loss = lambda w, **more: jxent.contrastive_cross_entropy(
+        **moving, weights=w, **more
+    )
+    gradient = jax.grad(lambda w: jnp.sum(loss(w)))(weights)
+    unweighted = jxent.contrastive_cross_entropy(**moving, where=weights != 0)
+    close(gradient, unweighted)
+
+
+def test_nothing_left(rng):
+    """0 with the gradient 0: an empty batch, every row dropped, no positives at all."""
+    x = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    none = jnp.zeros(4, bool)
+    losses = (
+        lambda x: jxent.contrastive_cross_entropy(x, x, where=none, reduction="mean"),
+        lambda x: jxent.sigmoid_contrastive_loss(x, x, where=none, reduction="mean"),
+        lambda x: jxent.supervised_contrastive_cross_entropy(
+            x, jnp.arange(4), log="inside", reduction="mean"
+        ),
+    )
+    for loss in losses:
+        value, gradient = jax.value_and_grad(loss)(x)
+        assert value == 0
+        assert not np.any(gradient)
+    empty = jxent.contrastive_cross_entropy(x[:0], x[:0], reduction="mean")
+    assert empty == 0
+    assert jxent.contrastive_cross_entropy(x[:1], x[:1]) == 0
+
+
+# Numerics -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_no_precision_is_lost_far_from_zero(offset, x64, rng):
+    """A bias shared by all candidates changes nothing, in float32 either."""
+    x, y = rng.normal(size=(2, BATCH, FEATURES)).astype(np.float32)
+    bias = np.full(BATCH, offset, np.float32)
+    bias[3] += 2
+    loss = functools.partial(
+        jxent.contrastive_cross_entropy, candidate_bias=bias, symmetric=False
+    )
+    wide = x.astype(float), y.astype(float)
+    exact = contrastive(*wide, 1.0, bias - offset, symmetric=False)
+    got = loss(x, y, block_sizes=BLOCKS)
+    assert got.dtype == jnp.float32
+    close(got, exact, 1e-6 if not offset else 2e-3)
+
+
+def test_confident_pairs(x64):
+    """Rows whose largest logits lie a thousand apart: neither direction underflows."""
+    x = np.diag([1.0, 1e3, 1e-3, 0.0]).astype(np.float32)
+    y = np.ones((4, 4), np.float32)
+    got = jxent.contrastive_cross_entropy(x, y, block_sizes=(2, 2))
+    close(got, contrastive(x.astype(float), y.astype(float)), 1e-6)
+    gradients = jax.grad(
+        lambda x, y: jnp.sum(jxent.contrastive_cross_entropy(x, y)), (0, 1)
+    )(x, y)
+    assert all(np.all(np.isfinite(g)) for g in gradients)
+
+
+def test_impossible_candidates(x64, rng):
+    """A bias of −∞ leaves a candidate out of x → y, and of nothing else."""
+    moving, _ = CASES["pairs, every option"].arrays(rng)
+    bias = moving.pop("candidate_bias")
+    bias[BATCH:] = -np.inf
+    loss = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m, candidate_bias=bias))
+    value, gradients = jax.value_and_grad(loss)(moving)
+    assert not np.any(gradients.pop("extra_candidates"))
+    del moving["extra_candidates"]
+    moving["candidate_bias"] = bias[:BATCH]
+    fewer = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m))
+    wanted, wanted_gradients = jax.value_and_grad(fewer)(moving)
+    del wanted_gradients["candidate_bias"]
+    close((value, gradients), (wanted, wanted_gradients))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision(dtype, rng):
+    """Float32 out, as if the vectors were float32; gradients as the vectors."""
+    x, y = jnp.asarray(rng.normal(size=(2, BATCH, FEATURES)), dtype)
+    loss = lambda x, y: jnp.sum(
+        jxent.contrastive_cross_entropy(x, y, logit_scale=10.0, block_sizes=BLOCKS)
+    )
+    both = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    value, gradients = both(x, y)
+    wide, wide_gradients = both(*(v.astype(jnp.float32) for v in (x, y)))
+    assert value.dtype == jnp.float32
+    close(value, wide, 1e-5)
+    for g, w in zip(gradients, wide_gradients, strict=True):
+        assert g.dtype == dtype
+        close(g.astype(jnp.float32), w, 1e-2)
+
+
+def test_sides_of_two_dtypes(x64, rng):
+    """The wider one's results; each gradient as its vectors, in both derivatives."""
+    moving, _ = CASES["pairs"].arrays(rng)
+    moving["extra_candidates"] = rng.normal(size=(EXTRA, FEATURES))
+    dtypes = jnp.bfloat16, jnp.float32, jnp.float32, jnp.float64
+    named = zip(moving.items(), dtypes, strict=True)
+    moving = {n: jnp.asarray(x, dtype) for (n, x), dtype in named}
+    loss = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m, block_sizes=BLOCKS))
+    value, gradients = jax.value_and_grad(loss)(moving)
+    _, tangent = jax.jvp(loss, (moving,), (moving,))
+    assert value.dtype == jnp.float64
+    inner = 0.0
+    for n, g in gradients.items():
+        assert g.dtype == moving[n].dtype
+        inner += np.sum(np.float64(g) * np.float64(moving[n]))
+    close(tangent, inner, 2e-2)  # a gradient in bfloat16
+
+
+@pytest.mark.parametrize("name", RICH)
+def test_derivative_in_one_argument_alone(name, x64, rng):
+    moving, given = CASES["pairs, every option"].arrays(rng)
+    loss = loss_of(CASES["pairs, every option"], given, reduction="sum")
+    one = lambda x: loss(moving | {name: x})
+    direction = np.ones_like(moving[name])
+    _, tangent = jax.jvp(one, (moving[name],), (direction,))
+    close(tangent, jnp.sum(jax.grad(one)(moving[name])), 1e-10)
+
+
+def test_gradients_are_summed_in_float32():
+    """Of bfloat16 vectors: the error does not grow with the number of blocks."""
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(2, 256, 4)), jnp.bfloat16)
+
+    def gradient(x, size):
+        loss = lambda x: jxent.sigmoid_contrastive_loss(
+            x, y, block_sizes=size, reduction="mean"
+        )
+        return np.asarray(jax.jit(jax.grad(loss))(x), np.float32)
+
+    exact = gradient(x.astype(jnp.float32), None)
+    for size in (None, (256, 2)):
+        error = np.linalg.norm(gradient(x, size) - exact) / np.linalg.norm(exact)
+        assert error < 4e-3
+
+
+# Arguments ----------------------------------------------------------------------------
+
+
+def test_what_looks_like_an_array(rng):
+    """Lists, NumPy's arrays and parameters of a model; two calls give the same bits."""
+    x, y = rng.normal(size=(2, 4, 3)).astype(np.float32)
+    scale = nnx.Param(jnp.float32(2.0))
+    call = functools.partial(jxent.contrastive_cross_entropy, logit_scale=scale)
+    wanted = call(jnp.asarray(x), jnp.asarray(y), groups=jnp.asarray([0, 0, 1, 2]))
+    same_bits(call(nnx.Param(jnp.asarray(x)), y, groups=[0, 0, 1, 2]), wanted)
+
+
+def test_a_symbolic_batch():
+    """`jax.export` for any batch: then all of it is one block."""
+    (batch,) = export.symbolic_shape("batch")
+    x = jax.ShapeDtypeStruct((batch, 3), jnp.float32)
+    loss = jax.jit(lambda x, y: jxent.contrastive_cross_entropy(x, y, reduction="mean"))
+    exported = export.export(loss)(x, x)
+    x = jnp.asarray(np.eye(5, 3), jnp.float32)
+    close(exported.call(x, x), loss(x, x), 1e-6)
+
+
+# Memory -------------------------------------------------------------------------------
+
+
+def program(function, *shapes) -> str:
+    return as_users_jit(function).lower(*shapes).compile().as_text() or ""
+
+
+def hessian_vector(loss):
+    return lambda *arrays: jax.jvp(jax.grad(loss, (0, 1)), arrays, arrays)
+
+
+ROWS, SIZE = 512, (32, 64)
+HELD = ROWS * 4  # of the vectors, and of a block: 32 · 64
+
+
+@pytest.mark.parametrize("derivative", [jax.value_and_grad, hessian_vector])
+@pytest.mark.parametrize(
+    "loss", [jxent.contrastive_cross_entropy, jxent.sigmoid_contrastive_loss]
+)
+def test_no_array_is_larger_than_a_block(loss, derivative):
+    """In the compiled program, of the derivative of the derivative too."""
+    groups = jnp.arange(ROWS) // 2
+    call = lambda x, y: loss(
+        x, y, groups=groups, where=groups != 3, reduction="mean", block_sizes=SIZE
+    )
+    x = jax.ShapeDtypeStruct((ROWS, 4), jnp.float32)
+    text = program(derivative(call), x, x)
+    assert largest_array(text) <= 2 * HELD
+
+
+# Devices ------------------------------------------------------------------------------
+
+DEVICES = 8
+
+
+def mesh(kind=AxisType.Auto):
+    return jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,))
+
+
+def split(tree):
+    """The specs of what has rows; numbers are shared by all devices."""
+    return jax.tree.map(lambda x: P("data") if np.ndim(x) else P(), tree)
+
+
+@some
+def test_split_over_devices_by_the_caller(case, x64, rng):
+    """Inside shard_map: the losses of one device, and their gradients."""
+    moving, given = case.arrays(rng)
+    bias = moving.pop("candidate_bias", None)
+    if bias is not None:  # a device has the biases of its own candidates
+        moving["bias"], moving["extra_bias"] = bias[:BATCH], bias[BATCH:]
+
+    def loss(moving, given, **options):
+        moving = {**moving}
+        if "bias" in moving:
+            parts = moving.pop("bias"), moving.pop("extra_bias")
+            moving["candidate_bias"] = jnp.concatenate(parts)
+        return loss_of(case, given, reduction="mean", **options)(moving)
+
+    wanted = jax.value_and_grad(loss)(moving, given)
+    here = functools.partial(loss, batch_axis_name="data", block_sizes=BLOCKS)
+    on_devices = jax.shard_map(
+        jax.value_and_grad(here),
+        mesh=mesh(),
+        in_specs=(split(moving), split(given)),
+        out_specs=(P(), split(moving)),
+    )
+    close(jax.jit(on_devices)(moving, given), wanted)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@some
+def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
+    """Outside of shard_map: named automatic axes, and explicit ones."""
+    moving, given = case.arrays(rng)
+
+    def value_and_gradients(**options):
+        loss = lambda moving, given: loss_of(case, given, reduction="mean", **options)(
+            moving
+        )
+        return jax.jit(jax.value_and_grad(loss))
+
+    wanted = value_and_gradients()(moving, given)
+    names = {} if kind == AxisType.Explicit else {"batch_axis_name": "data"}
+    here = mesh(kind)
+    with jax.set_mesh(here):
+        put = lambda x, spec: jax.device_put(x, NamedSharding(here, spec))
+        arrays = jax.tree.map(put, (moving, given), split((moving, given)))
+        got = value_and_gradients(block_sizes=BLOCKS, **names)(*arrays)
+    close(got, wanted)
+
+
+def test_split_by_the_caller_and_by_the_arrays(x64, rng):
+    """One axis bound by a shard_map of the caller's, one that the loss enters."""
+    moving, _ = CASES["pairs"].arrays(rng)
+    loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
+    both = lambda **options: jax.value_and_grad(lambda m: loss(**m, **options))
+    grid = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    spec = {"x": P("a"), "y": P("a"), "logit_scale": P()}
+    with jax.set_mesh(grid):
+        got = jax.shard_map(
+            both(batch_axis_name=("a", "b"), block_sizes=BLOCKS),
+            in_specs=(spec,),
+            out_specs=(P(), spec),
+            axis_names={"a"},
+        )
+        got = jax.jit(got)(moving)
+    close(got, both()(moving))
+
+
+def test_an_axis_of_vmap(x64, rng):
+    """An axis that vmap binds splits a batch as well."""
+    x, y = rng.normal(size=(2, BATCH, FEATURES))
+    loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
+    part = jax.vmap(functools.partial(loss, batch_axis_name="parts"), axis_name="parts")
+    cut = lambda x: jnp.reshape(x, (4, -1, FEATURES))
+    split_loss = jax.value_and_grad(lambda x: jnp.mean(part(cut(x), cut(y))))
+    close(split_loss(x), jax.value_and_grad(loss)(x, y))
+
+
+def test_no_device_holds_a_matrix_of_all_pairs():
+    """Split over 8: a block, and the vectors of all; these are sent once each way."""
+    loss = lambda x, y: jxent.contrastive_cross_entropy(
+        x, y, reduction="mean", batch_axis_name="data", block_sizes=SIZE
+    )
+    step = jax.shard_map(
+        jax.value_and_grad(loss, (0, 1)),
+        mesh=mesh(),
+        in_specs=P("data"),
+        out_specs=(P(), P("data")),
+    )
+    x = jax.ShapeDtypeStruct((ROWS, 4), jnp.float32)
+    text = program(step, x, x)
+    assert largest_array(text) <= 2 * HELD
+    whole = f"f32[{ROWS},4]"
+    assert text.count(" all-gather(") == 1
+    assert f"= {whole}" in text[: text.index(" all-gather(")].splitlines()[-1]
