@@ -218,7 +218,7 @@ def train_student(
     with progress(len(batches), args) as bar:
         for step, batch in enumerate(batches, 1):
             bar(float(distill_step(student, optimizer, batch, way)))
-            if step % max(1, len(batches) // 3) == 0 or step == len(batches):
+            if step % max(1, len(batches) // 4) == 0 or step == len(batches):
                 result.steps.append(step)
                 result.held_out.append(float(evaluate(student, text.held_out)))
     return result

@@ -31,6 +31,7 @@ LAYERS = [
     "_problem",
     "_statistics",
     "_formulas",
+    "_mixture",
     "_tiles",
     "_layouts",
     "_labels",

@@ -13,6 +13,8 @@ from .plan import (
 )
 from .solve import (
     head_solution as head_solution,
+    prepared as prepared,
     solve as solve,
+    with_layout as with_layout,
 )
 from .sums import LossSums as LossSums

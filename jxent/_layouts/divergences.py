@@ -10,8 +10,9 @@ from .. import _checks
 from .._arrays import is_moving, moving_of
 from .._checks import ArrayLike
 from .._formulas import jensen_shannon_divergence, kl_divergence
+from .._mixture import mixture_of_block, mixture_tangent_of_block
 from .._problem import Formula, Maybe, Resolved, Rows, Settings, Shared
-from .._statistics import Totals, mixture_of_block, mixture_tangent_of_block
+from .._statistics import Totals
 from .totals import as_points, over_all_classes, totals
 
 

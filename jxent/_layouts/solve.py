@@ -164,7 +164,7 @@ def with_layout(
 @functools.partial(jax.jit, static_argnums=0)
 def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
     fused = None if rows.hidden is None else rows.hidden.shape[:-1]
-    settings, rows, shared, resolved = _prepared(settings, rows, shared)
+    settings, rows, shared, resolved = prepared(settings, rows, shared)
     if settings.implementation == "tiled":
         if settings.reduction == "mean" and shared.normalizer is None:
             weight = _total_weight(settings, rows, shared, resolved)
@@ -194,7 +194,7 @@ def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def _statistics(settings: Settings, rows: Rows, shared: Shared) -> Any:
     fused = None if rows.hidden is None else rows.hidden.shape[:-1]
-    settings, rows, shared, resolved = _prepared(settings, rows, shared)
+    settings, rows, shared, resolved = prepared(settings, rows, shared)
     statistics, t, _ = statistics_of(settings, rows, shared, resolved)
     statistics, top = _kept((statistics, t.top), resolved)
     result: Any = statistics
@@ -232,7 +232,7 @@ def _kept(statistics: Any, resolved: Resolved) -> Any:
     return jax.tree.map(lambda x: select(over_places(keep, x), x), statistics)
 
 
-def _prepared(
+def prepared(
     settings: Settings, rows: Rows, shared: Shared
 ) -> tuple[Settings, Rows, Shared, Resolved]:
     """The pair as its layout takes it, and what follows from labels and masks.

@@ -17,7 +17,7 @@ from .._arrays import (
     sharded_like,
 )
 from .._checks import ArrayLike, Axis
-from .._layouts.solve import _prepared
+from .._layouts import prepared
 from .._problem import (
     Problem,
     Resolved,
@@ -164,7 +164,7 @@ def _measured(
 def batch_of(settings: Settings, rows: Rows, shared: Shared) -> Batch:
     if settings.axis == NO_CLASSES:
         return _binary_batch(settings, rows, shared)
-    return Batch._make(_prepared(settings, rows, shared))
+    return Batch._make(prepared(settings, rows, shared))
 
 
 def _binary_batch(settings: Settings, rows: Rows, shared: Shared) -> Batch:

@@ -7,10 +7,6 @@ from .inputs import (
     inputs_of_block as inputs_of_block,
     with_logits as with_logits,
 )
-from .mixture import (
-    mixture_of_block as mixture_of_block,
-    mixture_tangent_of_block as mixture_tangent_of_block,
-)
 from .tangent import tangent_of_block as tangent_of_block
 from .totals import (
     Totals as Totals,
@@ -19,4 +15,5 @@ from .totals import (
     merge as merge,
     merge_devices as merge_devices,
     of_no_class as of_no_class,
+    origin as origin,
 )

@@ -3,8 +3,7 @@
 from typing import Any
 
 from ..._checks import ArrayLike, AxisName
-from ..._layouts import BlockSizes, Implementation
-from ..._layouts.solve import with_layout
+from ..._layouts import BlockSizes, Implementation, with_layout
 from ..._problem import Problem, head_problem
 
 

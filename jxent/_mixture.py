@@ -1,4 +1,4 @@
-"""A second look at two softmaxes, when the normalizers of both are known.
+"""The Jensen–Shannon divergence of a block of classes, and its derivative.
 
 With q = softmax(z'), p = softmax(z) and their mixture m = βq + (1 − β)p, the sums over
 a block of classes
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import (
+from ._arrays import (
     like_moving,
     moving_of,
     over_classes,
@@ -26,9 +26,8 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._problem import Maybe, Resolved, Rows, Settings, Shared
-from .inputs import Inputs, inputs_of_block
-from .totals import Totals, origin
+from ._problem import Maybe, Resolved, Rows, Settings, Shared
+from ._statistics import Inputs, Totals, inputs_of_block, origin
 
 
 def mixture_of_block(
