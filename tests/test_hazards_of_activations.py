@@ -67,7 +67,7 @@ def test_the_name_says_logits_or_probabilities():
     assert not any("from_logits" in parameters for _, parameters in losses_by_name())
     for name in first:
         if name.startswith(("softmax", "safe_softmax", "sigmoid", "poly_loss")):
-            assert first[name] == "logits"
+            assert first[name] == ("x" if "contrastive" in name else "logits")
     for name in ("binary_cross_entropy", "categorical_cross_entropy", "entropy"):
         assert first[name] == "probs"
     logits = jnp.array([[5.0, -1.0, 2.0]])
