@@ -132,6 +132,7 @@ def test_temperatures_of_many(x64, rng):
     close(jax.vmap(jxent.fit_temperature)(z, y), np.array(wanted), 1e-6)
 
 
+@pytest.mark.newest_jax
 def test_temperature_over_devices(x64, rng):
     """One for the rows of all: arrays that a mesh splits, and inside of shard_map."""
     z, y = held_out(rng, 80)

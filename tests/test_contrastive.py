@@ -21,9 +21,6 @@ from tests.comparing import close, same_bits
 from tests.compiling import as_users_jit, largest_array
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 BATCH, FEATURES, EXTRA = 16, 3, 8
 BLOCKS = (5, 7)  # neither divides the batch
 
@@ -224,6 +221,7 @@ def test_equals_its_oracle_in_every_derivative(case, x64, rng):
         assert np.any(x), f"no derivative in {name}"
 
 
+@pytest.mark.newest_jax
 @some
 def test_jit_vmap_and_any_blocks(case, x64, rng):
     """Whatever the blocks: all in one, one entry each, those that are chosen."""
@@ -470,6 +468,7 @@ def test_what_looks_like_an_array(rng):
     same_bits(call(nnx.Param(jnp.asarray(x)), y, groups=[0, 0, 1, 2]), wanted)
 
 
+@pytest.mark.newest_jax
 def test_a_symbolic_batch():
     """`jax.export` for any batch: then all of it is one block."""
     (batch,) = export.symbolic_shape("batch")
@@ -524,6 +523,7 @@ def split(tree):
     return jax.tree.map(lambda x: P("data") if np.ndim(x) else P(), tree)
 
 
+@pytest.mark.newest_jax
 @some
 def test_split_over_devices_by_the_caller(case, x64, rng):
     """Inside shard_map: the losses of one device, and their gradients."""
@@ -550,6 +550,7 @@ def test_split_over_devices_by_the_caller(case, x64, rng):
     close(jax.jit(on_devices)(moving, given), wanted)
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @some
 def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
@@ -572,6 +573,7 @@ def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
     close(got, wanted)
 
 
+@pytest.mark.newest_jax
 def test_split_by_the_caller_and_by_the_arrays(x64, rng):
     """One axis bound by a shard_map of the caller's, one that the loss enters."""
     moving, _ = CASES["pairs"].arrays(rng)
@@ -590,6 +592,7 @@ def test_split_by_the_caller_and_by_the_arrays(x64, rng):
     close(got, both()(moving))
 
 
+@pytest.mark.newest_jax
 def test_an_axis_of_vmap(x64, rng):
     """An axis that vmap binds splits a batch as well."""
     x, y = rng.normal(size=(2, BATCH, FEATURES))
@@ -600,6 +603,7 @@ def test_an_axis_of_vmap(x64, rng):
     close(split_loss(x), jax.value_and_grad(loss)(x, y))
 
 
+@pytest.mark.newest_jax
 def test_no_device_holds_a_matrix_of_all_pairs():
     """Split over 8: a block, and the vectors of all; these are sent once each way."""
     loss = lambda x, y: jxent.contrastive_cross_entropy(

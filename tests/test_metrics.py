@@ -357,6 +357,7 @@ def test_bins_of_equal_weight(x64, rng):
 # Sums ---------------------------------------------------------------------------------
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize("axis", [-1, ()], ids=str)
 def test_sums_add_up_over_any_split(axis, x64, rng):
     """Weights of quarters to the bit, losses to the last digits."""
@@ -387,6 +388,7 @@ def test_sums_add_up_over_any_split(axis, x64, rng):
         close(total["perplexity"].compute(), values["perplexity"])
 
 
+@pytest.mark.newest_jax
 def test_sums_over_devices(x64, rng):
     """psum inside shard_map; whole arrays, split by their types or automatically."""
     z, y, options = batch(rng, (16,))
@@ -605,6 +607,7 @@ def test_fused_gradients(x64, rng):
     assert not any(g.any() for g in of_counts)
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_fused_heads_over_devices(kind, x64, rng):
     """Rows and classes split over a mesh, outside of shard_map and inside."""

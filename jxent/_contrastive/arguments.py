@@ -72,7 +72,7 @@ def extra_vectors(function: str, extra: ArrayLike | None, like: Array) -> Maybe:
     return extra
 
 
-def integers_of(function: str, name: str, ids: ArrayLike | None, batch: int) -> Maybe:
+def integers_of(function: str, name: str, ids: ArrayLike | None, batch: Any) -> Maybe:
     """`ids`, one integer for each row of the batch."""
     if ids is None:
         return None
