@@ -149,7 +149,7 @@ def over_rows(classes: Array, axis: int, like: Shaped) -> Array:
     return sharded_like(lax.broadcast_in_dim(classes, like.shape, (axis,)), like)
 
 
-def is_below(ids: Array, count: int) -> Array:
+def is_below(ids: Array, count: Any) -> Array:
     """Whether 0 ≤ id < count, for ids of any integer dtype that holds `count`."""
     at_least = lax.ge(ids, lax.full_like(ids, 0))
     return lax.bitwise_and(at_least, lax.lt(ids, lax.full_like(ids, count)))

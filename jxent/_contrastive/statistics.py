@@ -59,7 +59,7 @@ class Matrix(NamedTuple):
     scale: Array  # in the dtype of the logits
 
 
-def in_blocks(side: Side, size: int) -> Side:
+def in_blocks(side: Side, size: Any) -> Side:
     """The side as (blocks, size, …): what fills up the last block is not there."""
     count = side.vectors.shape[0]
     blocks = max(-(-count // size), 1)

@@ -120,17 +120,17 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
     """Block sizes (rows, classes) in each layout."""
     if implementation == "materialized":
         return s.rows, s.classes
+    heads = 1 + uses.target  # each has logits of its own
     if implementation == "tiled":
         # Each tile reads and writes the kernel's gradient: larger tiles, less traffic.
         most = {"cpu": 512, "tpu": 1024}.get(s.platform, 512)
         slab = {"cpu": 128, "tpu": 512}.get(s.platform, 256) * 2**20
-        heads = 1 + uses.target
         rows = _floor(slab / (heads * s.width * max(s.classes, 1)), 128)
         rows = min(rows, most // heads, _floor(s.rows / 4, 128))
         classes = 1024 if s.platform == "cpu" else s.classes
     else:
         slab = 32 * 2**20
-        classes = _floor(slab / (s.width * max(s.rows, 1)), 256)
+        classes = _floor(slab / (heads * s.width * max(s.rows, 1)), 256)
         # With fewer rows a block adds to the kernel's gradient more often.
         most = 2048 if s.platform != "cpu" else 1024 if uses.drops else 512
         classes = min(classes, most)
