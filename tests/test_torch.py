@@ -56,6 +56,34 @@ def test_every_name_is_called():
     assert called == set(ours.__all__)
 
 
+def test_a_student_and_its_teacher(torch, x64, rng):
+    """What jxent has beside PyTorch's own calls, as it is written with these."""
+    logits, teacher = rng.normal(size=(2, 6, 9))
+    z, t = map(torch.tensor, (logits, teacher))
+    log_p, log_q = (x.log_softmax(-1) for x in (z, t))
+
+    def kl(log_p, log_q):
+        options = {"reduction": "none", "log_target": True}
+        return torch.nn.functional.kl_div(log_p, log_q, **options).sum(-1)
+
+    def close(got, wanted):
+        np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-12, atol=1e-14)
+
+    close(jxent.softmax_kl_divergence(logits, teacher), kl(log_p, log_q))
+    log_m = (0.3 * log_q.exp() + 0.7 * log_p.exp()).log()
+    mixed = 0.3 * kl(log_m, log_q) + 0.7 * kl(log_m, log_p)
+    close(jxent.softmax_jensen_shannon_divergence(logits, teacher, beta=0.3), mixed)
+    found, at = torch.topk(log_q, 3)
+    log_probs, ids = jxent.linear_softmax_top_k(teacher, np.eye(9), 3)
+    close(log_probs, found)
+    np.testing.assert_array_equal(ids, at.numpy())
+    close(jxent.softmax_log_prob_at(logits, ids), log_p.gather(1, at))
+    labels = jxent.SparseLabels(ids, jax.nn.softmax(log_probs))
+    dense = torch.zeros_like(z).scatter_add(1, at, found.softmax(-1))
+    wanted = torch.nn.functional.cross_entropy(z, dense, reduction="none")
+    close(jxent.softmax_cross_entropy(logits, labels), wanted)
+
+
 def test_the_installed_torch_gives_the_golden_values(torch):
     """The committed file is what PyTorch answers."""
     answers = facades.of_torch(facades.TORCH)
