@@ -27,6 +27,7 @@ from ._arrays import (
     varying_of,
 )
 from ._problem import Maybe, Resolved, Rows, Settings, Shared
+from ._reduction import times
 from ._statistics import Inputs, Totals, inputs_of_block, origin
 
 
@@ -132,7 +133,8 @@ def _divergence_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     moved: Inputs = moving_of(tangents[0])
 
     def total(share: Array, p: Array, ratio: Array, mean: Array, dz: Array) -> Array:
-        factor = share * p * (ratio - over_classes(mean, axis, p))
+        # A β of 0 or 1 is a share of 0, beside which the ratio may be infinite.
+        factor = times(share * p, ratio - over_classes(mean, axis, p))
         return lax.reduce_sum(factor * dz, (axis,))
 
     value = _divergence(settings, *primals)

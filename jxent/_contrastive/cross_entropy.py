@@ -15,7 +15,7 @@ from .._checks import ArrayLike, AxisName
 from .._formulas import cross_entropy
 from .._problem import Maybe
 from .._reduction import Reduction
-from .._statistics import Totals
+from .._statistics import Totals, origin
 from .arguments import (
     BlockSizes,
     Options,
@@ -37,7 +37,7 @@ from .sides import (
     statistics_of,
     with_extra,
 )
-from .softmax import LogSum, log_sum_of, shift_of, softmax_form
+from .softmax import LogSum, log_sum_of, softmax_form
 
 
 _OWN = (LogSum(candidates, label=True),)
@@ -206,4 +206,4 @@ def _contrastive(
 def _loss(t: Totals) -> Array:
     """−log p of the own pair."""
     assert t.label is not None
-    return cross_entropy(t.label - shift_of(t) - log_sum_of(t))
+    return cross_entropy(t.label - origin(t.maximum) - log_sum_of(t))

@@ -15,6 +15,7 @@ from .._statistics import (
     merge,
     merge_devices,
     of_no_class,
+    origin,
     totals_of_block,
 )
 from .matrix import Block, Logits, Relation, own, places_in
@@ -99,7 +100,7 @@ def _tangent(
 ) -> Totals:
     z = _allowed(axis, log_sum, block, logits)
     dz = moved.biased if axis else moved.plain
-    shift = lax.broadcast_in_dim(shift_of(t), z.shape, (1 - axis,))
+    shift = lax.broadcast_in_dim(origin(t.maximum), z.shape, (1 - axis,))
 
     def total(x: Array) -> Array:
         return lax.reduce_sum(x, (axis,))
@@ -112,11 +113,6 @@ def _tangent(
         label=total(select(own(block), dz)) if log_sum.label else None,
         target=None if target is None else total(lax.mul(target, dz)),
     )
-
-
-def shift_of(t: Totals) -> Array:
-    """The maximum, a constant; 0 where there is nothing."""
-    return select(lax.is_finite(t.maximum), t.maximum)
 
 
 def log_sum_of(t: Totals) -> Array:

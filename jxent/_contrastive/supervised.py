@@ -16,11 +16,12 @@ from .._checks import ArrayLike, AxisName
 from .._formulas import cross_entropy
 from .._problem import both
 from .._reduction import Reduction, divided
+from .._statistics import origin
 from .arguments import BlockSizes, Options, Plan, checked, integers_of, vectors
 from .matrix import negatives, others, positives
 from .sides import Batch, kept_rows, on_devices, reduced, sides, statistics_of
 from .sigmoid import PairSums, sigmoid_form
-from .softmax import LogSum, log_sum_of, shift_of, softmax_form
+from .softmax import LogSum, log_sum_of, softmax_form
 
 
 LOGS = ("outside", "inside")
@@ -139,7 +140,9 @@ def _supervised(
         # exponentials, relative to the shift of all.
         mean = t.target / count
         for p in of_positives:
-            mean = shift_of(p) - shift_of(t) + log_sum_of(p) - lax.log(count)
+            mean = (
+                origin(p.maximum) - origin(t.maximum) + log_sum_of(p) - lax.log(count)
+            )
         return cross_entropy(mean - log_sum_of(t)), t.mass
 
     losses, count = on_devices(plan, of_batch, batch, temperature)

@@ -13,8 +13,8 @@ from .plan import (
 )
 from .solve import (
     head_solution as head_solution,
+    planned_head as planned_head,
     prepared as prepared,
     solve as solve,
-    with_layout as with_layout,
 )
 from .sums import LossSums as LossSums

@@ -17,6 +17,7 @@ from .._problem import (
     Settings,
     Shared,
     at_label,
+    has_distributions,
     has_target,
     is_class,
     like_logits,
@@ -199,7 +200,7 @@ def losses_of(
     def formula(log_p: Array) -> Array:
         return function(log_p, *shared.parameters)
 
-    all_classes, distributions = None, rows.labels is not None and not settings.ids
+    all_classes, distributions = None, has_distributions(settings, rows)
     smoothed = shared.label_smoothing is not None
     if not is_linear(settings.formula) and (distributions or smoothed):
         all_classes = _all_classes(

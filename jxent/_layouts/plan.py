@@ -19,6 +19,7 @@ from .._problem import (
     Rows,
     Settings,
     Shared,
+    has_distributions,
     has_target,
     head_problem,
 )
@@ -103,7 +104,7 @@ def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
         bias=shared.bias is not None,
         masks=shared.class_mask is not None or rows.class_where is not None,
         smoothing=shared.label_smoothing is not None,
-        distributions=rows.labels is not None and not settings.ids,
+        distributions=has_distributions(settings, rows),
         soft_cap=shared.logit_soft_cap is not None,
         temperature=rows.temperature is not None,
         several_ids=rows.label_ids is not None,

@@ -65,7 +65,12 @@ def solve(problem: Problem) -> Any:
         return solver(*problem)
 
 
-def head_solution(
+def head_solution(function: str, *arrays: Any, **options: Any) -> Any:
+    """`solve` of a fused head's arguments."""
+    return solve(planned_head(function, *arrays, **options))
+
+
+def planned_head(
     function: str,
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -77,8 +82,8 @@ def head_solution(
     block_sizes: BlockSizes | None,
     implementation: Implementation | None,
     **options: Any,
-) -> Any:
-    """`solve` of a fused head's arguments."""
+) -> Problem:
+    """The checked problem of a fused head's arguments, with its layout."""
     problem = head_problem(
         function,
         hidden,
@@ -89,7 +94,7 @@ def head_solution(
         batch_axis_name=batch_axis_name,
         **options,
     )
-    problem = with_layout(
+    return _with_layout(
         function,
         problem,
         class_axis_name=class_axis_name,
@@ -97,10 +102,9 @@ def head_solution(
         block_sizes=block_sizes,
         implementation=implementation,
     )
-    return solve(problem)
 
 
-def with_layout(
+def _with_layout(
     function: str,
     problem: Problem,
     *,

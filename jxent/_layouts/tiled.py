@@ -38,6 +38,7 @@ from .._problem import (
     Rows,
     Settings,
     Shared,
+    has_distributions,
     heads_of,
     one_axis_of_rows,
 )
@@ -73,8 +74,8 @@ def tiled_total(
         resolved = resolved._replace(classes=classes)
     local = on_one_device(settings)._replace(axis=1)
     # Without statistics of its sums over classes a formula has no stream of blocks.
-    distributions = rows.labels is not None and not settings.ids
-    all_classes = shared.label_smoothing is not None or distributions
+    all_classes = shared.label_smoothing is not None
+    all_classes |= has_distributions(settings, rows)
     streams = is_linear(settings.formula) or not all_classes
 
     def value(shared: Shared, rows: Any) -> Array:
@@ -140,15 +141,12 @@ def _add_gradients(
     rows, resolved = tile
     _, (moving_rows, unmoved) = moving((shared, tile))
     total, (gradients,) = carry
-
-    def moves(head: Head) -> bool:
-        hidden, kernel = (
-            getattr(moving_rows, head.hidden),
-            getattr(gradients, head.kernel),
-        )
-        return hidden is not None or kernel is not None
-
-    heads = [head for head in heads_of(settings) if moves(head)]
+    heads = [
+        head
+        for head in heads_of(settings)
+        if getattr(moving_rows, head.hidden) is not None
+        or getattr(gradients, head.kernel) is not None
+    ]
     in_memory, headless = with_logits(settings, rows, shared, bias=False)
     z = Rows(**{head.logits: getattr(in_memory, head.logits) for head in heads})
     fixed = in_memory._replace(**dict.fromkeys(head.logits for head in heads))
@@ -187,17 +185,35 @@ def _add_gradients(
         g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
     total, added = sums
     for head in heads:
-        of_logits, kernel = getattr(g, head.logits), getattr(shared, head.kernel)
-        if getattr(moving_rows, head.hidden) is not None:
-            axis, precision = head.vocab_axis, head.precision
-            of_hidden = product(of_logits, kernel, axis, precision, transpose=True)
-            of_options = of_options._replace(**{head.hidden: of_hidden})
-        of_kernel = getattr(gradients, head.kernel)
-        if of_kernel is not None:
-            hidden = getattr(rows, head.hidden)
-            of_kernel = _add_product(settings, head, of_kernel, hidden, of_logits)
-            added = added._replace(**{head.kernel: of_kernel})
+        added, of_options = _with_products(
+            settings, head, moving_rows, (rows, shared), gradients, g, added, of_options
+        )
     return (total, [added]), [(of_options, unmoved)]
+
+
+def _with_products(
+    settings: Settings,
+    head: Head,
+    moving: Rows,
+    pair: tuple[Rows, Shared],
+    gradients: Shared,
+    g: Rows,
+    added: Shared,
+    of_rows: Rows,
+) -> tuple[Shared, Rows]:
+    """Adds a head's share to the gradients: hiddenᵀ g and g kernelᵀ."""
+    rows, shared = pair
+    of_logits, kernel = getattr(g, head.logits), getattr(shared, head.kernel)
+    if getattr(moving, head.hidden) is not None:
+        axis, precision = head.vocab_axis, head.precision
+        of_hidden = product(of_logits, kernel, axis, precision, transpose=True)
+        of_rows = of_rows._replace(**{head.hidden: of_hidden})
+    of_kernel = getattr(gradients, head.kernel)
+    if of_kernel is not None:
+        hidden = getattr(rows, head.hidden)
+        of_kernel = _add_product(settings, head, of_kernel, hidden, of_logits)
+        added = added._replace(**{head.kernel: of_kernel})
+    return added, of_rows
 
 
 def _by_groups(

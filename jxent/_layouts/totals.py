@@ -105,7 +105,7 @@ def _totals_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     rows, shared, resolved = primals
     moving = moving_of(tangents[:2])
     t = totals(settings, rows, shared, resolved)
-    if t.top is not None:  # found, they are ids as any
+    if t.top is not None:  # from here on these ids are fixed
         resolved = resolved._replace(ids=t.top)
     operands = rows, shared, resolved, t, *moving
     sums = over_all_classes(settings, _tangent_of_block, *operands)
@@ -333,7 +333,7 @@ def _totals_streamed(
 
 
 def _without_zero_sums(t: Totals) -> Totals:
-    """1 for the sums of rows that were skipped: their logarithm is taken."""
+    """Sets the sums of skipped rows to 1, because `log` of them follows."""
 
     def one(x: Maybe) -> Maybe:
         return None if x is None else select(x != 0, x, 1)

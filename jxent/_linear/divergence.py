@@ -108,9 +108,10 @@ def linear_softmax_kl_divergence(
       float32, or float64 where an operand is.
 
     Numerics:
-      As in `softmax_kl_divergence` and `linear_softmax_cross_entropy`. Both heads are
-      taken in one pass. Wrap a teacher in `jax.lax.stop_gradient`, or do not
-      differentiate it: what is not differentiated costs nothing.
+      As in `softmax_kl_divergence` and `linear_softmax_cross_entropy`. One pass over
+      the classes computes both heads. A teacher that is not differentiated costs no
+      gradient: leave it out of `jax.grad`'s arguments, or wrap it in
+      `jax.lax.stop_gradient`.
 
     Raises:
       As `linear_softmax_cross_entropy`, and a ValueError where rows or classes of the

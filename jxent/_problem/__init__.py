@@ -19,6 +19,7 @@ from .pair import (
     class_axis as class_axis,
     class_block as class_block,
     dtype_of as dtype_of,
+    has_distributions as has_distributions,
     has_target as has_target,
     heads_of as heads_of,
     like_logits as like_logits,

@@ -11,7 +11,15 @@ from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype, row_shape
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._product import ROUNDED
-from .pair import CHECKS, Maybe, Rows, Settings, Shared, dtype_of
+from .pair import (
+    CHECKS,
+    Maybe,
+    Rows,
+    Settings,
+    Shared,
+    dtype_of,
+    has_distributions,
+)
 
 
 class Problem(NamedTuple):
@@ -71,7 +79,10 @@ def logits_problem(
     ids = y is not None and _checks.are_class_ids(
         function, name, x, y, front, ids_only=ids_only
     )
-    x_shape, front_axes = x.shape, front
+    target = None
+    if target_logits is not None:
+        target = _checks.floating(function, "target_logits", target_logits)
+        _checks.compared(function, "logits", x.shape, target)
     if isinstance(front, tuple):
         if y is not None and not ids:
             y = _checks.classes_last(y, front)
@@ -79,18 +90,14 @@ def logits_problem(
             where = _checks.boolean(function, "where", where)
             if where.ndim == x.ndim:
                 where = _checks.classes_last(jnp.broadcast_to(where, x.shape), front)
+        if target is not None:
+            target = _checks.classes_last(target, front)
         x = _checks.classes_last(x, front)
         front = x.ndim - 1
     settings = Settings(
         axis=front, ids=ids, class_axis_name=class_names, batch_axis_name=batch_names
     )
-    rows = Rows(logits=x, labels=y)
-    if target_logits is not None:
-        target = _checks.floating(function, "target_logits", target_logits)
-        _checks.compared(function, "logits", x_shape, target)
-        if isinstance(front_axes, tuple):
-            target = _checks.classes_last(target, front_axes)
-        rows = rows._replace(target_logits=target)
+    rows = Rows(logits=x, labels=y, target_logits=target)
     if sparse is not None:
         rows = _with_places(function, rows, sparse, x, front, compute_dtype(x), options)
     operands = rows, Shared()
@@ -271,7 +278,7 @@ def _with_options(
     """The problem with every option; those with a check of their own by that."""
     axis = settings.axis
     labels = rows.labels if rows.label_ids is None else rows.label_ids
-    distributions = rows.labels is not None and not settings.ids
+    distributions = has_distributions(settings, rows)
     of_rows, classes = row_shape(shape, axis), shape[axis]
     row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
     asked = {name: value for name, value in options.items() if name not in CHECKS}

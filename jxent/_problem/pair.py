@@ -199,6 +199,11 @@ def class_block(
     return map_fields(cut, bundle)
 
 
+def has_distributions(settings: Settings, rows: Rows) -> bool:
+    """Whether the labels give a number for every class."""
+    return rows.labels is not None and not settings.ids
+
+
 class Head(NamedTuple):
     """A product hidden @ kernel: the names of its fields, and its settings."""
 

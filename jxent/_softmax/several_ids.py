@@ -30,7 +30,8 @@ def softmax_log_prob_at(
       logits: floating, shape (..., classes, ...), at least two classes.
       ids: integer class ids, of the logits' shape with K in place of the classes, such
         as the top-k of a teacher. Equal ids in a row are no harm.
-      axis: the class axis of the logits, and that of the K ids.
+      axis: the class axis of the logits, and that of the K ids. A tuple names several
+        that together make up the classes; the K ids are then the last axis.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       class_mask: boolean (classes,). False marks classes that do not exist, such as the

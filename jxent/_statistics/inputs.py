@@ -22,6 +22,7 @@ from .._problem import (
     Settings,
     Shared,
     dtype_of,
+    has_distributions,
     has_target,
     is_label,
     of_target,
@@ -97,7 +98,8 @@ def inputs_of_block(
     axis, dtype = settings.axis, z.dtype
     possible = possible_classes(rows, shared, axis, z)
     weights, target, even = shared.class_weights, None, None
-    if rows.labels is not None and not settings.ids:
+    if has_distributions(settings, rows):
+        assert rows.labels is not None
         target = cast(rows.labels, dtype)
         where_computed = None if computed is None else over_classes(computed, axis, z)
         for mask in (where_computed, possible):

@@ -8,10 +8,9 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from ..._checks import ArrayLike, AxisName
-from ..._layouts import BlockSizes, Implementation
+from ..._layouts import BlockSizes, Implementation, planned_head
 from ..._measures import measured
 from .._accuracy import AccuracySums, share_of_right, sums_of_right
-from .head import head_metric
 
 
 def linear_accuracy(
@@ -91,12 +90,13 @@ def linear_accuracy(
       `linear_accuracy_sums`, `accuracy`; `jxent.linear_softmax_cross_entropy_sums` for
       loss and hits from one pass.
     """
-    problem = head_metric(
+    problem = planned_head(
         "linear_accuracy",
         hidden,
         kernel,
         labels,
         where,
+        ids_only=True,
         argmax=True,
         bias=bias,
         vocab_axis=vocab_axis,
@@ -193,12 +193,13 @@ def linear_accuracy_sums(
     See also:
       `linear_accuracy`, `accuracy_sums`.
     """
-    problem = head_metric(
+    problem = planned_head(
         "linear_accuracy_sums",
         hidden,
         kernel,
         labels,
         where,
+        ids_only=True,
         argmax=True,
         bias=bias,
         vocab_axis=vocab_axis,

@@ -8,10 +8,9 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from ..._checks import ArrayLike, AxisName
-from ..._layouts import BlockSizes, Implementation
+from ..._layouts import BlockSizes, Implementation, planned_head
 from ..._measures import measured
 from .._scores import PerplexitySums, perplexity_of, sums_of_loss
-from .head import head_metric
 
 
 def linear_perplexity(
@@ -89,12 +88,13 @@ def linear_perplexity(
     See also:
       `linear_perplexity_sums`, `perplexity`.
     """
-    problem = head_metric(
+    problem = planned_head(
         "linear_perplexity",
         hidden,
         kernel,
         labels,
         where,
+        ids_only=True,
         bias=bias,
         vocab_axis=vocab_axis,
         precision=precision,
@@ -190,12 +190,13 @@ def linear_perplexity_sums(
     See also:
       `linear_perplexity`, `perplexity_sums`.
     """
-    problem = head_metric(
+    problem = planned_head(
         "linear_perplexity_sums",
         hidden,
         kernel,
         labels,
         where,
+        ids_only=True,
         bias=bias,
         vocab_axis=vocab_axis,
         precision=precision,

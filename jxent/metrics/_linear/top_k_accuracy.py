@@ -9,10 +9,9 @@ from jaxtyping import Float
 
 from ... import _checks
 from ..._checks import ArrayLike, AxisName
-from ..._layouts import BlockSizes, Implementation
+from ..._layouts import BlockSizes, Implementation, planned_head
 from ..._measures import measured
 from .._accuracy import AccuracySums, share_of_right, sums_of_right
-from .head import head_metric
 
 
 def linear_top_k_accuracy(
@@ -97,12 +96,13 @@ def linear_top_k_accuracy(
       `linear_top_k_accuracy_sums`, `top_k_accuracy`.
     """
     k = _checks.positive_integer("linear_top_k_accuracy", "k", k)
-    problem = head_metric(
+    problem = planned_head(
         "linear_top_k_accuracy",
         hidden,
         kernel,
         labels,
         where,
+        ids_only=True,
         bias=bias,
         vocab_axis=vocab_axis,
         precision=precision,
@@ -201,12 +201,13 @@ def linear_top_k_accuracy_sums(
       `linear_top_k_accuracy`, `top_k_accuracy_sums`.
     """
     k = _checks.positive_integer("linear_top_k_accuracy_sums", "k", k)
-    problem = head_metric(
+    problem = planned_head(
         "linear_top_k_accuracy_sums",
         hidden,
         kernel,
         labels,
         where,
+        ids_only=True,
         bias=bias,
         vocab_axis=vocab_axis,
         precision=precision,
