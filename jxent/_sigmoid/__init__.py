@@ -1,0 +1,16 @@
+"""Binary and multi-label losses: formulas in log σ(z) and log σ(−z)."""
+
+from .arguments import (
+    check as check,
+    loss as loss,
+)
+from .formulas import (
+    binary as binary,
+    binary_of_logits as binary_of_logits,
+    focal as focal,
+    focal_of_logits as focal_of_logits,
+)
+from .losses import (
+    sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
+    sigmoid_focal_loss as sigmoid_focal_loss,
+)

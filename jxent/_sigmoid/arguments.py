@@ -1,0 +1,150 @@
+"""Arguments of the binary losses: checks, shapes, and the way to the reduced losses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .. import _checks
+from .._arrays import broadcast_like, compute_dtype, select
+from .._checks import ArrayLike, AxisName
+from .._reduction import combine, times
+
+
+class _Arrays(NamedTuple):
+    x: Array  # logits, or probabilities
+    labels: Array
+    label_smoothing: Array | None
+    class_weights: Array | None
+    pos_weight: Array | None
+    where: Array | None
+    weights: Array | None
+    normalizer: Array | None
+    parameters: tuple[Array | None, ...] = ()
+
+
+class _Plan(NamedTuple):
+    formula: Callable[..., Array]
+    of_probabilities: bool
+    reduction: str
+    batch_axis_name: tuple[str, ...]
+
+
+def check(
+    function: str,
+    name: str,
+    x: ArrayLike,
+    labels: ArrayLike,
+    *,
+    formula: Callable[..., Array],
+    pos_weight: ArrayLike | None = None,
+    class_weights: ArrayLike | None,
+    label_smoothing: Any,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: str,
+    normalizer: ArrayLike | None,
+    batch_axis_name: AxisName,
+) -> tuple[_Plan, _Arrays]:
+    """Every argument of the binary family, checked and shaped."""
+    order = f"{name}, labels"
+    x = _checks.floating(function, name, x, beside=labels, order=order)
+    y = _checks.label_array(function, "labels", labels)
+    if y.ndim:
+        _checks.same_shape(function, name, x, y)
+    dtype = compute_dtype(x)
+
+    if where is not None:
+        where = _checks.boolean(function, "where", where)
+        where = _checks.per_row(function, "where", where, x.shape)
+    if weights is not None:
+        weights = _checks.real(function, "weights", weights, dtype, booleans=True)
+        weights = _checks.per_row(function, "weights", weights, x.shape)
+    if class_weights is not None:
+        class_weights = _checks.real(
+            function, "class_weights", class_weights, dtype, booleans=True
+        )
+        _checks.per_class(function, "class_weights", class_weights, x.shape[-1:])
+    if pos_weight is not None:
+        pos_weight = from_the_right(function, "pos_weight", pos_weight, x)
+    _checks.reduction(function, reduction, normalizer)
+    names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
+    arrays = _Arrays(
+        x=x,
+        labels=y,
+        label_smoothing=_checks.number_or_off(
+            function, "label_smoothing", label_smoothing, dtype, off=0, low=0, high=1
+        ),
+        class_weights=class_weights,
+        pos_weight=pos_weight,
+        where=where,
+        weights=weights,
+        normalizer=_checks.normalizer(function, normalizer, dtype),
+    )
+    return _Plan(
+        formula=formula,
+        of_probabilities=name == "probs",
+        reduction=reduction,
+        batch_axis_name=names,
+    ), arrays
+
+
+def from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Array:
+    """One for each class of the last axis, one number, or of the logits' rank."""
+    value = _checks.real(function, name, value, compute_dtype(x))
+    fits = value.ndim <= x.ndim and all(
+        a in (1, b)
+        for a, b in zip(value.shape, x.shape[x.ndim - value.ndim :], strict=True)
+    )
+    if not fits:
+        hint = f"Any shape that broadcasts to {x.shape} will do."
+        if value.shape == x.shape[: value.ndim]:
+            hint = _checks.missing_axes(name, value.shape, x.shape)
+        raise ValueError(
+            f"{function}: expected {name} to be a number, or of shape {x.shape[-1:]}, "
+            f"one for each class of the last axis, got {value.shape}. {hint}"
+        )
+    return value.reshape((1,) * (x.ndim - value.ndim) + value.shape)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss(plan: _Plan, a: _Arrays) -> Array:
+    dtype = compute_dtype(a.x)
+    x, y = a.x.astype(dtype), a.labels.astype(dtype)
+    y = broadcast_like(y, x)
+    keep = usable = a.where
+    possible = None
+    if a.weights is not None:
+        # Dropped too, but computed where it can be: under a weight of 0 the loss is the
+        # derivative in that weight.
+        possible = (y >= 0) & (y <= 1) & ~jnp.isnan(x)
+        if plan.of_probabilities:
+            possible &= (x > 0) & (x < 1)
+        possible |= a.weights != 0
+        usable = possible if keep is None else keep & possible
+    if usable is not None:
+        x = select(usable, x, 0.5)
+        y = select(usable, y, 0.5)
+    if a.label_smoothing is not None:
+        y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
+    losses = plan.formula(x, y, a.pos_weight, *a.parameters)
+    if possible is not None:
+        losses = select(possible, losses)
+    factor = None
+    if a.class_weights is not None:
+        factor = jax.lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))
+        losses = times(factor, losses)
+    return combine(
+        losses,
+        keep=keep,
+        weights=a.weights,
+        class_factor=factor,
+        reduction=plan.reduction,
+        normalizer=a.normalizer,
+        batch_axis_name=plan.batch_axis_name,
+    )

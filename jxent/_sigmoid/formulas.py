@@ -1,0 +1,95 @@
+"""Formulas of binary losses, element by element: log p = log σ(z), log q = log σ(−z).
+
+Those `of_logits` are all that a layout needs: functions of logits z, of labels y and of
+a loss's parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .._arrays import select
+from .._reduction import times
+
+
+def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Array:
+    """−(w⁺ y log p + (1 − y) log q), q = 1 − p"""
+    positive = y if pos_weight is None else pos_weight * y
+    return times(positive, -log_p) + times(1 - y, -log_q)
+
+
+def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
+    return binary(-jax.nn.softplus(-z), -jax.nn.softplus(z), y, pos_weight)
+
+
+def focal(
+    z: Array, log_p: Array, log_q: Array, y: Array, gamma: Array, alpha: Array | None
+) -> Array:
+    """α_t (1 − p_t)^γ · binary, p_t = y p + (1 − y) q, α_t = y α + (1 − y)(1 − α)"""
+    loss = binary(log_p, log_q, y, None)
+    weight = jnp.exp(times(gamma, _log_miss(z, y)))
+    loss = times(weight, loss)
+    if alpha is None:
+        return loss
+    return times(alpha * y + (1 - alpha) * (1 - y), loss)
+
+
+def focal_of_logits(
+    z: Array,
+    y: Array,
+    pos_weight: Array | None,
+    gamma: Array,
+    alpha: Array | None,
+) -> Array:
+    del pos_weight  # α takes its place
+    return focal(z, -jax.nn.softplus(-z), -jax.nn.softplus(z), y, gamma, alpha)
+
+
+# log(1 − p_t) = log m, m = y σ(−z) + (1 − y) σ(z). With u = σ(−z)/m, d = σ(z)/m and the
+# shares y u + (1 − y) d = 1 of the two terms,
+#
+#     d log m = ((1 − y) d σ(−z) − y u σ(z)) dz + (u − d) dy
+#     d u     = −u ((1 − y) d dz + (u − d) dy)
+#     d d     = d (y u dz − (u − d) dy)
+#
+# u and d are formed from logarithms: m itself underflows for a confident z.
+@jax.custom_jvp
+def _log_miss(z: Array, y: Array) -> Array:
+    of_1 = jnp.log(y) - jax.nn.softplus(z)
+    return jnp.logaddexp(of_1, jnp.log1p(-y) - jax.nn.softplus(-z))
+
+
+@_log_miss.defjvp
+def _log_miss_jvp(primals: Any, tangents: Any) -> Any:
+    (z, y), (dz, dy) = primals, tangents
+    u, d = _ratios(z, y)
+    slope_z = (1 - y) * d * jax.nn.sigmoid(-z) - y * u * jax.nn.sigmoid(z)
+    return _log_miss(z, y), slope_z * dz + (u - d) * dy
+
+
+@jax.custom_jvp
+def _ratios(z: Array, y: Array) -> tuple[Array, Array]:
+    """u and d, at most a huge number (see finite_slope)."""
+    largest = jnp.finfo(z.dtype).max
+    z = jnp.clip(z, -largest, largest)  # −∞ + z is −∞
+    log_y, log_not_y = jnp.log(y), jnp.log1p(-y)
+    u = jnp.exp(-jnp.logaddexp(log_y, log_not_y + z))
+    d = jnp.exp(-jnp.logaddexp(log_y - z, log_not_y))
+    return jnp.minimum(u, _huge(u)), jnp.minimum(d, _huge(d))
+
+
+@_ratios.defjvp
+def _ratios_jvp(primals: Any, tangents: Any) -> Any:
+    (z, y), (dz, dy) = primals, tangents
+    u, d = _ratios(z, y)
+    du = -u * ((1 - y) * d * dz + (u - d) * dy)
+    dd = d * (y * u * dz - (u - d) * dy)
+    return (u, d), (select(u != _huge(u), du), select(d != _huge(d), dd))
+
+
+def _huge(x: Array) -> Array:
+    return jnp.sqrt(jnp.asarray(jnp.finfo(x.dtype).max, x.dtype))

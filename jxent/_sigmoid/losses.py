@@ -1,0 +1,188 @@
+"""The public functions: binary cross-entropy and its kin, of logits."""
+
+from __future__ import annotations
+
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._arrays import compute_dtype
+from .._checks import ArrayLike, AxisName
+from .._reduction import Reduction
+from .arguments import check, from_the_right, loss
+from .formulas import binary_of_logits, focal_of_logits
+
+
+def sigmoid_binary_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    pos_weight: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Binary cross-entropy of logits with yes/no labels, element by element.
+
+        loss = −(w⁺ y log p + (1 − y) log(1 − p)),   p = σ(z) = 1/(1 + exp(−z))
+
+    One logit for each yes/no question: (batch,) for one, (batch, classes) for several
+    labels that may all hold at once.
+
+    Args:
+      logits: floating, any shape.
+      labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
+        or a probability. One number is the label of every element; no other shape
+        broadcasts.
+      pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
+        axis (any shape that broadcasts from the right). n_no / n_yes balances.
+      class_weights: factors of the losses, one for each class of the last axis.
+      label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
+        drops an element.
+      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements,
+        r = where · weights · class_weights.
+      normalizer: what the mean divides by in place of Σ r.
+      batch_axis_name: the mesh axes that the elements are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too.
+
+    Returns:
+      The losses in nats, of the logits' shape, or a scalar; float32, or float64 for
+      float64 logits.
+
+    Numerics:
+      bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
+      Exact at every logit, ±inf included: 0 or +inf, with a finite gradient. No
+      epsilon, no clip. A dropped element is exactly 0 with gradient 0, whatever it
+      holds.
+
+    Raises:
+      TypeError: logits are not floating, where is floating, or a bool stands for a
+        number.
+      ValueError: shapes differ, or a Python number is out of range.
+
+    Example:
+      >>> logits = jnp.array([2.0, -1.0, jnp.inf])
+      >>> print(jxent.sigmoid_binary_cross_entropy(logits, jnp.array([1, 0, 1])))
+      [0.12693 0.31326 0.     ]
+
+      A GAN's discriminator, whose logits are all of real examples, or all of fakes:
+
+      >>> real, fake = jnp.array([2.0, 0.5]), jnp.array([-1.0, 0.0])
+      >>> print(jxent.sigmoid_binary_cross_entropy(real, 1.0, reduction="mean")
+      ...     + jxent.sigmoid_binary_cross_entropy(fake, 0.0, reduction="mean"))
+      0.8037
+
+    Source:
+      Optax's function of this name, which broadcasts labels of any shape and computes
+      bfloat16 in bfloat16; PyTorch's `BCEWithLogitsLoss` for pos_weight; Keras's
+      `BinaryCrossentropy(from_logits=True)` for label_smoothing.
+
+    See also:
+      `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`.
+    """
+    plan, arrays = check(
+        "sigmoid_binary_cross_entropy",
+        "logits",
+        logits,
+        labels,
+        formula=binary_of_logits,
+        pos_weight=pos_weight,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        normalizer=normalizer,
+        batch_axis_name=batch_axis_name,
+    )
+    return loss(plan, arrays)
+
+
+def sigmoid_focal_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    gamma: ArrayLike = 2.0,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Sigmoid focal loss: binary cross-entropy that cares less for what is right.
+
+        loss = α_t (1 − p_t)^γ · −(y log p + (1 − y) log(1 − p)),   p = σ(z)
+        p_t = y p + (1 − y)(1 − p),   α_t = y α + (1 − y)(1 − α)
+
+    Args:
+      logits: floating, any shape.
+      labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
+        or a probability. One number is the label of every element; no other shape
+        broadcasts.
+      alpha: α between 0 and 1, the weight of label 1; None for no weighting.
+      gamma: γ, at least 0. At 0 this is binary cross-entropy.
+      class_weights: factors of the losses, one for each class of the last axis.
+      label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
+        drops an element.
+      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements, r =
+        where · weights · class_weights.
+      normalizer: what the mean divides by in place of Σ r.
+      batch_axis_name: the mesh axes that the elements are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too.
+
+    Returns:
+      The losses in nats, of the logits' shape, or a scalar; float32, or float64 for
+      float64 logits.
+
+    Numerics:
+      As in `sigmoid_binary_cross_entropy`. (1 − p_t)^γ is formed in log space: every
+      derivative is finite for every γ.
+
+    Raises:
+      As `sigmoid_binary_cross_entropy`.
+      ValueError: also for gamma or alpha, as Python numbers, out of range.
+
+    Example:
+      >>> logits = jnp.array([2.0, -1.0, 0.0])
+      >>> print(jxent.sigmoid_focal_loss(logits, jnp.array([1, 0, 1]), alpha=0.25))
+      [0.00045 0.01699 0.04332]
+
+    Source:
+      Lin et al. (2017), "Focal Loss for Dense Object Detection",
+      https://arxiv.org/abs/1708.02002; Optax's function of this name.
+
+    See also:
+      `softmax_focal_loss`, `sigmoid_binary_cross_entropy`.
+    """
+    name = "sigmoid_focal_loss"
+    plan, arrays = check(
+        name,
+        "logits",
+        logits,
+        labels,
+        formula=focal_of_logits,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        normalizer=normalizer,
+        batch_axis_name=batch_axis_name,
+    )
+    dtype = compute_dtype(arrays.x)
+    gamma = _checks.number(name, "gamma", gamma, dtype, low=0)
+    if alpha is not None:
+        _checks.in_range(name, "alpha", alpha, low=0, high=1)
+        alpha = from_the_right(name, "alpha", alpha, arrays.x)
+    return loss(plan, arrays._replace(parameters=(gamma, alpha)))
