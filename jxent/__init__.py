@@ -29,7 +29,8 @@ finds the likeliest classes. `sum_over_tiles` and `map_over_tiles` do the same f
 head or a formula of yours: sums, and results of rows.
 
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
-or many at once.
+or many at once; `zlpr_loss`, a softmax's loss for several labels a row. With `linear_`
+before their names they take `hidden` and `kernel`, and labels as lists of positives.
 
 **Pairs and batches.** `contrastive_cross_entropy` and `sigmoid_contrastive_loss` of
 pairs, `supervised_contrastive_cross_entropy` and `ntxent` of labelled batches, in which
@@ -99,6 +100,8 @@ from ._layouts import (
 )
 from ._linear import (
     linear_poly_loss_cross_entropy as linear_poly_loss_cross_entropy,
+    linear_sigmoid_binary_cross_entropy as linear_sigmoid_binary_cross_entropy,
+    linear_sigmoid_focal_loss as linear_sigmoid_focal_loss,
     linear_softmax_cross_entropy as linear_softmax_cross_entropy,
     linear_softmax_cross_entropy_sums as linear_softmax_cross_entropy_sums,
     linear_softmax_entropy as linear_softmax_entropy,
@@ -109,6 +112,7 @@ from ._linear import (
     linear_softmax_log_prob_at as linear_softmax_log_prob_at,
     linear_softmax_statistics as linear_softmax_statistics,
     linear_softmax_top_k as linear_softmax_top_k,
+    linear_zlpr_loss as linear_zlpr_loss,
 )
 from ._probabilities import (
     binary_cross_entropy as binary_cross_entropy,
@@ -137,6 +141,7 @@ from ._softmax import (
     softmax_log_prob as softmax_log_prob,
     softmax_log_prob_at as softmax_log_prob_at,
     softmax_statistics as softmax_statistics,
+    zlpr_loss as zlpr_loss,
 )
 from ._tiles import (
     map_over_tiles as map_over_tiles,
@@ -166,6 +171,8 @@ __all__ = [
     "kl_divergence",
     "kl_divergence_with_log_targets",
     "linear_poly_loss_cross_entropy",
+    "linear_sigmoid_binary_cross_entropy",
+    "linear_sigmoid_focal_loss",
     "linear_softmax_cross_entropy",
     "linear_softmax_cross_entropy_sums",
     "linear_softmax_entropy",
@@ -177,6 +184,7 @@ __all__ = [
     "linear_softmax_plan",
     "linear_softmax_statistics",
     "linear_softmax_top_k",
+    "linear_zlpr_loss",
     "map_over_tiles",
     "next_token_labels",
     "ntxent",
@@ -201,6 +209,7 @@ __all__ = [
     "sum_over_tiles",
     "supervised_contrastive_cross_entropy",
     "total_weight",
+    "zlpr_loss",
 ]
 
 

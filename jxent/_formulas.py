@@ -11,6 +11,7 @@ A divergence is a formula in the statistics of two softmaxes.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -52,6 +53,15 @@ def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
 def jensen_shannon_divergence(of_target: Array, of_logits: Array, beta: Array) -> Array:
     """β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p."""
     return lax.add(times(beta, of_target), times(1 - beta, of_logits))
+
+
+def zlpr(low: Array, high: Array) -> Array:
+    """log(1 + exp(low)) + log(1 + exp(high))
+
+    low = log Σ_c (1 − y_c) exp(z_c) of the classes whose logits are to be below 0, and
+    high = log Σ_c y_c exp(−z_c) of those whose logits are to be above; −inf for none.
+    """
+    return lax.add(jax.nn.softplus(low), jax.nn.softplus(high))
 
 
 def is_linear(formula: Callable[..., Any] | None) -> bool:

@@ -61,6 +61,14 @@ def places(rng, shape, axis):
     return np.moveaxis(chosen, -1, axis), np.moveaxis(values, -1, axis)
 
 
+def positives(rng, shape, axis):
+    """Different ids a row: `SparseLabels` without values."""
+    rows = tuple(np.delete(shape, axis))
+    chosen = rng.permuted(np.broadcast_to(np.flatnonzero(REAL), (*rows, 4)), axis=-1)
+    chosen = chosen[..., :2].astype(np.int32)
+    return (np.moveaxis(chosen, -1, axis),)
+
+
 def target(rng, shape, axis):
     """Logits, or hidden states, that a loss is compared with."""
     return 3 * rng.normal(size=shape)
@@ -98,6 +106,7 @@ SIGMOID = frozenset({"rows", "elementwise", "class_weights", "logits", "losses"}
 PROBABILITIES = SOFTMAX - {"logits"}
 BINARY_PROBABILITIES = SIGMOID - {"logits"}
 DIVERGENCE = frozenset({"axis", "losses"})
+SEVERAL_LABELS = frozenset("axis rows mask losses".split())
 COMPARED = SOFTMAX - {"ignore_index", "class_weights", "smoothing"}
 
 ON_TARGETS = {"class_weights": WEIGHTS, "class_mask": REAL, "label_smoothing": 0.1}
@@ -178,6 +187,14 @@ LOSSES = (
         (yes_no, shares),
         SIGMOID,
         ON_SIGMOID | {"alpha": 0.25, "gamma": 1.5},
+    ),
+    Loss(
+        jxent.zlpr_loss,
+        oracles.zlpr_loss,
+        logits,
+        (yes_no, positives, shares),
+        SEVERAL_LABELS,
+        ON_LOGITS | {"label_smoothing": 0.1},
     ),
     Loss(
         jxent.binary_cross_entropy,
@@ -298,6 +315,37 @@ FUSED = (
         )
         for implementation in ("streamed", "tiled")
     ),
+    *(
+        fused(
+            function,
+            oracle,
+            labels,
+            SEVERAL_LABELS & (TILED if implementation == "tiled" else HEAD),
+            ON_LOGITS | {"label_smoothing": 0.1} | options,
+            implementation,
+        )
+        for function, oracle, labels, options in (
+            (
+                jxent.linear_sigmoid_binary_cross_entropy,
+                oracles.sums_over_classes(oracles.sigmoid_binary_cross_entropy),
+                (yes_no, places, shares),
+                {"class_weights": WEIGHTS, "pos_weight": WEIGHTS[::-1].copy()},
+            ),
+            (
+                jxent.linear_sigmoid_focal_loss,
+                oracles.sums_over_classes(oracles.sigmoid_focal_loss),
+                (yes_no, shares),
+                {"class_weights": WEIGHTS, "alpha": 0.25, "gamma": 1.5},
+            ),
+            (
+                jxent.linear_zlpr_loss,
+                oracles.zlpr_loss,
+                (yes_no, positives, shares),
+                {},
+            ),
+        )
+        for implementation in ("streamed", "tiled")
+    ),
     fused(
         jxent.linear_softmax_log_prob,
         oracles.softmax_log_prob,
@@ -363,7 +411,7 @@ class Case:
 
     def __call__(self, x, *labels, **options):
         options = self._given(options)
-        if self.labels is places:
+        if self.labels in (places, positives):
             labels = (jxent.SparseLabels(*labels),)
         if self.loss.implementation is None:
             return self.loss.function(x, *labels, **options)
@@ -373,7 +421,9 @@ class Case:
         return self.loss.function(x, KERNEL, *labels, block_sizes=(2, 2), **options)
 
     def oracle(self, x, *labels, axis=-1, **options):
-        if self.labels is places:
+        if self.labels is positives:
+            labels = (*labels, np.ones(labels[0].shape))
+        if self.labels in (places, positives):
             labels = (dense(*labels, classes=np.shape(x)[axis], axis=axis),)
         options |= {"axis": axis} if self.takes("axis") else {}
         return self.loss.oracle(x, *labels, **self._given(options))

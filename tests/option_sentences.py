@@ -51,6 +51,20 @@ HOMES = {
             "linear_softmax_cross_entropy",
             "epsilon implementation",
         ),
+        "linear_sigmoid_binary_cross_entropy": (
+            "linear_softmax_cross_entropy",
+            "labels pos_weight where ignore_index label_smoothing temperature "
+            "reduction implementation",
+        ),
+        "linear_sigmoid_focal_loss": (
+            "linear_sigmoid_binary_cross_entropy sigmoid_focal_loss",
+            "",
+        ),
+        "linear_zlpr_loss": ("linear_sigmoid_binary_cross_entropy", ""),
+        "zlpr_loss": (
+            "linear_sigmoid_binary_cross_entropy softmax_cross_entropy",
+            "logits labels axis class_axis_name batch_axis_name",
+        ),
         "linear_softmax_log_prob": (
             "linear_softmax_cross_entropy",
             "labels implementation",

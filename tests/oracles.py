@@ -243,6 +243,64 @@ def binary_cross_entropy(probs, labels, *, pos_weight=1.0, **options):
     return binary_loss(f, probs, labels, **options)
 
 
+# Several labels a row -----------------------------------------------------------------
+
+
+@np.errstate(all="ignore")
+def multi_label_loss(
+    f,
+    logits,
+    labels,
+    axis=-1,
+    where=None,
+    *,
+    weights=None,
+    label_smoothing=0.0,
+    reduction="none",
+    normalizer=None,
+    **prepare,
+):
+    """f(z, y, allowed) of the allowed classes, row by row, with y moved towards ½."""
+    z, allowed, keep = prepared(logits, axis, where, **prepare)
+    y = np.moveaxis(np.asarray(labels).astype(np.float64), axis, -1)
+    y = (1 - label_smoothing) * y + label_smoothing / 2
+    v = np.broadcast_to(1.0 if weights is None else np.float64(weights), keep.shape)
+    losses, r = np.zeros(keep.shape), np.where(keep, v, 0.0)
+    for i in np.argwhere(r != 0):
+        i, some = tuple(i), allowed[tuple(i)]
+        losses[i] = v[i] * f(z[i][some], y[i][some], some)
+    return reduced(losses, r, reduction, normalizer)
+
+
+def sums_over_classes(f):
+    """The loss whose rows are Σ_c w_c f(z_c, y_c), f a binary loss of this module."""
+
+    def loss(logits, labels, *, class_weights=1.0, pos_weight=None, **options):
+        own = {k: options.pop(k) for k in [*options] if k in PARAMETERS}
+        w = np.broadcast_to(class_weights, np.shape(logits)[-1])
+
+        def of_row(z, y, some):
+            weigh = {} if pos_weight is None else {"pos_weight": pos_weight[some]}
+            return times(w[some], f(z, y, **weigh, **own)).sum()
+
+        return multi_label_loss(of_row, logits, labels, **options)
+
+    return loss
+
+
+PARAMETERS = ("alpha", "gamma", "gamma_pos", "gamma_neg", "clip")
+
+
+def zlpr_loss(logits, labels, axis=-1, where=None, **options):
+    def f(z, y, some):
+        low = np.where(y == 1, -np.inf, z + np.log1p(-y))
+        high = np.where(y == 0, -np.inf, np.log(y) - z)
+        zero = np.zeros(1)
+        return sum(log_sum_exp(np.concatenate((zero, side))) for side in (low, high))
+
+    return multi_label_loss(f, logits, labels, axis, where, **options)
+
+
 # Probabilities ------------------------------------------------------------------------
 
 

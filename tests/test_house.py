@@ -23,9 +23,11 @@ from jxent._formulas import (
     focal,
     jensen_shannon_divergence,
     kl_divergence,
+    zlpr,
 )
 from jxent._layouts import HeadOptions, LossOptions, solve
 from jxent._problem import Problem, Rows, Settings, Shared
+from jxent._sigmoid import binary_of_logits, focal_of_logits
 from tests.cases import CLASSES
 from tests.compiling import as_users_jit
 from tests.test_api import modules
@@ -47,12 +49,15 @@ OF_IDS = {"ignore_index", "margin"}
 OF_PLACES = {"label_ids", "label_values"}
 OF_TARGETS = {"target_logits", "target_hidden", "target_kernel", "target_bias"}
 OF_TARGETS |= {"target_logit_soft_cap"}
-OF_LABELS = {"class_weights", "label_smoothing", "z_loss"}
+OF_LABELS = {"class_weights", "label_smoothing", "z_loss", "pos_weight"}
+OF_SEVERAL = {"pos_weight"}  # labels a row
 WITHOUT = {
-    "ids": OF_PLACES | OF_TARGETS,
-    "distributions": OF_IDS | OF_PLACES | OF_TARGETS,
-    "places": {"labels", "margin"} | OF_TARGETS,
+    "ids": OF_PLACES | OF_TARGETS | OF_SEVERAL,
+    "distributions": OF_IDS | OF_PLACES | OF_TARGETS | OF_SEVERAL,
+    "places": {"labels", "margin"} | OF_TARGETS | OF_SEVERAL,
     "target": {"labels"} | OF_IDS | OF_PLACES | OF_LABELS,
+    "several": OF_IDS | OF_PLACES | OF_TARGETS | {"z_loss"},
+    "several places": {"labels", "margin", "z_loss"} | OF_TARGETS,
 }
 
 
@@ -86,6 +91,7 @@ def fields(rng, *, labels):
         label_smoothing=np.float64(0.1),
         z_loss=np.float64(0.1),
         logit_soft_cap=np.float64(3.0),
+        pos_weight=rng.uniform(0.5, 2, CLASSES),
         margin=rng.uniform(0.1, 0.5, CLASSES),
         parameters=(np.float64(0.3),),
         normalizer=np.float64(3.0),
@@ -109,9 +115,10 @@ def settings_of(layout, *, labels, formula):
     return Settings(
         axis=1,
         ids=labels == "ids",
+        targets="several" in labels,
         formula=formula,
         reduction="mean",
-        even=labels != "target",
+        even=labels in ("ids", "distributions", "places"),
         implementation="materialized" if layout == "in memory" else layout,
         tile=2,
         block=2,
@@ -120,8 +127,12 @@ def settings_of(layout, *, labels, formula):
 
 def of_layout(layout, rows, shared, formula):
     """The bundles as a layout has them: logits, or what they are made of."""
-    if formula in (cross_entropy, kl_divergence):
+    if formula in (cross_entropy, kl_divergence, binary_of_logits, zlpr):
         shared = shared._replace(parameters=())
+    if formula in (focal_of_logits, zlpr):
+        shared = shared._replace(pos_weight=None)
+    if formula is zlpr:
+        shared = shared._replace(class_weights=None)
     if layout == "in memory":
         of_head = ("kernel", "bias", "target_kernel", "target_bias")
         rows = rows._replace(hidden=None, target_hidden=None)
@@ -147,6 +158,12 @@ CONFIGURATIONS += [
     (layout, "target", formula)
     for layout in LAYOUTS
     for formula in (kl_divergence, jensen_shannon_divergence)
+]
+CONFIGURATIONS += [
+    (layout, labels, formula)
+    for layout in LAYOUTS
+    for labels in ("several", "several places")
+    for formula in (binary_of_logits, focal_of_logits, zlpr)
 ]
 
 

@@ -47,6 +47,12 @@ COLUMNS = {
         "sigmoid_focal_loss": "focal",
         "binary_cross_entropy": "binary",
     },
+    "several labels": {
+        "zlpr_loss": "ZLPR",
+        "linear_sigmoid_binary_cross_entropy": "linear",
+        "linear_sigmoid_focal_loss": "linear focal",
+        "linear_zlpr_loss": "linear ZLPR",
+    },
     "contrastive": {
         "contrastive_cross_entropy": "softmax",
         "sigmoid_contrastive_loss": "sigmoid",

@@ -30,6 +30,7 @@ from .labels import (
     same_rows_and_classes as same_rows_and_classes,
     same_shape as same_shape,
     several_classes as several_classes,
+    targets as targets,
 )
 from .numbers import (
     dtype as dtype,

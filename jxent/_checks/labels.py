@@ -97,6 +97,26 @@ def several_classes(
         )
 
 
+def targets(
+    function: str, name: str, x: Shaped, labels: Array, axis: int | tuple[int, ...]
+) -> None:
+    """Refuses labels that are not one for every class."""
+    if labels.shape == x.shape:
+        return
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    hint = rearranged("labels", labels.shape, x.shape, axes[0])
+    if labels.shape == tuple(n for a, n in enumerate(x.shape) if a not in axes):
+        hint = (
+            "For one class id a row call softmax_cross_entropy; for lists of the "
+            "positive classes give SparseLabels(ids)."
+        )
+    hint = hint or "Labels never broadcast; every class of every row has its own."
+    raise ValueError(
+        f"{function}: expected a label for every class, of the {name}' shape "
+        f"{x.shape}, or SparseLabels, got {labels.shape}. {hint}"
+    )
+
+
 def are_class_ids(
     function: str,
     name: str,

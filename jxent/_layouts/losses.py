@@ -29,6 +29,7 @@ from .._reduction import finite_slope, times, weighed
 from .._statistics import CLASS_SCALE, Totals, filled, inputs_of_block
 from .divergences import divergences_of
 from .mesh import enter, on_one_device, row_spec, specs_of
+from .targets import losses_of_targets
 from .totals import totals
 
 
@@ -37,7 +38,7 @@ class Losses(NamedTuple):
 
     losses: Array
     class_factor: Maybe  # what the classes multiply a row with; None for 1
-    statistics: SoftmaxStatistics | None  # None for divergences
+    statistics: SoftmaxStatistics | None  # None where a row has no one softmax
 
 
 def count_classes(settings: Settings, rows: Rows, shared: Shared) -> int:
@@ -123,7 +124,7 @@ def label_masses(
     distribution t.
     """
     none = rows.labels is None and rows.label_ids is None
-    if none or (settings.ids and shared.class_weights is None):
+    if none or settings.targets or (settings.ids and shared.class_weights is None):
         return None
 
     def of_rows(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
@@ -189,6 +190,10 @@ def losses_of(
     if has_target(rows):
         divergences = divergences_of(settings, rows, shared, resolved)
         return Losses(losses=divergences, class_factor=None, statistics=None)
+    if settings.targets:
+        losses = losses_of_targets(settings, rows, shared, resolved)
+        losses = reported(losses, settings, rows, shared, resolved)
+        return Losses(losses=losses, class_factor=None, statistics=None)
     statistics, t, masses = statistics_of(settings, rows, shared, resolved)
     function = settings.formula
     assert function is not None

@@ -38,6 +38,7 @@ from .resolved import (
     is_class as is_class,
     is_label as is_label,
     local_ids as local_ids,
+    of_places as of_places,
     possible_classes as possible_classes,
     resolve as resolve,
     with_full_rows as with_full_rows,

@@ -40,10 +40,14 @@ class HeadArguments(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """A function of log p with its parameters, as they are passed by name."""
+    """A formula with its parameters, as they are passed by name.
+
+    It is a function of log p; or, of targets, one of each logit and its target.
+    """
 
     function: Callable[..., Array]
     parameters: dict[str, ArrayLike]
+    targets: bool = False
 
 
 def logits_problem(
@@ -74,11 +78,8 @@ def logits_problem(
     batch_names = _checks.bound_axis_names(
         function, "batch_axis_name", batch_axis_name, x, y
     )
-    if not class_names:
-        _checks.several_classes(function, name, x, front)
-    ids = y is not None and _checks.are_class_ids(
-        function, name, x, y, front, ids_only=ids_only
-    )
+    shapes = function, name, x, y, front
+    ids = _are_class_ids(*shapes, options, split=class_names, ids_only=ids_only)
     target = None
     if target_logits is not None:
         target = _checks.floating(function, "target_logits", target_logits)
@@ -138,11 +139,9 @@ def head_problem(
     batch_names = _checks.bound_axis_names(
         function, "batch_axis_name", batch_axis_name, h, k, y
     )
-    if not class_names:
-        _checks.several_classes(function, "logits", like, axis)
-    ids = y is not None and _checks.are_class_ids(
-        function, "logits", like, y, axis, ids_only=ids_only, axis_is_free=False
-    )
+    shapes = function, "logits", like, y, axis
+    how = {"ids_only": ids_only, "axis_is_free": False}
+    ids = _are_class_ids(*shapes, options, split=class_names, **how)
     given_precision = _checks.precision(function, precision)
     precision = _precision(given_precision, h)
     settings = Settings(
@@ -225,6 +224,33 @@ def head_axis(
             f"{hint}",
         )
     return axis
+
+
+def _are_class_ids(
+    function: str,
+    name: str,
+    x: Shaped,
+    labels: Maybe,
+    axis: int | tuple[int, ...],
+    options: dict[str, Any],
+    *,
+    split: tuple[str, ...],
+    **how: bool,
+) -> bool:
+    """Whether labels are class ids; an error if they do not fit the logits.
+
+    `split` are the mesh axes that the classes are split over.
+    """
+    formula: Formula | None = options.get("formula")
+    targets = formula is not None and formula.targets
+    if not targets and not split:
+        _checks.several_classes(function, name, x, axis)
+    if labels is None:
+        return False
+    if targets:
+        _checks.targets(function, name, x, labels, axis)
+        return False
+    return _checks.are_class_ids(function, name, x, labels, axis, **how)
 
 
 def _labels(function: str, labels: ArrayLike | None, optional: bool) -> Maybe:
@@ -349,6 +375,7 @@ def _with_statistics(
         names = settings.class_axis_name
         everywhere = classes * (lax.axis_size(names) if names else 1)
         settings = settings._replace(top_k=_checks.top_k(function, top_k, everywhere))
+    targets = formula is not None and formula.targets
     smoothed = formula is not None and shared.label_smoothing is not None
     weighted = formula is None and shared.class_weights is not None
     return settings._replace(
@@ -356,7 +383,8 @@ def _with_statistics(
         return_statistics=return_statistics,
         sums=sums,
         log_prob_at=log_prob_at,
-        even=smoothed or (weighted and not distributions),
+        targets=targets,
+        even=(smoothed and not targets) or (weighted and not distributions),
         expected=entropy or return_statistics or sums,
         argmax=argmax or return_statistics or sums,
     )

@@ -74,6 +74,7 @@ class Shared(NamedTuple):
     z_loss: Annotated[Maybe, _after_merge(_NUMBER), Number(low=0, off=0)] = None
     logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = None
     margin: Annotated[Maybe, _CLASSES, Number(off=0, or_per_class=True)] = None
+    pos_weight: Annotated[Maybe, _CLASSES, Number(off=1, or_per_class=True)] = None
     target_kernel: Annotated[Maybe, Axes(("features", "classes"))] = None
     target_bias: Annotated[Maybe, _CLASSES] = None
     target_logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = (
@@ -102,6 +103,7 @@ class Settings(NamedTuple):
 
     axis: int  # of the classes; the last one for the fused head
     ids: bool  # labels are class ids, not distributions
+    targets: bool = False  # labels are targets, each class a binary question by itself
     formula: Callable[..., Array] | None = None  # None: statistics alone
     reduction: str = "none"
     return_statistics: bool = False

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Integer
@@ -25,6 +26,8 @@ from .pair import Axes, Maybe, Rows, Settings, Shared, like_logits, map_fields
 # An id that names no class. It matches none in any block, and the loss and the gradient
 # of its row are NaN.
 NO_CLASS = -(2**31)
+# An id that adds nothing to a row's targets, in any block.
+NOWHERE = -1
 
 
 class Resolved(NamedTuple):
@@ -148,6 +151,9 @@ def _resolve_places(
         counted = over_places(resolved.weighted, rows.label_ids)
     counted = both(scored, counted)
     ids = class_ids(rows.label_ids, counted, count)
+    if settings.targets:
+        ids = ids if scored is None else select(scored, ids, NOWHERE)
+        return resolved._replace(ids=ids)
     allowed = _without_masked(settings, rows, shared, ids, counted, like)
     if settings.log_prob_at:
         ids = allowed
@@ -223,6 +229,16 @@ def at_places(x: Array, ids: Array, axis: int) -> Array:
 
     places = lax.map(at_place, jnp.moveaxis(ids, -1, 0))
     return jnp.moveaxis(places, 0, -1)
+
+
+def of_places(values: Array, ids: Array, axis: int, like: Array) -> Array:
+    """Σ_k values_k [c = ids_k], of the logits' shape: the transpose of `at_places`.
+
+    `like` are the logits. An id that is out of range adds nothing.
+    """
+    zeros = lax.full_like(like, 0)
+    _, pull = jax.vjp(lambda x: at_places(x, ids, axis), zeros)
+    return pull(values)[0]
 
 
 def at_label(settings: Settings, x: Array, ids: Array, like: Shaped) -> Array:

@@ -43,7 +43,7 @@ def focal_of_logits(
     y: Array,
     pos_weight: Array | None,
     gamma: Array,
-    alpha: Array | None,
+    alpha: Array | None = None,
 ) -> Array:
     del pos_weight  # α takes its place
     return focal(z, -jax.nn.softplus(-z), -jax.nn.softplus(z), y, gamma, alpha)

@@ -20,3 +20,4 @@ from .statistics import (
     softmax_statistics as softmax_statistics,
 )
 from .sums import softmax_cross_entropy_sums as softmax_cross_entropy_sums
+from .zlpr import zlpr_loss as zlpr_loss

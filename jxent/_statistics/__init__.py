@@ -4,7 +4,9 @@ from .block import totals_of_block as totals_of_block
 from .inputs import (
     CLASS_SCALE as CLASS_SCALE,
     Inputs as Inputs,
+    effective_logits as effective_logits,
     inputs_of_block as inputs_of_block,
+    targets_of_block as targets_of_block,
     with_logits as with_logits,
 )
 from .tangent import tangent_of_block as tangent_of_block

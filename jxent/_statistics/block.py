@@ -37,7 +37,10 @@ def totals_of_block(
     out of range for labels of other blocks. `weighted`, boolean (rows,), is False for
     rows whose statistics matter only as far as they are finite.
     """
-    asked = settings.axis, settings.expected, settings.argmax
+    compared = not settings.targets
+    asked = settings.axis, settings.expected, settings.argmax, compared
+    if settings.targets:
+        ids = None
     t = _totals_of_block(asked, inputs, ids, weighted)
     if not settings.top_k:
         return t
@@ -74,7 +77,7 @@ def _largest(z: Array, k: int) -> tuple[Array, Array]:
 # Traced once for the value and for the rule that forms it again.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _totals_of_block(
-    asked: tuple[int, bool, bool], inputs: Inputs, ids: Maybe, weighted: Maybe
+    asked: tuple[int, bool, bool, bool], inputs: Inputs, ids: Maybe, weighted: Maybe
 ) -> Totals:
     everywhere = varying_of((inputs, ids, weighted))
 
@@ -97,6 +100,7 @@ def two_pass(
     axis: int,
     expected: bool,
     argmax: bool,
+    compared: bool,
     inputs: Inputs,
     ids: Maybe,
     weighted: Maybe,
@@ -136,7 +140,7 @@ def two_pass(
             even_mass=mass_of(axis, inputs.even, start),
         )
     if inputs.target_z is not None:
-        t = t._replace(**_of_two(axis, inputs.target_z, rel))
+        t = t._replace(**_of_two(axis, inputs.target_z, rel if compared else None))
     if expected:
         terms = lax.mul(e, select(lax.ne(e, lax.full_like(e, 0)), rel))
         t = t._replace(expected=lax.reduce_sum(terms, (axis,)))
@@ -148,17 +152,19 @@ def two_pass(
     return t
 
 
-def _of_two(axis: int, target_z: Array, rel: Array) -> dict[str, Array]:
+def _of_two(axis: int, target_z: Array, rel: Maybe) -> dict[str, Maybe]:
     """The statistics of a target softmax, beside z − shift of the one it is compared
-    with."""
+    with; None where it is not."""
     maximum = lax.reduce_max(target_z, (axis,))
     target_rel = lax.sub(target_z, over_classes(origin(maximum), axis, target_z))
-    e = lax.exp(target_rel)
-    gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(target_rel, rel))
+    e, cross = lax.exp(target_rel), None
+    if rel is not None:
+        gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(target_rel, rel))
+        cross = lax.reduce_sum(lax.mul(e, gap), (axis,))
     return {
         "target_maximum": maximum,
         "target_sum": lax.reduce_sum(e, (axis,)),
-        "cross": lax.reduce_sum(lax.mul(e, gap), (axis,)),
+        "cross": cross,
     }
 
 
@@ -242,12 +248,14 @@ def one_pass(
     axis: int,
     expected: bool,
     argmax: bool,
+    compared: bool,
     inputs: Inputs,
     ids: Maybe,
     weighted: Maybe,
 ) -> Totals:
     """One variadic reduction that reads the logits once: what suits a TPU."""
-    operands, identity = _single_classes(axis, expected, argmax, inputs, ids)
+    asked = axis, expected, argmax, compared
+    operands, identity = _single_classes(*asked, inputs, ids)
     return _finished(_reduce(operands, identity, axis), axis, inputs, ids)
 
 
@@ -255,6 +263,7 @@ def one_pass_gpu(
     axis: int,
     expected: bool,
     argmax: bool,
+    compared: bool,
     inputs: Inputs,
     ids: Maybe,
     weighted: Maybe,
@@ -264,9 +273,10 @@ def one_pass_gpu(
     Along any other axis XLA would store the float32 operands: two passes there.
     """
     ndim, classes = inputs.z.ndim, inputs.z.shape[-1]
+    asked = axis, expected, argmax, compared
     if axis != ndim - 1:
-        return two_pass(axis, expected, argmax, inputs, ids, weighted)
-    operands, identity = _single_classes(axis, expected, argmax, inputs, ids)
+        return two_pass(*asked, inputs, ids, weighted)
+    operands, identity = _single_classes(*asked, inputs, ids)
     if classes % 8 == 0:
         cut = (8, classes // 8)
         operands = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *cut), operands)
@@ -288,7 +298,12 @@ def _finished(t: Totals, axis: int, inputs: Inputs, ids: Maybe) -> Totals:
 
 
 def _single_classes(
-    axis: int, expected: bool, argmax: bool, inputs: Inputs, ids: Maybe
+    axis: int,
+    expected: bool,
+    argmax: bool,
+    compared: bool,
+    inputs: Inputs,
+    ids: Maybe,
 ) -> tuple[Totals, Totals]:
     """Every class as a block of its own: statistics of the logits' shape, and scalars,
     the identity of `merge`."""
@@ -307,7 +322,8 @@ def _single_classes(
         even = over_rows(even, axis, z) if even.ndim == 1 else even
         t = t._replace(even=zero, even_mass=lax.add(zero, even))
     if target_z is not None:
-        t = t._replace(target_maximum=target_z, target_sum=t.sum, cross=zero)
+        cross = zero if compared else None
+        t = t._replace(target_maximum=target_z, target_sum=t.sum, cross=cross)
     if expected:
         t = t._replace(expected=zero)
     if argmax:

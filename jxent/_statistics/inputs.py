@@ -21,14 +21,17 @@ from .._problem import (
     Rows,
     Settings,
     Shared,
+    both,
     dtype_of,
     has_distributions,
     has_target,
     is_label,
+    of_places,
     of_target,
     possible_classes,
 )
 from .._product import product
+from .._reduction import times
 
 
 # Class weights enter Σ_c w_c (z_c − shift) times this power of 2, which rounds nothing:
@@ -97,11 +100,14 @@ def inputs_of_block(
     z = effective_logits(settings, rows, shared, ids, computed, computed_in)
     axis, dtype = settings.axis, z.dtype
     possible = possible_classes(rows, shared, axis, z)
+    where_computed = None if computed is None else over_classes(computed, axis, z)
+    if settings.targets:
+        y = targets_of_block(settings, rows, shared, ids, z)
+        return _both_sides(y, z, both(possible, where_computed))
     weights, target, even = shared.class_weights, None, None
     if has_distributions(settings, rows):
         assert rows.labels is not None
         target = cast(rows.labels, dtype)
-        where_computed = None if computed is None else over_classes(computed, axis, z)
         for mask in (where_computed, possible):
             target = target if mask is None else select(mask, target)
         if weights is not None:
@@ -114,6 +120,38 @@ def inputs_of_block(
         if possible is not None:
             even = select(possible, over_rows(even, axis, z))
     return Inputs(z=z, target=target, even=even, target_z=target_z)
+
+
+def targets_of_block(
+    settings: Settings, rows: Rows, shared: Shared, ids: Maybe, z: Array
+) -> Array:
+    """The targets of a block's classes, smoothed, of the shape of its logits `z`."""
+    if ids is None:
+        assert rows.labels is not None
+        y = cast(rows.labels, z.dtype)
+    else:
+        values = rows.label_values
+        if values is None:
+            values = lax.full_like(ids, 1, dtype=z.dtype)
+        y = of_places(cast(values, z.dtype), ids, settings.axis, z)
+    smoothing = shared.label_smoothing
+    if smoothing is None:
+        return y
+    return lax.add(times(1 - smoothing, y), lax.full_like(y, smoothing / 2))
+
+
+def _both_sides(y: Array, z: Array, computed: Maybe) -> Inputs:
+    """z + log(1 − y), of logits that are to be low, and log y − z, of those to be high.
+
+    Each is −inf where a class is not of that side.
+    """
+
+    def side(share: Array, z: Array) -> Array:
+        some = both(computed, lax.ne(share, lax.full_like(share, 0)))
+        assert some is not None
+        return select(some, lax.add(z, lax.log(select(some, share, 1))), -jnp.inf)
+
+    return Inputs(z=side(1 - y, z), target_z=side(y, lax.neg(z)))
 
 
 def effective_logits(

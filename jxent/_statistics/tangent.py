@@ -122,6 +122,7 @@ def _statistics(
 @functools.partial(_statistics.defjvp, symbolic_zeros=True)
 def _statistics_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     at, ids, weighted, computed, t = primals
+    ids = None if settings.targets else ids
     axis = settings.axis
     moved: Inputs = moving_of(tangents[0])
     rel = lax.sub(at.z, over_classes(origin(t.maximum), axis, at.z))
@@ -233,10 +234,11 @@ def _linear_of_target(
     cross = []
     if target_dz is not None:
         out["target_sum"] = total(e, target_dz)
+    if target_dz is not None and t.cross is not None:
         gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(target_rel, rel))
         slope = lax.add(lax.full_like(e, 1), finite_slope(gap))
         cross.append(total(lax.mul(e, slope), target_dz))
-    if dz is not None:
+    if dz is not None and t.cross is not None:
         cross.append(lax.neg(total(e, dz)))
     if cross:
         out["cross"] = functools.reduce(lax.add, cross)

@@ -113,19 +113,16 @@ def _rescale_target(t: Totals, gap: Array, target_maximum: Array) -> Totals:
     falls short of the new one; −inf if no class was possible."""
     assert t.target_maximum is not None
     assert t.target_sum is not None
-    assert t.cross is not None
     step = _gap(t.target_maximum, target_maximum)
     factor = lax.exp(step)
-    target_sum = lax.mul(t.target_sum, factor)
-    # What the target holds impossible adds nothing, 0 · ∞ = 0.
-    some = lax.ne(t.target_maximum, lax.full_like(t.target_maximum, -jnp.inf))
-    some &= lax.ne(target_sum, lax.full_like(target_sum, 0))
-    moved = lax.mul(t.cross, factor) + lax.mul(target_sum, step - gap)
-    return t._replace(
-        target_maximum=target_maximum,
-        target_sum=target_sum,
-        cross=select(some, moved),
-    )
+    target_sum, cross = lax.mul(t.target_sum, factor), t.cross
+    if cross is not None:
+        # What the target holds impossible adds nothing, 0 · ∞ = 0.
+        some = lax.ne(t.target_maximum, lax.full_like(t.target_maximum, -jnp.inf))
+        some &= lax.ne(target_sum, lax.full_like(target_sum, 0))
+        moved = lax.mul(cross, factor) + lax.mul(target_sum, step - gap)
+        cross = select(some, moved)
+    return t._replace(target_maximum=target_maximum, target_sum=target_sum, cross=cross)
 
 
 def merge(a: Totals, b: Totals) -> Totals:
@@ -230,16 +227,22 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
     A bad label makes its own statistic NaN. The maximum stays as it is: so the
     derivative forms the exponentials as the value does, and XLA computes both once.
     """
+    # One of two that are not compared may be of no class.
+    apart = t.target_maximum is not None and t.cross is None
+
+    def known(maximum: Array) -> Array:
+        if apart:
+            return lax.lt(maximum, lax.full_like(maximum, jnp.inf))
+        return lax.is_finite(maximum)
+
     # A NaN reaches the sum on every platform, the maximum not where it is merged over
     # devices.
-    computable = lax.bitwise_and(lax.is_finite(t.maximum), lax.eq(t.sum, t.sum))
+    computable = lax.bitwise_and(known(t.maximum), lax.eq(t.sum, t.sum))
     if t.target is not None and t.mass is not None and resolved.weighted is not None:
         fine = lax.is_finite(t.target) & lax.is_finite(t.mass)
         computable &= resolved.weighted | fine
     if t.target_maximum is not None and t.target_sum is not None:
-        computable &= lax.is_finite(t.target_maximum) & lax.eq(
-            t.target_sum, t.target_sum
-        )
+        computable &= known(t.target_maximum) & lax.eq(t.target_sum, t.target_sum)
     t = t._replace(computable=computable)
 
     def maybe_filled(x: Maybe) -> Maybe:

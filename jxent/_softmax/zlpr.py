@@ -1,0 +1,116 @@
+"""ZLPR: a softmax's loss for rows with several labels."""
+
+from __future__ import annotations
+
+from jax import Array
+from jaxtyping import Float
+
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
+from .._formulas import zlpr
+from .._layouts import solve
+from .._problem import Formula, logits_problem
+from .._reduction import Reduction
+
+
+def zlpr_loss(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """ZLPR loss of logits with several labels a row.
+
+        loss = log(1 + Σ_c (1 − y_c) exp(z_c)) + log(1 + Σ_c y_c exp(−z_c))
+
+    It wants the logits of a row's labels above 0 and all others below: softmax
+    cross-entropy for several labels, which weighs the worst of each side most, and
+    needs no weights against the many negatives. Predict the classes with z > 0.
+
+    Args:
+      logits: floating, any number of axes, classes at `axis`.
+      labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
+        or a probability. Or `SparseLabels`, the ids of the classes whose label is yes.
+        Labels never broadcast.
+      axis: the class axis, or a tuple of axes that are one class axis together.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False leaves the class out in that row.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the id that marks padding among `SparseLabels`.
+      label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. At an
+        infinite temperature every p is ½.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over the rows, where r
+        = where · weights: what weighs classes does not divide.
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too.
+
+    Returns:
+      The losses in nats, of the logits' shape without `axis`, or a scalar; float32, or
+      float64 for float64 logits.
+
+    Numerics:
+      bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
+      Exponentials are taken relative to the largest of each side, and a loss near 0
+      keeps its digits. A side without classes adds 0. A logit of −inf in a class whose
+      label is no adds 0; an infinite logit on the wrong side makes the row NaN, and so
+      does a label outside [0, 1]. At a label of exactly 0 or 1 the derivative in that
+      label leaves out the side that the class is not on. A dropped row is exactly 0
+      with gradient 0, whatever it holds.
+
+    Raises:
+      TypeError: logits are not floating, where is floating, or a bool stands for a
+        number.
+      ValueError: shapes do not fit, a Python number is out of range, or ignore_index
+        is given with labels that are not lists of ids.
+
+    Example:
+      >>> logits = jnp.array([[2.0, -1.0, 0.5], [-2.0, -1.0, 3.0]])
+      >>> print(jxent.zlpr_loss(logits, jnp.array([[1, 0, 1], [0, 0, 1]])))
+      [0.86822 0.45619]
+
+    Source:
+      Su et al. (2022), "ZLPR: A Novel Loss for Multi-label Classification",
+      https://arxiv.org/abs/2208.02955.
+
+    See also:
+      `linear_zlpr_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
+    """
+    return solve(
+        logits_problem(
+            "zlpr_loss",
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=zlpr, parameters={}, targets=True),
+            weights=weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+        )
+    )
