@@ -30,6 +30,7 @@ class Operation(NamedTuple):
     differentiated: tuple[int, ...] = (0,)
 
 
+_SEVERAL = ("hidden", "kernel", "positives")
 _PAIRS = ("x", "y", "logit_scale")
 _head = Operation(("hidden", "kernel", "labels"), truth.head, (0, 1))
 _TWO_HEADS = ("hidden", "kernel", "target_hidden", "target_kernel")
@@ -66,6 +67,9 @@ OPERATIONS = {
     "two heads, Jensen-Shannon": Operation(
         _TWO_HEADS, truth.two_heads_jensen_shannon, (0, 1)
     ),
+    # Binary losses of all classes, the positives as lists.
+    "head, many labels": Operation(_SEVERAL, truth.many_labels, (0, 1)),
+    "head, many labels, ZLPR": Operation(_SEVERAL, truth.many_labels_zlpr, (0, 1)),
     # Of two sides that are each other's candidates.
     "pairs": Operation(_PAIRS, truth.pairs, (0, 1, 2)),
     "pairs, one direction": Operation(_PAIRS, truth.pairs_one_way, (0, 1, 2)),
@@ -115,6 +119,10 @@ def _array(name: str, case: Case) -> jax.Array:
         return (normal(key(8), (width, classes)) / width**0.5).astype(high)
     if name == "ids":
         return jax.random.randint(key(9), (rows, truth.PLACES), 0, classes)
+    if name == "positives":  # different ones
+        first = jax.random.randint(key(11), (rows, 1), 0, classes)
+        count = min(truth.POSITIVES, max(classes // 4, 1))
+        return (first + jnp.arange(count) * (classes // count)) % classes
     if name == "values":
         return jax.nn.softmax(normal(key(10), (rows, truth.PLACES)))
     if name in ("x", "y"):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 BONUS = 0.01  # of the entropy, for a policy
 PLACES = 64  # classes at which a distribution is given, or that are found
+POSITIVES = 32  # classes whose label is yes
 BIAS = -10.0  # of the logits of pairs, as SigLIP starts
 
 
@@ -68,6 +69,35 @@ def several_ids(hidden, kernel, ids, values):
         )
 
     return _mean(of_row, hidden.astype(kernel.dtype), ids, values)
+
+
+def _of_many_labels(formula, hidden, kernel, positives):
+    kernel = kernel.astype(jnp.result_type(hidden, kernel))
+
+    def of_row(h, positives):
+        y = jnp.zeros(kernel.shape[1], bool).at[positives].set(True)
+        return formula(h @ kernel, y), jnp.ones_like(h[0])
+
+    return _mean(of_row, hidden.astype(kernel.dtype), positives)
+
+
+def many_labels(hidden, kernel, positives):
+    """The mean of the rows' sums of binary cross-entropies."""
+
+    def formula(z, y):
+        return -jax.nn.log_sigmoid(jnp.where(y, z, -z)).sum()
+
+    return _of_many_labels(formula, hidden, kernel, positives)
+
+
+def many_labels_zlpr(hidden, kernel, positives):
+    """The same with log(1 + Σ exp z) of the negatives + log(1 + Σ exp −z) of others."""
+
+    def formula(z, y):
+        low, high = jnp.where(y, -jnp.inf, z), jnp.where(y, -z, -jnp.inf)
+        return sum(jax.nn.softplus(jax.nn.logsumexp(side)) for side in (low, high))
+
+    return _of_many_labels(formula, hidden, kernel, positives)
 
 
 def top_k(hidden, kernel):

@@ -62,6 +62,7 @@ HARDEST = {
     "tracing": ("logits", "value and gradient"),
     "post_training": ("head, log-probabilities and entropies", "value and gradient"),
     "pairs": ("pairs", "value and gradient"),
+    "many_labels": ("head, many labels, ZLPR", "value and gradient"),
 }
 
 

@@ -74,6 +74,11 @@ def several_ids(hidden, kernel, ids, values, **options):
     return head(hidden, kernel, jxent.SparseLabels(ids, values), **options)
 
 
+def many_labels(hidden, kernel, positives, *, function, **options):
+    labels = jxent.SparseLabels(positives)
+    return function(hidden, kernel, labels, reduction="mean", **options)
+
+
 def top_k(hidden, kernel, **options):
     log_probs, _ = jxent.linear_softmax_top_k(hidden, kernel, PLACES, **options)
     return jnp.sum(log_probs) / len(hidden)
@@ -157,6 +162,7 @@ def derived(case: Case, loss):
     return operations.derived(case, loss)
 
 
+BINARY = jxent.linear_sigmoid_binary_cross_entropy
 KL, JENSEN_SHANNON = (
     functools.partial(two_heads, divergence)
     for divergence in (
@@ -205,6 +211,14 @@ LOSSES = {
     "head, several ids": {
         "tiled": _in("tiled", several_ids),
         "streamed": _in("streamed", several_ids),
+    },
+    "head, many labels": {
+        layout: _in(layout, many_labels, function=BINARY)
+        for layout in ("tiled", "streamed")
+    },
+    "head, many labels, ZLPR": {
+        layout: _in(layout, many_labels, function=jxent.linear_zlpr_loss)
+        for layout in ("tiled", "streamed")
     },
     "head, top k": {"": _in("streamed", top_k)},
     "two heads, KL": {layout: _in(layout, KL) for layout in ("tiled", "streamed")},

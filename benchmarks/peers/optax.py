@@ -107,6 +107,26 @@ def several_ids(hidden, kernel, ids, values):
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
+def _with_targets(hidden, kernel, positives):
+    logits = product(hidden, kernel)
+    rows = jnp.arange(len(logits))[:, None]
+    return logits, jnp.zeros_like(logits).at[rows, positives].set(1)
+
+
+def many_labels(*arguments):
+    """An array of all labels, which Optax's loss asks for."""
+    return sigmoid(*_with_targets(*arguments)).sum(-1).mean()
+
+
+def many_labels_zlpr(*arguments):
+    """Optax has none: its formula, of logits in memory."""
+    logits, targets = _with_targets(*arguments)
+    low = jnp.where(targets == 1, -jnp.inf, logits)
+    high = jnp.where(targets == 1, -logits, -jnp.inf)
+    sides = (jax.nn.softplus(jax.nn.logsumexp(side, -1)) for side in (low, high))
+    return sum(sides).mean()
+
+
 def top_k(hidden, kernel):
     """Optax has none: JAX's own, of the same logits."""
     log_p = jax.nn.log_softmax(product(hidden, kernel))
@@ -145,6 +165,8 @@ LOSSES = {
     "head, sums": {"materialized, the loss alone": head},
     "head, log-probabilities and entropies": {"materialized": policy_head},
     "head, several ids": {"materialized": several_ids},
+    "head, many labels": {"materialized": many_labels},
+    "head, many labels, ZLPR": {"materialized": many_labels_zlpr},
     "head, top k": {"materialized": top_k},
     "two heads, KL": {"materialized": two_heads_kl},
     WIDER: {"materialized": two_heads_kl},

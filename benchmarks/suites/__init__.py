@@ -14,6 +14,7 @@ from . import (
     dense,
     eager,
     linear,
+    many_labels,
     masked,
     pairs,
     post_training,
@@ -42,4 +43,5 @@ SUITES: dict[str, Suite] = {
     "tracing": cast(Any, tracing),
     "post_training": cast(Any, post_training),
     "pairs": cast(Any, pairs),
+    "many_labels": cast(Any, many_labels),
 }
