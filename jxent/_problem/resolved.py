@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Integer
@@ -231,14 +230,30 @@ def at_places(x: Array, ids: Array, axis: int) -> Array:
     return jnp.moveaxis(places, 0, -1)
 
 
-def of_places(values: Array, ids: Array, axis: int, like: Array) -> Array:
-    """Σ_k values_k [c = ids_k], of the logits' shape: the transpose of `at_places`.
+def of_places(values: Maybe, ids: Array, axis: int, like: Array) -> Array:
+    """Σ_k values_k [c = ids_k], of the logits' shape; integers where values are None.
 
     `like` are the logits. An id that is out of range adds nothing.
     """
-    zeros = lax.full_like(like, 0)
-    _, pull = jax.vjp(lambda x: at_places(x, ids, axis), zeros)
-    return pull(values)[0]
+    if values is None:  # stored, so that a byte each makes a difference
+        values = lax.full_like(ids, 1, dtype=jnp.int8)
+    else:
+        values = cast(values, like.dtype)
+    if is_split(like):  # a scatter along a split axis is refused
+
+        def add(y: Array, place: tuple[Array, Array]) -> tuple[Array, None]:
+            index, value = place
+            here = over_classes(value, axis, like)
+            return y + select(is_label(index, axis, like), here), None
+
+        zeros = lax.full_like(like, 0, dtype=values.dtype)
+        first = (jnp.moveaxis(x, -1, 0) for x in (ids, values))
+        return lax.scan(add, zeros, tuple(first))[0]
+    classes, rows = like.shape[axis], range(ids.ndim - 1)
+    index = [lax.broadcasted_iota(jnp.int32, ids.shape, a) for a in rows]
+    index.append(select(is_below(ids, classes), ids, classes))
+    y = lax.full((*ids.shape[:-1], classes), 0, values.dtype)
+    return jnp.moveaxis(y.at[tuple(index)].add(values, mode="drop"), -1, axis)
 
 
 def at_label(settings: Settings, x: Array, ids: Array, like: Shaped) -> Array:

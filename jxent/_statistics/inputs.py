@@ -130,10 +130,7 @@ def targets_of_block(
         assert rows.labels is not None
         y = cast(rows.labels, z.dtype)
     else:
-        values = rows.label_values
-        if values is None:
-            values = lax.full_like(ids, 1, dtype=z.dtype)
-        y = of_places(cast(values, z.dtype), ids, settings.axis, z)
+        y = cast(of_places(rows.label_values, ids, settings.axis, z), z.dtype)
     smoothing = shared.label_smoothing
     if smoothing is None:
         return y
