@@ -29,7 +29,7 @@ finds the likeliest classes. `sum_over_tiles` and `map_over_tiles` do the same f
 head or a formula of yours: sums, and results of rows.
 
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
-or many at once.
+or many at once; `asymmetric_loss` for many labels of which few hold.
 
 **Pairs and batches.** `contrastive_cross_entropy` and `sigmoid_contrastive_loss` of
 pairs, `supervised_contrastive_cross_entropy` and `ntxent` of labelled batches, in which
@@ -120,6 +120,7 @@ from ._probabilities import (
 )
 from ._reduction import reduce as reduce
 from ._sigmoid import (
+    asymmetric_loss as asymmetric_loss,
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
     sigmoid_focal_loss as sigmoid_focal_loss,
 )
@@ -155,6 +156,7 @@ __all__ = [
     "LossSums",
     "SoftmaxStatistics",
     "SparseLabels",
+    "asymmetric_loss",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "class_weights_of_counts",

@@ -180,6 +180,16 @@ LOSSES = (
         ON_SIGMOID | {"alpha": 0.25, "gamma": 1.5},
     ),
     Loss(
+        jxent.asymmetric_loss,
+        oracles.asymmetric_loss,
+        logits,
+        (yes_no, shares),
+        SIGMOID,
+        ON_SIGMOID
+        | {"pos_weight": WEIGHTS[::-1].copy()}
+        | {"gamma_pos": 1.5, "gamma_neg": 2.5, "clip": 0.1},
+    ),
+    Loss(
         jxent.binary_cross_entropy,
         oracles.binary_cross_entropy,
         shares,
