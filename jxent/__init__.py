@@ -29,8 +29,9 @@ finds the likeliest classes. `sum_over_tiles` and `map_over_tiles` do the same f
 head or a formula of yours: sums, and results of rows.
 
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
-or many at once; `zlpr_loss`, a softmax's loss for several labels a row. With `linear_`
-before their names they take `hidden` and `kernel`, and labels as lists of positives.
+or many at once; `asymmetric_loss` for many labels of which few hold, and `zlpr_loss`, a
+softmax's loss for several labels a row. With `linear_` before their names they take
+`hidden` and `kernel`, and labels as lists of positives.
 
 **Pairs and batches.** `contrastive_cross_entropy` and `sigmoid_contrastive_loss` of
 pairs, `supervised_contrastive_cross_entropy` and `ntxent` of labelled batches, in which
@@ -124,6 +125,7 @@ from ._probabilities import (
 )
 from ._reduction import reduce as reduce
 from ._sigmoid import (
+    asymmetric_loss as asymmetric_loss,
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
     sigmoid_focal_loss as sigmoid_focal_loss,
 )
@@ -160,6 +162,7 @@ __all__ = [
     "LossSums",
     "SoftmaxStatistics",
     "SparseLabels",
+    "asymmetric_loss",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "class_weights_of_counts",

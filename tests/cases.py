@@ -197,6 +197,16 @@ LOSSES = (
         ON_LOGITS | {"label_smoothing": 0.1},
     ),
     Loss(
+        jxent.asymmetric_loss,
+        oracles.asymmetric_loss,
+        logits,
+        (yes_no, shares),
+        SIGMOID,
+        ON_SIGMOID
+        | {"pos_weight": WEIGHTS[::-1].copy()}
+        | {"gamma_pos": 1.5, "gamma_neg": 2.5, "clip": 0.1},
+    ),
+    Loss(
         jxent.binary_cross_entropy,
         oracles.binary_cross_entropy,
         shares,

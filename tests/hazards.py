@@ -80,6 +80,7 @@ ELEMENTWISE = {
         jxent.sigmoid_binary_cross_entropy, class_weights=W, label_smoothing=0.1
     ),
     "focal": partial(jxent.sigmoid_focal_loss, gamma=0.5, alpha=0.25),
+    "asymmetric": partial(jxent.asymmetric_loss, gamma_pos=0.5),
     "probabilities": jxent.binary_cross_entropy,
 }
 

@@ -94,6 +94,10 @@ HOMES = {
         ),
         "categorical_cross_entropy": ("softmax_cross_entropy", "probs labels where"),
         "sigmoid_focal_loss": ("sigmoid_binary_cross_entropy", "gamma alpha"),
+        "asymmetric_loss": (
+            "sigmoid_binary_cross_entropy",
+            "gamma_pos gamma_neg clip",
+        ),
         "binary_cross_entropy": ("sigmoid_binary_cross_entropy", "probs labels"),
         "fit_temperature": ("jxent.metrics.accuracy", ""),
         "fit_vector_scaling": ("jxent.metrics.accuracy", ""),

@@ -235,6 +235,28 @@ def sigmoid_focal_loss(logits, labels, *, alpha=None, gamma=2.0, **options):
     return binary_loss(f, logits, labels, **options)
 
 
+def asymmetric_loss(
+    logits,
+    labels,
+    *,
+    gamma_pos=0.0,
+    gamma_neg=4.0,
+    clip=0.05,
+    pos_weight=1.0,
+    **options,
+):
+    def f(z, y):
+        log_p, log_q = log_sigmoid(z), log_sigmoid(-z)
+        p_m = np.maximum(np.exp(log_p) - clip, 0)
+        log_rest = np.log(np.exp(log_q) + clip)
+        log_rest = np.where(p_m < 0.5, np.log1p(-p_m), log_rest) if clip else log_q
+        yes = times(np.exp(log_q) ** gamma_pos, -log_p)
+        no = times(p_m**gamma_neg, -log_rest)
+        return times(y * np.asarray(pos_weight), yes) + times(1 - y, no)
+
+    return binary_loss(f, logits, labels, **options)
+
+
 def binary_cross_entropy(probs, labels, *, pos_weight=1.0, **options):
     def f(p, y):
         positive = y * np.asarray(pos_weight)

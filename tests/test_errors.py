@@ -873,6 +873,27 @@ REFUSED = [
         "sigmoid_focal_loss: expected alpha between 0 and 1, got 2.",
     ),
     (
+        lambda: jxent.asymmetric_loss(floats(4), floats(4), gamma_pos=-0.5),
+        ValueError,
+        "asymmetric_loss: expected gamma_pos of at least 0, got -0.5.",
+    ),
+    (
+        lambda: jxent.asymmetric_loss(floats(4), floats(4), gamma_neg=-4),
+        ValueError,
+        "asymmetric_loss: expected gamma_neg of at least 0, got -4.",
+    ),
+    (
+        lambda: jxent.asymmetric_loss(floats(4), floats(4), clip=1.05),
+        ValueError,
+        "asymmetric_loss: expected clip between 0 and 1, got 1.05.",
+    ),
+    (
+        lambda: jxent.asymmetric_loss(floats(4), floats(4), clip=untyped(None)),
+        TypeError,
+        "asymmetric_loss: expected clip to be a number, got None. Give the number "
+        "itself.",
+    ),
+    (
         lambda: jxent.sigmoid_binary_cross_entropy(
             floats(4), floats(4), label_smoothing=2
         ),
@@ -927,6 +948,11 @@ REFUSED = [
         lambda: jxent.sigmoid_focal_loss(floats(4), floats(4), gamma=floats(4)),
         ValueError,
         "sigmoid_focal_loss: expected gamma to be a number, got shape (4,).",
+    ),
+    (
+        lambda: jxent.asymmetric_loss(floats(4, 3), floats(4, 3), clip=floats(3)),
+        ValueError,
+        "asymmetric_loss: expected clip to be a number, got shape (3,).",
     ),
     (
         lambda: jxent.sigmoid_binary_cross_entropy(
@@ -1746,6 +1772,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.linear_sigmoid_binary_cross_entropy: HEAD | YES_NO,
     jxent.linear_sigmoid_focal_loss: HEAD | YES_NO,
     jxent.linear_zlpr_loss: HEAD | YES_NO,
+    jxent.asymmetric_loss: LOGITS | YES_NO,
     jxent.binary_cross_entropy: PROBS | YES_NO,
     jxent.categorical_cross_entropy: PROBS | IDS,
     jxent.entropy: PROBS,

@@ -36,7 +36,11 @@ def test_binary_smoothing_goes_towards_one_half():
     """y (1 − ε) + ε/2."""
     z, y = spread(2, 5), np.array([[1, 0, 1, 0, 1], [0, 1, 0, 1, 0]])
     soft = np.float32(0.8) * y.astype(np.float32) + np.float32(0.1)
-    for loss in (jxent.sigmoid_binary_cross_entropy, jxent.sigmoid_focal_loss):
+    for loss in (
+        jxent.sigmoid_binary_cross_entropy,
+        jxent.sigmoid_focal_loss,
+        jxent.asymmetric_loss,
+    ):
         same(loss(z, y, label_smoothing=0.2), loss(z, soft))
 
 
@@ -46,6 +50,8 @@ def test_pos_weight_is_one_for_each_class():
     log_p, log_q = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
     expected = -(W[None] * y * log_p + (1 - y) * log_q)
     same(jxent.sigmoid_binary_cross_entropy(z, y, pos_weight=W), expected)
+    plain = {"gamma_neg": 0.0, "clip": 0.0}
+    same(jxent.asymmetric_loss(z, y, pos_weight=W, **plain), expected)
     p = jax.nn.sigmoid(z)
     same(jxent.binary_cross_entropy(p, y, pos_weight=W), expected, rtol=1e-5)
 
@@ -56,9 +62,13 @@ def test_focal_alpha_weighs_label_1():
     plain = jxent.sigmoid_focal_loss(z, y)
     weighted = jxent.sigmoid_focal_loss(z, y, alpha=0.25)
     same(weighted, plain * jnp.where(y == 1, 0.25, 0.75))
-    for loss in (jxent.sigmoid_focal_loss, jxent.softmax_focal_loss):
+    for loss in (
+        jxent.sigmoid_focal_loss,
+        jxent.softmax_focal_loss,
+        jxent.asymmetric_loss,
+    ):
         kinds = inspect.signature(loss).parameters
-        for name in {"alpha", "gamma"} & set(kinds):
+        for name in {"alpha", "gamma", "gamma_pos", "gamma_neg"} & set(kinds):
             assert kinds[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 

@@ -230,6 +230,7 @@ def test_labels_with_an_axis_of_size_1(loss):
         (jxent.sigmoid_binary_cross_entropy, (4,), (4, 1)),
         (jxent.sigmoid_binary_cross_entropy, (4, 5), (5,)),
         (jxent.sigmoid_focal_loss, (4, 5), (4, 1)),
+        (jxent.asymmetric_loss, (4, 5), (5,)),
         (jxent.binary_cross_entropy, (4, 5), (1,)),
         (jxent.binary_cross_entropy, (4, 5), (1, 1)),
         (cross_entropy, (4, 5), (5,)),

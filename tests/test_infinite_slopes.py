@@ -208,6 +208,8 @@ BINARY = {
     "focal 0": partial(jxent.sigmoid_focal_loss, gamma=0.0),
     "focal 1.5": partial(jxent.sigmoid_focal_loss, gamma=1.5, alpha=0.25),
     "focal 2": jxent.sigmoid_focal_loss,
+    "asymmetric": partial(jxent.asymmetric_loss, gamma_pos=1.0),
+    "asymmetric 0.5": partial(jxent.asymmetric_loss, gamma_pos=0.5, gamma_neg=0.5),
 }
 
 
@@ -298,6 +300,7 @@ def test_what_cannot_be_computed_has_no_derivative_in_its_weight():
     for loss, x in (
         (jxent.sigmoid_binary_cross_entropy, z),
         (jxent.sigmoid_focal_loss, z),
+        (jxent.asymmetric_loss, z),
         (jxent.binary_cross_entropy, jax.nn.sigmoid(z)),
     ):
         total = lambda w, loss=loss, x=x: jnp.sum(loss(x, y, weights=w))

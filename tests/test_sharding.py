@@ -254,6 +254,7 @@ def test_the_mean_is_global(names, x64, rng):
         f = lambda x: (
             jxent.sigmoid_binary_cross_entropy(x, y, **options),
             jxent.sigmoid_focal_loss(x, y, **options),
+            jxent.asymmetric_loss(x, y, **options),
             jxent.binary_cross_entropy(jax.nn.sigmoid(x), y, **options),
             jxent.reduce(x * x, **options),
             jxent.total_weight(ids, ignore_index=-100, weights=weights, **axis),

@@ -45,6 +45,7 @@ COLUMNS = {
     "binary": {
         "sigmoid_binary_cross_entropy": "",
         "sigmoid_focal_loss": "focal",
+        "asymmetric_loss": "asymmetric",
         "binary_cross_entropy": "binary",
     },
     "several labels": {

@@ -5,12 +5,14 @@ from .arguments import (
     loss as loss,
 )
 from .formulas import (
+    asymmetric_of_logits as asymmetric_of_logits,
     binary as binary,
     binary_of_logits as binary_of_logits,
     focal as focal,
     focal_of_logits as focal_of_logits,
 )
 from .losses import (
+    asymmetric_loss as asymmetric_loss,
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
     sigmoid_focal_loss as sigmoid_focal_loss,
 )

@@ -18,8 +18,13 @@ from .._reduction import times
 
 def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Array:
     """−(w⁺ y log p + (1 − y) log q), q = 1 − p"""
+    return _of_label(-log_p, -log_q, y, pos_weight)
+
+
+def _of_label(yes: Array, no: Array, y: Array, pos_weight: Array | None) -> Array:
+    """w⁺ y · yes + (1 − y) · no, of the losses of labels 1 and 0"""
     positive = y if pos_weight is None else pos_weight * y
-    return times(positive, -log_p) + times(1 - y, -log_q)
+    return times(positive, yes) + times(1 - y, no)
 
 
 def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
@@ -93,3 +98,40 @@ def _ratios_jvp(primals: Any, tangents: Any) -> Any:
 
 def _huge(x: Array) -> Array:
     return jnp.sqrt(jnp.asarray(jnp.finfo(x.dtype).max, x.dtype))
+
+
+def asymmetric_of_logits(
+    z: Array,
+    y: Array,
+    pos_weight: Array | None,
+    gamma_pos: Array,
+    gamma_neg: Array,
+    clip: Array,
+) -> Array:
+    """−(w⁺ y (1 − p)^γ₊ log p + (1 − y) p_m^γ₋ log(1 − p_m)), p_m = max(p − m, 0)"""
+    log_p, log_q = -jax.nn.softplus(-z), -jax.nn.softplus(z)
+    # The slope p (1 − p) of σ is exact where p is small.
+    small_p, small_q = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
+    p = jnp.where(z < 0, small_p, 1 - small_q)
+    q = jnp.where(z < 0, 1 - small_p, small_q)
+    log_p_m, log_q_m = _log_sum(p, q, log_p, -clip), _log_sum(q, p, log_q, clip)
+    yes = times(jnp.exp(times(gamma_pos, log_q)), -log_p)
+    no = times(jnp.exp(times(gamma_neg, log_p_m)), -log_q_m)
+    return _of_label(yes, no, y, pos_weight)
+
+
+def _log_sum(p: Array, q: Array, log_p: Array, m: Array) -> Array:
+    """log(p + m), p = 1 − q; the constant 0 where p + m is not between 0 and 1.
+
+    There the loss of a label 0 is 0, whatever its weight.
+    """
+    total, rest = p + m, q - m
+    shifted = m != 0
+    inside = shifted & ~((total <= 0) | (rest <= 0))
+    small = total < 0.5
+    of_total = jnp.log(select(inside & small, total, 1))
+    of_rest = jnp.log1p(-select(inside & ~small, rest))
+    # Where m is 0 the logarithm stays: p itself underflows for a confident z.
+    inverse = jnp.exp(jnp.minimum(-log_p, jnp.log(_huge(p)) - 1))
+    at_0 = log_p + jnp.log1p(times(select(~shifted, m), inverse))
+    return jnp.where(shifted, of_total + of_rest, at_0)

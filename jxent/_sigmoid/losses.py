@@ -10,7 +10,7 @@ from .._arrays import compute_dtype
 from .._checks import ArrayLike, AxisName
 from .._reduction import Reduction
 from .arguments import check, from_the_right, loss
-from .formulas import binary_of_logits, focal_of_logits
+from .formulas import asymmetric_of_logits, binary_of_logits, focal_of_logits
 
 
 def sigmoid_binary_cross_entropy(
@@ -84,7 +84,7 @@ def sigmoid_binary_cross_entropy(
       `BinaryCrossentropy(from_logits=True)` for label_smoothing.
 
     See also:
-      `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`.
+      `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`, `asymmetric_loss`.
     """
     plan, arrays = check(
         "sigmoid_binary_cross_entropy",
@@ -163,7 +163,7 @@ def sigmoid_focal_loss(
       https://arxiv.org/abs/1708.02002; Optax's function of this name.
 
     See also:
-      `softmax_focal_loss`, `sigmoid_binary_cross_entropy`.
+      `softmax_focal_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
     """
     name = "sigmoid_focal_loss"
     plan, arrays = check(
@@ -186,3 +186,104 @@ def sigmoid_focal_loss(
         _checks.in_range(name, "alpha", alpha, low=0, high=1)
         alpha = from_the_right(name, "alpha", alpha, arrays.x)
     return loss(plan, arrays._replace(parameters=(gamma, alpha)))
+
+
+def asymmetric_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gamma_pos: ArrayLike = 0.0,
+    gamma_neg: ArrayLike = 4.0,
+    clip: ArrayLike = 0.05,
+    pos_weight: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Asymmetric loss (ASL): binary cross-entropy that down-weights easy negatives.
+
+        loss = −(w⁺ y (1 − p)^γ₊ log p + (1 − y) p_m^γ₋ log(1 − p_m))
+        p = σ(z),   p_m = max(p − m, 0)
+
+    For many labels of which few hold: the sum of all the small losses of what does not
+    hold would outweigh the rest. A no whose p is at most m has no loss at all.
+
+    Args:
+      logits: floating, any shape.
+      labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
+        or a probability. One number is the label of every element; no other shape
+        broadcasts.
+      gamma_pos: γ₊, at least 0: the larger, the less an easy yes counts.
+      gamma_neg: γ₋, at least 0: the larger, the less an easy no counts.
+      clip: the margin m, between 0 and 1. Where it and both γ are 0, this is binary
+        cross-entropy.
+      pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
+        axis (any shape that broadcasts from the right). n_no / n_yes balances.
+      class_weights: factors of the losses, one for each class of the last axis.
+      label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
+        drops an element.
+      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements, r =
+        where · weights · class_weights.
+      normalizer: what the mean divides by in place of Σ r.
+      batch_axis_name: the mesh axes that the elements are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too.
+
+    Returns:
+      The losses in nats, of the logits' shape, or a scalar; float32, or float64 for
+      float64 logits.
+
+    Numerics:
+      As in `sigmoid_binary_cross_entropy`. Linear in y. Powers are formed in log space:
+      derivatives in logits, labels, γ and m are finite, those of second order too.
+      Where p ≤ m, the loss of a no is exactly 0, and so are its derivatives.
+
+    Raises:
+      As `sigmoid_binary_cross_entropy`.
+      ValueError: also for gamma_pos, gamma_neg or clip, as Python numbers, out of
+        range.
+
+    Example:
+      >>> logits = jnp.array([2.0, 2.0, 0.0, -3.0])
+      >>> labels = jnp.array([1, 0, 0, 0])
+      >>> print(jxent.asymmetric_loss(logits, labels))
+      [0.12693 0.84641 0.02452 0.     ]
+      >>> print(jxent.sigmoid_binary_cross_entropy(logits, labels))
+      [0.12693 2.12693 0.69315 0.04859]
+
+    Source:
+      Ridnik et al. (2021), "Asymmetric Loss For Multi-Label Classification",
+      https://arxiv.org/abs/2009.14119; timm's `AsymmetricLossMultiLabel`, whose
+      logarithms stop at that of 1e-8, and whose `gamma_pos` is 1.
+
+    See also:
+      `sigmoid_focal_loss`, `sigmoid_binary_cross_entropy`.
+    """
+    name = "asymmetric_loss"
+    plan, arrays = check(
+        name,
+        "logits",
+        logits,
+        labels,
+        formula=asymmetric_of_logits,
+        pos_weight=pos_weight,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        where=where,
+        weights=weights,
+        reduction=reduction,
+        normalizer=normalizer,
+        batch_axis_name=batch_axis_name,
+    )
+    dtype = compute_dtype(arrays.x)
+    parameters = (
+        _checks.number(name, "gamma_pos", gamma_pos, dtype, low=0),
+        _checks.number(name, "gamma_neg", gamma_neg, dtype, low=0),
+        _checks.number(name, "clip", clip, dtype, low=0, high=1),
+    )
+    return loss(plan, arrays._replace(parameters=parameters))
