@@ -15,11 +15,13 @@ the loss to train on:
 
 **One class of many.** `softmax_cross_entropy` takes logits, and class ids or
 distributions; its docstring explains every option that the others share.
-`softmax_focal_loss` and `poly_loss_cross_entropy` weigh easy examples otherwise.
-`softmax_log_prob`, `softmax_entropy` and `softmax_statistics` are what policy gradients
-and losses of your own are made of. `softmax_log_prob_at` takes several ids a row, and
-`SparseLabels` are distributions that are given at a few. `softmax_kl_divergence` and
-`softmax_jensen_shannon_divergence` compare two arrays of logits.
+`softmax_focal_loss` and `poly_loss_cross_entropy` weigh easy examples otherwise;
+`generalized_cross_entropy`, `taylor_cross_entropy` and `symmetric_cross_entropy` bear
+labels of which some are wrong. `softmax_log_prob`, `softmax_entropy` and
+`softmax_statistics` are what policy gradients and losses of your own are made of.
+`softmax_log_prob_at` takes several ids a row, and `SparseLabels` are distributions that
+are given at a few. `softmax_kl_divergence` and `softmax_jensen_shannon_divergence`
+compare two arrays of logits.
 
 **A vocabulary too large to hold logits for.** `linear_softmax_cross_entropy`,
 `linear_softmax_log_prob`, `linear_softmax_entropy` and `linear_softmax_statistics` take
@@ -100,6 +102,7 @@ from ._layouts import (
     linear_softmax_plan as linear_softmax_plan,
 )
 from ._linear import (
+    linear_asymmetric_loss as linear_asymmetric_loss,
     linear_poly_loss_cross_entropy as linear_poly_loss_cross_entropy,
     linear_sigmoid_binary_cross_entropy as linear_sigmoid_binary_cross_entropy,
     linear_sigmoid_focal_loss as linear_sigmoid_focal_loss,
@@ -131,6 +134,7 @@ from ._sigmoid import (
 )
 from ._signatures import print_as_written as _print_as_written
 from ._softmax import (
+    generalized_cross_entropy as generalized_cross_entropy,
     poly_loss_cross_entropy as poly_loss_cross_entropy,
     safe_softmax_cross_entropy as safe_softmax_cross_entropy,
     softmax_cross_entropy as softmax_cross_entropy,
@@ -143,6 +147,8 @@ from ._softmax import (
     softmax_log_prob as softmax_log_prob,
     softmax_log_prob_at as softmax_log_prob_at,
     softmax_statistics as softmax_statistics,
+    symmetric_cross_entropy as symmetric_cross_entropy,
+    taylor_cross_entropy as taylor_cross_entropy,
     zlpr_loss as zlpr_loss,
 )
 from ._tiles import (
@@ -170,9 +176,11 @@ __all__ = [
     "entropy",
     "fit_temperature",
     "fit_vector_scaling",
+    "generalized_cross_entropy",
     "generalized_kl_divergence",
     "kl_divergence",
     "kl_divergence_with_log_targets",
+    "linear_asymmetric_loss",
     "linear_poly_loss_cross_entropy",
     "linear_sigmoid_binary_cross_entropy",
     "linear_sigmoid_focal_loss",
@@ -211,6 +219,8 @@ __all__ = [
     "softmax_statistics",
     "sum_over_tiles",
     "supervised_contrastive_cross_entropy",
+    "symmetric_cross_entropy",
+    "taylor_cross_entropy",
     "total_weight",
     "zlpr_loss",
 ]

@@ -3,11 +3,12 @@
 A formula is a function of a log-probability. Of a class id it needs the statistics of
 the row alone. Cross-entropy is linear in log p, so that its sum over a distribution, or
 over all classes for smoothing, is one of the statistics, too; of other formulas such a
-sum needs every log p.
+sum needs every log p. The reverse cross-entropy exchanges p and q, Σ_c p_c f(q_c).
 
 A divergence is a formula in the statistics of two softmaxes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._arrays import select
+from ._arrays import broadcast_like, select
 from ._reduction import times
 
 
@@ -38,6 +39,52 @@ def focal(log_p: Array, gamma: Array) -> Array:
 def poly(log_p: Array, epsilon: Array) -> Array:
     """f = −log p + ε (1 − p)"""
     return -log_p - epsilon * lax.expm1(log_p)
+
+
+def generalized(log_p: Array, q: Array) -> Array:
+    """f = (1 − p^q)/q, which is −log p where q = 0"""
+    q = broadcast_like(q, log_p)
+    x = times(q, log_p)
+    # Near x = 0 the derivatives of the quotient in q cancel. There f is −log p times
+    # (eˣ − 1)/x = 1 + x/2 (1 + x/3 (…)).
+    near = lax.lt(lax.abs(x), lax.full_like(x, 1 / 8))
+    small, series = select(near, x), lax.full_like(x, 1)
+    for k in range(12, 1, -1):
+        series = 1 + small / k * series
+    far = lax.expm1(select(~near, x, -1)) / select(~near, q, 1)
+    return lax.select(near, times(series, 0 - select(near, log_p)), -far)
+
+
+@functools.cache  # one function an order, whose program JAX then keeps
+def taylor(order: int) -> Callable[[Array], Array]:
+    """f = Σ_i (1 − p)^i / i over i = 1, …, order: −log p up to that order in 1 − p"""
+
+    def formula(log_p: Array) -> Array:
+        miss = 0 - lax.expm1(log_p)
+        total = lax.full_like(miss, 0)
+        for i in range(order, 0, -1):
+            total = miss * (1 / i + total)
+        return total
+
+    return formula
+
+
+def symmetric(log_p: Array, alpha: Array, beta: Array, log_zero: Array) -> Array:
+    """f = −α log p, beside β times the row's reverse cross-entropy"""
+    return times(alpha, cross_entropy(log_p))
+
+
+def reverse_of_id(log_p: Array, own: Array, other: Array) -> Array:
+    """−Σ_c p_c a_c, where a is `own` at the label and `other` at all other classes."""
+    return other * lax.expm1(log_p) - own * lax.exp(log_p)
+
+
+def log_above(q: Array, log_zero: Array) -> Array:
+    """max(log q, log_zero), whose derivative in q is 0 where that is log_zero."""
+    floor = broadcast_like(lax.exp(log_zero), q)
+    at_floor = lax.le(q, floor)
+    log_q = lax.log(select(~at_floor, q, 1))
+    return lax.select(at_floor, broadcast_like(log_zero, q), log_q)
 
 
 def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
@@ -66,7 +113,7 @@ def zlpr(low: Array, high: Array) -> Array:
 
 def is_linear(formula: Callable[..., Any] | None) -> bool:
     """Whether a sum of the formula over classes is a function of the statistics."""
-    return formula is cross_entropy
+    return formula in (cross_entropy, symmetric)
 
 
 class _SoftmaxFields(NamedTuple):

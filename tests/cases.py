@@ -141,6 +141,30 @@ LOSSES = (
         ON_SOFTMAX | {"epsilon": 0.75},
     ),
     Loss(
+        jxent.generalized_cross_entropy,
+        oracles.generalized_cross_entropy,
+        logits,
+        (ids, shares),
+        SOFTMAX,
+        ON_SOFTMAX | {"q": 0.4},
+    ),
+    Loss(
+        jxent.taylor_cross_entropy,
+        oracles.taylor_cross_entropy,
+        logits,
+        (ids,),
+        SOFTMAX,
+        ON_SOFTMAX | {"order": 3},
+    ),
+    Loss(
+        jxent.symmetric_cross_entropy,
+        oracles.symmetric_cross_entropy,
+        logits,
+        (ids, places, shares),
+        SOFTMAX,
+        ON_SOFTMAX | {"alpha": 0.3, "beta": 0.75, "log_zero": -1.5},
+    ),
+    Loss(
         jxent.softmax_log_prob,
         oracles.softmax_log_prob,
         logits,
@@ -346,6 +370,13 @@ FUSED = (
                 oracles.sums_over_classes(oracles.sigmoid_focal_loss),
                 (yes_no, shares),
                 {"class_weights": WEIGHTS, "alpha": 0.25, "gamma": 1.5},
+            ),
+            (
+                jxent.linear_asymmetric_loss,
+                oracles.sums_over_classes(oracles.asymmetric_loss),
+                (yes_no, shares),
+                {"class_weights": WEIGHTS, "pos_weight": WEIGHTS[::-1].copy()}
+                | {"gamma_pos": 1.5, "gamma_neg": 2.5, "clip": 0.1},
             ),
             (
                 jxent.linear_zlpr_loss,

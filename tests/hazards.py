@@ -67,6 +67,8 @@ OF_IDS = {
     ),
     "focal": partial(jxent.softmax_focal_loss, gamma=0.5, label_smoothing=0.1),
     "poly": partial(jxent.poly_loss_cross_entropy, class_weights=W),
+    "generalized": jxent.generalized_cross_entropy,
+    "symmetric": partial(jxent.symmetric_cross_entropy, label_smoothing=0.1),
     "log prob": jxent.softmax_log_prob,
     "probabilities": partial(
         jxent.categorical_cross_entropy, class_weights=W, label_smoothing=0.1

@@ -21,6 +21,9 @@ HOMES = {
     "jxent": {
         "softmax_focal_loss": ("softmax_cross_entropy", "gamma"),
         "poly_loss_cross_entropy": ("softmax_cross_entropy", "epsilon"),
+        "generalized_cross_entropy": ("softmax_cross_entropy", "q"),
+        "taylor_cross_entropy": ("softmax_cross_entropy", "order"),
+        "symmetric_cross_entropy": ("softmax_cross_entropy", "alpha beta log_zero"),
         "softmax_log_prob": ("softmax_cross_entropy", "labels"),
         "softmax_log_prob_at": ("softmax_cross_entropy", "ids axis ignore_index"),
         "softmax_kl_divergence": (
@@ -58,6 +61,10 @@ HOMES = {
         ),
         "linear_sigmoid_focal_loss": (
             "linear_sigmoid_binary_cross_entropy sigmoid_focal_loss",
+            "",
+        ),
+        "linear_asymmetric_loss": (
+            "linear_sigmoid_binary_cross_entropy asymmetric_loss",
             "",
         ),
         "linear_zlpr_loss": ("linear_sigmoid_binary_cross_entropy", ""),

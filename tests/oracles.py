@@ -67,11 +67,12 @@ def softmax_loss(
     z_loss=0.0,
     reduction="none",
     normalizer=None,
+    of_row=None,
     **prepare,
 ):
-    """Σ_c q_c f(log p_c) + z_loss · lse² · Σ_c w_c t_c, row by row.
+    """Σ_c w_c q_c f(log p_c) + Σ_c w_c t_c (z_loss · lse² + of_row(log p, q)).
 
-    t is one-hot for an id, and q = w ((1 − ε) t + ε/K) over the K allowed classes.
+    t is one-hot for an id, and q = (1 − ε) t + ε/K over the K allowed classes.
     """
     z, allowed, keep = prepared(logits, axis, where, **prepare)
     rows, classes = keep.shape, z.shape[-1]
@@ -90,10 +91,12 @@ def softmax_loss(
             continue
         t = (np.arange(classes) == y[i]) * 1.0 if ids else np.where(allowed[i], y[i], 0)
         even = allowed[i] / allowed[i].sum()
-        q = w * ((1 - label_smoothing) * t + label_smoothing * even)
+        q, log_p = (1 - label_smoothing) * t + label_smoothing * even, log_softmax(z[i])
         r[i] = v[i] * (w * t).sum()
-        loss = times(q, f(log_softmax(z[i]))).sum()
-        losses[i] = v[i] * loss + r[i] * z_loss * log_sum_exp(z[i]) ** 2
+        losses[i] = v[i] * times(w * q, f(log_p)).sum()
+        losses[i] += r[i] * z_loss * log_sum_exp(z[i]) ** 2
+        if of_row is not None:
+            losses[i] += r[i] * of_row(log_p, q)
     return reduced(losses, r, reduction, normalizer)
 
 
@@ -115,6 +118,40 @@ def poly_loss_cross_entropy(
         return -log_p - epsilon * np.expm1(log_p)
 
     return softmax_loss(f, logits, labels, axis, where, **options)
+
+
+def generalized_cross_entropy(logits, labels, axis=-1, where=None, *, q=0.7, **options):
+    def f(log_p):
+        return (1 - np.exp(times(q, log_p))) / q if q else -log_p
+
+    return softmax_loss(f, logits, labels, axis, where, **options)
+
+
+def taylor_cross_entropy(logits, labels, axis=-1, where=None, *, order=2, **options):
+    def f(log_p):
+        return sum((1 - np.exp(log_p)) ** i / i for i in range(1, order + 1))
+
+    return softmax_loss(f, logits, labels, axis, where, **options)
+
+
+def symmetric_cross_entropy(
+    logits,
+    labels,
+    axis=-1,
+    where=None,
+    *,
+    alpha=0.1,
+    beta=1.0,
+    log_zero=-4.0,
+    **options,
+):
+    def f(log_p):
+        return times(alpha, -log_p)
+
+    def reverse(log_p, q):
+        return -beta * (np.exp(log_p) * np.maximum(np.log(q), log_zero)).sum()
+
+    return softmax_loss(f, logits, labels, axis, where, of_row=reverse, **options)
 
 
 @np.errstate(all="ignore")

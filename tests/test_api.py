@@ -85,8 +85,8 @@ FACES = {
         (
             "jxent",
             "cross_entropy",
-            "Did you mean binary_cross_entropy or softmax_cross_entropy or "
-            "poly_loss_cross_entropy?",
+            "Did you mean taylor_cross_entropy or binary_cross_entropy or "
+            "softmax_cross_entropy?",
         ),
         ("jxent", "Softmax_Crossentropy", "Did you mean softmax_cross_entropy or "),
         ("jxent", "tourch", "Did you mean torch?"),
@@ -215,7 +215,11 @@ def test_one_option_has_one_default():
     allowed = {
         "axis": {"reduce"},  # all axes
         "reduction": {"reduce"},  # the mean
-        "beta": {"class_weights_of_counts"},  # not a mixture's share
+        "alpha": {"symmetric_cross_entropy"},  # not a balance of yes and no
+        "beta": {  # not a mixture's share
+            "class_weights_of_counts",
+            "symmetric_cross_entropy",
+        },
         "entropy": set(),
         "temperature": {
             "supervised_contrastive_cross_entropy",

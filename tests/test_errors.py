@@ -945,6 +945,55 @@ REFUSED = [
         "poly_loss_cross_entropy: expected epsilon to be a number, got shape (3,).",
     ),
     (
+        lambda: jxent.generalized_cross_entropy(floats(4, 3), ints(4), q=floats(3)),
+        ValueError,
+        "generalized_cross_entropy: expected q to be a number, got shape (3,).",
+    ),
+    (
+        lambda: jxent.generalized_cross_entropy(floats(4, 3), ints(4), q=-0.1),
+        ValueError,
+        "generalized_cross_entropy: expected q between 0 and 1, got -0.1.",
+    ),
+    (
+        lambda: jxent.generalized_cross_entropy(floats(4, 3), ints(4), q=1.5),
+        ValueError,
+        "generalized_cross_entropy: expected q between 0 and 1, got 1.5.",
+    ),
+    (
+        lambda: jxent.taylor_cross_entropy(floats(4, 3), ints(4), order=0),
+        ValueError,
+        "taylor_cross_entropy: expected order of at least 1, got 0.",
+    ),
+    (
+        lambda: jxent.taylor_cross_entropy(floats(4, 3), ints(4), order=untyped(2.5)),
+        TypeError,
+        "taylor_cross_entropy: expected order to be a Python integer of at least 1, "
+        "got 2.5.",
+    ),
+    (
+        lambda: jxent.symmetric_cross_entropy(floats(4, 3), ints(4), alpha=-1),
+        ValueError,
+        "symmetric_cross_entropy: expected alpha of at least 0, got -1.",
+    ),
+    (
+        lambda: jxent.symmetric_cross_entropy(floats(4, 3), ints(4), beta=-0.5),
+        ValueError,
+        "symmetric_cross_entropy: expected beta of at least 0, got -0.5.",
+    ),
+    (
+        lambda: jxent.symmetric_cross_entropy(floats(4, 3), ints(4), log_zero=4.0),
+        ValueError,
+        "symmetric_cross_entropy: expected log_zero of at most 0, got 4.0.",
+    ),
+    (
+        lambda: jxent.symmetric_cross_entropy(
+            floats(4, 3), ints(4), log_zero=untyped(None)
+        ),
+        TypeError,
+        "symmetric_cross_entropy: expected log_zero to be a number, got None. Give the "
+        "number itself.",
+    ),
+    (
         lambda: jxent.sigmoid_focal_loss(floats(4), floats(4), gamma=floats(4)),
         ValueError,
         "sigmoid_focal_loss: expected gamma to be a number, got shape (4,).",
@@ -1748,6 +1797,9 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.softmax_cross_entropy_sums: LOGITS | IDS,
     jxent.softmax_focal_loss: LOGITS | IDS,
     jxent.poly_loss_cross_entropy: LOGITS | IDS,
+    jxent.generalized_cross_entropy: LOGITS | IDS,
+    jxent.taylor_cross_entropy: LOGITS | IDS,
+    jxent.symmetric_cross_entropy: LOGITS | IDS,
     jxent.softmax_log_prob: LOGITS | IDS,
     jxent.softmax_log_prob_at: LOGITS | {"ids": ints(4, 2)},
     jxent.softmax_kl_divergence: LOGITS | TARGET,
@@ -1771,6 +1823,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.zlpr_loss: LOGITS | YES_NO,
     jxent.linear_sigmoid_binary_cross_entropy: HEAD | YES_NO,
     jxent.linear_sigmoid_focal_loss: HEAD | YES_NO,
+    jxent.linear_asymmetric_loss: HEAD | YES_NO,
     jxent.linear_zlpr_loss: HEAD | YES_NO,
     jxent.asymmetric_loss: LOGITS | YES_NO,
     jxent.binary_cross_entropy: PROBS | YES_NO,

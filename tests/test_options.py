@@ -173,8 +173,10 @@ def test_traced_options_equal_python_numbers(reduction, hot, batch):
         (jxent.softmax_cross_entropy, oracles.softmax_cross_entropy),
         (jxent.softmax_focal_loss, oracles.softmax_focal_loss),
         (jxent.poly_loss_cross_entropy, oracles.poly_loss_cross_entropy),
+        (jxent.generalized_cross_entropy, oracles.generalized_cross_entropy),
+        (jxent.symmetric_cross_entropy, oracles.symmetric_cross_entropy),
     ],
-    ids=["cross_entropy", "focal", "poly"],
+    ids=["cross_entropy", "focal", "poly", "generalized", "symmetric"],
 )
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_derivatives_in_the_options(loss, oracle, reduction, hot, batch):
@@ -192,6 +194,11 @@ def test_derivatives_in_the_options(loss, oracle, reduction, hot, batch):
         options["gamma"] = np.float64(1.5)
     if loss is jxent.poly_loss_cross_entropy:
         options["epsilon"] = np.float64(0.75)
+    if loss is jxent.generalized_cross_entropy:
+        options["q"] = np.float64(0.4)
+    if loss is jxent.symmetric_cross_entropy:
+        parameters = {"alpha": 0.3, "beta": 0.75, "log_zero": -1.5}
+        options |= {name: np.float64(x) for name, x in parameters.items()}
     if hot:
         options["labels"] = q
 
@@ -441,6 +448,7 @@ def test_the_mean_is_the_weighted_mean(hot, batch):
         jxent.softmax_cross_entropy,
         jxent.softmax_focal_loss,
         jxent.poly_loss_cross_entropy,
+        jxent.symmetric_cross_entropy,
         jxent.categorical_cross_entropy,
     ],
     ids=lambda f: f.__name__,

@@ -197,6 +197,9 @@ def test_equal_ids_add_up_and_padding_is_nothing(rng, x64):
         jxent.softmax_cross_entropy,
         jxent.softmax_focal_loss,
         jxent.poly_loss_cross_entropy,
+        jxent.generalized_cross_entropy,
+        jxent.taylor_cross_entropy,
+        jxent.symmetric_cross_entropy,
     ):
         close(function(logits, twice, ignore_index=-1), function(logits, once))
 
@@ -274,14 +277,17 @@ def test_the_weight_of_sparse_labels(rng, x64):
         close(mean, whole / total)
 
 
-def test_logits_with_explicit_axes(rng, x64):
+@pytest.mark.parametrize(
+    "function", [jxent.softmax_cross_entropy, jxent.symmetric_cross_entropy]
+)
+def test_logits_with_explicit_axes(function, rng, x64):
     """Classes and rows split by their types: the ids are gathered nowhere."""
     logits, ids = rng.normal(size=(ROWS, CLASSES)), some_ids(rng)
     labels = jxent.SparseLabels(ids, rng.uniform(size=ids.shape))
     options = {"class_weights": rng.uniform(size=CLASSES), "class_mask": REAL}
 
     def loss(logits):
-        return jnp.sum(jxent.softmax_cross_entropy(logits, labels, **options) ** 2)
+        return jnp.sum(function(logits, labels, **options) ** 2)
 
     wanted = jax.value_and_grad(loss)(logits)
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)

@@ -63,6 +63,8 @@ SOFTMAX = {
     "cross_entropy": jxent.softmax_cross_entropy,
     "focal": jxent.softmax_focal_loss,
     "poly": jxent.poly_loss_cross_entropy,
+    "generalized": jxent.generalized_cross_entropy,
+    "symmetric": jxent.symmetric_cross_entropy,
 }
 
 
@@ -92,6 +94,8 @@ def all_orders(f, x, direction):
         *(("cross_entropy", shape) for shape in (*MESHES, (4, 2))),
         ("focal", (2, 4)),
         ("poly", (2, 4)),
+        ("generalized", (2, 4)),
+        ("symmetric", (2, 4)),
     ],
     ids=lambda x: x if isinstance(x, str) else f"{x[0]}x{x[1]}",
 )
@@ -369,7 +373,9 @@ def test_under_jit(axes, kind, layout, x64, rng):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["focal", "poly", "statistics", "log_prob", "entropy"])
+@pytest.mark.parametrize(
+    "name", ["focal", "poly", "symmetric", "statistics", "log_prob", "entropy"]
+)
 @pytest.mark.parametrize(
     "axes", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name
 )

@@ -20,6 +20,7 @@ hidden, kernel = jnp.zeros((2, 4)), jnp.zeros((4, 3))
 # A loss is an array; with its statistics it is a pair.
 assert_type(jxent.softmax_cross_entropy(logits, labels), Array)
 assert_type(jxent.softmax_focal_loss(logits, labels, gamma=1.0, axis=-1), Array)
+assert_type(jxent.taylor_cross_entropy(logits, labels, order=3), Array)
 assert_type(jxent.linear_softmax_cross_entropy(hidden, kernel, labels), Array)
 assert_type(
     jxent.softmax_cross_entropy(logits, labels, return_statistics=True),

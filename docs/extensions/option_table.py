@@ -19,6 +19,9 @@ COLUMNS = {
         "safe_softmax_cross_entropy": "",
         "softmax_focal_loss": "focal",
         "poly_loss_cross_entropy": "poly",
+        "generalized_cross_entropy": "generalized",
+        "taylor_cross_entropy": "taylor",
+        "symmetric_cross_entropy": "symmetric",
         "linear_softmax_cross_entropy": "linear",
         "linear_softmax_focal_loss": "linear focal",
         "linear_poly_loss_cross_entropy": "linear poly",
@@ -52,6 +55,7 @@ COLUMNS = {
         "zlpr_loss": "ZLPR",
         "linear_sigmoid_binary_cross_entropy": "linear",
         "linear_sigmoid_focal_loss": "linear focal",
+        "linear_asymmetric_loss": "linear asymmetric",
         "linear_zlpr_loss": "linear ZLPR",
     },
     "contrastive": {

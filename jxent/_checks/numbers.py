@@ -94,6 +94,8 @@ def in_range(
         allowed = f"between {low:g} and {high:g}"
     elif low is not None and high is None and not value >= low:
         allowed = f"of at least {low:g}"
+    elif high is not None and low is None and not value <= high:
+        allowed = f"of at most {high:g}"
     elif above is not None and not value > above:
         allowed = f"above {above:g}"
     if allowed:

@@ -9,7 +9,13 @@ from jax import Array, lax
 
 from .._arrays import cast, compute_dtype, over_classes, over_places, over_rows, select
 from .._checks import fail
-from .._formulas import SoftmaxStatistics, is_linear
+from .._formulas import (
+    SoftmaxStatistics,
+    is_linear,
+    log_above,
+    reverse_of_id,
+    symmetric,
+)
 from .._problem import (
     Maybe,
     Resolved,
@@ -26,7 +32,7 @@ from .._problem import (
     report_bad_labels,
 )
 from .._reduction import finite_slope, times, weighed
-from .._statistics import CLASS_SCALE, Totals, filled, inputs_of_block
+from .._statistics import CLASS_SCALE, Inputs, Totals, filled, inputs_of_block
 from .divergences import divergences_of
 from .mesh import enter, on_one_device, row_spec, specs_of
 from .targets import losses_of_targets
@@ -208,9 +214,7 @@ def losses_of(
     all_classes, distributions = None, has_distributions(settings, rows)
     smoothed = shared.label_smoothing is not None
     if not is_linear(settings.formula) and (distributions or smoothed):
-        all_classes = _all_classes(
-            settings, formula, rows, shared, resolved, statistics, t.computable
-        )
+        all_classes = _all_classes(settings, rows, shared, resolved, statistics, t)
     if masses is not None:
         assert t.label is not None
         log_p = lax.sub(t.label, over_places(statistics.log_sum, t.label))
@@ -218,21 +222,27 @@ def losses_of(
     elif all_classes is None or not distributions:
         losses = formula(statistics.log_prob)
     else:
-        losses = all_classes(even=False)
+        inputs, over = all_classes
+        losses = over(inputs.target, formula)
     if settings.ids and factor is not None:
         losses = times(factor, losses)
     if shared.label_smoothing is not None:
         if all_classes is not None:
-            even = all_classes(even=True)
+            inputs, over = all_classes
+            even = over(inputs.even, formula)
         else:
             assert t.even is not None
             assert t.even_mass is not None
-            even = times(t.even_mass, statistics.log_sum) - t.even
+            even = formula(t.even - times(t.even_mass, statistics.log_sum))
         share = smoothing_share(settings, rows, shared, resolved)
         # NaN, which a factor of 0 would hide
         bad = select(lax.ne(losses, losses), losses)
         losses = times(1 - shared.label_smoothing, losses)
         losses = lax.add(lax.add(losses, times(share, even)), bad)
+    if settings.formula is symmetric:
+        reverse = _reverse(settings, rows, shared, resolved, statistics, t)
+        reverse = reverse if factor is None else times(factor, reverse)
+        losses = lax.add(losses, times(shared.parameters[1], reverse))
     if shared.z_loss is not None:
         losses = losses + shared.z_loss * lse_squared(statistics, resolved, factor)
     return Losses(losses=losses, class_factor=factor, statistics=statistics)
@@ -268,14 +278,13 @@ def lse_squared(
 
 def _all_classes(
     settings: Settings,
-    formula: Callable[[Array], Array],
     rows: Rows,
     shared: Shared,
     resolved: Resolved,
     statistics: SoftmaxStatistics,
-    computable: Maybe,
-) -> Callable[..., Array]:
-    """Σ_c q_c f(log p_c), which reads the logits in memory once more."""
+    t: Totals,
+) -> tuple[Inputs, Callable[..., Array]]:
+    """The logits' inputs, read once more, and (q, f) → Σ_c q_c f(log p_c)."""
     assert settings.formula is not None
     if rows.logits is None:
         fail(
@@ -289,8 +298,8 @@ def _all_classes(
     if ids is not None:
         ids = local_ids(settings, ids, rows.logits.shape[axis])
     computed = None
-    if resolved.weighted is not None and computable is not None:
-        computed = resolved.weighted | computable
+    if resolved.weighted is not None and t.computable is not None:
+        computed = resolved.weighted | t.computable
     with_even = settings._replace(even=shared.label_smoothing is not None)
     inputs = inputs_of_block(with_even, rows, shared, ids, computed)
     z = inputs.z
@@ -299,15 +308,57 @@ def _all_classes(
     if computed is not None:
         log_p = select(over_classes(computed, axis, z), log_p)
 
-    def over(even: bool) -> Array:
-        q = inputs.even if even else inputs.target
+    def over(q: Maybe, formula: Callable[[Array], Array]) -> Array:
         assert q is not None
         q = over_rows(q, axis, z) if q.ndim == 1 else q
         safe = lax.select(q == 0, finite_slope(log_p), log_p)
         total = lax.reduce_sum(times(q, formula(safe)), (axis,))
         return lax.psum(total, names) if names else total
 
-    return over
+    return inputs, over
+
+
+def _reverse(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    statistics: SoftmaxStatistics,
+    t: Totals,
+) -> Array:
+    """−Σ_c p_c max(log q_c, A) of the smoothed labels q, (rows,)."""
+    log_zero = shared.parameters[-1]
+    kept, share = lax.full_like(log_zero, 1), lax.full_like(statistics.log_sum, 0)
+    if shared.label_smoothing is not None:
+        kept = 1 - shared.label_smoothing
+        share += smoothing_share(settings, rows, shared, resolved, scale=1)
+    if settings.ids:
+        own, other = log_above(kept + share, log_zero), log_above(share, log_zero)
+        return reverse_of_id(statistics.log_prob, own, other)
+    unweighted = shared._replace(class_weights=None)
+    if rows.label_ids is None:
+        inputs, over = _all_classes(settings, rows, unweighted, resolved, statistics, t)
+        assert inputs.target is not None
+        q = times(kept, inputs.target) + over_classes(share, settings.axis, inputs.z)
+        return over(log_above(q, log_zero), lambda log_p: -lax.exp(log_p))
+    assert t.label is not None
+    masses, places = _of_equal_ids(settings, rows, unweighted, resolved)
+    shares, log_sum = (over_places(x, masses) for x in (share, statistics.log_sum))
+    own, other = times(kept, masses) + shares, log_above(share, log_zero)
+    gain = log_above(own, log_zero) - over_places(other, masses)
+    return -other - _sum_of_places(gain * lax.exp(t.label - log_sum) / places)
+
+
+def _of_equal_ids(
+    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
+) -> tuple[Array, Array]:
+    """The mass of each place's class, (rows, places), and how many places are of it."""
+    masses, ids = label_masses(settings, rows, shared, resolved), resolved.ids
+    assert masses is not None
+    assert ids is not None
+    same = ids[..., None] == ids[..., None, :]
+    total = jnp.sum(jnp.where(same, masses[..., None, :], 0), -1)
+    return total, jnp.sum(same, -1, dtype=masses.dtype)
 
 
 def total_of(

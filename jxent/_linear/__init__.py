@@ -8,6 +8,7 @@ from .divergence import (
     linear_softmax_kl_divergence as linear_softmax_kl_divergence,
 )
 from .focal_and_asymmetric import (
+    linear_asymmetric_loss as linear_asymmetric_loss,
     linear_sigmoid_focal_loss as linear_sigmoid_focal_loss,
 )
 from .focal_and_poly import (

@@ -13,6 +13,10 @@ from .focal_and_poly import (
     poly_loss_cross_entropy as poly_loss_cross_entropy,
     softmax_focal_loss as softmax_focal_loss,
 )
+from .generalized_and_taylor import (
+    generalized_cross_entropy as generalized_cross_entropy,
+    taylor_cross_entropy as taylor_cross_entropy,
+)
 from .several_ids import softmax_log_prob_at as softmax_log_prob_at
 from .statistics import (
     softmax_entropy as softmax_entropy,
@@ -20,4 +24,5 @@ from .statistics import (
     softmax_statistics as softmax_statistics,
 )
 from .sums import softmax_cross_entropy_sums as softmax_cross_entropy_sums
+from .symmetric import symmetric_cross_entropy as symmetric_cross_entropy
 from .zlpr import zlpr_loss as zlpr_loss

@@ -1,0 +1,325 @@
+"""Losses for noisy labels, between cross-entropy and the mean absolute error."""
+
+from __future__ import annotations
+
+from typing import Literal, SupportsIndex, Unpack, overload
+
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
+from .._formulas import SoftmaxStatistics, generalized, taylor
+from .._layouts import LossOptions, solve
+from .._problem import Formula, logits_problem
+from .._reduction import Reduction
+
+
+@overload
+def generalized_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    q: ArrayLike = ...,
+    return_statistics: Literal[False] = ...,
+    **options: Unpack[LossOptions],
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def generalized_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    q: ArrayLike = ...,
+    return_statistics: Literal[True],
+    **options: Unpack[LossOptions],
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
+
+
+def generalized_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    q: ArrayLike = 0.7,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    return_statistics: bool = False,
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+    """Generalized cross-entropy, which learns less from labels it finds unlikely.
+
+        loss = Σ_c t_c (1 − p_c^q)/q,   p = softmax(logits)
+
+    where t is onehot(y) for a class id y. For labels of which some are wrong: with q
+    between 0 and 1 it lies between cross-entropy, to which it tends as q tends to 0,
+    and the mean absolute error 1 − p_y, which it is at q = 1. A row's gradient is
+    p_y^q times that of cross-entropy, and the loss is at most 1/q.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: the rank decides. One less than the logits': integer class ids, of the
+        logits' shape without `axis`. The same: distributions of the logits' shape and
+        any dtype; they need not sum to 1. Labels never broadcast. `SparseLabels` are
+        distributions that are given at a few classes.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      q: between 0 and 1. 0 gives cross-entropy, 1 the mean absolute error.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+      return_statistics: also return the row statistics, entropy and argmax included.
+
+    Returns:
+      The losses, of the logits' shape without `axis`, or a scalar, as
+      `softmax_cross_entropy` returns them.
+
+    Numerics:
+      As in `softmax_cross_entropy`. p^q is formed in log space: the loss is exact where
+      p is nearly 1, where q is nearly 0 or 0, and where p = 0 it is 1/q with gradient
+      0. A series stands for the quotient where q log p is nearly 0, so that the
+      derivatives in q are those of the formula there, too.
+
+    Raises:
+      As `softmax_cross_entropy`.
+      ValueError: also for a Python number outside [0, 1] as q.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> wrong = jnp.array([1, 0])
+      >>> print(jxent.generalized_cross_entropy(logits, wrong))
+      [1.13067 1.26488]
+      >>> print(jxent.softmax_cross_entropy(logits, wrong))
+      [2.23954 3.09492]
+
+    Source:
+      Zhang and Sabuncu (2018), "Generalized Cross Entropy Loss for Training Deep Neural
+      Networks with Noisy Labels", https://arxiv.org/abs/1805.07836. Its truncated loss
+      drops rows of a p_y below k, which `where` does here.
+
+    See also:
+      `taylor_cross_entropy`, `symmetric_cross_entropy`,
+      `jxent.keras.categorical_generalized_cross_entropy` of probabilities.
+    """
+    _checks.in_range("generalized_cross_entropy", "q", q, low=0, high=1)
+    return solve(
+        logits_problem(
+            "generalized_cross_entropy",
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=generalized, parameters={"q": q}),
+            weights=weights,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+            return_statistics=return_statistics,
+        )
+    )
+
+
+@overload
+def taylor_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    order: SupportsIndex = ...,
+    return_statistics: Literal[False] = ...,
+    **options: Unpack[LossOptions],
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def taylor_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    order: SupportsIndex = ...,
+    return_statistics: Literal[True],
+    **options: Unpack[LossOptions],
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
+
+
+def taylor_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    order: SupportsIndex = 2,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    return_statistics: bool = False,
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+    """Taylor cross-entropy: the first terms of the series of −log p around p = 1.
+
+        loss = Σ_c t_c Σ_{i=1..order} (1 − p_c)^i / i,   p = softmax(logits)
+
+    where t is onehot(y) for a class id y. For labels of which some are wrong: order 1
+    is the mean absolute error 1 − p_y, and with the order it grows towards
+    cross-entropy. A row's gradient is 1 − (1 − p_y)^order times that of cross-entropy,
+    and the loss is at most 1 + 1/2 + … + 1/order.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: the rank decides. One less than the logits': integer class ids, of the
+        logits' shape without `axis`. The same: distributions of the logits' shape and
+        any dtype; they need not sum to 1. Labels never broadcast. `SparseLabels` are
+        distributions that are given at a few classes.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      order: the number of terms, a Python integer of at least 1.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+      return_statistics: also return the row statistics, entropy and argmax included.
+
+    Returns:
+      The losses, of the logits' shape without `axis`, or a scalar, as
+      `softmax_cross_entropy` returns them.
+
+    Numerics:
+      As in `softmax_cross_entropy`. 1 − p is formed from log p, so that the loss is
+      exact where p is nearly 1. Where p = 0 it is finite, with gradient 0.
+
+    Raises:
+      As `softmax_cross_entropy`.
+      TypeError: also for an order that is not an integer, or that is traced.
+      ValueError: also for an order below 1.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> wrong = jnp.array([1, 0])
+      >>> for order in (1, 2, 100):
+      ...     print(jxent.taylor_cross_entropy(logits, wrong, order=order))
+      [0.89349 0.95472]
+      [1.29266 1.41047]
+      [2.23954 3.0932 ]
+      >>> print(jxent.softmax_cross_entropy(logits, wrong))
+      [2.23954 3.09492]
+
+    Source:
+      Feng et al. (2020), "Can Cross Entropy Loss Be Robust to Label Noise?",
+      https://www.ijcai.org/proceedings/2020/305.
+
+    See also:
+      `generalized_cross_entropy`, `symmetric_cross_entropy`.
+    """
+    order = _checks.positive_integer("taylor_cross_entropy", "order", order)
+    return solve(
+        logits_problem(
+            "taylor_cross_entropy",
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=taylor(order), parameters={}),
+            weights=weights,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+            return_statistics=return_statistics,
+        )
+    )

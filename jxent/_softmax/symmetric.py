@@ -1,0 +1,188 @@
+"""Symmetric cross-entropy, for noisy labels."""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack, overload
+
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
+from .._formulas import SoftmaxStatistics, symmetric
+from .._layouts import LossOptions, solve
+from .._problem import Formula, logits_problem
+from .._reduction import Reduction
+
+
+@overload
+def symmetric_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    alpha: ArrayLike = ...,
+    beta: ArrayLike = ...,
+    log_zero: ArrayLike = ...,
+    return_statistics: Literal[False] = ...,
+    **options: Unpack[LossOptions],
+) -> Float[Array, "..."]: ...
+
+
+@overload
+def symmetric_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
+    *,
+    alpha: ArrayLike = ...,
+    beta: ArrayLike = ...,
+    log_zero: ArrayLike = ...,
+    return_statistics: Literal[True],
+    **options: Unpack[LossOptions],
+) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
+
+
+def symmetric_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    alpha: ArrayLike = 0.1,
+    beta: ArrayLike = 1.0,
+    log_zero: ArrayLike = -4.0,
+    weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    z_loss: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    margin: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+    return_statistics: bool = False,
+) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+    """Symmetric cross-entropy: that of p to the labels q, and the reverse with it.
+
+        loss = α · −Σ_c w_c q_c log p_c + β r · −Σ_c p_c max(log q_c, A)
+        r = Σ_c w_c t_c,   p = softmax(logits),   A = log_zero
+
+    where t are the labels, onehot(y) for a class id y, q = (1 − ε) t + ε/K with label
+    smoothing ε over K classes, and w are class weights: r is what a row counts in the
+    mean, 1 for a distribution that sums to 1. For a class id and ε = 0 this is
+
+        loss = w_y (α · −log p_y + β · −A (1 − p_y))
+
+    For labels of which some are wrong: cross-entropy learns from every one of them, the
+    reverse term is a bounded one that learns less from those it finds unlikely.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      labels: the rank decides. One less than the logits': integer class ids, of the
+        logits' shape without `axis`. The same: distributions of the logits' shape and
+        any dtype; they need not sum to 1. Labels never broadcast. `SparseLabels` are
+        distributions that are given at a few classes.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      alpha: α, at least 0: the factor of cross-entropy.
+      beta: β, at least 0: the factor of the reverse cross-entropy. At β = 0 and α = 1
+        this is cross-entropy.
+      log_zero: A, at most 0: the reverse term takes it for log 0, and for every log q_c
+        below it.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      ignore_index: the class id that marks a dropped row.
+      label_smoothing: ε, between 0 and 1: this share of the label is spread over all
+        classes that exist and are not masked, the label's own included. None for no
+        smoothing.
+      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
+        None for no z-loss.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      margin: m, subtracted from the logit of the row's label after the soft cap and
+        before the temperature; a number, or one a class, (classes,). For class ids.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
+        for a distribution).
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+      return_statistics: also return the row statistics, entropy and argmax included.
+
+    Returns:
+      The losses, of the logits' shape without `axis`, or a scalar, as
+      `softmax_cross_entropy` returns them.
+
+    Numerics:
+      As in `softmax_cross_entropy`. The reverse term is at most −A r, with gradient 0
+      where p_y = 0; for an id 1 − p_y is formed from log p_y. In distributions it is
+      differentiable, too, with derivative 0 in a q_c below exp(A).
+
+    Raises:
+      As `softmax_cross_entropy`.
+      ValueError: also for a Python number below 0 as alpha or beta, or above 0 as
+        log_zero.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> wrong = jnp.array([1, 0])
+      >>> print(jxent.symmetric_cross_entropy(logits, wrong))
+      [3.79793 4.12838]
+      >>> print(jxent.symmetric_cross_entropy(logits, jax.nn.one_hot(wrong, 3)))
+      [3.79793 4.12838]
+
+    Source:
+      Wang et al. (2019), "Symmetric Cross Entropy for Robust Learning with Noisy
+      Labels", https://arxiv.org/abs/1908.06112. It takes α = 0.1, β = 1 for CIFAR-10,
+      α = 6, β = 0.1 for CIFAR-100, and A = −4; its code has A = log 1e−4 = −9.21.
+
+    See also:
+      `generalized_cross_entropy`, `taylor_cross_entropy`, `softmax_cross_entropy`.
+    """
+    name = "symmetric_cross_entropy"
+    _checks.in_range(name, "alpha", alpha, low=0)
+    _checks.in_range(name, "beta", beta, low=0)
+    _checks.in_range(name, "log_zero", log_zero, high=0)
+    parameters = {"alpha": alpha, "beta": beta, "log_zero": log_zero}
+    return solve(
+        logits_problem(
+            name,
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=symmetric, parameters=parameters),
+            weights=weights,
+            class_weights=class_weights,
+            class_mask=class_mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            logit_soft_cap=logit_soft_cap,
+            temperature=temperature,
+            margin=margin,
+            reduction=reduction,
+            normalizer=normalizer,
+            class_axis_name=class_axis_name,
+            batch_axis_name=batch_axis_name,
+            return_statistics=return_statistics,
+        )
+    )
