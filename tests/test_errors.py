@@ -1692,6 +1692,45 @@ REFUSED += [
         "kl_divergence: expected targets of the shape of log_predictions, (4, 3), got "
         "(3, 4). If only the order of axes differs, jnp.moveaxis(targets, 0, 1).",
     ),
+    # Several labels a row.
+    (
+        lambda: jxent.linear_sigmoid_binary_cross_entropy(
+            floats(4, 2), floats(2, 3), ints(4)
+        ),
+        ValueError,
+        "linear_sigmoid_binary_cross_entropy: expected a label for every class, of the "
+        "logits' shape (4, 3), or SparseLabels, got (4,). For one class id a row call "
+        "softmax_cross_entropy; for lists of the positive classes give "
+        "SparseLabels(ids).",
+    ),
+    (
+        lambda: jxent.zlpr_loss(floats(4, 3), ints(3, 4)),
+        ValueError,
+        "zlpr_loss: expected a label for every class, of the logits' shape (4, 3), or "
+        "SparseLabels, got (3, 4). If only the order of axes differs, "
+        "jnp.moveaxis(labels, 1, 0).",
+    ),
+    (
+        lambda: jxent.linear_zlpr_loss(floats(4, 2), floats(2, 3), ints(4, 1)),
+        ValueError,
+        "linear_zlpr_loss: expected a label for every class, of the logits' shape "
+        "(4, 3), or SparseLabels, got (4, 1). Labels never broadcast; every class of "
+        "every row has its own.",
+    ),
+    (
+        lambda: jxent.linear_asymmetric_loss(
+            floats(4, 2), floats(2, 3), ints(4, 3), clip=1.5
+        ),
+        ValueError,
+        "linear_asymmetric_loss: expected clip between 0 and 1, got 1.5.",
+    ),
+    (
+        lambda: jxent.linear_sigmoid_focal_loss(
+            floats(4, 2), floats(2, 3), ints(4, 3), gamma=-1.0
+        ),
+        ValueError,
+        "linear_sigmoid_focal_loss: expected gamma at least 0, got -1.0.",
+    ),
     # Pairs and batches.
     (
         lambda: jxent.contrastive_cross_entropy(floats(2, 4, 3), floats(2, 4, 3)),
