@@ -1729,7 +1729,7 @@ REFUSED += [
             floats(4, 2), floats(2, 3), ints(4, 3), gamma=-1.0
         ),
         ValueError,
-        "linear_sigmoid_focal_loss: expected gamma at least 0, got -1.0.",
+        "linear_sigmoid_focal_loss: expected gamma of at least 0, got -1.0.",
     ),
     # Pairs and batches.
     (
