@@ -182,6 +182,7 @@ def play(tmp_path, capsys):
     "name",
     [
         "breast_cancer",
+        "many_labels",
         "textbook",
         "classic_mistakes",
         "mnist_linen",
@@ -206,6 +207,20 @@ def test_breast_cancer(play):
     assert number(out, r"benign tumours spared +([\d.]+)%") > 90
     assert 0.02 < number(out, r"held-out cross-entropy +([\d.]+) nats") < 0.3
     assert losses[-1] < losses[0] / 1.5
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_many_labels(play):
+    out, losses, panels = play("many_labels", panels=2)
+    rows = re.findall(
+        r"\n  (\S+) +([\d.]+) ± 0.0 +([\d.]+) ± 0.0 +([\d.]+) at [+-]\d.\d\d", out
+    )
+    scores = {name: [float(x) for x in numbers] for name, *numbers in rows}
+    assert [*scores] == ["cross-entropy", "pos_weight", "asymmetric", "ZLPR"]
+    assert all(macro <= best for _, macro, best in scores.values())
+    assert all(30 < micro < 80 for micro, *_ in scores.values())
+    assert scores["asymmetric"][1] > scores["cross-entropy"][1] + 5
+    assert all(np.isfinite(losses))
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 

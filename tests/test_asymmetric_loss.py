@@ -1,0 +1,206 @@
+"""The asymmetric loss: its limits, its parameters, its precision."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jxent
+from tests import oracles
+from tests.comparing import close
+from tests.compiling import as_users_jit
+
+
+INF = np.inf
+LOGITS = np.array([-INF, -1e4, -100, -20, -3, -1, 0, 0.5, 3, 20, 100, 1e4, INF])
+LABELS = np.array([0.0, 0.3, 1.0])
+OFF = {"gamma_pos": 0.0, "gamma_neg": 0.0, "clip": 0.0}
+PARAMETERS = {
+    "paper": (0.0, 4.0, 0.05),
+    "timm": (1.0, 4.0, 0.05),
+    "roots": (0.5, 0.5, 0.05),
+    "off": (0.0, 0.0, 0.0),
+    "focal": (2.0, 2.0, 0.0),
+    "wide": (1.0, 1.5, 0.9),
+    "all": (0.0, 0.0, 1.0),
+}
+some = pytest.mark.parametrize(
+    "parameters", PARAMETERS.values(), ids=list(PARAMETERS.keys())
+)
+
+
+def asymmetric(z, y, gamma_pos, gamma_neg, clip):
+    return jxent.asymmetric_loss(
+        z, y, gamma_pos=gamma_pos, gamma_neg=gamma_neg, clip=clip
+    )
+
+
+def grid(dtype):
+    """Every logit with every label."""
+    z, y = np.meshgrid(LOGITS, LABELS)
+    return jnp.asarray(z.ravel(), dtype), jnp.asarray(y.ravel(), dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@some
+def test_the_formula_at_every_logit(parameters, dtype, x64):
+    """±∞ and logits whose probability rounds to 0 or 1."""
+    z, y = grid(dtype)
+    names = ("gamma_pos", "gamma_neg", "clip")
+    wanted = oracles.asymmetric_loss(z, y, **dict(zip(names, parameters, strict=True)))
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    got = asymmetric(z, y, *parameters)
+    assert got.dtype == dtype
+    close(got, wanted, tolerance)
+
+
+def test_two_losses_by_hand():
+    """At p = ½: 2^−γ₊ log 2, and (½ − m)^γ₋ · −log(½ + m)."""
+    loss = functools.partial(jxent.asymmetric_loss, gamma_pos=1.0)
+    np.testing.assert_allclose(loss(0.0, 1), 0.5 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(loss(0.0, 0), -(0.45**4) * np.log(0.55), rtol=1e-6)
+
+
+@pytest.mark.parametrize("off", [OFF, {k: jnp.float32(0) for k in OFF}], ids=str)
+def test_with_everything_off_it_is_binary_cross_entropy(off):
+    """To the bit, and its derivatives; for numbers of 0 and for arrays of 0."""
+
+    def derivatives(loss):
+        @as_users_jit
+        @jax.vmap
+        def all_of(z, y):
+            gradient = jax.grad(loss, (0, 1))
+            return gradient(z, y), jax.jacfwd(gradient, (0, 1))(z, y)
+
+        z, y = grid(np.float32)
+        return loss(z, y), all_of(z, y)
+
+    got, wanted = map(
+        derivatives,
+        (
+            functools.partial(jxent.asymmetric_loss, **off),
+            jxent.sigmoid_binary_cross_entropy,
+        ),
+    )
+    np.testing.assert_array_equal(got[0], wanted[0])
+    close(got[1], wanted[1], 1e-6)
+
+
+def test_equal_gammas_without_a_clip_are_the_focal_loss():
+    """For labels 0 and 1."""
+    z, y = grid(np.float32)
+    z, y = z[(y == 0) | (y == 1)], y[(y == 0) | (y == 1)]
+    got = jxent.asymmetric_loss(z, y, gamma_pos=2.0, gamma_neg=2.0, clip=0.0)
+    close(got, jxent.sigmoid_focal_loss(z, y, gamma=2.0), 1e-6)
+
+
+def test_it_is_linear_in_the_labels(x64, rng):
+    """y of the yes-loss and 1 − y of the no-loss, whatever γ and the clip."""
+    z, y = rng.normal(size=50), rng.uniform(size=50)
+    loss = functools.partial(jxent.asymmetric_loss, gamma_pos=1.5, clip=0.1)
+    close(loss(z, y), y * loss(z, 1.0) + (1 - y) * loss(z, 0.0))
+
+
+@pytest.mark.parametrize("gamma_neg", [0.0, 0.5, 4.0])
+def test_a_no_within_the_clip_has_no_loss(gamma_neg):
+    """Exactly 0, with derivatives of 0, though 0^0 is 1; beyond it there is a loss."""
+    z = jnp.array([-INF, -1e4, -20.0, -3.0, -2.9])  # σ(−2.944) = 0.05
+
+    @as_users_jit
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def all_of(z, gamma_neg):
+        loss = lambda z, g, m: asymmetric(z, 0.0, 0.0, g, m)
+        arguments = (z, gamma_neg, jnp.float32(0.05))
+        return loss(*arguments), jax.grad(loss, (0, 1, 2))(*arguments)
+
+    loss, slopes = all_of(z, jnp.float32(gamma_neg))
+    for x in (loss, *slopes):
+        assert np.all(np.asarray(x[:4]) == 0)
+    assert loss[4] > 0
+    assert slopes[0][4] > 0
+    assert slopes[2][4] < 0
+
+
+def test_what_is_no_number_has_no_loss():
+    """NaN is not within the clip."""
+    nan = jnp.array([np.nan, np.nan])
+    assert np.all(np.isnan(jxent.asymmetric_loss(nan, jnp.array([0, 1]))))
+
+
+@functools.partial(jax.grad, argnums=range(5))
+def slopes_of_all_arguments(*arguments):
+    return jnp.sum(asymmetric(*arguments))
+
+
+@some
+def test_derivatives_in_every_argument(parameters, x64):
+    """Logits, labels, both γ and the clip: those of the oracle."""
+    arguments = [np.array([-1.2, 0.4, 2.0]), np.array([0.0, 1.0, 0.3]), *parameters]
+    if parameters[-1] in (0.0, 1.0):  # the oracle has no slope at an end of the clip
+        arguments[-1] = abs(parameters[-1] - 1e-3)
+    gamma_pos, gamma_neg = (max(g, 0.1) for g in arguments[2:4])
+    arguments[2:4] = gamma_pos, gamma_neg
+
+    def oracle(z, y, gamma_pos, gamma_neg, clip):
+        names = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
+        return oracles.asymmetric_loss(z, y, **names).sum()
+
+    got = slopes_of_all_arguments(*map(jnp.asarray, arguments))
+    for place, slope in enumerate(got):
+
+        def of_one(x, place=place):
+            return oracle(*arguments[:place], x, *arguments[place + 1 :])
+
+        wanted = oracles.central_differences(of_one, arguments[place], 1e-5)
+        np.testing.assert_allclose(slope, wanted, rtol=1e-6, atol=1e-8)
+
+
+def test_no_derivative_is_infinite():
+    """In any argument, to the second order, whatever is differentiated first."""
+    places = tuple(range(5))
+    direction = tuple(map(np.float32, (0.5, 0.25, 0.3, 0.2, 0.1)))
+
+    @as_users_jit
+    @functools.partial(jax.vmap, in_axes=(None, None, 0, 0, 0))
+    @functools.partial(jax.vmap, in_axes=(0, 0, None, None, None))
+    def all_of(*arguments):
+        gradient = jax.grad(asymmetric, places)
+        across = lambda *x: jnp.vdot(jnp.stack(gradient(*x)), jnp.stack(direction))
+        along = lambda *x: jax.jvp(asymmetric, x, direction)[1]
+        return (
+            jax.jvp(gradient, arguments, direction),
+            jax.grad(across, places)(*arguments),
+            jax.grad(along, places)(*arguments),
+        )
+
+    parameters = np.array([*PARAMETERS.values()], np.float32).T
+    for x in jax.tree.leaves(all_of(*grid(np.float32), *parameters)):
+        assert np.all(np.isfinite(x))
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_it_rounds_no_worse(dtype, scale, rng):
+    """Against the code of the paper in float32: worst and mean error of the losses."""
+    z = jnp.asarray(scale * rng.normal(size=2000), dtype)
+    y = jnp.asarray(rng.integers(0, 2, 2000), jnp.float32)
+    truth = oracles.asymmetric_loss(z, y)
+
+    def of_the_paper(z):
+        p = jax.nn.sigmoid(z.astype(jnp.float32))
+        q = jnp.minimum(1 - p + 0.05, 1)
+        log = y * jnp.log(jnp.maximum(p, 1e-8)) + (1 - y) * jnp.log(q)
+        p_t = p * y + q * (1 - y)
+        return -log * (1 - p_t) ** (4 * (1 - y))
+
+    def errors(loss):
+        return np.abs(np.asarray(as_users_jit(loss)(z), np.float64) - truth) / (
+            1e-6 + truth
+        )
+
+    got, bar = errors(lambda z: jxent.asymmetric_loss(z, y)), errors(of_the_paper)
+    eps = np.finfo(np.float32).eps
+    assert got.max() <= bar.max() + 4 * eps
+    assert got.mean() <= bar.mean() + eps
