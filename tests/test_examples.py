@@ -190,6 +190,8 @@ def play(tmp_path, capsys):
         "policy_gradient",
         "preference",
         "distillation",
+        "long_tailed_mnist",
+        "calibration",
     ],
 )
 def test_help(name, capsys):
@@ -323,6 +325,55 @@ def test_distillation(play):
     fused = number(out, r"fused heads +([\d,]+) MiB")
     assert 0 < fused < number(out, r"materialized logits +([\d,]+) MiB") / 2
     assert all(np.isfinite(losses))
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_long_tailed_mnist(play):
+    out, losses, panels = play("long_tailed_mnist", panels=2)
+    found = {
+        line[:31].strip(): [float(x) for x in re.findall(r"([\d.]+) ±", line)]
+        for line in out.splitlines()
+        if "±" in line
+    }
+    assert len(found) == 3
+    every, frequent, rare = found["cross-entropy"]
+    assert frequent > 80 > every > rare
+    every, frequent, rare = found["cross-entropy, adjusted after"]
+    assert rare > found["cross-entropy"][2] + 5
+    assert losses[0] > 1.5
+    assert losses[74] < losses[0] / 2  # cross-entropy's own last step
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_long_tail():
+    """Counts that fall by 100 : 1, and no digit in training and held out both."""
+    example = importlib.import_module("long_tailed_mnist")
+    counts = example.counts_of_classes()
+    assert (counts[0], counts[-1]) == (400, 4)
+    ratios = np.log(counts[:-1] / counts[1:])
+    np.testing.assert_allclose(ratios, np.log(100) / 9, atol=0.15)
+    training, held_out = example.load_data(range(2))
+    for labels in training.labels:
+        np.testing.assert_array_equal(np.bincount(labels), counts)
+    assert np.any(training.images[0] != training.images[1])
+    np.testing.assert_array_equal(np.bincount(held_out.labels), [100] * 10)
+    seen = {image.tobytes() for image in training.images.reshape(-1, 784)}
+    assert seen.isdisjoint(image.tobytes() for image in held_out.images)
+
+
+def test_calibration(play):
+    out, losses, panels = play("calibration", panels=3)
+    assert 1.1 < number(out, r"fitted temperature +([\d.]+)\n") < 3
+    raw, temperature, vector = (
+        [float(x) for x in re.findall(r"[\d.]+", line[20:])]
+        for line in out.splitlines()[3:6]
+    )
+    assert temperature[0] == raw[0] > 75  # no prediction changes
+    assert vector[0] > 75
+    assert all(scaled[1] < raw[1] for scaled in (temperature, vector))
+    assert all(scaled[3] < raw[3] / 1.5 for scaled in (temperature, vector))
+    assert 0 < number(out, r"\ntemperature +([\d.]+)\n") < raw[3]
+    assert losses[-1] < losses[0] / 4
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
