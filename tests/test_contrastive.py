@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import flax.nnx as nnx
 import jax
@@ -17,6 +17,7 @@ from jax.sharding import (
 )
 
 import jxent
+from jxent._contrastive.arguments import Implementation
 from tests.comparing import close, same_bits
 from tests.compiling import as_users_jit, largest_array
 
@@ -518,14 +519,18 @@ def mesh(kind=AxisType.Auto):
     return jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,))
 
 
+ways = pytest.mark.parametrize("way", get_args(Implementation))
+
+
 def split(tree):
     """The specs of what has rows; numbers are shared by all devices."""
     return jax.tree.map(lambda x: P("data") if np.ndim(x) else P(), tree)
 
 
 @pytest.mark.newest_jax
+@ways
 @some
-def test_split_over_devices_by_the_caller(case, x64, rng):
+def test_split_over_devices_by_the_caller(case, way, x64, rng):
     """Inside shard_map: the losses of one device, and their gradients."""
     moving, given = case.arrays(rng)
     bias = moving.pop("candidate_bias", None)
@@ -540,7 +545,9 @@ def test_split_over_devices_by_the_caller(case, x64, rng):
         return loss_of(case, given, reduction="mean", **options)(moving)
 
     wanted = jax.value_and_grad(loss)(moving, given)
-    here = functools.partial(loss, batch_axis_name="data", block_sizes=BLOCKS)
+    here = functools.partial(
+        loss, batch_axis_name="data", block_sizes=BLOCKS, implementation=way
+    )
     on_devices = jax.shard_map(
         jax.value_and_grad(here),
         mesh=mesh(),
@@ -552,8 +559,9 @@ def test_split_over_devices_by_the_caller(case, x64, rng):
 
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@ways
 @some
-def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
+def test_split_over_devices_by_the_arrays(case, way, kind, x64, rng):
     """Outside of shard_map: named automatic axes, and explicit ones."""
     moving, given = case.arrays(rng)
 
@@ -565,6 +573,7 @@ def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
 
     wanted = value_and_gradients()(moving, given)
     names = {} if kind == AxisType.Explicit else {"batch_axis_name": "data"}
+    names["implementation"] = way
     here = mesh(kind)
     with jax.set_mesh(here):
         put = lambda x, spec: jax.device_put(x, NamedSharding(here, spec))
@@ -574,16 +583,19 @@ def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
 
 
 @pytest.mark.newest_jax
-def test_split_by_the_caller_and_by_the_arrays(x64, rng):
+@ways
+def test_split_by_the_caller_and_by_the_arrays(way, x64, rng):
     """One axis bound by a shard_map of the caller's, one that the loss enters."""
     moving, _ = CASES["pairs"].arrays(rng)
+    moving["extra_candidates"] = rng.normal(size=(6, FEATURES))  # 3 for 4 devices
     loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
     both = lambda **options: jax.value_and_grad(lambda m: loss(**m, **options))
     grid = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
-    spec = {"x": P("a"), "y": P("a"), "logit_scale": P()}
+    spec = {n: P("a") if x.ndim else P() for n, x in moving.items()}
+    options = {"batch_axis_name": ("a", "b"), "block_sizes": BLOCKS}
     with jax.set_mesh(grid):
         got = jax.shard_map(
-            both(batch_axis_name=("a", "b"), block_sizes=BLOCKS),
+            both(**options, implementation=way),
             in_specs=(spec,),
             out_specs=(P(), spec),
             axis_names={"a"},
@@ -593,11 +605,13 @@ def test_split_by_the_caller_and_by_the_arrays(x64, rng):
 
 
 @pytest.mark.newest_jax
-def test_an_axis_of_vmap(x64, rng):
+@ways
+def test_an_axis_of_vmap(way, x64, rng):
     """An axis that vmap binds splits a batch as well."""
     x, y = rng.normal(size=(2, BATCH, FEATURES))
     loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
-    part = jax.vmap(functools.partial(loss, batch_axis_name="parts"), axis_name="parts")
+    here = functools.partial(loss, batch_axis_name="parts", implementation=way)
+    part = jax.vmap(here, axis_name="parts")
     cut = lambda x: jnp.reshape(x, (4, -1, FEATURES))
     split_loss = jax.value_and_grad(lambda x: jnp.mean(part(cut(x), cut(y))))
     close(split_loss(x), jax.value_and_grad(loss)(x, y))

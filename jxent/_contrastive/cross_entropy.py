@@ -18,6 +18,7 @@ from .._reduction import Reduction
 from .._statistics import Totals, origin
 from .arguments import (
     BlockSizes,
+    Implementation,
     Options,
     Plan,
     both_of_pairs,
@@ -29,9 +30,9 @@ from .matrix import candidates
 from .sides import (
     Batch,
     Extra,
+    extra_here,
     kept_rows,
     on_devices,
-    over_devices,
     reduced,
     sides,
     statistics_of,
@@ -58,6 +59,7 @@ def contrastive_cross_entropy(
     normalizer: ArrayLike | None = None,
     batch_axis_name: AxisName = None,
     block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
 ) -> Float[Array, "..."]:
     """Cross-entropy of pairs, each against the others of its batch: CLIP and InfoNCE.
 
@@ -149,6 +151,7 @@ def contrastive_cross_entropy(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
         block_sizes=block_sizes,
+        implementation=implementation,
     )
     scale = _checks.number(name, "logit_scale", logit_scale, dtype)
     bias = None
@@ -190,8 +193,7 @@ def _contrastive(
         scale, more = shared
         rows, columns = sides(here, batch)
         if more is not None:
-            more = over_devices(plan.batch_axis_name, more)
-            columns = with_extra(columns, more)
+            columns = with_extra(columns, extra_here(plan, here, more))
         (t,), of_columns = statistics_of(form, here, rows, columns, scale)
         losses = _loss(t)
         for partner in of_columns:
