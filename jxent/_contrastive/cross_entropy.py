@@ -96,6 +96,9 @@ def contrastive_cross_entropy(
         `jax.shard_map` each device gives its part of every array. Outside of it arrays
         are given whole, and explicit axes need no name.
       block_sizes: (rows, columns) of a block of similarities; chosen where None.
+      implementation: where devices split the batch, "gathered" gives each of them the
+        vectors of all, and so does None. "ring" sends the vectors of each from device
+        to device, and their gradient with them: no device holds those of all.
 
     Returns:
       The losses in nats, (batch,), or a scalar; float32, or float64 for float64
@@ -108,8 +111,10 @@ def contrastive_cross_entropy(
       gradient 0, whatever it holds; so is the derivative in a weight of 0. Every
       derivative exists, in forward mode and of second order too, a block at a time.
 
-      Split over devices, a device holds the y of all, and sends its share of them and
-      of their gradient.
+      Split over devices, "gathered" sends a device's share of y to all others, and of
+      their gradient. In a "ring" the shares of y travel twice, for the value and for
+      the derivative, and their gradient in float32. A device holds its own share and
+      one that is passing through, in derivatives of every order.
 
     Raises:
       TypeError: x, y or extra_candidates are not floating, groups are not integers,

@@ -172,6 +172,7 @@ def with_extra(columns: Side, extra: Extra) -> Side:
         grouped = lax.lt(lax.iota(jnp.int32, count + more), jnp.int32(count))
     if columns.bias is not None and extra.bias is not None:
         bias = both_of(columns.bias, extra.bias)
+    assert columns.place is not None
     keep = longer(columns.keep, True)
     if extra.keep is not None:
         of_batch = jnp.ones(count, bool) if columns.keep is None else columns.keep

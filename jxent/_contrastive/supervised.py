@@ -77,6 +77,9 @@ def supervised_contrastive_cross_entropy(
         `jax.shard_map` each device gives its part of every array. Outside of it arrays
         are given whole, and explicit axes need no name.
       block_sizes: (rows, columns) of a block of similarities; chosen where None.
+      implementation: where devices split the batch, "gathered" gives each of them the
+        vectors of all, and so does None. "ring" sends the vectors of each from device
+        to device, and their gradient with them: no device holds those of all.
 
     Returns:
       The losses in nats, (batch,), or a scalar; float32, or float64 for float64
