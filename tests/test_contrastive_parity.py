@@ -1,6 +1,9 @@
 """Contrastive losses beside open_clip's and pytorch-metric-learning's, in float64."""
 
+import importlib.util
 import warnings
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,25 +13,32 @@ import pytest
 import jxent
 
 
-def imported(name, package):
-    """A library, with the warnings of its own import."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(
-            name,
-            reason=f'needs {package}: pip install "jxent[parity]"',
-            exc_type=ImportError,
-        )
+REASON = 'needs {}: pip install "jxent[parity]"'
 
 
 @pytest.fixture(scope="module")
 def clip():
-    return imported("open_clip.loss", "open-clip-torch")
+    """The module of open_clip's losses alone: the package's import takes long."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or found.origin is None:
+        pytest.skip(REASON.format("open-clip-torch"))
+    path = Path(found.origin).with_name("loss.py")
+    spec: Any = importlib.util.spec_from_file_location("open_clip_loss", path)
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def metric_learning():
-    return imported("pytorch_metric_learning.losses", "pytorch-metric-learning")
+    """The library itself, with the warnings of its own import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(
+            "pytorch_metric_learning.losses",
+            reason=REASON.format("pytorch-metric-learning"),
+            exc_type=ImportError,
+        )
 
 
 BATCH, FEATURES = 24, 6
