@@ -1,5 +1,6 @@
 """Contrastive losses beside open_clip's and pytorch-metric-learning's, in float64."""
 
+import importlib
 import importlib.util
 import warnings
 from pathlib import Path
@@ -49,13 +50,16 @@ def vectors(rng, count):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+def tensor(x, **options):
+    torch: Any = importlib.import_module("torch")
+    return torch.tensor(x, **options)
+
+
 def same(ours, theirs, arrays):
     """The value, and the gradients in all arrays, of jxent's loss and of PyTorch's."""
-    import torch
-
     points = tuple(range(len(arrays)))
     value, gradients = jax.jit(jax.value_and_grad(ours, points))(*arrays)
-    tensors = [torch.tensor(x, requires_grad=True) for x in arrays]
+    tensors = [tensor(x, requires_grad=True) for x in arrays]
     wanted = theirs(*tensors)
     wanted.backward()
 
@@ -103,8 +107,6 @@ def test_sigmoid(clip, x64, rng):
 
 def test_supervised(metric_learning, x64, rng):
     """Classes of several sizes; theirs takes vectors of any length."""
-    import torch
-
     (x,) = rng.normal(size=(1, BATCH, FEATURES))
     labels = rng.integers(0, 6, BATCH)
     labels[-1] = 6  # alone: dropped by both
@@ -116,7 +118,7 @@ def test_supervised(metric_learning, x64, rng):
             x, labels, temperature=0.2, reduction="mean", block_sizes=(7, 5)
         )
 
-    same(ours, lambda x: theirs(x, torch.tensor(labels)), (x,))
+    same(ours, lambda x: theirs(x, tensor(labels)), (x,))
 
 
 @pytest.mark.parametrize(
@@ -124,12 +126,10 @@ def test_supervised(metric_learning, x64, rng):
 )
 def test_ntxent(metric_learning, labels, x64, rng):
     """Two views of each example, and classes of several sizes."""
-    import torch
-
     (x,) = rng.normal(size=(1, BATCH, FEATURES))
     theirs = metric_learning.NTXentLoss(temperature=0.3)
     same(
         lambda x: jxent.ntxent(x, labels, 0.3),
-        lambda x: theirs(x, torch.tensor(labels)),
+        lambda x: theirs(x, tensor(labels)),
         (x,),
     )
