@@ -1,4 +1,4 @@
-"""What the fused head sends between devices: on paper, and in the compiled program.
+"""What losses send between devices: on paper, and in the compiled program.
 
     python -m benchmarks.communication
 
@@ -6,7 +6,8 @@ Prints the bytes that a device sends per token of its own in a training step, wi
 mesh of data × model devices, rows split over data and classes over model. A reduction
 of B bytes over g devices sends 2 (g − 1)/g · B from each, a gather of B bytes
 (g − 1)/g · B: what a ring does, and no algorithm less. The same count is then taken of
-the program that XLA compiles for 8 devices of the host.
+the program that XLA compiles for 8 devices of the host. And so for a batch of pairs,
+whose columns are gathered, or travel in a ring.
 """
 
 import math
@@ -54,6 +55,39 @@ def of_gathered_logits(step: Step) -> float:
     return (step.model - 1) * rows * (step.classes // step.model) * step.width
 
 
+class Pairs(NamedTuple):
+    """One training step of CLIP's loss: sizes of the whole batch."""
+
+    batch: int
+    features: int
+    devices: int
+    width: int = 4  # bytes of a number of the vectors
+
+
+def of_paper_of_pairs(step: Pairs, implementation: str) -> dict[str, float]:
+    """Bytes that one device sends in a step, by what it sends."""
+    to_all, to_others = (
+        factor * step.batch for factor in (_ring(step.devices), _ring(step.devices) / 2)
+    )
+    mean = _ring(step.devices) * 2 * 4
+    if implementation == "gathered":
+        return {
+            "vectors": to_others * step.features * step.width,
+            "gradients": to_others * step.features * step.width,
+            # a column's maximum, Σ exp(z − max) and own logit, reduced; then the
+            # derivatives in the latter two
+            "statistics": to_all * (3 + 2) * 4,
+            "mean": mean,
+        }
+    return {
+        "vectors": 2 * to_others * step.features * step.width,
+        "gradients": to_others * step.features * 4,
+        # the same as they travel, and for the gradients the maximum again
+        "statistics": to_others * (3 + 3) * 4,
+        "mean": mean,
+    }
+
+
 def _ring(devices: int) -> float:
     return 2 * (devices - 1) / devices
 
@@ -65,7 +99,11 @@ class Moved(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
     width: int  # bytes of a number
     devices: int  # in a group
-    in_loop: bool
+    loops: tuple[int, ...]  # of each loop around it: how often it runs, 1 if unknown
+
+    @property
+    def in_loop(self) -> bool:
+        return bool(self.loops)
 
     @property
     def numbers(self) -> int:
@@ -73,10 +111,14 @@ class Moved(NamedTuple):
 
     @property
     def sent(self) -> float:
-        once = self.numbers * self.width
+        size = self.numbers * self.width * math.prod(self.loops)
+        if self.operation == "collective-permute":
+            return size
         if self.operation == "all-reduce":
-            return _ring(self.devices) * once
-        return _ring(self.devices) / 2 * once
+            return _ring(self.devices) * size
+        if self.operation == "reduce-scatter":  # its result is a device's share
+            size *= self.devices
+        return _ring(self.devices) / 2 * size
 
 
 _OPERATION = re.compile(
@@ -85,46 +127,51 @@ _OPERATION = re.compile(
 )
 _SHAPE = re.compile(r"[a-z]+(\d+)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_TIMES = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLS = re.compile(r"(\w+)=(?:%?([\w.\-]+)|\{(%[^}]*)\})")
 
 
 def moved(program: str) -> list[Moved]:
     """The operations between devices of a compiled program, as its text has them."""
     computation, found = "", []
-    calls: dict[str, set[str]] = {}
-    looped: list[str] = []
+    loops: dict[str, tuple[int, ...]] = {}  # around each computation
+    called_by: dict[str, tuple[str, tuple[int, ...]]] = {}
     for line in program.splitlines():
         if started := _COMPUTATION.match(line):
             computation = started[1]
-            calls[computation] = set()
             continue
         for key, one, several in _CALLS.findall(line):
-            names = re.findall(r"[\w.\-]+", one + several)
-            calls.setdefault(computation, set()).update(names)
-            if key == "body":
-                looped += names
+            times = _TIMES.search(line)
+            loop = (int(times[1]) if times else 1,) if key == "body" else ()
+            for name in re.findall(r"[\w.\-]+", one + several):
+                called_by[name] = (computation, loop)
         if here := _OPERATION.search(line):
             types = _SHAPE.findall(here["shapes"])
             shapes = tuple(
                 tuple(map(int, filter(None, s.split(",")))) for _, s in types
             )
-            if here["start"] and here["operation"] != "all-reduce":
+            if here["start"] and here["operation"] == "collective-permute":
+                shapes = shapes[1:2]  # its operand, its result, and what is no array
+            elif here["start"] and here["operation"] != "all-reduce":
                 shapes = shapes[len(shapes) // 2 :]  # operands stand before results
             width = int(types[0][0]) // 8
-            found.append((computation, here["operation"], shapes, width, _group(line)))
-    in_loop: set[str] = set()
-    while looped:
-        name = looped.pop()
-        if name not in in_loop:
-            in_loop.add(name)
-            looped += calls.get(name, ())
-    return [Moved(*rest, name in in_loop) for name, *rest in found]
+            found.append((here["operation"], shapes, width, _group(line), computation))
+
+    def around(name: str) -> tuple[int, ...]:
+        if name not in loops:
+            caller, loop = called_by.get(name, ("", ()))
+            loops[name] = around(caller) + loop if caller else loop
+        return loops[name]
+
+    return [Moved(*rest, around(name)) for *rest, name in found]
 
 
 def _group(line: str) -> int:
     """The devices that meet in an operation."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return listed[1].count(",") + 1
+    if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", line):
+        return pairs[1].count("{")
     if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(tiled[1])
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line)
@@ -178,6 +225,33 @@ def compiled(
         return moved(lowered.compile().as_text() or "")
 
 
+def compiled_pairs(
+    step: Pairs, implementation: str, devices: Any = None
+) -> list[Moved]:
+    """What a step of pairs sends, by its program."""
+    grid, kinds = (step.devices,), (AxisType.Auto,)
+    mesh = jax.make_mesh(grid, ("data",), axis_types=kinds, devices=devices)
+    split = NamedSharding(mesh, P("data"))
+    dtype = {2: jnp.bfloat16, 4: jnp.float32}[step.width]
+    shape = (step.batch, step.features)
+    x = jax.ShapeDtypeStruct(shape, dtype, sharding=split)
+
+    def loss(x: Any, y: Any) -> Any:
+        return jxent.contrastive_cross_entropy(
+            x,
+            y,
+            reduction="mean",
+            implementation=implementation,
+            batch_axis_name="data",
+        )
+
+    f = jax.value_and_grad(loss, (0, 1))
+    with jax.set_mesh(mesh):
+        out = NamedSharding(mesh, P()), (split, split)
+        lowered = jax.jit(f, out_shardings=out).lower(x, x)
+        return moved(lowered.compile().as_text() or "")
+
+
 TOKENS, FEATURES = 8192, 4096  # tokens of each part of the rows
 CLASSES = (32_768, 131_072, 262_144, 1_048_576)
 MESHES = ((1, 8), (8, 8), (32, 16), (256, 16))
@@ -209,6 +283,12 @@ def main() -> None:
     measured = sum(x.sent for x in compiled(step, "streamed"))
     print(f"\nOf {step}: on paper {sum(of_paper(step).values()):,.0f} bytes")
     print(f"in the program for {jax.device_count()} devices {measured:,.0f} bytes")
+    pairs = Pairs(batch=4096, features=256, devices=8)
+    for way in ("gathered", "ring"):
+        paper = sum(of_paper_of_pairs(pairs, way).values())
+        measured = sum(x.sent for x in compiled_pairs(pairs, way))
+        print(f"\nOf {pairs}, {way}: on paper {paper:,.0f} bytes")
+        print(f"in the program for {jax.device_count()} devices {measured:,.0f} bytes")
 
 
 if __name__ == "__main__":

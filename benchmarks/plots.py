@@ -29,6 +29,7 @@ COLOURS = {
     "Keras": "#94704f",
     "tokamax": "#4f807c",
     "jax-cce": "#85754a",
+    "open_clip": "#7d5a5a",
 }
 # What fits at the end of a line.
 SHORT = {

@@ -31,7 +31,7 @@ from .suites import SUITES
 
 
 DISTRIBUTIONS = ("jxent", "jax", "jaxlib", "optax", "torch", "keras", "tokamax")
-DISTRIBUTIONS += ("jax-cce", "libtpu", "jax-cuda13-plugin")
+DISTRIBUTIONS += ("jax-cce", "open-clip-torch", "libtpu", "jax-cuda13-plugin")
 DEVICES = 8  # of the sharded suite, virtual where there are fewer
 
 

@@ -1,8 +1,9 @@
 """Losses of pairs and of labelled batches: what they promise, block by block."""
 
 import functools
+import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import flax.nnx as nnx
 import jax
@@ -17,6 +18,7 @@ from jax.sharding import (
 )
 
 import jxent
+from jxent._contrastive.arguments import Implementation
 from tests.comparing import close, same_bits
 from tests.compiling import as_users_jit, largest_array
 
@@ -518,14 +520,18 @@ def mesh(kind=AxisType.Auto):
     return jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,))
 
 
+ways = pytest.mark.parametrize("way", get_args(Implementation))
+
+
 def split(tree):
     """The specs of what has rows; numbers are shared by all devices."""
     return jax.tree.map(lambda x: P("data") if np.ndim(x) else P(), tree)
 
 
 @pytest.mark.newest_jax
+@ways
 @some
-def test_split_over_devices_by_the_caller(case, x64, rng):
+def test_split_over_devices_by_the_caller(case, way, x64, rng):
     """Inside shard_map: the losses of one device, and their gradients."""
     moving, given = case.arrays(rng)
     bias = moving.pop("candidate_bias", None)
@@ -540,7 +546,9 @@ def test_split_over_devices_by_the_caller(case, x64, rng):
         return loss_of(case, given, reduction="mean", **options)(moving)
 
     wanted = jax.value_and_grad(loss)(moving, given)
-    here = functools.partial(loss, batch_axis_name="data", block_sizes=BLOCKS)
+    here = functools.partial(
+        loss, batch_axis_name="data", block_sizes=BLOCKS, implementation=way
+    )
     on_devices = jax.shard_map(
         jax.value_and_grad(here),
         mesh=mesh(),
@@ -552,8 +560,9 @@ def test_split_over_devices_by_the_caller(case, x64, rng):
 
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@ways
 @some
-def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
+def test_split_over_devices_by_the_arrays(case, way, kind, x64, rng):
     """Outside of shard_map: named automatic axes, and explicit ones."""
     moving, given = case.arrays(rng)
 
@@ -565,6 +574,7 @@ def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
 
     wanted = value_and_gradients()(moving, given)
     names = {} if kind == AxisType.Explicit else {"batch_axis_name": "data"}
+    names["implementation"] = way
     here = mesh(kind)
     with jax.set_mesh(here):
         put = lambda x, spec: jax.device_put(x, NamedSharding(here, spec))
@@ -574,16 +584,19 @@ def test_split_over_devices_by_the_arrays(case, kind, x64, rng):
 
 
 @pytest.mark.newest_jax
-def test_split_by_the_caller_and_by_the_arrays(x64, rng):
+@ways
+def test_split_by_the_caller_and_by_the_arrays(way, x64, rng):
     """One axis bound by a shard_map of the caller's, one that the loss enters."""
     moving, _ = CASES["pairs"].arrays(rng)
+    moving["extra_candidates"] = rng.normal(size=(6, FEATURES))  # 3 for 4 devices
     loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
     both = lambda **options: jax.value_and_grad(lambda m: loss(**m, **options))
     grid = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
-    spec = {"x": P("a"), "y": P("a"), "logit_scale": P()}
+    spec = {n: P("a") if x.ndim else P() for n, x in moving.items()}
+    options = {"batch_axis_name": ("a", "b"), "block_sizes": BLOCKS}
     with jax.set_mesh(grid):
         got = jax.shard_map(
-            both(batch_axis_name=("a", "b"), block_sizes=BLOCKS),
+            both(**options, implementation=way),
             in_specs=(spec,),
             out_specs=(P(), spec),
             axis_names={"a"},
@@ -593,21 +606,79 @@ def test_split_by_the_caller_and_by_the_arrays(x64, rng):
 
 
 @pytest.mark.newest_jax
-def test_an_axis_of_vmap(x64, rng):
+@ways
+def test_an_axis_of_vmap(way, x64, rng):
     """An axis that vmap binds splits a batch as well."""
     x, y = rng.normal(size=(2, BATCH, FEATURES))
     loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
-    part = jax.vmap(functools.partial(loss, batch_axis_name="parts"), axis_name="parts")
+    here = functools.partial(loss, batch_axis_name="parts", implementation=way)
+    part = jax.vmap(here, axis_name="parts")
     cut = lambda x: jnp.reshape(x, (4, -1, FEATURES))
     split_loss = jax.value_and_grad(lambda x: jnp.mean(part(cut(x), cut(y))))
     close(split_loss(x), jax.value_and_grad(loss)(x, y))
 
 
 @pytest.mark.newest_jax
-def test_no_device_holds_a_matrix_of_all_pairs():
-    """Split over 8: a block, and the vectors of all; these are sent once each way."""
+@pytest.mark.parametrize("name", ["pairs, every option", "sigmoid"])
+def test_every_derivative_in_a_ring(name, x64, rng):
+    """Losses, tangents, gradients, and both second derivatives, as of one device."""
+    case = CASES[name]
+    moving, given = case.arrays(rng)
+    along = {n: np.asarray(rng.normal(size=x.shape)) for n, x in moving.items()}
+
+    def everything(moving, along, given, **options):
+        loss = loss_of(case, given, block_sizes=(2, 2), **options)
+        gradient = jax.grad(lambda moving: jnp.sum(jnp.sin(loss(moving))))
+        product = lambda m: sum(
+            map(jnp.vdot, *map(jax.tree.leaves, (gradient(m), along)))
+        )
+        tangents = jax.jvp(loss, (moving,), (along,))
+        return (
+            *tangents,
+            jax.jvp(gradient, (moving,), (along,)),
+            jax.grad(product)(moving),
+        )
+
+    names = {"batch_axis_name": "data", "implementation": "ring"}
+    here = functools.partial(everything, **names)
+    with jax.set_mesh(mesh()):
+        got = jax.jit(here)(moving, along, given)
+    close(got, jax.jit(everything)(moving, along, given))
+
+
+@pytest.mark.newest_jax
+def test_a_ring_under_vmap(x64, rng):
+    """Over scales alone, and with vectors for each; and a ring of one device."""
+    x, y = rng.normal(size=(2, 2, BATCH, FEATURES))
+    scales = np.asarray([0.5, 1.5])
+
+    def gradients(axes, **options):
+        loss = lambda x, y, scale: jxent.contrastive_cross_entropy(
+            x, y, logit_scale=scale, reduction="mean", **options
+        )
+        return jax.vmap(jax.value_and_grad(loss, (0, 1, 2)), axes)
+
+    ring = {"batch_axis_name": "data", "implementation": "ring"}
+    for arrays, axes in (((x[0], y[0]), (None, None, 0)), ((x, y), (0, 0, 0))):
+        wanted = jax.jit(gradients(axes))(*arrays, scales)
+        with jax.set_mesh(mesh()):
+            close(jax.jit(gradients(axes, **ring))(*arrays, scales), wanted)
+    alone = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    with jax.set_mesh(alone):
+        close(jax.jit(gradients(axes, **ring))(*arrays, scales), wanted)
+
+
+@pytest.mark.newest_jax
+@ways
+def test_what_a_device_holds(way):
+    """A block, and either the vectors of all, sent once each way, or a few shares."""
     loss = lambda x, y: jxent.contrastive_cross_entropy(
-        x, y, reduction="mean", batch_axis_name="data", block_sizes=SIZE
+        x,
+        y,
+        reduction="mean",
+        batch_axis_name="data",
+        block_sizes=SIZE,
+        implementation=way,
     )
     step = jax.shard_map(
         jax.value_and_grad(loss, (0, 1)),
@@ -615,9 +686,40 @@ def test_no_device_holds_a_matrix_of_all_pairs():
         in_specs=P("data"),
         out_specs=(P(), P("data")),
     )
-    x = jax.ShapeDtypeStruct((ROWS, 4), jnp.float32)
+    rows = DEVICES * ROWS
+    x = jax.ShapeDtypeStruct((rows, 4), jnp.float32)
     text = program(step, x, x)
-    assert largest_array(text) <= 2 * HELD
-    whole = f"f32[{ROWS},4]"
+    if way == "ring":
+        assert largest_array(text) <= HELD  # a block and a share
+        assert not re.search("all-gather|reduce-scatter", text)
+        return
+    assert largest_array(text) <= 2 * rows * 4
+    whole = f"f32[{rows},4]"
     assert text.count(" all-gather(") == 1
     assert f"= {whole}" in text[: text.index(" all-gather(")].splitlines()[-1]
+
+
+@pytest.mark.newest_jax
+def test_no_derivative_in_a_ring_holds_all():
+    """Of the second order, forward over reverse and reverse over reverse."""
+    loss = lambda x, y: jxent.contrastive_cross_entropy(
+        x,
+        y,
+        reduction="mean",
+        batch_axis_name="data",
+        block_sizes=SIZE,
+        implementation="ring",
+    )
+    gradient = jax.grad(loss, (0, 1))
+
+    def both(x, y):
+        norm = lambda x, y: sum(jnp.sum(g * g) for g in gradient(x, y))
+        return jax.jvp(gradient, (x, y), (x, y)), jax.grad(norm, (0, 1))(x, y)
+
+    split = NamedSharding(mesh(), P("data"))
+    x = jax.ShapeDtypeStruct((DEVICES * ROWS, 16), jnp.float32, sharding=split)
+    with jax.set_mesh(mesh()):
+        text = jax.jit(both).lower(x, x).compile().as_text() or ""
+    strip = SIZE[0] * ROWS  # of blocks, for a reverse of a reverse
+    assert largest_array(text) <= max(strip, ROWS * 16)
+    assert not re.search("all-gather|reduce-scatter", text)

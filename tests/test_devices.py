@@ -14,7 +14,16 @@ from jax.sharding import (
 )
 
 import jxent
-from benchmarks.communication import Moved, Step, compiled, of_paper, table
+from benchmarks.communication import (
+    Moved,
+    Pairs,
+    Step,
+    compiled,
+    compiled_pairs,
+    of_paper,
+    of_paper_of_pairs,
+    table,
+)
 from benchmarks.targets import TARGETS
 from tests.comparing import close
 
@@ -419,6 +428,36 @@ def test_what_chips_send(implementation):
     step = STEP._replace(width=2)
     sent = compiled(step, implementation, TARGETS["tpu-v5e"].devices(8))
     check_sent(sent, step, implementation, forward=False)
+
+
+PAIRS = Pairs(batch=1024, features=64, devices=8)
+
+
+@pytest.mark.parametrize("implementation", ["gathered", "ring"])
+def test_what_pairs_send(implementation):
+    """One gather and one reduction; or in a ring nothing but a share at a time."""
+    sent = compiled_pairs(PAIRS, implementation)
+    wanted = sum(of_paper_of_pairs(PAIRS, implementation).values())
+    assert abs(sum(m.sent for m in sent) - wanted) < 1e-3 * wanted
+    share = PAIRS.batch * PAIRS.features // PAIRS.devices
+    large = [m for m in sent if m.numbers >= share]
+    if implementation == "gathered":
+        operations = [(m.operation, m.loops) for m in large]
+        assert operations == [("all-gather", ()), ("reduce-scatter", ())]
+    else:  # the vectors twice, and their gradient
+        moves = [(m.operation, m.numbers, m.loops) for m in large]
+        assert moves == [("collective-permute", share, (PAIRS.devices - 1,))] * 3
+
+
+def test_what_chips_of_a_ring_send():
+    """Vectors in bfloat16. A TPU's program does not say how often a loop runs."""
+    pytest.importorskip("libtpu")
+    step = PAIRS._replace(width=2)
+    sent = compiled_pairs(step, "ring", TARGETS["tpu-v5e"].devices(8))
+    hops = (step.devices - 1,)
+    sent = [m._replace(loops=hops if m.in_loop else ()) for m in sent]
+    wanted = sum(of_paper_of_pairs(step, "ring").values())
+    assert abs(sum(m.sent for m in sent) - wanted) < 1e-3 * wanted
 
 
 @pytest.mark.parametrize("implementation", ["materialized", "streamed", "tiled"])

@@ -1794,6 +1794,14 @@ REFUSED += [
         "of positive ints, None where any will do, got (0, 4).",
     ),
     (
+        lambda: jxent.sigmoid_contrastive_loss(
+            floats(4, 3), floats(4, 3), implementation=untyped("rings")
+        ),
+        ValueError,
+        "sigmoid_contrastive_loss: expected implementation to be one of ('gathered', "
+        "'ring') or None, got 'rings'.",
+    ),
+    (
         lambda: jxent.supervised_contrastive_cross_entropy(
             floats(4, 3), ints(4), log=untyped("between")
         ),

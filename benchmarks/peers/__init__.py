@@ -15,7 +15,17 @@ from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 from ..operations import Loss
-from . import by_hand, jax_cce, jxent, keras, optax, products, tokamax, torch
+from . import (
+    by_hand,
+    jax_cce,
+    jxent,
+    keras,
+    open_clip,
+    optax,
+    products,
+    tokamax,
+    torch,
+)
 
 
 class Peer(Protocol):
@@ -35,6 +45,7 @@ PEERS: dict[str, Peer] = {
     "keras": cast(Any, keras),
     "tokamax": cast(Any, tokamax),
     "jax-cce": cast(Any, jax_cce),
+    "open_clip": cast(Any, open_clip),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, SupportsIndex, TypeAlias
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias, get_args
 
 import jax.numpy as jnp
 from jax import Array
@@ -14,6 +14,7 @@ from .._problem import HeadSharding, Maybe
 
 
 BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
+Implementation: TypeAlias = Literal["gathered", "ring"]
 
 
 class Plan(NamedTuple):
@@ -22,6 +23,7 @@ class Plan(NamedTuple):
     reduction: str = "none"
     batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the batch
     block_sizes: tuple[int | None, int | None] = (None, None)
+    ring: bool = False  # whether each device has its own columns alone
     sharding: HeadSharding = HeadSharding()  # of a batch that is seen whole
 
 
@@ -97,6 +99,7 @@ def checked(
     normalizer: ArrayLike | None = None,
     batch_axis_name: AxisName = None,
     block_sizes: Any = None,
+    implementation: Implementation | None = None,
 ) -> tuple[Plan, Options]:
     """The option tail, of a batch x (batch, features)."""
     batch = x.shape[:1]
@@ -107,11 +110,13 @@ def checked(
     if weights is not None:
         weights = _checks.real(function, "weights", weights, dtype, booleans=True)
         weights = _checks.per_row(function, "weights", weights, batch)
+    _checks.one_of(function, "implementation", implementation, get_args(Implementation))
     names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x)
     plan = Plan(
         reduction=reduction,
         batch_axis_name=names,
         block_sizes=_checks.block_sizes(function, block_sizes, "columns"),
+        ring=implementation == "ring",
         sharding=head_sharding(function, x, x, 0, None, None, batch_axis_name),
     )
     options = Options(

@@ -18,6 +18,7 @@ from .._reduction import Reduction
 from .._statistics import Totals, origin
 from .arguments import (
     BlockSizes,
+    Implementation,
     Options,
     Plan,
     both_of_pairs,
@@ -29,9 +30,9 @@ from .matrix import candidates
 from .sides import (
     Batch,
     Extra,
+    extra_here,
     kept_rows,
     on_devices,
-    over_devices,
     reduced,
     sides,
     statistics_of,
@@ -58,6 +59,7 @@ def contrastive_cross_entropy(
     normalizer: ArrayLike | None = None,
     batch_axis_name: AxisName = None,
     block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
 ) -> Float[Array, "..."]:
     """Cross-entropy of pairs, each against the others of its batch: CLIP and InfoNCE.
 
@@ -94,6 +96,9 @@ def contrastive_cross_entropy(
         `jax.shard_map` each device gives its part of every array. Outside of it arrays
         are given whole, and explicit axes need no name.
       block_sizes: (rows, columns) of a block of similarities; chosen where None.
+      implementation: where devices split the batch, "gathered" gives each of them the
+        vectors of all, and so does None. "ring" sends the vectors of each from device
+        to device, and their gradient with them: no device holds those of all.
 
     Returns:
       The losses in nats, (batch,), or a scalar; float32, or float64 for float64
@@ -106,8 +111,10 @@ def contrastive_cross_entropy(
       gradient 0, whatever it holds; so is the derivative in a weight of 0. Every
       derivative exists, in forward mode and of second order too, a block at a time.
 
-      Split over devices, a device holds the y of all, and sends its share of them and
-      of their gradient.
+      Split over devices, "gathered" sends a device's share of y to all others, and of
+      their gradient. In a "ring" the shares of y travel twice, for the value and for
+      the derivative, and their gradient in float32. A device holds its own share and
+      one that is passing through, in derivatives of every order.
 
     Raises:
       TypeError: x, y or extra_candidates are not floating, groups are not integers,
@@ -149,6 +156,7 @@ def contrastive_cross_entropy(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
         block_sizes=block_sizes,
+        implementation=implementation,
     )
     scale = _checks.number(name, "logit_scale", logit_scale, dtype)
     bias = None
@@ -190,8 +198,7 @@ def _contrastive(
         scale, more = shared
         rows, columns = sides(here, batch)
         if more is not None:
-            more = over_devices(plan.batch_axis_name, more)
-            columns = with_extra(columns, more)
+            columns = with_extra(columns, extra_here(plan, here, more))
         (t,), of_columns = statistics_of(form, here, rows, columns, scale)
         losses = _loss(t)
         for partner in of_columns:

@@ -28,12 +28,17 @@ class Side(NamedTuple):
     """What the vectors of one side have: arrays (n, …), or (blocks, size, …)."""
 
     vectors: Array  # (n, features)
-    place: Array  # int32 (n,): where the other side has the partner; or NOWHERE
+    place: Maybe = None  # int32 (n,): where the other side has the partner; or NOWHERE
     keep: Maybe = None  # boolean (n,): False for a vector that is not there; None: all
     groups: Maybe = None  # integers (n,)
     grouped: Maybe = None  # boolean (n,): False for a vector of no group; None: all
     bias: Maybe = None  # (n,), in the logits' dtype: of the rows' statistics alone
     start: Maybe = None  # int32 (), or (blocks,): the index of a block's first vector
+
+
+def apart(side: Side) -> Side:
+    """The side, to meet one that has none of its partners."""
+    return side._replace(place=None, start=None)
 
 
 class Block(NamedTuple):
@@ -78,7 +83,7 @@ def with_bias(z: Array, of_rows: Maybe, of_columns: Maybe) -> Logits:
 
 def _over(block: Block, of_rows: Maybe, of_columns: Maybe) -> tuple[Maybe, Maybe]:
     """A value of each row and one of each column, both in the block's shape."""
-    shape = (block.rows.place.shape[0], block.columns.place.shape[0])
+    shape = (block.rows.vectors.shape[0], block.columns.vectors.shape[0])
     pair = ((of_rows, 0), (of_columns, 1))
     over_rows, over_columns = (
         None if x is None else lax.broadcast_in_dim(x, shape, (axis,))
@@ -89,7 +94,8 @@ def _over(block: Block, of_rows: Maybe, of_columns: Maybe) -> tuple[Maybe, Maybe
 
 def places_in(side: Side, other: Side) -> Array:
     """Where a block of the other side has the partners; out of its range for others."""
-    assert other.start is not None
+    if side.place is None or other.start is None:
+        return lax.full(side.vectors.shape[:1], NOWHERE, jnp.int32)
     return lax.sub(side.place, other.start)
 
 

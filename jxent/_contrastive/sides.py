@@ -1,8 +1,8 @@
 """From a batch to the two sides of its matrix, on one device or split over several.
 
-Split over devices, each has the rows of its own part of the batch and all columns,
-which are gathered. What blocks give to columns is merged over devices: a number or two
-for each column.
+Split over devices, each has the rows of its own part of the batch. *Gathered*, it has
+all columns as well, and what blocks give to columns is merged over devices: a number or
+two for each column. In a *ring* it has the columns of its own part, and these travel.
 """
 
 import functools
@@ -20,7 +20,7 @@ from .._problem import Maybe, both
 from .._reduction import combine
 from .arguments import Options, Plan
 from .matrix import NOWHERE, Side
-from .statistics import Form, Matrix, in_blocks, statistics
+from .statistics import Devices, Form, Matrix, in_blocks, statistics
 
 
 SMALL = 8 * 2**20  # bytes of a matrix that is one block: nothing is faster
@@ -41,6 +41,7 @@ class Extra(NamedTuple):
 
     vectors: Array
     bias: Maybe = None
+    keep: Maybe = None
 
 
 def kept_rows(options: Options, count: Any) -> Maybe:
@@ -116,20 +117,46 @@ def sides(plan: Plan, batch: Batch) -> tuple[Side, Side]:
         bias = without_dropped(bias, batch.keep)
     here = lax.iota(jnp.int32, count)
     rows = Side(vectors=x, place=here, keep=batch.keep, groups=batch.groups)
-    columns = over_devices(names, rows._replace(vectors=y, bias=bias))
-    if not names:
+    columns = rows._replace(vectors=y, bias=bias)
+    if not names or plan.ring:
         return rows, columns
+    columns = over_devices(names, columns)
     first = lax.axis_index(names) * count
-    there = lax.iota(jnp.int32, columns.place.shape[0]) - first
+    there = lax.iota(jnp.int32, columns.vectors.shape[0]) - first
     return (
         rows._replace(place=here + first),
         columns._replace(place=select(is_below(there, count), there, NOWHERE)),
     )
 
 
+def extra_here(plan: Plan, here: Plan, extra: Extra) -> Extra:
+    """The extra candidates among the columns of a device: all, or in a ring its share.
+
+    Devices of axes that `plan` names bring different ones; devices of other axes, that
+    only `here` names, have the same, of which each takes a part in a ring.
+    """
+    if not here.ring:
+        return over_devices(plan.batch_axis_name, extra)
+    entered = here.batch_axis_name[len(plan.batch_axis_name) :]
+    if not entered:
+        return extra
+    count = extra.vectors.shape[0]
+    size = -(-count // lax.axis_size(entered))
+    missing = size * lax.axis_size(entered) - count
+    first = lax.axis_index(entered) * size
+
+    def part(x: Array) -> Array:
+        edges = [(0, missing, 0)] + [(0, 0, 0)] * (x.ndim - 1)
+        x = lax.pad(x, lax.full_like(x, 0, shape=()), edges)
+        return lax.dynamic_slice_in_dim(x, first, size)
+
+    extra = extra._replace(keep=jnp.ones(count, bool))
+    return jax.tree.map(part, extra)
+
+
 def with_extra(columns: Side, extra: Extra) -> Side:
     """The columns, and behind them those that belong to no row and no group."""
-    count, more = columns.place.shape[0], extra.vectors.shape[0]
+    count, more = columns.vectors.shape[0], extra.vectors.shape[0]
 
     def longer(x: Maybe, fill: Any) -> Maybe:
         if x is None:
@@ -145,10 +172,15 @@ def with_extra(columns: Side, extra: Extra) -> Side:
         grouped = lax.lt(lax.iota(jnp.int32, count + more), jnp.int32(count))
     if columns.bias is not None and extra.bias is not None:
         bias = both_of(columns.bias, extra.bias)
+    assert columns.place is not None
+    keep = longer(columns.keep, True)
+    if extra.keep is not None:
+        of_batch = jnp.ones(count, bool) if columns.keep is None else columns.keep
+        keep = lax.concatenate([of_batch, extra.keep], 0)
     return Side(
         vectors=both_of(columns.vectors, extra.vectors),
         place=lax.pad(columns.place, jnp.int32(NOWHERE), [(0, more, 0)]),
-        keep=longer(columns.keep, True),
+        keep=keep,
         groups=longer(columns.groups, 0),
         grouped=grouped,
         bias=bias,
@@ -159,28 +191,30 @@ def statistics_of(
     form: Form, plan: Plan, rows: Side, columns: Side, scale: Array
 ) -> tuple[Any, Any]:
     """Statistics of the rows, and of the columns that are their partners: (count,)."""
-    count, names = rows.place.shape[0], plan.batch_axis_name
+    count, names = rows.vectors.shape[0], plan.batch_axis_name
+    devices = Devices(names=names, ring=plan.ring)
     row_size, column_size = block_shape(plan, rows, columns)
     matrix = Matrix(
         rows=in_blocks(rows, row_size),
         columns=in_blocks(columns, column_size),
         scale=cast(scale, compute_dtype(rows.vectors, columns.vectors)),
     )
-    matrix = vary(matrix, varying_of(matrix))
-    first = lax.axis_index(names) * count if names else 0
+    here = lax.axis_index(names) if names else jnp.int32(0)
+    matrix = vary(matrix, varying_of((matrix, here)))
+    first = 0 if plan.ring else here * count
 
     def own(blocks: Array) -> Array:
         flat = blocks.reshape(blocks.shape[0] * blocks.shape[1])
         return lax.dynamic_slice_in_dim(flat, first, count)
 
-    of_rows, of_columns = statistics(form, names, matrix)
+    of_rows, of_columns = statistics(form, devices, matrix)
     flat = jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1])[:count], of_rows)
     return flat, jax.tree.map(own, of_columns)
 
 
 def block_shape(plan: Plan, rows: Side, columns: Side) -> tuple[Any, Any]:
     """(rows, columns) of a block."""
-    counts = rows.place.shape[0], columns.place.shape[0]
+    counts = rows.vectors.shape[0], columns.vectors.shape[0]
     # On a CPU a block is to fit its cache, with what is formed of it.
     limits = 512 if jax.default_backend() == "cpu" else 1024, 4096
     width = compute_dtype(rows.vectors, columns.vectors).itemsize

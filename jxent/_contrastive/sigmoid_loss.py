@@ -16,6 +16,7 @@ from .._problem import Maybe
 from .._reduction import Reduction
 from .arguments import (
     BlockSizes,
+    Implementation,
     Options,
     Plan,
     both_of_pairs,
@@ -40,6 +41,7 @@ def sigmoid_contrastive_loss(
     normalizer: ArrayLike | None = None,
     batch_axis_name: AxisName = None,
     block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
 ) -> Float[Array, "..."]:
     """Binary cross-entropy of all pairs of a batch, does y_j belong to x_i: SigLIP.
 
@@ -69,6 +71,9 @@ def sigmoid_contrastive_loss(
         `jax.shard_map` each device gives its part of every array. Outside of it arrays
         are given whole, and explicit axes need no name.
       block_sizes: (rows, columns) of a block of similarities; chosen where None.
+      implementation: where devices split the batch, "gathered" gives each of them the
+        vectors of all, and so does None. "ring" sends the vectors of each from device
+        to device, and their gradient with them: no device holds those of all.
 
     Returns:
       The losses in nats, (batch,), or a scalar; float32, or float64 for float64
@@ -107,6 +112,7 @@ def sigmoid_contrastive_loss(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
         block_sizes=block_sizes,
+        implementation=implementation,
     )
     scale = _checks.number(name, "logit_scale", logit_scale, dtype)
     bias = _checks.number_or_off(name, "logit_bias", logit_bias, dtype, off=0)
@@ -131,7 +137,7 @@ def _sigmoid_contrastive(
         scale, bias = shared
         rows, columns = sides(here, batch)
         if bias is not None:
-            rows = rows._replace(bias=jnp.broadcast_to(bias, rows.place.shape))
+            rows = rows._replace(bias=jnp.broadcast_to(bias, rows.vectors.shape[:1]))
         sums, _ = statistics_of(form, here, rows, columns, scale)
         return sums.total
 

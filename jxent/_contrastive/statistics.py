@@ -27,10 +27,12 @@ from .matrix import (
     Block,
     Logits,
     Side,
+    apart,
     precision_of,
     similarities,
     with_bias,
 )
+from .ring import over_others, sum_over_others
 
 
 class Form(NamedTuple):
@@ -65,7 +67,7 @@ def in_blocks(side: Side, size: Any) -> Side:
     blocks = max(-(-count // size), 1)
     missing = blocks * size - count
     if missing and side.keep is None:
-        side = side._replace(keep=jnp.ones_like(side.place, bool))
+        side = side._replace(keep=jnp.ones(count, bool))
 
     def cut(name: str, x: Array) -> Array:
         if missing:
@@ -124,23 +126,41 @@ def _first(blocks: Any) -> Any:
     return jax.tree.map(lambda x: lax.index_in_dim(x, 0, keepdims=False), blocks)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def statistics(form: Form, names: tuple[str, ...], matrix: Matrix) -> tuple[Any, Any]:
-    """The statistics (blocks, size) of all rows and of all columns.
+class Devices(NamedTuple):
+    """Bound mesh axes that split the rows, and whether they split the columns, too."""
 
-    `names` are bound mesh axes that split the rows; every device has all columns.
-    """
-    precision = precision_of(matrix.rows.vectors, matrix.columns.vectors)
+    names: tuple[str, ...] = ()
+    ring: bool = False
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def statistics(form: Form, devices: Devices, matrix: Matrix) -> tuple[Any, Any]:
+    """The statistics (blocks, size) of the rows and columns that this device has."""
+    of_part = functools.partial(_of_part, form)
+    home, columns = (matrix.scale, matrix.rows), matrix.columns
+    t = of_part(home, columns)
+    if not devices.names:
+        return t
+    if not devices.ring:
+        return t[0], form.merge_devices(t[1], devices.names)
+    home, columns = (matrix.scale, apart(matrix.rows)), apart(columns)
+    of_others = over_others(
+        of_part, devices.names, form.merge, form.of_nothing, home, columns
+    )
+    return form.merge(t[0], of_others[0]), form.merge(t[1], of_others[1])
+
+
+def _of_part(form: Form, home: tuple[Array, Side], columns: Side) -> tuple[Any, Any]:
+    """The statistics of a device's rows and some columns, of their part of a matrix."""
+    scale, rows = home
+    precision = precision_of(rows.vectors, columns.vectors)
 
     def of_block(rows: Side, columns: Side) -> Any:
-        z = matrix.scale * similarities(precision, rows.vectors, columns.vectors)
+        z = scale * similarities(precision, rows.vectors, columns.vectors)
         logits = with_bias(z, rows.bias, columns.bias)
         return form.of_block(Block(rows=rows, columns=columns), logits)
 
-    of_rows, of_columns = _over_blocks(
-        of_block, form.merge, form.of_nothing, matrix.rows, matrix.columns
-    )
-    return of_rows, form.merge_devices(of_columns, names) if names else of_columns
+    return _over_blocks(of_block, form.merge, form.of_nothing, rows, columns)
 
 
 # With s the scale and G = ∂loss/∂logits, a block of which is a function of the logits
@@ -154,14 +174,26 @@ def statistics(form: Form, names: tuple[str, ...], matrix: Matrix) -> tuple[Any,
 # transpose. The checkpoints make it form each block's logits again: four products of
 # the matrix's size, where a matrix in memory needs three.
 @functools.partial(statistics.defjvp, symbolic_zeros=True)
-def _statistics_jvp(
-    form: Form, names: tuple[str, ...], primals: Any, tangents: Any
-) -> Any:
+def _statistics_jvp(form: Form, devices: Devices, primals: Any, tangents: Any) -> Any:
     (matrix,), (moving,) = primals, moving_of(tangents)
-    t = statistics(form, names, matrix)
-    of_rows, of_columns = _tangent(form, matrix, _scaled(matrix, moving), t)
-    if names:
-        of_columns = lax.psum(of_columns, names)
+    t = statistics(form, devices, matrix)
+    moving = _scaled(matrix, moving)
+    (scale, *sides), of_sides = vary(
+        ((matrix.scale, *matrix[:2]), t), varying_of((matrix, moving, t))
+    )
+    tangent = functools.partial(_tangent, form)
+
+    def part(sides: Any) -> Any:
+        rows, columns = zip(sides, moving[:2], of_sides, strict=True)
+        return (scale, rows), columns
+
+    of_rows, of_columns = tangent(*part(sides))
+    if devices.ring:
+        others = part(map(apart, sides))
+        of_others = sum_over_others(tangent, devices.names, *others)
+        of_rows, of_columns = add((of_rows, of_columns), of_others)
+    elif devices.names:
+        of_columns = lax.psum(of_columns, devices.names)
     zeros = jax.tree.map(jax.custom_derivatives.zero_from_primal, t)
     moved = jax.tree.map(
         lambda x, zero: zero if x is None else x,
@@ -188,29 +220,30 @@ def _scaled(matrix: Matrix, moving: Any) -> Any:
     )
 
 
-def _tangent(
-    form: Form, matrix: Matrix, moving: Any, t: tuple[Any, Any]
-) -> tuple[Any, Any]:
-    """Tangents of the statistics `t`; `moving` as `_scaled` has it."""
-    precision = precision_of(matrix.rows.vectors, matrix.columns.vectors)
-    matrix, t = vary((matrix, t), varying_of((matrix, moving, t)))
+def _tangent(form: Form, home: Any, columns: Any) -> tuple[Any, Any]:
+    """Tangents of the statistics of a device's rows and of some columns.
+
+    Rows and columns come with their tangents, as `_scaled` has them, and with their
+    statistics.
+    """
+    scale, rows = home
+    precision = precision_of(rows[0].vectors, columns[0].vectors)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def of_block(rows: Any, columns: Any) -> Any:
         (rows, drows, of_rows), (columns, dcolumns, of_columns) = rows, columns
-        x, y = _cast((rows.vectors, columns.vectors), matrix.scale.dtype)
+        x, y = _cast((rows.vectors, columns.vectors), scale.dtype)
         tangents = drows.vectors, dcolumns.vectors
 
         def at(points: Any) -> Array:
             return similarities(precision, *replaced((x, y), points))
 
         products, dz = jax.jvp(at, (like_moving(tangents, (x, y)),), (tangents,))
-        logits = with_bias(matrix.scale * products, rows.bias, columns.bias)
+        logits = with_bias(scale * products, rows.bias, columns.bias)
         moved = with_bias(dz, drows.bias, dcolumns.bias)
         block = Block(rows=rows, columns=columns)
         return form.tangent_of_block(block, logits, moved, (of_rows, of_columns))
 
-    rows, columns = zip(matrix[:2], moving[:2], t, strict=True)
     return _over_blocks(of_block, add, lambda zeros: zeros, rows, columns)
 
 

@@ -17,7 +17,15 @@ from .._formulas import cross_entropy
 from .._problem import both
 from .._reduction import Reduction, divided
 from .._statistics import origin
-from .arguments import BlockSizes, Options, Plan, checked, integers_of, vectors
+from .arguments import (
+    BlockSizes,
+    Implementation,
+    Options,
+    Plan,
+    checked,
+    integers_of,
+    vectors,
+)
 from .matrix import negatives, others, positives
 from .sides import Batch, kept_rows, on_devices, reduced, sides, statistics_of
 from .sigmoid import PairSums, sigmoid_form
@@ -39,6 +47,7 @@ def supervised_contrastive_cross_entropy(
     normalizer: ArrayLike | None = None,
     batch_axis_name: AxisName = None,
     block_sizes: BlockSizes | None = None,
+    implementation: Implementation | None = None,
 ) -> Float[Array, "..."]:
     """Cross-entropy of each example with the others of its label: SupCon.
 
@@ -68,6 +77,9 @@ def supervised_contrastive_cross_entropy(
         `jax.shard_map` each device gives its part of every array. Outside of it arrays
         are given whole, and explicit axes need no name.
       block_sizes: (rows, columns) of a block of similarities; chosen where None.
+      implementation: where devices split the batch, "gathered" gives each of them the
+        vectors of all, and so does None. "ring" sends the vectors of each from device
+        to device, and their gradient with them: no device holds those of all.
 
     Returns:
       The losses in nats, (batch,), or a scalar; float32, or float64 for float64
@@ -109,6 +121,7 @@ def supervised_contrastive_cross_entropy(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
         block_sizes=block_sizes,
+        implementation=implementation,
     )
     temperature = _checks.number(name, "temperature", temperature, dtype, above=0)
     _checks.one_of(name, "log", log, LOGS, optional=False)
