@@ -21,9 +21,9 @@ rare ones, and macro is the mean of the labels' scores. In the first two columns
 answer is yes where a logit is above 0.
 
 The losses differ in where the logits lie, hardly in how they order the genes: at its
-best threshold each has a macro F1 of 47 to 48 %. (That threshold is the best one for the
-held-out genes themselves, so that the score is an upper bound.) The asymmetric loss has
-its best at 0, at the price of some micro F1. With pos_weight rare labels are found
+best threshold each has a macro F1 of 47 to 48 %. (That threshold is the best one for
+the held-out genes themselves, so that the score is an upper bound.) The asymmetric loss
+has its best at 0, at the price of some micro F1. With pos_weight rare labels are found
 too, but frequent ones are missed. ZLPR is no better here than cross-entropy.
 """
 
