@@ -50,8 +50,8 @@ def test_pos_weight_is_one_for_each_class():
     log_p, log_q = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
     expected = -(W[None] * y * log_p + (1 - y) * log_q)
     same(jxent.sigmoid_binary_cross_entropy(z, y, pos_weight=W), expected)
-    plain = {"gamma_neg": 0.0, "clip": 0.0}
-    same(jxent.asymmetric_loss(z, y, pos_weight=W, **plain), expected)
+    asymmetric = jxent.asymmetric_loss(z, y, pos_weight=W, gamma_neg=0.0, clip=0.0)
+    same(asymmetric, expected)
     p = jax.nn.sigmoid(z)
     same(jxent.binary_cross_entropy(p, y, pos_weight=W), expected, rtol=1e-5)
 

@@ -128,7 +128,7 @@ def test_labels_between_0_and_1_are_a_mixture_here(torch, timm, rng):
 
 def test_timms_floor_stops_the_gradient(torch, timm):
     """Below a probability of 1e-8; the loss goes on, and so does its slope."""
-    z, y = np.float32([-30.0]), np.float32([1.0])
+    z, y = np.array([-30.0], np.float32), np.array([1.0], np.float32)
     reference = timm.AsymmetricLossMultiLabel(gamma_pos=0.0, reduction="none")
     value, slope = theirs(torch, reference, z, y)
     np.testing.assert_allclose(value, -np.log(1e-8), rtol=1e-6)

@@ -247,8 +247,8 @@ def of_places(values: Maybe, ids: Array, axis: int, like: Array) -> Array:
             return y + select(is_label(index, axis, like), here), None
 
         zeros = lax.full_like(like, 0, dtype=values.dtype)
-        first = (jnp.moveaxis(x, -1, 0) for x in (ids, values))
-        return lax.scan(add, zeros, tuple(first))[0]
+        places = jnp.moveaxis(ids, -1, 0), jnp.moveaxis(values, -1, 0)
+        return lax.scan(add, zeros, places)[0]
     classes, rows = like.shape[axis], range(ids.ndim - 1)
     index = [lax.broadcasted_iota(jnp.int32, ids.shape, a) for a in rows]
     index.append(select(is_below(ids, classes), ids, classes))
