@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -189,6 +190,7 @@ def play(tmp_path, capsys):
         "policy_gradient",
         "preference",
         "distillation",
+        "noisy_labels",
     ],
 )
 def test_help(name, capsys):
@@ -309,6 +311,26 @@ def test_distillation(play):
     assert 0 < fused < number(out, r"materialized logits +([\d,]+) MiB") / 2
     assert all(np.isfinite(losses))
     assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_noisy_labels(play):
+    out, losses, panels = play("noisy_labels", panels=2)
+    for name in ("cross-entropy", "generalized", "symmetric", "Taylor"):
+        line = rf"  {name} +([\d.]+)% +([\d.]+)% ± 0.0% +([\d.]+)%\n"
+        ((best, last, learnt),) = re.findall(line, out)
+        assert 60 < float(last) <= float(best) < 100
+        assert 0 < float(learnt) < 10  # hardly any in two epochs
+    assert losses[-1] < losses[0]
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_the_noise_is_symmetric(rng):
+    """A share of the labels is wrong, and each other class alike."""
+    example = importlib.import_module("noisy_labels")
+    labels = jnp.asarray(rng.integers(0, 10, 50_000))
+    moved = (example.with_noise(labels, 0.4, rng) - labels) % 10
+    shares = np.bincount(np.asarray(moved), minlength=10) / len(labels)
+    np.testing.assert_allclose(shares, [0.6, *[0.4 / 9] * 9], atol=0.01)
 
 
 def test_preference_is_the_loss_of_dpo(rng):
