@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -193,6 +194,7 @@ def play(tmp_path, capsys):
         "long_tailed_mnist",
         "calibration",
         "contrastive_digits",
+        "noisy_labels",
     ],
 )
 def test_help(name, capsys):
@@ -386,6 +388,24 @@ def test_calibration(play):
     assert 0 < number(out, r"\ntemperature +([\d.]+)\n") < raw[3]
     assert losses[-1] < losses[0] / 4
     assert all(0.01 < panel < 0.6 for panel in panels)
+def test_noisy_labels(play):
+    out, losses, panels = play("noisy_labels", panels=2)
+    for name in ("cross-entropy", "generalized", "symmetric", "Taylor"):
+        line = rf"  {name} +([\d.]+)% +([\d.]+)% ± 0.0% +([\d.]+)%\n"
+        ((best, last, learnt),) = re.findall(line, out)
+        assert 60 < float(last) <= float(best) < 100
+        assert 0 < float(learnt) < 10  # hardly any in two epochs
+    assert losses[-1] < losses[0]
+    assert all(0.01 < panel < 0.6 for panel in panels)
+
+
+def test_the_noise_is_symmetric(rng):
+    """A share of the labels is wrong, and each other class alike."""
+    example = importlib.import_module("noisy_labels")
+    labels = jnp.asarray(rng.integers(0, 10, 50_000))
+    moved = (example.with_noise(labels, 0.4, rng) - labels) % 10
+    shares = np.bincount(np.asarray(moved), minlength=10) / len(labels)
+    np.testing.assert_allclose(shares, [0.6, *[0.4 / 9] * 9], atol=0.01)
 
 
 def test_preference_is_the_loss_of_dpo(rng):

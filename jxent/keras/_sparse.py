@@ -120,7 +120,7 @@ def categorical_generalized_cross_entropy(
       https://arxiv.org/abs/1805.07836.
 
     See also:
-      `sparse_categorical_crossentropy`.
+      `jxent.generalized_cross_entropy` of logits.
     """
     name = "categorical_generalized_cross_entropy"
     x = _checks.floating(name, y_pred, y_true)
