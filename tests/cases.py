@@ -471,7 +471,14 @@ class Case:
 
 
 BARE = tuple(Case(loss, labels, {}) for loss in LOSSES for labels in loss.labels)
-CASES = BARE + tuple(
+# A fused head without options is that of cross-entropy alone; others have them on.
+_BARE = tuple(
+    c
+    for c in BARE
+    if c.loss.implementation is None
+    or c.loss.function is jxent.linear_softmax_cross_entropy
+)
+CASES = _BARE + tuple(
     Case(loss, labels, loss.options)
     for loss in LOSSES
     for labels in loss.labels

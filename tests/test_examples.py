@@ -388,6 +388,8 @@ def test_calibration(play):
     assert 0 < number(out, r"\ntemperature +([\d.]+)\n") < raw[3]
     assert losses[-1] < losses[0] / 4
     assert all(0.01 < panel < 0.6 for panel in panels)
+
+
 def test_noisy_labels(play):
     out, losses, panels = play("noisy_labels", panels=2)
     for name in ("cross-entropy", "generalized", "symmetric", "Taylor"):
