@@ -274,12 +274,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser,
         output="calibration.png",
         seed="of parameters, order and draws",
-        smoke="twenty epochs, and two draws of 500 digits",
+        smoke="twenty epochs, and one draw of 500 digits",
     )
     args = parser.parse_args(argv)
     args.sizes = SIZES
     if args.smoke:
-        args.epochs, args.draws, args.sizes = 20, 2, SIZES[-1:]
+        args.epochs, args.draws, args.sizes = 20, 1, SIZES[-1:]
     return args
 
 
