@@ -117,6 +117,8 @@ def weighed(
 
 def divided(total: Array, weight: Array) -> Array:
     """total / weight, 0 where nothing has a weight."""
+    # Of a constant XLA would form the reciprocal, and n times that is not always 1.
+    weight = lax.optimization_barrier(weight)
     something = lax.ne(weight, lax.full_like(weight, 0))
     return select(something, total / select(something, weight, 1))
 
