@@ -404,7 +404,18 @@ FUSED = (
         "streamed",
     ),
 )
-LOSSES += FUSED
+# Formulas share their layouts, so that not each has to be in both.
+IN_ONE_LAYOUT = {
+    jxent.linear_poly_loss_cross_entropy: "tiled",
+    jxent.linear_softmax_jensen_shannon_divergence: "streamed",
+    jxent.linear_sigmoid_focal_loss: "streamed",
+    jxent.linear_asymmetric_loss: "tiled",
+}
+LOSSES += tuple(
+    loss
+    for loss in FUSED
+    if IN_ONE_LAYOUT.get(loss.function, loss.implementation) == loss.implementation
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -485,7 +496,19 @@ CASES = _BARE + tuple(
     if loss.options
 )
 RICHEST = tuple(c for c in CASES if c.options or not c.loss.options)
-# One a loss, with derivatives in the labels where these are floating.
-SMOOTHEST = tuple(
-    {(c.loss.function, c.loss.implementation): c for c in RICHEST}.values()
-)
+
+
+def one_a_loss(cases):
+    """With derivatives in the labels where these are floating."""
+    return tuple({(c.loss.function, c.loss.implementation): c for c in cases}.values())
+
+
+def every_kind(cases):
+    """One a loss, and one for each kind of labels that a layout has."""
+    kinds = {(c.labels, c.loss.implementation, c.takes("axis")): c for c in cases}
+    chosen = {*one_a_loss(cases), *kinds.values()}
+    return tuple(c for c in cases if c in chosen)
+
+
+SMOOTHEST = one_a_loss(RICHEST)
+EVERY_KIND = every_kind(RICHEST)

@@ -78,6 +78,7 @@ FUNCTIONS = {
     "taylor": ("taylor_cross_entropy",),
     "symmetric": ("symmetric_cross_entropy",),
     "sparse symmetric": ("symmetric_cross_entropy",),
+    "sparse ZLPR": ("zlpr_loss", "linear_zlpr_loss"),
     "KL": ("softmax_kl_divergence", "linear_softmax_kl_divergence"),
     "Jensen-Shannon": (
         "softmax_jensen_shannon_divergence",
@@ -97,7 +98,12 @@ def options_of(name):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in jxent.__all__ if "softmax_" in n or "margin" in all_of(n)]
+    "name",
+    [
+        n
+        for n in jxent.__all__
+        if "softmax_" in n or "zlpr" in n or "margin" in all_of(n)
+    ],
 )
 def test_the_table_has_every_option(name):
     assert options_of(name) <= {*OPTIONS}

@@ -17,11 +17,13 @@ from tests.cases import (
     BARE,
     CASES,
     CLASSES,
+    EVERY_KIND,
     MASKED,
     REAL,
     RICHEST,
     SMOOTHEST,
     WEIGHTS,
+    every_kind,
     ids,
     places,
     shares,
@@ -33,7 +35,7 @@ from tests.compiling import as_users_jit
 
 
 every = pytest.mark.parametrize("case", CASES, ids=str)
-every_loss = pytest.mark.parametrize("case", RICHEST, ids=str)
+every_kind_of_label = pytest.mark.parametrize("case", EVERY_KIND, ids=str)
 of_each_loss = pytest.mark.parametrize("case", SMOOTHEST, ids=str)
 
 
@@ -43,6 +45,18 @@ def those_that_take(*options, cases=CASES):
 
 
 IN_MEMORY = [c for c in SMOOTHEST if c.loss.implementation is None]
+# In a scan a layout is as good for one formula as for another.
+SCANNED = IN_MEMORY + [
+    c
+    for c in SMOOTHEST
+    if c.loss.implementation is not None
+    and c.loss.function
+    in (
+        jxent.linear_softmax_cross_entropy,
+        jxent.linear_softmax_kl_divergence,
+        jxent.linear_sigmoid_binary_cross_entropy,
+    )
+]
 with_ids = pytest.mark.parametrize(
     "case", [c for c in BARE if c.labels is ids and c.takes("losses")], ids=str
 )
@@ -164,7 +178,7 @@ def test_several_axes_make_up_the_classes(case, x64, rng):
     close(case(*one, axis=None), flat[2])
 
 
-@those_that_take("rows", cases=RICHEST)
+@those_that_take("rows", cases=EVERY_KIND)
 def test_reductions(case, x64, rng):
     """Σ r loss / Σ r, with where and weights of every allowed shape."""
     inputs = case.inputs(rng, rows=(2, 3))
@@ -261,7 +275,7 @@ def test_first_and_second_order_in_both_modes(case, x64, rng):
     check_grads(f, values, 2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5, eps=1e-5)
 
 
-@every_loss
+@of_each_loss
 def test_forward_equals_reverse_and_hessian_is_right(case, x64, rng):
     x, *rest = map(jnp.asarray, case.inputs(rng, rows=(2,)))
     f = lambda x: case(x, *rest)
@@ -291,7 +305,7 @@ def test_per_example_gradients(case, x64, rng):
         close(got[i], alone(*(x[i] for x in inputs)))
 
 
-@of_each_loss
+@pytest.mark.parametrize("case", SCANNED, ids=str)
 def test_scan_equals_its_closed_form(case, x64, rng):
     """Value, gradient and both hessian-vector products, with and without checkpoint."""
     inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(2, 2))))
@@ -382,7 +396,7 @@ def masked_program(case):
     return program
 
 
-@every_loss
+@every_kind_of_label
 def test_dropped_rows_count_for_nothing(case, x64, rng):
     """Whatever they hold; loss, gradient and tangent of the others are right."""
     inputs = case.inputs(rng, rows=(4,))
@@ -447,7 +461,7 @@ def test_ignored_ids_are_dropped(case, x64, rng):
         close(pull(bad)[1::2], gradient)
 
 
-@those_that_take("mask", "losses", cases=RICHEST)
+@those_that_take("mask", "losses", cases=EVERY_KIND)
 def test_every_class_masked_is_zero(case, x64, rng):
     """A row whose classes are all impossible: 0 with gradient 0, for ids too."""
     inputs = case.inputs(rng, rows=(3,))
@@ -542,7 +556,7 @@ EXTREMES = [
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@those_that_take("logits", cases=BARE)
+@those_that_take("logits", cases=every_kind(BARE))
 def test_extreme_logits_keep_every_derivative_finite(case, dtype, x64, rng):
     """±1e4: the value is right, gradient and hessian are finite."""
     x = np.array(EXTREMES, dtype)
@@ -718,7 +732,7 @@ def test_infinite_logits_of_a_yes_no_label(case, x64):
 
 @pytest.mark.parametrize(
     ("case", "dtype"),
-    [(c, jnp.bfloat16) for c in RICHEST] + [(c, jnp.float16) for c in IN_MEMORY],
+    [(c, jnp.bfloat16) for c in EVERY_KIND] + [(c, jnp.float16) for c in IN_MEMORY],
     ids=lambda x: getattr(x, "__name__", str(x)),
 )
 def test_half_precision_in_float32_out(case, dtype, rng):

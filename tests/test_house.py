@@ -162,8 +162,11 @@ CONFIGURATIONS += [
 CONFIGURATIONS += [
     (layout, labels, formula)
     for layout in LAYOUTS
-    for labels in ("several", "several places")
-    for formula in (binary_of_logits, focal_of_logits, zlpr)
+    for labels, formula in (
+        ("several", focal_of_logits),
+        ("several places", binary_of_logits),
+        ("several places", zlpr),
+    )
 ]
 
 

@@ -253,8 +253,7 @@ OPTIONS = {
 
 
 @of_each_head
-@pytest.mark.parametrize("layout", ["streamed", "tiled"])
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize(("layout", "sparse"), [("streamed", True), ("tiled", False)])
 def test_split_over_devices_it_is_as_on_one(head, layout, sparse, rng, x64):
     """Rows and classes over 2 × 2, with every option, which have derivatives too."""
     hidden, kernel = operands(rng)
