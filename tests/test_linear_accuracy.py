@@ -27,9 +27,6 @@ from tests.heads import (
 )
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 # Dtypes -------------------------------------------------------------------------------
 
 BF16, F16, F32 = jnp.bfloat16, jnp.float16, jnp.float32

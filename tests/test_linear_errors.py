@@ -9,9 +9,6 @@ import jxent
 from tests.comparing import refuses
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 def floats(*shape):
     return jnp.zeros(shape, jnp.float32)
 

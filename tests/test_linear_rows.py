@@ -24,9 +24,6 @@ from tests.heads import (
 )
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 PROMISED = "hidden kernel bias ids weights where class_mask"
 
 

@@ -11,9 +11,6 @@ from benchmarks.targets import TARGETS
 from tests.compiling import as_users_jit
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 def shapes(rows, features, classes, hidden=jnp.float32, kernel=jnp.float32):
     return (
         jax.ShapeDtypeStruct((rows, features), hidden),
