@@ -1708,7 +1708,7 @@ REFUSED += [
         ValueError,
         "zlpr_loss: expected a label for every class, of the logits' shape (4, 3), or "
         "SparseLabels, got (3, 4). If only the order of axes differs, "
-        "jnp.moveaxis(labels, 1, 0).",
+        "jnp.moveaxis(labels, 0, 1).",
     ),
     (
         lambda: jxent.linear_zlpr_loss(floats(4, 2), floats(2, 3), ints(4, 1)),

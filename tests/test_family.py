@@ -35,7 +35,6 @@ from tests.compiling import as_users_jit
 
 
 every = pytest.mark.parametrize("case", CASES, ids=str)
-every_kind_of_label = pytest.mark.parametrize("case", EVERY_KIND, ids=str)
 of_each_loss = pytest.mark.parametrize("case", SMOOTHEST, ids=str)
 
 
@@ -45,8 +44,9 @@ def those_that_take(*options, cases=CASES):
 
 
 IN_MEMORY = [c for c in SMOOTHEST if c.loss.implementation is None]
-# In a scan a layout is as good for one formula as for another.
-SCANNED = IN_MEMORY + [
+# Every loss in memory, and each layout with what differs in its statistics: for the
+# tests of which a formula is no part.
+EVERY_LAYOUT = IN_MEMORY + [
     c
     for c in SMOOTHEST
     if c.loss.implementation is not None
@@ -55,8 +55,10 @@ SCANNED = IN_MEMORY + [
         jxent.linear_softmax_cross_entropy,
         jxent.linear_softmax_kl_divergence,
         jxent.linear_sigmoid_binary_cross_entropy,
+        jxent.linear_zlpr_loss,
     )
 ]
+in_every_layout = pytest.mark.parametrize("case", EVERY_LAYOUT, ids=str)
 with_ids = pytest.mark.parametrize(
     "case", [c for c in BARE if c.labels is ids and c.takes("losses")], ids=str
 )
@@ -178,7 +180,7 @@ def test_several_axes_make_up_the_classes(case, x64, rng):
     close(case(*one, axis=None), flat[2])
 
 
-@those_that_take("rows", cases=EVERY_KIND)
+@those_that_take("rows", cases=EVERY_LAYOUT)
 def test_reductions(case, x64, rng):
     """Σ r loss / Σ r, with where and weights of every allowed shape."""
     inputs = case.inputs(rng, rows=(2, 3))
@@ -275,7 +277,7 @@ def test_first_and_second_order_in_both_modes(case, x64, rng):
     check_grads(f, values, 2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5, eps=1e-5)
 
 
-@of_each_loss
+@in_every_layout
 def test_forward_equals_reverse_and_hessian_is_right(case, x64, rng):
     x, *rest = map(jnp.asarray, case.inputs(rng, rows=(2,)))
     f = lambda x: case(x, *rest)
@@ -294,7 +296,7 @@ def test_forward_equals_reverse_and_hessian_is_right(case, x64, rng):
     close(twice, np.tensordot(factors, wanted, x.ndim), 1e-8)
 
 
-@of_each_loss
+@in_every_layout
 def test_per_example_gradients(case, x64, rng):
     """vmap of grad gives each row the gradient it has alone."""
     inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(4,))))
@@ -305,7 +307,7 @@ def test_per_example_gradients(case, x64, rng):
         close(got[i], alone(*(x[i] for x in inputs)))
 
 
-@pytest.mark.parametrize("case", SCANNED, ids=str)
+@in_every_layout
 def test_scan_equals_its_closed_form(case, x64, rng):
     """Value, gradient and both hessian-vector products, with and without checkpoint."""
     inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(2, 2))))
@@ -396,7 +398,7 @@ def masked_program(case):
     return program
 
 
-@every_kind_of_label
+@in_every_layout
 def test_dropped_rows_count_for_nothing(case, x64, rng):
     """Whatever they hold; loss, gradient and tangent of the others are right."""
     inputs = case.inputs(rng, rows=(4,))
@@ -461,7 +463,7 @@ def test_ignored_ids_are_dropped(case, x64, rng):
         close(pull(bad)[1::2], gradient)
 
 
-@those_that_take("mask", "losses", cases=EVERY_KIND)
+@those_that_take("mask", "losses", cases=EVERY_LAYOUT)
 def test_every_class_masked_is_zero(case, x64, rng):
     """A row whose classes are all impossible: 0 with gradient 0, for ids too."""
     inputs = case.inputs(rng, rows=(3,))
@@ -753,7 +755,7 @@ def test_half_precision_in_float32_out(case, dtype, rng):
     close(losses, case.oracle(*rounded), 2e-6)
 
 
-@of_each_loss
+@in_every_layout
 def test_float32_stays_float32_where_float64_is_on(case, x64, rng):
     """The logits alone decide; float64 inputs stay float64."""
     inputs = case.inputs(rng)
@@ -762,7 +764,7 @@ def test_float32_stays_float32_where_float64_is_on(case, x64, rng):
     assert case(*inputs).dtype == jnp.float64
 
 
-@of_each_loss
+@in_every_layout
 def test_two_calls_give_identical_bits(case, rng):
     inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(7, 9))))
     f = jax.jit(jax.value_and_grad(lambda *inputs: jnp.sum(case(*inputs))))
