@@ -17,6 +17,7 @@ from benchmarks import (
     compiled,
     device_clock,
     measure,
+    metrics,
     readme,
     record,
     report,
@@ -117,6 +118,15 @@ def test_every_case_has_jxent_and_another(suite):
             assert {"jxent", "Optax"} <= names, case
             assert case.operation in OPERATIONS
             assert case.suite == suite
+
+
+@pytest.mark.parametrize("text", ["16x24", "16x8x24"])
+def test_metrics_beside_what_each_needs(text, capsys):
+    metrics.main(["--shape", text, "--seconds=0"])
+    title, *rows = re.findall(r"^(?:###|\| [a-z]).*", capsys.readouterr().out, re.M)
+    assert title.startswith("### float32 [16, ")
+    assert "1.00 ×" in rows[0]
+    assert len(rows) == (2 if text == "16x24" else 4)
 
 
 def test_imports_are_timed_in_fresh_interpreters():
