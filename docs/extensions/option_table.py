@@ -51,13 +51,12 @@ COLUMNS = {
         "asymmetric_loss": "asymmetric",
         "binary_cross_entropy": "binary",
     },
-    "several labels": {
-        "zlpr_loss": "ZLPR",
-        "linear_sigmoid_binary_cross_entropy": "linear",
-        "linear_sigmoid_focal_loss": "linear focal",
-        "linear_asymmetric_loss": "linear asymmetric",
-        "linear_zlpr_loss": "linear ZLPR",
+    "linear binary": {
+        "linear_sigmoid_binary_cross_entropy": "",
+        "linear_sigmoid_focal_loss": "focal",
+        "linear_asymmetric_loss": "asymmetric",
     },
+    "ZLPR": {"zlpr_loss": "", "linear_zlpr_loss": "linear"},
     "contrastive": {
         "contrastive_cross_entropy": "softmax",
         "sigmoid_contrastive_loss": "sigmoid",
