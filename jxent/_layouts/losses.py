@@ -331,7 +331,7 @@ def _reverse(
     kept, share = lax.full_like(log_zero, 1), lax.full_like(statistics.log_sum, 0)
     if shared.label_smoothing is not None:
         kept = 1 - shared.label_smoothing
-        share += smoothing_share(settings, rows, shared, resolved, scale=1)
+        share += smoothing_share(settings, rows, shared, resolved, scale=1.0)
     if settings.ids:
         own, other = log_above(kept + share, log_zero), log_above(share, log_zero)
         return reverse_of_id(statistics.log_prob, own, other)
