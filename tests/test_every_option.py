@@ -22,9 +22,6 @@ import jxent
 from tests import oracles
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 ROWS, FEATURES, CLASSES = 4, 3, 6
 LABELS = np.array([0, 2, 3, 1], np.int32)
 one, of_rows, of_classes = P(), P("data"), P("model")

@@ -18,8 +18,6 @@ from tests.comparing import close, refuses, weighed
 from tests.compiling import as_users_jit, largest_array
 
 
-pytestmark = pytest.mark.newest_jax
-
 FEATURES, CLASSES = 3, 5
 
 
