@@ -42,9 +42,9 @@ OPTIONS = {
     "class_weights": Option(np.ones(CLASSES), np.linspace(0.5, 2, CLASSES), of_classes),
     "class_mask": Option(np.ones(CLASSES, bool), np.arange(CLASSES) != 4, of_classes),
     "ignore_index": Option(np.int32(-100), np.int32(2), one),
-    "label_smoothing": Option(np.float64(0), np.float64(0.1), one),
+    "label_smoothing": Option(np.float64(0), np.float64(0.3), one),
     "z_loss": Option(np.float64(0), np.float64(0.1), one),
-    "logit_soft_cap": Option(np.float64(np.inf), np.float64(3), one),
+    "logit_soft_cap": Option(np.float64(np.inf), np.float64(2), one),
     "temperature": Option(np.ones(ROWS), np.array([0.5, 2, 1.5, 0.75]), of_rows),
     "margin": Option(np.zeros(CLASSES), np.linspace(0.1, 0.9, CLASSES), of_classes),
     "normalizer": Option(np.float64(ROWS), np.float64(7), one),
@@ -214,7 +214,7 @@ def test_every_option_has_an_effect_and_a_derivative(program, x64):
     for name in program.options:
         loss, gradients = at(program, name)
         wanted, slopes = at(reference, name)
-        assert abs(loss - off) > 5e-4, f"{name} changes nothing"
+        assert abs(loss - off) > 1e-3, f"{name} changes nothing"
         np.testing.assert_allclose(loss, wanted, rtol=1e-12, err_msg=name)
         for other, slope in gradients.items():
             wanted = slopes[other]
