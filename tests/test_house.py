@@ -115,7 +115,7 @@ def settings_of(layout, *, labels, formula):
     return Settings(
         axis=1,
         ids=labels == "ids",
-        targets="several" in labels,
+        several_labels="several" in labels,
         formula=formula,
         reduction="mean",
         even=labels in ("ids", "distributions", "places"),

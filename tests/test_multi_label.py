@@ -141,6 +141,8 @@ def test_equal_ids_add_up(rng, x64):
     wanted = 2.0 * (np.arange(CLASSES) == 5) * np.ones((ROWS, 1))
     close(BINARY(hidden, kernel, twice), BINARY(hidden, kernel, wanted))
     assert np.all(np.isnan(jxent.linear_zlpr_loss(hidden, kernel, twice)))
+    often = jxent.SparseLabels(np.full((ROWS, 300), 5))
+    close(BINARY(hidden, kernel, often), BINARY(hidden, kernel, 150 * wanted))
 
 
 @pytest.mark.parametrize("head", [BINARY, jxent.linear_zlpr_loss])

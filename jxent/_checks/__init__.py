@@ -26,11 +26,11 @@ from .labels import (
     are_class_ids as are_class_ids,
     compared as compared,
     ignorable as ignorable,
+    labels_of_classes as labels_of_classes,
     rearranged as rearranged,
     same_rows_and_classes as same_rows_and_classes,
     same_shape as same_shape,
     several_classes as several_classes,
-    targets as targets,
 )
 from .numbers import (
     dtype as dtype,

@@ -97,7 +97,7 @@ def several_classes(
         )
 
 
-def targets(
+def labels_of_classes(
     function: str, name: str, x: Shaped, labels: Array, axis: int | tuple[int, ...]
 ) -> None:
     """Refuses labels that are not one for every class."""

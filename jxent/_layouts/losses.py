@@ -35,7 +35,7 @@ from .._reduction import finite_slope, times, weighed
 from .._statistics import CLASS_SCALE, Inputs, Totals, filled, inputs_of_block
 from .divergences import divergences_of
 from .mesh import enter, on_one_device, row_spec, specs_of
-from .targets import losses_of_targets
+from .several_labels import losses_of_several_labels
 from .totals import totals
 
 
@@ -130,7 +130,11 @@ def label_masses(
     distribution t.
     """
     none = rows.labels is None and rows.label_ids is None
-    if none or settings.targets or (settings.ids and shared.class_weights is None):
+    if (
+        none
+        or settings.several_labels
+        or (settings.ids and shared.class_weights is None)
+    ):
         return None
 
     def of_rows(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
@@ -196,8 +200,8 @@ def losses_of(
     if has_target(rows):
         divergences = divergences_of(settings, rows, shared, resolved)
         return Losses(losses=divergences, class_factor=None, statistics=None)
-    if settings.targets:
-        losses = losses_of_targets(settings, rows, shared, resolved)
+    if settings.several_labels:
+        losses = losses_of_several_labels(settings, rows, shared, resolved)
         losses = reported(losses, settings, rows, shared, resolved)
         return Losses(losses=losses, class_factor=None, statistics=None)
     statistics, t, masses = statistics_of(settings, rows, shared, resolved)

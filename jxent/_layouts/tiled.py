@@ -76,7 +76,7 @@ def tiled_total(
     # Without statistics of its sums over classes a formula has no stream of blocks.
     all_classes = shared.label_smoothing is not None
     all_classes |= has_distributions(settings, rows)
-    streams = settings.targets or is_linear(settings.formula) or not all_classes
+    streams = settings.several_labels or is_linear(settings.formula) or not all_classes
 
     def value(shared: Shared, rows: Any) -> Array:
         return _divided_total(settings, rows[0], shared, rows[1])

@@ -123,7 +123,9 @@ def linear_sigmoid_focal_loss(
         kernel,
         labels,
         where,
-        formula=Formula(function=focal_of_logits, parameters=parameters, targets=True),
+        formula=Formula(
+            function=focal_of_logits, parameters=parameters, several_labels=True
+        ),
         bias=bias,
         vocab_axis=vocab_axis,
         precision=precision,
@@ -260,7 +262,7 @@ def linear_asymmetric_loss(
         labels,
         where,
         formula=Formula(
-            function=asymmetric_of_logits, parameters=parameters, targets=True
+            function=asymmetric_of_logits, parameters=parameters, several_labels=True
         ),
         pos_weight=pos_weight,
         bias=bias,

@@ -42,12 +42,12 @@ class HeadArguments(NamedTuple):
 class Formula(NamedTuple):
     """A formula with its parameters, as they are passed by name.
 
-    It is a function of log p; or, of targets, one of each logit and its target.
+    It is a function of log p; with several labels a row, of each logit and its label.
     """
 
     function: Callable[..., Array]
     parameters: dict[str, ArrayLike]
-    targets: bool = False
+    several_labels: bool = False
 
 
 def logits_problem(
@@ -242,13 +242,13 @@ def _are_class_ids(
     `split` are the mesh axes that the classes are split over.
     """
     formula: Formula | None = options.get("formula")
-    targets = formula is not None and formula.targets
-    if not targets and not split:
+    several = formula is not None and formula.several_labels
+    if not several and not split:
         _checks.several_classes(function, name, x, axis)
     if labels is None:
         return False
-    if targets:
-        _checks.targets(function, name, x, labels, axis)
+    if several:
+        _checks.labels_of_classes(function, name, x, labels, axis)
         return False
     return _checks.are_class_ids(function, name, x, labels, axis, **how)
 
@@ -375,7 +375,7 @@ def _with_statistics(
         names = settings.class_axis_name
         everywhere = classes * (lax.axis_size(names) if names else 1)
         settings = settings._replace(top_k=_checks.top_k(function, top_k, everywhere))
-    targets = formula is not None and formula.targets
+    several = formula is not None and formula.several_labels
     smoothed = formula is not None and shared.label_smoothing is not None
     weighted = formula is None and shared.class_weights is not None
     return settings._replace(
@@ -383,8 +383,8 @@ def _with_statistics(
         return_statistics=return_statistics,
         sums=sums,
         log_prob_at=log_prob_at,
-        targets=targets,
-        even=(smoothed and not targets) or (weighted and not distributions),
+        several_labels=several,
+        even=(smoothed and not several) or (weighted and not distributions),
         expected=entropy or return_statistics or sums,
         argmax=argmax or return_statistics or sums,
     )

@@ -103,7 +103,7 @@ class Settings(NamedTuple):
 
     axis: int  # of the classes; the last one for the fused head
     ids: bool  # labels are class ids, not distributions
-    targets: bool = False  # labels are targets, each class a binary question by itself
+    several_labels: bool = False  # each class has a label, yes or no, by itself
     formula: Callable[..., Array] | None = None  # None: statistics alone
     reduction: str = "none"
     return_statistics: bool = False

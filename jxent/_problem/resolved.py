@@ -25,7 +25,7 @@ from .pair import Axes, Maybe, Rows, Settings, Shared, like_logits, map_fields
 # An id that names no class. It matches none in any block, and the loss and the gradient
 # of its row are NaN.
 NO_CLASS = -(2**31)
-# An id that adds nothing to a row's targets, in any block.
+# An id that is in no block, and so adds nothing to a row's labels.
 NOWHERE = -1
 
 
@@ -150,7 +150,7 @@ def _resolve_places(
         counted = over_places(resolved.weighted, rows.label_ids)
     counted = both(scored, counted)
     ids = class_ids(rows.label_ids, counted, count)
-    if settings.targets:
+    if settings.several_labels:
         ids = ids if scored is None else select(scored, ids, NOWHERE)
         return resolved._replace(ids=ids)
     allowed = _without_masked(settings, rows, shared, ids, counted, like)
@@ -235,8 +235,9 @@ def of_places(values: Maybe, ids: Array, axis: int, like: Array) -> Array:
 
     `like` are the logits. An id that is out of range adds nothing.
     """
-    if values is None:  # stored, so that a byte each makes a difference
-        values = lax.full_like(ids, 1, dtype=jnp.int8)
+    if values is None:  # XLA stores the result: as bytes, where these count so far
+        counted = jnp.int8 if ids.shape[-1] < 2**7 else jnp.int32
+        values = lax.full_like(ids, 1, dtype=counted)
     else:
         values = cast(values, like.dtype)
     if is_split(like):  # a scatter along a split axis is refused

@@ -6,7 +6,7 @@ from .inputs import (
     Inputs as Inputs,
     effective_logits as effective_logits,
     inputs_of_block as inputs_of_block,
-    targets_of_block as targets_of_block,
+    labels_of_block as labels_of_block,
     with_logits as with_logits,
 )
 from .tangent import tangent_of_block as tangent_of_block

@@ -37,9 +37,9 @@ def totals_of_block(
     out of range for labels of other blocks. `weighted`, boolean (rows,), is False for
     rows whose statistics matter only as far as they are finite.
     """
-    compared = not settings.targets
+    compared = not settings.several_labels
     asked = settings.axis, settings.expected, settings.argmax, compared
-    if settings.targets:
+    if settings.several_labels:
         ids = None
     t = _totals_of_block(asked, inputs, ids, weighted)
     if not settings.top_k:

@@ -101,8 +101,8 @@ def inputs_of_block(
     axis, dtype = settings.axis, z.dtype
     possible = possible_classes(rows, shared, axis, z)
     where_computed = None if computed is None else over_classes(computed, axis, z)
-    if settings.targets:
-        y = targets_of_block(settings, rows, shared, ids, z)
+    if settings.several_labels:
+        y = labels_of_block(settings, rows, shared, ids, z)
         return _both_sides(y, z, both(possible, where_computed))
     weights, target, even = shared.class_weights, None, None
     if has_distributions(settings, rows):
@@ -122,10 +122,10 @@ def inputs_of_block(
     return Inputs(z=z, target=target, even=even, target_z=target_z)
 
 
-def targets_of_block(
+def labels_of_block(
     settings: Settings, rows: Rows, shared: Shared, ids: Maybe, z: Array
 ) -> Array:
-    """The targets of a block's classes, smoothed, of the shape of its logits `z`."""
+    """The labels of a block's classes, smoothed, of the shape of its logits `z`."""
     if ids is None:
         assert rows.labels is not None
         y = cast(rows.labels, z.dtype)

@@ -122,7 +122,7 @@ def _statistics(
 @functools.partial(_statistics.defjvp, symbolic_zeros=True)
 def _statistics_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     at, ids, weighted, computed, t = primals
-    ids = None if settings.targets else ids
+    ids = None if settings.several_labels else ids
     axis = settings.axis
     moved: Inputs = moving_of(tangents[0])
     rel = lax.sub(at.z, over_classes(origin(t.maximum), axis, at.z))

@@ -227,22 +227,22 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
     A bad label makes its own statistic NaN. The maximum stays as it is: so the
     derivative forms the exponentials as the value does, and XLA computes both once.
     """
-    # One of two that are not compared may be of no class.
-    apart = t.target_maximum is not None and t.cross is None
+    # Of the two sides that ZLPR has, one may be without a class: its maximum is −inf.
+    two_sides = t.target_maximum is not None and t.cross is None
 
-    def known(maximum: Array) -> Array:
-        if apart:
+    def is_fine(maximum: Array) -> Array:
+        if two_sides:
             return lax.lt(maximum, lax.full_like(maximum, jnp.inf))
         return lax.is_finite(maximum)
 
     # A NaN reaches the sum on every platform, the maximum not where it is merged over
     # devices.
-    computable = lax.bitwise_and(known(t.maximum), lax.eq(t.sum, t.sum))
+    computable = lax.bitwise_and(is_fine(t.maximum), lax.eq(t.sum, t.sum))
     if t.target is not None and t.mass is not None and resolved.weighted is not None:
         fine = lax.is_finite(t.target) & lax.is_finite(t.mass)
         computable &= resolved.weighted | fine
     if t.target_maximum is not None and t.target_sum is not None:
-        computable &= known(t.target_maximum) & lax.eq(t.target_sum, t.target_sum)
+        computable &= is_fine(t.target_maximum) & lax.eq(t.target_sum, t.target_sum)
     t = t._replace(computable=computable)
 
     def maybe_filled(x: Maybe) -> Maybe:

@@ -1,6 +1,6 @@
-"""Losses of rows whose labels are targets: each class is a binary question by itself.
+"""Losses of rows with several labels: each class is a binary question by itself.
 
-Most are sums over the classes of a formula in one logit and its target. Such a sum
+Most are sums over the classes of a formula in one logit and its label. Such a sum
 needs no maximum, and is one pass over the blocks of classes, as is its derivative.
 """
 
@@ -33,11 +33,11 @@ from .._problem import (
     possible_classes,
 )
 from .._reduction import times
-from .._statistics import effective_logits, origin, targets_of_block
+from .._statistics import effective_logits, labels_of_block, origin
 from .totals import as_points, over_all_classes, totals
 
 
-def losses_of_targets(
+def losses_of_several_labels(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
     """The rows' losses, (rows,), before weights and reduction."""
@@ -127,7 +127,7 @@ def _sum_of_block(
     (rows, shared), axis = pair, settings.axis
     dtype = dtype_of(rows, shared)
     z = effective_logits(settings, rows, shared, None, computed, dtype)
-    y = targets_of_block(settings, rows, shared, ids, z)
+    y = labels_of_block(settings, rows, shared, ids, z)
     where = None if computed is None else over_classes(computed, axis, z)
     where = both(where, possible_classes(rows, shared, axis, z))
     if where is not None:
