@@ -292,7 +292,8 @@ def draw(output: Path, curve: list[Measured]) -> None:
             f"KL to the reference: {curve[-1].k3:.1f} nats after {steps[-1]} steps"
         )
         left.set(ylabel="share on held-out prompts (%)", ylim=(0, 100))
-        right.set(ylabel="nats per continuation", ylim=(0, None))
+        lowest = min(min(m.k1, m.k3, m.margin) for m in curve)
+        right.set(ylabel="nats per continuation", ylim=(min(0, lowest), None))
         for axes in (left, right):
             axes.set(xlabel="steps of DPO", xlim=(0, steps[-1]), xticks=steps)
             axes.legend(**ABOVE)

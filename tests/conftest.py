@@ -48,6 +48,12 @@ def doctest_names(doctest_namespace):
     doctest_namespace.update(jxent=jxent, jnp=jnp, jax=jax)
 
 
+def pytest_collection_finish():
+    """What is imported stays: no walk looks at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish():
     """One look for what the tests left behind; pytest's five find nothing new."""
     gc.collect()
