@@ -23,6 +23,7 @@ from ._arrays import (
     over_classes,
     replaced,
     select,
+    sum_along,
     vary,
     varying_of,
 )
@@ -43,8 +44,9 @@ def mixture_of_block(
     computed = _computed(resolved, t)
     inputs = inputs_of_block(settings, *pair, None, computed)
     q, log_q_ratio, p, log_p_ratio = _terms(settings, inputs, beta, computed, t)
-    axes = (settings.axis,)
-    return lax.reduce_sum(q * log_q_ratio, axes), lax.reduce_sum(p * log_p_ratio, axes)
+    terms = q * log_q_ratio, p * log_p_ratio
+    of_target, of_logits = (sum_along(x, settings.axis) for x in terms)
+    return of_target, of_logits
 
 
 def mixture_tangent_of_block(

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, compute_dtype, over_classes, over_places, over_rows, select
+from .._arrays import (
+    cast,
+    compute_dtype,
+    over_classes,
+    over_places,
+    over_rows,
+    select,
+    sum_along,
+)
 from .._checks import fail
 from .._formulas import (
     SoftmaxStatistics,
@@ -316,7 +324,7 @@ def _all_classes(
         assert q is not None
         q = over_rows(q, axis, z) if q.ndim == 1 else q
         safe = lax.select(q == 0, finite_slope(log_p), log_p)
-        total = lax.reduce_sum(times(q, formula(safe)), (axis,))
+        total = sum_along(times(q, formula(safe)), axis)
         return lax.psum(total, names) if names else total
 
     return inputs, over

@@ -13,11 +13,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
+    CHUNK,
     cast,
     is_split,
+    max_along,
+    maxima_of_chunks,
     over_classes,
     select,
     sharded_like,
+    slices_along,
     vary,
     varying_of,
 )
@@ -36,8 +40,6 @@ from .._statistics import inputs_of_block
 from .._tiles import live_first, over_tiles
 
 
-# Classes of which a CPU takes the maximum first: XLA has a fast loop for that.
-_BLOCK = 64
 _FEWEST_ROWS = 128  # of a tile
 # Top 1 and top 5 do the same work, so that one program with both does it once.
 _SHARED = 5
@@ -108,13 +110,13 @@ def _in_memory(
     label = at_label(settings, z, ids, z)
     here = local_ids(settings, ids, z.shape[axis])
     most = max(k, _SHARED)
-    largest = lax.reduce_max(z, (axis,))
+    largest = max_along(z, axis)
     computable = lax.is_finite(largest)
     if names:
         bad = lax.psum(cast(largest != largest, jnp.int32), names)  # lost by pmax
         computable = lax.is_finite(lax.pmax(largest, names)) & (bad == 0)
         first = lax.psum(_count_ahead(axis, z, label, here), names) < k
-    elif is_split(z) or most * _BLOCK >= z.shape[axis]:
+    elif is_split(z) or most * _chunk(z.shape[axis], most) >= z.shape[axis]:
         first = _count_ahead(axis, z, label, here) < k
     else:
         ahead = lax.platform_dependent(
@@ -140,53 +142,39 @@ def _count_ahead(axis: int, z: Array, label: Array, ids: Array) -> Array:
     return jnp.sum(_is_ahead(z, classes, label, ids), axis, dtype=jnp.int32)
 
 
+def _chunk(classes: int, most: int) -> int:
+    """The classes of a chunk: some as many chunks as classes in `most` of them."""
+    size = CHUNK
+    while most * size**2 < classes:
+        size *= 2
+    return size
+
+
 def _count_few_ahead(axis: int, most: int, z: Array, label: Array, ids: Array) -> Array:
     """The number of classes ahead, or if they are `most` or more any such number.
 
-    XLA on a CPU would store a comparison of all logits. Classes ahead lie in blocks
-    whose maximum is ahead. Of such blocks, the label's own apart, `most` are enough;
-    if there are fewer, they are all that is compared. There must be more blocks.
+    XLA on a CPU would store a comparison of all logits. Classes ahead lie in chunks
+    whose maximum is ahead. Of such chunks, the label's own apart, `most` are enough;
+    if there are fewer, they are all that is compared. There must be more chunks.
     """
     classes = z.shape[axis]
-    window = tuple(_BLOCK if a == axis else 1 for a in range(z.ndim))
-    lowest = lax.full_like(z, -jnp.inf, shape=())
-    largest = lax.reduce_window(z, lowest, lax.max, window, window, "VALID")
-    if classes % _BLOCK:
-        rest = lax.slice_in_dim(z, classes - classes % _BLOCK, classes, axis=axis)
-        rest = jnp.max(rest, axis, keepdims=True)
-        largest = lax.concatenate([largest, rest], axis)
+    size = _chunk(classes, most)
+    # In two steps: the maximum of the row has taken the first.
+    largest = maxima_of_chunks(maxima_of_chunks(z, axis), axis, size // CHUNK)
     largest = jnp.moveaxis(largest, axis, -1)
-    blocks = lax.broadcasted_iota(jnp.int32, largest.shape, largest.ndim - 1)
+    chunks = lax.broadcasted_iota(jnp.int32, largest.shape, largest.ndim - 1)
     label, ids = label[..., None], ids[..., None]
-    ahead = _is_ahead(largest, blocks, label, ids // _BLOCK + 1)  # the own one, too
+    ahead = _is_ahead(largest, chunks, label, ids // size + 1)  # the own one, too
     # As floats: XLA would sort integers.
-    order = select(ahead, -cast(blocks, z.dtype), -jnp.inf)
+    order = select(ahead, -cast(chunks, z.dtype), -jnp.inf)
     first = -lax.top_k(order, most + 1)[0]
     found = lax.is_finite(first)
     enough = select(found[..., most], jnp.full_like(ids[..., 0], most))
     found = found[..., :most]
-    first = cast(select(found, first[..., :most]), jnp.int32) * _BLOCK
-    start = lax.min(first, lax.full_like(first, classes - _BLOCK))
-    here = _slices(z, start, _BLOCK, axis)
+    first = cast(select(found, first[..., :most]), jnp.int32) * size
+    start = lax.min(first, lax.full_like(first, classes - size))
+    here = slices_along(z, start, size, axis)
     at = start[..., None] + lax.broadcasted_iota(jnp.int32, here.shape, here.ndim - 1)
     ahead = _is_ahead(here, at, label[..., None], ids[..., None])
     ahead &= found[..., None] & (at >= first[..., None])
     return enough + jnp.sum(ahead, (-2, -1), dtype=jnp.int32)
-
-
-def _slices(z: Array, start: Array, size: int, axis: int) -> Array:
-    """z[…, start : start + size, …] along `axis` for each (rows, k) start."""
-    rows = tuple(a for a in range(z.ndim) if a != axis)
-    return lax.gather(
-        z,
-        start[..., None],
-        lax.GatherDimensionNumbers(
-            offset_dims=(start.ndim,),
-            collapsed_slice_dims=(),
-            start_index_map=(axis,),
-            operand_batching_dims=rows,
-            start_indices_batching_dims=tuple(range(len(rows))),
-        ),
-        slice_sizes=tuple(size if a == axis else 1 for a in range(z.ndim)),
-        mode="clip",
-    )

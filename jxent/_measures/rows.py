@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, over_classes, select, sharded_like
+from .._arrays import cast, over_classes, select, sharded_like, sum_along
 from .._formulas import SoftmaxStatistics
 from .._layouts.losses import reported, statistics_of
 from .._problem import Maybe, is_class, report_bad_labels
@@ -107,7 +107,7 @@ def _squares_of_others(
     axis: int, z: Array, shift: Array, log_sum: Array, ids: Array, weighted: Maybe
 ) -> Array:
     """Σ_{c ≠ y} p_c² (rows,)."""
-    return jnp.sum(_squares(axis, z, shift, log_sum, ids), axis)
+    return sum_along(_squares(axis, z, shift, log_sum, ids), axis)
 
 
 @_squares_of_others.defjvp

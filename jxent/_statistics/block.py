@@ -14,12 +14,15 @@ from jax import Array, lax
 
 from .._arrays import (
     at_index,
+    first_along,
     is_below,
     is_split,
+    max_along,
     over_classes,
     over_rows,
     select,
     sharded_like,
+    sum_along,
     vary,
     varying_of,
 )
@@ -37,26 +40,21 @@ def totals_of_block(
     out of range for labels of other blocks. `weighted`, boolean (rows,), is False for
     rows whose statistics matter only as far as they are finite.
     """
-    compared = not settings.several_labels
-    asked = settings.axis, settings.expected, settings.argmax, compared
     if settings.several_labels:
         ids = None
-    t = _totals_of_block(asked, inputs, ids, weighted)
-    if not settings.top_k:
-        return t
-    z = jnp.moveaxis(inputs.z, settings.axis, -1)
-    label, top = _largest(z, min(settings.top_k, z.shape[-1]))
-    return t._replace(label=label, top=top)
+    return _totals_of_block(settings, inputs, ids, weighted)
 
 
-def _largest(z: Array, k: int) -> tuple[Array, Array]:
-    """`lax.top_k` of logits (…, classes), of equals the smaller id first.
+def _largest(settings: Settings, z: Array) -> tuple[Array, Array]:
+    """The k largest logits and their ids, (rows, k), of equals the smaller id first.
 
     The k largest lie in the k chunks of classes whose largest are the largest. To look
     for these chunks first, and then among their classes, is faster where classes are
     many: on a CPU `lax.top_k` takes some ten times as long for a logit as a maximum.
     """
+    z = jnp.moveaxis(z, settings.axis, -1)
     *rows, classes = z.shape
+    k = min(settings.top_k, classes)
     size = 1 << (math.isqrt(classes // k).bit_length() - 1) if classes >= k else 1
     while classes % size:
         size //= 2
@@ -77,12 +75,12 @@ def _largest(z: Array, k: int) -> tuple[Array, Array]:
 # Traced once for the value and for the rule that forms it again.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _totals_of_block(
-    asked: tuple[int, bool, bool, bool], inputs: Inputs, ids: Maybe, weighted: Maybe
+    settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe
 ) -> Totals:
     everywhere = varying_of((inputs, ids, weighted))
 
     def form(function):
-        return lambda *operands: vary(function(*asked, *operands), everywhere)
+        return lambda *operands: vary(function(settings, *operands), everywhere)
 
     gpu = form(one_pass_gpu)
     return lax.platform_dependent(
@@ -96,22 +94,16 @@ def _totals_of_block(
     )
 
 
-def two_pass(
-    axis: int,
-    expected: bool,
-    argmax: bool,
-    compared: bool,
-    inputs: Inputs,
-    ids: Maybe,
-    weighted: Maybe,
-) -> Totals:
+def two_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) -> Totals:
     """The maximum first, then sums relative to it: what suits a CPU.
 
     exp(z − maximum) stands here as it stands in the derivative, so that a compiler
     which sees both computes it once.
     """
-    z = inputs.z
-    maximum, label = lax.reduce_max(z, (axis,)), None
+    axis, z = settings.axis, inputs.z
+    maximum, label, top = max_along(z, axis), None, None
+    if settings.top_k:
+        label, top = _largest(settings, z)
     if ids is not None:
         # The label's logit is one of them and changes no maximum. So it is read before
         # the exponentials are formed, and these may take the place of logits in memory.
@@ -123,8 +115,8 @@ def two_pass(
     start = origin(maximum)
     rel = lax.sub(z, over_classes(start, axis, z))
     e = lax.exp(rel)
-    total = lax.reduce_sum(e, (axis,))
-    t = Totals(maximum=maximum, sum=total, label=label)
+    total = sum_along(e, axis)
+    t = Totals(maximum=maximum, sum=total, label=label, top=top)
     exempt = None
     if weighted is not None:
         finite = lax.bitwise_and(lax.is_finite(maximum), lax.eq(total, total))
@@ -132,7 +124,7 @@ def two_pass(
     if inputs.target is not None:
         t = t._replace(
             target=_weighted_sum(axis, z, inputs.target, start, exempt),
-            mass=lax.reduce_sum(inputs.target, (axis,)),
+            mass=sum_along(inputs.target, axis),
         )
     if inputs.even is not None:
         t = t._replace(
@@ -140,15 +132,16 @@ def two_pass(
             even_mass=mass_of(axis, inputs.even, start),
         )
     if inputs.target_z is not None:
-        t = t._replace(**_of_two(axis, inputs.target_z, rel if compared else None))
-    if expected:
-        terms = lax.mul(e, select(lax.ne(e, lax.full_like(e, 0)), rel))
-        t = t._replace(expected=lax.reduce_sum(terms, (axis,)))
-    if argmax:
-        classes = sharded_like(lax.broadcasted_iota(jnp.int32, z.shape, axis), z)
-        largest = lax.eq(z, over_classes(maximum, axis, z))
-        classes = select(largest, classes, z.shape[axis] - 1)
-        t = t._replace(argmax=lax.reduce_min(classes, (axis,)))
+        compared = None if settings.several_labels else rel
+        t = t._replace(**_of_two(axis, inputs.target_z, compared))
+    if settings.expected:
+        rel = lax.sub(z, over_classes(lax.optimization_barrier(start), axis, z))
+        e = lax.exp(rel)
+        lowest = lax.full_like(rel, jnp.finfo(rel.dtype).min)
+        terms = lax.mul(e, lax.max(rel, lowest))  # 0 · −inf = 0
+        t = t._replace(expected=sum_along(terms, axis))
+    if settings.argmax:
+        t = t._replace(argmax=first_along(z, maximum, axis))
     return t
 
 
@@ -160,10 +153,10 @@ def _of_two(axis: int, target_z: Array, rel: Maybe) -> dict[str, Maybe]:
     e, cross = lax.exp(target_rel), None
     if rel is not None:
         gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(target_rel, rel))
-        cross = lax.reduce_sum(lax.mul(e, gap), (axis,))
+        cross = sum_along(lax.mul(e, gap), axis)
     return {
         "target_maximum": maximum,
-        "target_sum": lax.reduce_sum(e, (axis,)),
+        "target_sum": sum_along(e, axis),
         "cross": cross,
     }
 
@@ -244,70 +237,54 @@ def zeros_of_logits(z: Array) -> Array:
     return lax.min(lax.abs(z), lax.full_like(z, 0))
 
 
-def one_pass(
-    axis: int,
-    expected: bool,
-    argmax: bool,
-    compared: bool,
-    inputs: Inputs,
-    ids: Maybe,
-    weighted: Maybe,
-) -> Totals:
+def one_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) -> Totals:
     """One variadic reduction that reads the logits once: what suits a TPU."""
-    asked = axis, expected, argmax, compared
-    operands, identity = _single_classes(*asked, inputs, ids)
-    return _finished(_reduce(operands, identity, axis), axis, inputs, ids)
+    operands, identity = _single_classes(settings, inputs, ids)
+    totals = _reduce(operands, identity, settings.axis)
+    return _finished(settings, totals, inputs, ids)
 
 
 def one_pass_gpu(
-    axis: int,
-    expected: bool,
-    argmax: bool,
-    compared: bool,
-    inputs: Inputs,
-    ids: Maybe,
-    weighted: Maybe,
+    settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe
 ) -> Totals:
     """The same on a GPU, the last axis cut in 8, which keeps the partial results few.
 
     Along any other axis XLA would store the float32 operands: two passes there.
     """
     ndim, classes = inputs.z.ndim, inputs.z.shape[-1]
-    asked = axis, expected, argmax, compared
-    if axis != ndim - 1:
-        return two_pass(*asked, inputs, ids, weighted)
-    operands, identity = _single_classes(*asked, inputs, ids)
+    if settings.axis != ndim - 1:
+        return two_pass(settings, inputs, ids, weighted)
+    operands, identity = _single_classes(settings, inputs, ids)
     if classes % 8 == 0:
         cut = (8, classes // 8)
         operands = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *cut), operands)
         operands = _reduce(operands, identity, ndim)
-    return _finished(_reduce(operands, identity, ndim - 1), axis, inputs, ids)
+    totals = _reduce(operands, identity, ndim - 1)
+    return _finished(settings, totals, inputs, ids)
 
 
 def _reduce(operands: Totals, identity: Totals, axis: int) -> Totals:
     return Totals._make(lax.reduce(operands, identity, merge, (axis,)))
 
 
-def _finished(t: Totals, axis: int, inputs: Inputs, ids: Maybe) -> Totals:
-    """With what no reduction over classes gives: integers, and logits at many ids."""
+def _finished(settings: Settings, t: Totals, inputs: Inputs, ids: Maybe) -> Totals:
+    """With what no reduction over classes gives: integers, and many logits a row."""
     if t.argmax is not None:
         t = t._replace(argmax=t.argmax.astype(jnp.int32))
     if ids is not None and ids.ndim == inputs.z.ndim:
-        t = t._replace(label=at_places(inputs.z, ids, axis))
+        t = t._replace(label=at_places(inputs.z, ids, settings.axis))
+    if settings.top_k:
+        label, top = _largest(settings, inputs.z)
+        t = t._replace(label=label, top=top)
     return t
 
 
 def _single_classes(
-    axis: int,
-    expected: bool,
-    argmax: bool,
-    compared: bool,
-    inputs: Inputs,
-    ids: Maybe,
+    settings: Settings, inputs: Inputs, ids: Maybe
 ) -> tuple[Totals, Totals]:
     """Every class as a block of its own: statistics of the logits' shape, and scalars,
     the identity of `merge`."""
-    z, target_z = inputs.z, inputs.target_z
+    axis, z, target_z = settings.axis, inputs.z, inputs.target_z
     zero = zeros_of_logits(z)
     if target_z is not None:  # so that each has a tangent if the other has
         zero = lax.add(zero, zeros_of_logits(target_z))
@@ -322,11 +299,11 @@ def _single_classes(
         even = over_rows(even, axis, z) if even.ndim == 1 else even
         t = t._replace(even=zero, even_mass=lax.add(zero, even))
     if target_z is not None:
-        cross = zero if compared else None
+        cross = None if settings.several_labels else zero
         t = t._replace(target_maximum=target_z, target_sum=t.sum, cross=cross)
-    if expected:
+    if settings.expected:
         t = t._replace(expected=zero)
-    if argmax:
+    if settings.argmax:
         # As a number, for the tangent's sake: exact up to 2^24 classes.
         dtype = z.dtype if z.shape[axis] <= 2**24 else jnp.int32
         classes = lax.broadcasted_iota(jnp.int32, z.shape, axis).astype(dtype)

@@ -1,0 +1,150 @@
+"""Rows of many classes, which a CPU takes in chunks: right in each of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import (
+    AxisType,
+    NamedSharding,
+    PartitionSpec as P,
+)
+
+import jxent
+from tests import oracles
+from tests.comparing import close
+from tests.compiling import as_users_jit
+
+
+# More than XLA sums at once quickly, and the last chunk is not whole.
+CLASSES = 2**15 + 45
+ROWS = 3
+
+
+def of_rows(x, y, t):
+    """Losses and statistics, (rows,) each."""
+    s = jxent.softmax_statistics(x, y, entropy=True)
+    return {
+        "ids": jxent.softmax_cross_entropy(x, y),
+        "smooth": jxent.softmax_cross_entropy(x, y, label_smoothing=0.1),
+        "distributions": jxent.softmax_cross_entropy(x, t),
+        "divergence": jxent.softmax_kl_divergence(x, jnp.log(t)),
+        "entropy": s.entropy,
+        "squares": jax.vmap(jxent.metrics.brier_score)(x[:, None], y[:, None]),
+    }
+
+
+def truths(x, y, t):
+    log_p = oracles.log_softmax(x.astype(np.float64))
+    own = np.take_along_axis(log_p, y[:, None], -1)[:, 0]
+    p, t = np.exp(log_p), t.astype(np.float64)
+    to_own = p.copy()
+    np.put_along_axis(to_own, y[:, None], np.exp(own)[:, None] - 1, -1)
+    return {
+        "ids": -own,
+        "smooth": -0.9 * own - 0.1 * log_p.mean(-1),
+        "distributions": -(t * log_p).sum(-1),
+        "divergence": (t / t.sum(-1, keepdims=True) * (np.log(t) - log_p)).sum(-1)
+        - np.log(t.sum(-1)),
+        "entropy": -(p * log_p).sum(-1),
+        "squares": (to_own**2).sum(-1),
+    }
+
+
+def inputs(rng):
+    x = rng.normal(size=(ROWS, CLASSES)).astype(np.float32)
+    t = rng.random((ROWS, CLASSES)).astype(np.float32)
+    y = np.array([0, CLASSES - 1, 2**15], np.int32)
+    return x, y, t / t.sum(-1, keepdims=True)
+
+
+def test_losses_and_statistics(rng):
+    x, y, t = inputs(rng)
+    got, wanted = as_users_jit(of_rows)(x, y, t), truths(x, y, t)
+    for name, values in got.items():
+        np.testing.assert_allclose(values, wanted[name], rtol=3e-6, err_msg=name)
+
+
+def test_every_derivative(x64, rng):
+    """A gradient and its own derivative along a line, in both modes."""
+    x, y, t = (
+        jnp.asarray(a, None if a.dtype.kind == "i" else float) for a in inputs(rng)
+    )
+    line = jnp.asarray(rng.normal(size=x.shape))
+
+    @jax.jit
+    def along(step):
+        total = lambda x: jax.tree.map(jnp.sum, of_rows(x, y, t))
+        at = x + step * line
+        losses, slopes = jax.jvp(total, (at,), (line,))
+        one = lambda x: sum(jax.tree.leaves(total(x)))
+        gradient, curve = jax.jvp(jax.grad(one), (at,), (line,))
+        return losses, slopes, jnp.vdot(gradient, line), jnp.vdot(curve, line)
+
+    (_, slopes, slope, curve) = along(0.0)
+    ahead, behind = along(1e-5), along(-1e-5)
+    for name, value in slopes.items():
+        numerical = (ahead[0][name] - behind[0][name]) / 2e-5
+        np.testing.assert_allclose(value, numerical, rtol=1e-6, atol=1e-8, err_msg=name)
+    close(slope, sum(slopes.values()), 1e-10)
+    np.testing.assert_allclose(curve, (ahead[2] - behind[2]) / 2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [257, 1000, CLASSES])
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_the_first_of_the_largest(classes, axis, rng):
+    """Wherever it stands, beside equals in its chunk, the next and the last."""
+    x = rng.normal(size=(9, classes)).astype(np.float32)
+    last = classes // 32 * 32
+    for row, places in enumerate(
+        [[0], [31, 32], [5, 7], [last], [classes - 1], [last - 1, last], [40, last]]
+    ):
+        x[row, places] = 10
+    x[7] = -np.inf
+    x[8, 3] = np.nan
+    f = lambda x: jxent.softmax_statistics(x, axis=axis, argmax=True).argmax
+    got = jax.jit(f)(np.moveaxis(x, -1, axis))
+    np.testing.assert_array_equal(got[:8], np.argmax(x[:8], -1))
+    assert 0 <= got[8] < classes
+
+
+def test_ranks(rng):
+    """From the first to beyond the fifth, with equals, in chunks of several sizes."""
+    for classes in (700, 6000, CLASSES):
+        x = rng.normal(size=(40, classes)).astype(np.float32).round(2)
+        order = np.argsort(-x, -1, kind="stable")
+        y = order[np.arange(40), np.arange(40) % 8].astype(np.int32)
+        for k in (1, 5):
+            f = lambda x, y, k=k: jxent.metrics.top_k_accuracy_sums(x, y, k=k).correct
+            got = jax.jit(jax.vmap(f))(x[:, None], y[:, None])
+            np.testing.assert_array_equal(got, np.arange(40) % 8 < k)
+
+
+def test_no_temporary_of_the_logits_size():
+    """Of a loss, an entropy, an argmax and metrics without a gradient."""
+
+    def forward(x, y):
+        metrics = jxent.metrics.accuracy, jxent.metrics.top_k_accuracy
+        s = jxent.softmax_statistics(x, y, entropy=True, argmax=True)
+        losses = jxent.softmax_cross_entropy(x, y, label_smoothing=0.1)
+        return s, losses, [f(x, y) for f in metrics]
+
+    x = jax.ShapeDtypeStruct((64, CLASSES), jnp.float32)
+    y = jax.ShapeDtypeStruct((64,), jnp.int32)
+    compiled = as_users_jit(forward).lower(x, y).compile()
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes < memory.argument_size_in_bytes / 8
+
+
+def test_rows_split_over_devices(rng):
+    """By the types of explicit axes."""
+    x, y, t = inputs(rng)
+    x, y, t = (np.concatenate([a, a[:1]]) for a in (x, y, t))
+    wanted = truths(x, y, t)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        parts = [jax.device_put(a, NamedSharding(mesh, P("data"))) for a in (x, y, t)]
+        got = jax.jit(lambda x, y, t: of_rows(x, y, t) | {"squares": None})(*parts)
+    for name, values in got.items():
+        if values is not None:
+            np.testing.assert_allclose(values, wanted[name], rtol=3e-6, err_msg=name)
