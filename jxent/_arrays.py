@@ -194,7 +194,8 @@ def _sum_of_many(axis: int, x: Array) -> Array:
 # The plain sum has the better transpose.
 @_sum_of_many.defjvp
 def _sum_of_many_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    return _sum_of_many(axis, *primals), lax.reduce_sum(*tangents, (axis,))
+    (tangent,) = tangents
+    return _sum_of_many(axis, *primals), lax.reduce_sum(tangent, (axis,))
 
 
 def first_along(x: Array, maximum: Array, axis: int) -> Array:

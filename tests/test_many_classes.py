@@ -1,5 +1,7 @@
 """Rows of many classes, which a CPU takes in chunks: right in each of them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,20 +133,46 @@ def test_no_temporary_of_the_logits_size():
 
     x = jax.ShapeDtypeStruct((64, CLASSES), jnp.float32)
     y = jax.ShapeDtypeStruct((64,), jnp.int32)
-    compiled = as_users_jit(forward).lower(x, y).compile()
-    memory = compiled.memory_analysis()
-    assert memory.temp_size_in_bytes < memory.argument_size_in_bytes / 8
+    used: Any = as_users_jit(forward).lower(x, y).compile().memory_analysis()
+    assert used.temp_size_in_bytes < used.argument_size_in_bytes / 8
 
 
-def test_rows_split_over_devices(rng):
-    """By the types of explicit axes."""
-    x, y, t = inputs(rng)
-    x, y, t = (np.concatenate([a, a[:1]]) for a in (x, y, t))
-    wanted = truths(x, y, t)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_rows_split_over_devices(kind, rng):
+    """Inside `shard_map`, and by the types of explicit axes."""
+    x, y, t = (np.concatenate([a, a[:1]]) for a in inputs(rng))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+    spec = P("data")
+
+    def parts(x, y, t):
+        return {k: v for k, v in of_rows(x, y, t).items() if k != "squares"}
+
+    if kind == AxisType.Auto:
+        parts = jax.shard_map(parts, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec)
     with jax.set_mesh(mesh):
-        parts = [jax.device_put(a, NamedSharding(mesh, P("data"))) for a in (x, y, t)]
-        got = jax.jit(lambda x, y, t: of_rows(x, y, t) | {"squares": None})(*parts)
+        put = [jax.device_put(a, NamedSharding(mesh, spec)) for a in (x, y, t)]
+        got = jax.jit(parts)(*put)
+    wanted = truths(x, y, t)
     for name, values in got.items():
-        if values is not None:
-            np.testing.assert_allclose(values, wanted[name], rtol=3e-6, err_msg=name)
+        np.testing.assert_allclose(values, wanted[name], rtol=3e-6, err_msg=name)
+
+
+def test_classes_split_over_devices(rng):
+    """Each device's share in chunks of its own."""
+    x, y, t = inputs(rng)
+    x, y = x[:, : CLASSES // 4 * 4], np.minimum(y, CLASSES // 4 * 4 - 1)
+    x[1, [300, 9000]] = 9
+    mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,))
+
+    def local(x, y):
+        options = {"entropy": True, "argmax": True, "class_axis_name": "model"}
+        s = jxent.softmax_statistics(x, y, **options)
+        return s.log_prob, s.entropy, s.argmax
+
+    specs = P(None, "model"), P()
+    f = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P()))
+    log_prob, entropy, argmax = f(x, y)
+    wanted = truths(x, y, t[:, : x.shape[1]])
+    np.testing.assert_allclose(log_prob, -wanted["ids"], rtol=3e-6)
+    np.testing.assert_allclose(entropy, wanted["entropy"], rtol=3e-6)
+    np.testing.assert_array_equal(argmax, np.argmax(x, -1))
