@@ -241,7 +241,9 @@ def _of_chunks(
 
 def _is_longer(x: Array, axis: int, size: int) -> bool:
     """Whether the last axis is longer, where it may be cut in chunks."""
-    return axis == x.ndim - 1 and x.shape[axis] > size and not is_split(x)
+    count = x.shape[axis]
+    known = axis == x.ndim - 1 and isinstance(count, int)
+    return known and count > size and not is_split(x)
 
 
 def slices_along(x: Array, start: Array, size: int, axis: int) -> Array:

@@ -135,10 +135,12 @@ def two_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) ->
         compared = None if settings.several_labels else rel
         t = t._replace(**_of_two(axis, inputs.target_z, compared))
     if settings.expected:
+        # The barrier keeps XLA from storing what the sums share.
         rel = lax.sub(z, over_classes(lax.optimization_barrier(start), axis, z))
         e = lax.exp(rel)
-        lowest = lax.full_like(rel, jnp.finfo(rel.dtype).min)
-        terms = lax.mul(e, lax.max(rel, lowest))  # 0 · −inf = 0
+        # In place of a select, which XLA on a CPU would store: 0 · −∞ = 0, as exp is 0
+        # long before.
+        terms = lax.mul(e, lax.max(rel, lax.full_like(rel, -1e6)))
         t = t._replace(expected=sum_along(terms, axis))
     if settings.argmax:
         t = t._replace(argmax=first_along(z, maximum, axis))
