@@ -24,6 +24,15 @@ if jax.__version_info__ < (0, 11):
     QUICKLY["xla_cpu_use_fusion_emitters"] = False
     AS_USERS["xla_cpu_use_fusion_emitters"] = True
 
+# For programs that run for seconds: LLVM's first look at their loops pays.
+TO_RUN_LONG = QUICKLY | {"xla_backend_optimization_level": 1}
+
+
+def as_flags(options: dict[str, int | bool]) -> str:
+    """Options of the compiler as the variable XLA_FLAGS has them."""
+    return " ".join(f"--{name}={value}".lower() for name, value in options.items())
+
+
 # For rounding, infinities and NaN, and for what a program holds in memory.
 as_users_jit = functools.partial(jax.jit, compiler_options=AS_USERS)
 

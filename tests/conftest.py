@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 import jxent
-from tests.compiling import QUICKLY
+from tests.compiling import QUICKLY, as_flags
 
 
 # Before jax starts its devices: eight of them, so that meshes are real.
-flags = {"xla_force_host_platform_device_count": 8} | QUICKLY
-os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), *(f"--{k}={v}".lower() for k, v in flags.items())]
-).strip()
+flags = as_flags({"xla_force_host_platform_device_count": 8} | QUICKLY)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
 # Progress bars show every step, however fast a machine is.

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from tests.compiling import TO_RUN_LONG, as_flags
+
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def run(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The example in a process of its own: without a display, warnings are errors."""
-    hidden = {"DISPLAY", "XLA_FLAGS"}
-    environment = {k: v for k, v in os.environ.items() if k not in hidden}
-    environment["JAX_PLATFORMS"] = "cpu"
+    environment = {k: v for k, v in os.environ.items() if k != "DISPLAY"}
+    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": as_flags(TO_RUN_LONG)}
     return subprocess.run(
         [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
         cwd=cwd,
@@ -147,21 +148,30 @@ def test_sharded_language_model(tmp_path):
 
 @pytest.fixture
 def play(tmp_path, capsys):
-    """Runs an example here, which saves a process, with jax as a user finds it."""
+    """Runs an example here, which saves a process, with jax as a user finds it.
 
-    def play(name: str, *arguments: str, panels: int) -> Played:
+    One that computes for long runs alone, in programs that are compiled for that.
+    """
+
+    def play(name: str, *arguments: str, panels: int, alone: bool = False) -> Played:
         output = tmp_path / f"{name}.png"
         options = ["--smoke", "--seed=1", f"--output={output}", *arguments]
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            importlib.import_module(name).main(options)
-        done = capsys.readouterr()
-        assert done.out.endswith(f"{output}\n")
+        if alone:
+            done = run(f"{name}.py", *options, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            out, err = done.stdout, done.stderr
+        else:
+            user = jax.numpy_dtype_promotion("standard")
+            with user, jax.numpy_rank_promotion("allow"):
+                importlib.import_module(name).main(options)
+            out, err = capsys.readouterr()
+        assert out.endswith(f"{output}\n")
         pixels = imread(output)
         assert pixels.shape[0] > 600
         ink = np.any(pixels[..., :3] < 0.95, axis=-1)
         return Played(
-            done.out,
-            [float(x) for x in re.findall(r"loss ([\d.]+) nats", done.err)],
+            out,
+            [float(x) for x in re.findall(r"loss ([\d.]+) nats", err)],
             [panel.mean() for panel in np.array_split(ink, panels, axis=1)],
         )
 
@@ -305,7 +315,7 @@ def test_policy_gradient(play):
 
 
 def test_preference(play):
-    out, losses, panels = play("preference", panels=2)
+    out, losses, panels = play("preference", panels=2, alone=True)
     ((before, after),) = re.findall(r"on one line +([\d.]+)% +([\d.]+)%\n", out)
     assert 0 < float(before) < 100
     assert 0 < float(after) <= 100
@@ -320,7 +330,7 @@ def test_preference(play):
 
 
 def test_distillation(play):
-    out, losses, panels = play("distillation", panels=2)
+    out, losses, panels = play("distillation", panels=2, alone=True)
     frequency = number(out, r"by frequency alone +([\d,.]+)\n")
     assert number(out, r"teacher, 64 features +([\d,.]+)\n") < 2 * frequency
     for way in ("cross-entropy", "KL", "top 32"):

@@ -33,9 +33,6 @@ from tests.compiling import as_users_jit
 from tests.test_api import modules
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 ROWS, FEATURES = 4, 3
 LAYOUTS = ("in memory", "materialized", "streamed", "tiled")
 
@@ -238,6 +235,7 @@ EVERY_OPTION: dict[str, Any] = {
 }
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize(
     ("options", "layout", "most"),
     [
@@ -269,6 +267,7 @@ def test_the_first_trace_is_short(options, layout, most):
     assert count_equations(jax.make_jaxpr(both)(*arrays).jaxpr) <= most
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize("options", [{}, EVERY_OPTION], ids=["plain", "every option"])
 def test_a_cpu_forms_exponentials_once(options):
     """For the value and for its derivative, which states them in the same way."""

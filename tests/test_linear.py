@@ -33,9 +33,6 @@ from tests.heads import (
 )
 
 
-pytestmark = pytest.mark.newest_jax
-
-
 # Values and gradients -----------------------------------------------------------------
 
 EVERYTHING = (
@@ -44,6 +41,7 @@ EVERYTHING = (
 )
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize("kind", ["ids", "distributions"])
 @over(MATERIALIZED, STREAMED, TILED)
 def test_every_option_in_every_order(layout, kind, x64, rng):
@@ -100,6 +98,7 @@ for turn, name in enumerate(OPTIONS):
     TURNS += [(layout, name) for layout in pairs[turn % 2]]
 
 
+@pytest.mark.newest_jax
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("kind", ["ids", "distributions"])
 def test_a_tile_is_taken_by_groups_of_rows(kind, devices, x64, rng, monkeypatch):
@@ -178,6 +177,7 @@ def test_shapes(layout, shape, x64, rng):
         assert got[0].shape == rows
 
 
+@pytest.mark.newest_jax
 @over(STREAMED)
 def test_statistics(layout, x64, rng):
     """Each field of each row, with the ties of an argmax and a dropped row."""
@@ -267,6 +267,7 @@ def test_accepts_what_looks_like_an_array(layout, rng):
 # Transformations ----------------------------------------------------------------------
 
 
+@pytest.mark.newest_jax
 @over(STREAMED, TILED)
 def test_forward_mode(layout, x64, rng):
     """A tangent without any reverse mode around it."""
@@ -282,6 +283,7 @@ def test_forward_mode(layout, x64, rng):
     close(got, forward(in_memory))
 
 
+@pytest.mark.newest_jax
 @over(STREAMED, TILED)
 def test_vmap_of_gradients(layout, x64, rng):
     """Of several heads on the same rows, and of one head on several batches."""
@@ -305,6 +307,7 @@ def test_vmap_of_gradients(layout, x64, rng):
     close(got, jax.jit(functools.partial(gradients, in_memory))())
 
 
+@pytest.mark.newest_jax
 @over(STREAMED, TILED)
 def test_gradient_of_a_gradient(layout, x64, rng):
     """Reverse over reverse, in the arguments of a whole head."""
@@ -319,6 +322,7 @@ def test_gradient_of_a_gradient(layout, x64, rng):
     close(got, jax.jit(functools.partial(twice, in_memory))())
 
 
+@pytest.mark.newest_jax
 @over(STREAMED_TABLE, TILED)
 def test_scan_equals_the_unrolled_loop(layout, x64, rng):
     """Two batches in a scan, checkpointed: value, gradient, hessian-vector product."""

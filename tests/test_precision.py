@@ -32,7 +32,6 @@ def is_exact(product):
     return precision is not None and set(precision) == {lax.Precision.HIGHEST}
 
 
-@pytest.mark.newest_jax
 @pytest.mark.parametrize("axis", [0, -1])
 @pytest.mark.parametrize(
     "case", [c for c in CASES if c.loss.implementation is None], ids=str
