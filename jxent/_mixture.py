@@ -23,10 +23,10 @@ from ._arrays import (
     over_classes,
     replaced,
     select,
-    sum_along,
     vary,
     varying_of,
 )
+from ._chunks import sum_along
 from ._problem import Maybe, Resolved, Rows, Settings, Shared
 from ._reduction import times
 from ._statistics import Inputs, Totals, inputs_of_block, origin

@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).parent.parent
 LAYERS = [
     "_signatures",
     "_arrays",
+    "_chunks",
     "_checks",
     "_reduction",
     "_product",

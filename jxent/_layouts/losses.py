@@ -14,9 +14,9 @@ from .._arrays import (
     over_places,
     over_rows,
     select,
-    sum_along,
 )
 from .._checks import fail
+from .._chunks import sum_along
 from .._formulas import (
     SoftmaxStatistics,
     is_linear,

@@ -13,11 +13,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
-    CHUNK,
     cast,
     is_split,
-    max_along,
-    maxima_of_chunks,
     over_classes,
     select,
     sharded_like,
@@ -25,6 +22,7 @@ from .._arrays import (
     vary,
     varying_of,
 )
+from .._chunks import CHUNK, max_along, maxima_of_chunks
 from .._layouts.mesh import enter, on_one_device, row_spec, specs_of
 from .._problem import (
     Resolved,
@@ -143,7 +141,7 @@ def _count_ahead(axis: int, z: Array, label: Array, ids: Array) -> Array:
 
 
 def _chunk(classes: int, most: int) -> int:
-    """The classes of a chunk: some as many chunks as classes in `most` of them."""
+    """The classes of a chunk. `most` chunks have about as many as there are chunks."""
     size = CHUNK
     while most * size**2 < classes:
         size *= 2

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, over_classes, select, sharded_like, sum_along
+from .._arrays import cast, over_classes, select, sharded_like
+from .._chunks import sum_along
 from .._formulas import SoftmaxStatistics
 from .._layouts.losses import reported, statistics_of
 from .._problem import Maybe, is_class, report_bad_labels

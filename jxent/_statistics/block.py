@@ -14,18 +14,16 @@ from jax import Array, lax
 
 from .._arrays import (
     at_index,
-    first_along,
     is_below,
     is_split,
-    max_along,
     over_classes,
     over_rows,
     select,
     sharded_like,
-    sum_along,
     vary,
     varying_of,
 )
+from .._chunks import first_along, max_along, sum_along
 from .._problem import Maybe, Settings, at_places, is_label
 from .inputs import Inputs
 from .totals import Totals, merge, of_no_class, origin
