@@ -47,7 +47,7 @@ def sum_along(x: Array, axis: int) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _sum_of_many(axis: int, x: Array) -> Array:
     plain = lambda x: lax.reduce_sum(x, (axis,))
-    by_chunks = lambda x: plain(_of_chunks(lax.add, x, 0, axis, CHUNK))
+    by_chunks = lambda x: plain(_of_chunks(lax.add, x, 0.0, axis, CHUNK))
     return lax.platform_dependent(x, cpu=by_chunks, default=plain)
 
 

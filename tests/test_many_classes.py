@@ -18,6 +18,9 @@ from tests.comparing import close
 from tests.compiling import as_users_jit
 
 
+pytestmark = pytest.mark.newest_jax
+
+
 # More than XLA sums at once quickly, and the last chunk is not whole.
 CLASSES = 2**15 + 45
 ROWS = 3
