@@ -23,8 +23,9 @@ _MANY = 8 * CHUNK
 def max_along(x: Array, axis: int) -> Array:
     """The maximum along an axis.
 
-    Of many whole chunks on a CPU by way of these, which is as fast: where ranks look at
-    them, too, XLA reads the array only once. To fill up the last chunk costs time.
+    A long row on a CPU goes by way of its chunks, which is as fast: where ranks look at
+    the same chunks, XLA reads the array only once. Not if the last chunk must be filled
+    up, which costs time.
     """
     plain = lambda x: lax.reduce_max(x, (axis,))
     if not _is_longer(x, axis, _MANY) or x.shape[axis] % CHUNK:
@@ -36,8 +37,8 @@ def max_along(x: Array, axis: int) -> Array:
 def sum_along(x: Array, axis: int) -> Array:
     """The sum along an axis.
 
-    XLA's loop on a CPU for more than 2^15 exponentials takes six to eight times as long
-    for each as for fewer. A sum of sums of chunks does not, and rounds less.
+    On a CPU XLA takes six to eight times as long for each number where more than 2^15
+    exponentials are summed. The sum of the chunks' sums is fast, and rounds less.
     """
     if not _is_longer(x, axis, 2**15):
         return lax.reduce_sum(x, (axis,))

@@ -47,7 +47,7 @@ def doctest_names(doctest_namespace):
 
 
 def pytest_collection_finish():
-    """What is imported stays: no walk looks at it again."""
+    """What is imported stays: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
 

@@ -161,8 +161,10 @@ def play(tmp_path, capsys):
             assert done.returncode == 0, done.stderr
             out, err = done.stdout, done.stderr
         else:
-            user = jax.numpy_dtype_promotion("standard")
-            with user, jax.numpy_rank_promotion("allow"):
+            with (
+                jax.numpy_dtype_promotion("standard"),
+                jax.numpy_rank_promotion("allow"),
+            ):
                 importlib.import_module(name).main(options)
             out, err = capsys.readouterr()
         assert out.endswith(f"{output}\n")

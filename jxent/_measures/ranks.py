@@ -114,7 +114,7 @@ def _in_memory(
         bad = lax.psum(cast(largest != largest, jnp.int32), names)  # lost by pmax
         computable = lax.is_finite(lax.pmax(largest, names)) & (bad == 0)
         first = lax.psum(_count_ahead(axis, z, label, here), names) < k
-    elif is_split(z) or most * _chunk(z.shape[axis], most) >= z.shape[axis]:
+    elif is_split(z) or most * _chunk_size(z.shape[axis], most) >= z.shape[axis]:
         first = _count_ahead(axis, z, label, here) < k
     else:
         ahead = lax.platform_dependent(
@@ -140,8 +140,9 @@ def _count_ahead(axis: int, z: Array, label: Array, ids: Array) -> Array:
     return jnp.sum(_is_ahead(z, classes, label, ids), axis, dtype=jnp.int32)
 
 
-def _chunk(classes: int, most: int) -> int:
-    """The classes of a chunk. `most` chunks have about as many as there are chunks."""
+def _chunk_size(classes: int, most: int) -> int:
+    """The classes of a chunk: `most` chunks hold as many as there are chunks, or more,
+    so that neither the chunks nor the classes that are compared are very many."""
     size = CHUNK
     while most * size**2 < classes:
         size *= 2
@@ -156,7 +157,7 @@ def _count_few_ahead(axis: int, most: int, z: Array, label: Array, ids: Array) -
     if there are fewer, they are all that is compared. There must be more chunks.
     """
     classes = z.shape[axis]
-    size = _chunk(classes, most)
+    size = _chunk_size(classes, most)
     # In two steps: the maximum of the row has taken the first.
     largest = maxima_of_chunks(maxima_of_chunks(z, axis), axis, size // CHUNK)
     largest = jnp.moveaxis(largest, axis, -1)
