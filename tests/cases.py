@@ -10,10 +10,10 @@ import jxent
 from tests import oracles
 
 
-CLASSES = 5
+CLASSES = 8
 MASKED = 3  # the class that the masks below forbid: no label uses it
 REAL = np.arange(CLASSES) != MASKED
-WEIGHTS = np.array([0.5, 2.0, 1.25, 0.75, 1.5])
+WEIGHTS = np.array([0.5, 2.0, 1.25, 0.75, 1.5, 1.0, 0.25, 1.75])
 
 
 def dense(ids, values, classes, axis=-1):
@@ -64,7 +64,9 @@ def places(rng, shape, axis):
 def positives(rng, shape, axis):
     """Different ids a row: `SparseLabels` without values."""
     rows = tuple(np.delete(shape, axis))
-    chosen = rng.permuted(np.broadcast_to(np.flatnonzero(REAL), (*rows, 4)), axis=-1)
+    chosen = rng.permuted(
+        np.broadcast_to(np.flatnonzero(REAL), (*rows, CLASSES - 1)), axis=-1
+    )
     chosen = chosen[..., :2].astype(np.int32)
     return (np.moveaxis(chosen, -1, axis),)
 
@@ -425,6 +427,8 @@ class Case:
     loss: Loss
     labels: Callable[..., Any] | None
     options: dict[str, Any]
+    # Of a head: whole ones, because a loop and a rest are twice as much to compile.
+    block_sizes: tuple[int, int] = (2, 4)
 
     def __str__(self) -> str:
         parts = [
@@ -438,7 +442,7 @@ class Case:
     def takes(self, option: str) -> bool:
         return option in self.loss.takes
 
-    def inputs(self, rng, rows=(3,), axis=-1) -> tuple[np.ndarray, ...]:
+    def inputs(self, rng, rows=(4,), axis=-1) -> tuple[np.ndarray, ...]:
         """float64 inputs, the labels last, where there are any."""
         front = axis % (len(rows) + 1)
         shape = (*rows[:front], CLASSES, *rows[front:])
@@ -470,7 +474,8 @@ class Case:
         if self.labels is target:
             labels = (*labels, TARGET_KERNEL)
         options |= {"bias": BIAS, "implementation": self.loss.implementation}
-        return self.loss.function(x, KERNEL, *labels, block_sizes=(2, 2), **options)
+        options |= {"block_sizes": self.block_sizes}
+        return self.loss.function(x, KERNEL, *labels, **options)
 
     def oracle(self, x, *labels, axis=-1, **options):
         if self.labels is positives:
@@ -495,6 +500,8 @@ CASES = _BARE + tuple(
     for labels in loss.labels
     if loss.options
 )
+# Loops over tiles and over blocks, and a smaller one after each.
+RAGGED = tuple(dataclasses.replace(case, block_sizes=(4, 3)) for case in CASES)
 RICHEST = tuple(c for c in CASES if c.options or not c.loss.options)
 
 
