@@ -79,12 +79,25 @@ def mean_loss(loss, kind, arrays, **names):
     return loss(arrays["logits"], labels, reduction="mean", **NUMBERS, **rest, **names)
 
 
-def all_orders(f, x, direction):
-    """Value, gradient, jvp and hessian-vector product."""
-    value, gradient = jax.value_and_grad(f)(x)
-    tangent = jax.jvp(f, (x,), (direction,))[1]
-    product = jax.jvp(jax.grad(f), (x,), (direction,))[1]
-    return value, gradient, tangent, product
+def all_orders(f, arrays, direction):
+    """Value and gradient, and the tangents of both: jvp, hessian-vector product."""
+    both = jax.value_and_grad(lambda x: f(arrays | {"logits": x}))
+    return jax.tree.leaves(jax.jvp(both, (arrays["logits"],), (direction,)))
+
+
+@functools.cache
+def program_of_all_orders(name, kind):
+    f = functools.partial(mean_loss, SOFTMAX[name], kind)
+    return jax.jit(functools.partial(all_orders, f))
+
+
+@functools.cache
+def of_one_device(name, kind):
+    """Arrays, a direction of the logits, and what is wanted of every mesh."""
+    rng = np.random.default_rng(0)
+    arrays, _ = batch(rng)
+    direction = rng.normal(size=(ROWS, CLASSES))
+    return arrays, direction, program_of_all_orders(name, kind)(arrays, direction)
 
 
 @pytest.mark.parametrize("kind", ["ids", "distributions"])
@@ -101,21 +114,16 @@ def all_orders(f, x, direction):
 )
 def test_inside_shard_map(name, kind, shape, x64, rng):
     """The global mean and its derivatives equal those of the unsplit arrays."""
-    arrays, specs = batch(rng)
-    direction = rng.normal(size=(ROWS, CLASSES))
-    loss = SOFTMAX[name]
-
-    def run(arrays, direction, **names):
-        f = lambda x: mean_loss(loss, kind, arrays | {"logits": x}, **names)
-        return all_orders(f, arrays["logits"], direction)
-
+    arrays, direction, wanted = of_one_device(name, kind)
+    _, specs = batch(rng)
+    names = {"class_axis_name": "model", "batch_axis_name": "data"}
+    f = functools.partial(mean_loss, SOFTMAX[name], kind, **names)
     split = jax.shard_map(
-        functools.partial(run, class_axis_name="model", batch_axis_name="data"),
+        functools.partial(all_orders, f),
         mesh=mesh_of(shape),
         in_specs=(specs, specs["logits"]),
-        out_specs=(P(), specs["logits"], P(), specs["logits"]),
+        out_specs=[P(), specs["logits"], P(), specs["logits"]],
     )
-    wanted = jax.jit(run)(arrays, direction)
     for a, b in zip(jax.jit(split)(arrays, direction), wanted, strict=True):
         close(a, b)
 
@@ -123,20 +131,12 @@ def test_inside_shard_map(name, kind, shape, x64, rng):
 @on_every_mesh
 def test_differentiated_from_outside_shard_map(shape, x64, rng):
     """grad, jvp and hessian-vector product through the shard_map itself."""
-    arrays, specs = batch(rng)
-    direction = rng.normal(size=(ROWS, CLASSES))
+    arrays, direction, wanted = of_one_device("cross_entropy", "ids")
+    _, specs = batch(rng)
     names = {"class_axis_name": "model", "batch_axis_name": "data"}
     inside = functools.partial(mean_loss, jxent.softmax_cross_entropy, "ids", **names)
     split = jax.shard_map(inside, mesh=mesh_of(shape), in_specs=(specs,), out_specs=P())
-    whole = functools.partial(mean_loss, jxent.softmax_cross_entropy, "ids")
-
-    def run(f, arrays, direction):
-        return all_orders(
-            lambda x: f(arrays | {"logits": x}), arrays["logits"], direction
-        )
-
-    got = jax.jit(functools.partial(run, split))(arrays, direction)
-    wanted = jax.jit(functools.partial(run, whole))(arrays, direction)
+    got = jax.jit(functools.partial(all_orders, split))(arrays, direction)
     for a, b in zip(got, wanted, strict=True):
         close(a, b)
 
@@ -350,39 +350,21 @@ def placed(arrays, mesh, layout):
 @pytest.mark.parametrize(
     "axes", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name
 )
-def test_under_jit(axes, kind, layout, x64, rng):
+def test_under_jit(axes, kind, layout, x64):
     """Automatic and explicit axes: values, gradients and hessian-vector products."""
-    arrays, _ = batch(rng)
+    arrays, direction, wanted = of_one_device("cross_entropy", kind)
     mesh = mesh_of((2, 4), axes)
     split = placed(arrays, mesh, LAYOUTS[layout])
-    direction = rng.normal(size=(ROWS, CLASSES))
     moved = jax.device_put(direction, split["logits"].sharding)
-
-    @jax.jit
-    def run(arrays, direction):
-        f = lambda x: mean_loss(
-            jxent.softmax_cross_entropy, kind, arrays | {"logits": x}
-        )
-        return all_orders(f, arrays["logits"], direction)
-
-    wanted = run(arrays, direction)
     with jax.set_mesh(mesh):
-        got = run(split, moved)
+        got = program_of_all_orders("cross_entropy", kind)(split, moved)
     for a, b in zip(got, wanted, strict=True):
         close(a, b)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    "name", ["focal", "poly", "symmetric", "statistics", "log_prob", "entropy"]
-)
-@pytest.mark.parametrize(
-    "axes", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name
-)
-def test_the_family_under_jit(axes, name, layout, x64, rng):
-    """The arrays' own shardings are enough; no mesh need be set."""
-    arrays, _ = batch(rng)
-    split = placed(arrays, mesh_of((2, 4), axes), LAYOUTS[layout])
+@functools.cache
+def program_of_rows(name):
+    """Every row's loss, or what a loss is made of, and the gradient of their sum."""
 
     def f(x, ids):
         if name in SOFTMAX:
@@ -400,8 +382,22 @@ def test_the_family_under_jit(axes, name, layout, x64, rng):
         losses, pull = jax.vjp(lambda x: f(x, ids), x)
         return losses, pull(jnp.ones_like(losses))[0]
 
+    return run
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "name", ["focal", "poly", "symmetric", "statistics", "log_prob", "entropy"]
+)
+@pytest.mark.parametrize(
+    "axes", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name
+)
+def test_the_family_under_jit(axes, name, layout, x64, rng):
+    """The arrays' own shardings are enough; no mesh need be set."""
+    arrays, _ = batch(rng)
     arrays["ids"] = np.maximum(arrays["ids"], 0)
-    split["ids"] = jax.device_put(arrays["ids"], split["ids"].sharding)
+    split = placed(arrays, mesh_of((2, 4), axes), LAYOUTS[layout])
+    run = program_of_rows(name)
     got = run(split["logits"], split["ids"])
     wanted = run(arrays["logits"], arrays["ids"])
     close(got[0], wanted[0])
