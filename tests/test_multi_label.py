@@ -48,14 +48,14 @@ def operands(rng):
 def with_layout(function, layout, **options):
     """Losses of rows, or their sum where the layout has no more."""
     of_rows = {"reduction": "sum"} if layout == "tiled" else {}
-    options = of_rows | {"implementation": layout, "block_sizes": (2, 3)} | options
+    options = of_rows | {"implementation": layout, "block_sizes": (2, 4)} | options
     return functools.partial(function, **options)
 
 
 def value_and_gradients(f, *arrays):
     """Of a function whose results count by weights of their own."""
     both = jax.value_and_grad(lambda *x: weighed(f(*x)), range(len(arrays)))
-    return as_users_jit(both)(*arrays)
+    return jax.jit(both)(*arrays)
 
 
 # Lists of positives -------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_split_over_devices_it_is_as_on_one(head, layout, sparse, rng, x64):
     if sparse:
         labels = jxent.SparseLabels(POSITIVES, np.full(POSITIVES.shape, 0.9))
         split_of_labels = jax.tree.map(lambda _: P("data"), labels)
-    loss = with_layout(head, layout, reduction="mean")
+    loss = with_layout(head, layout, reduction="mean", block_sizes=(1, 2))
     ignored = {"ignore_index": -1} if sparse else {}
 
     def of_all(hidden, kernel, labels, options, **names):

@@ -39,7 +39,7 @@ def is_exact(product):
 def test_products_of_losses_in_memory(case, axis, rng):
     if not case.takes("axis"):
         axis = -1
-    x, *labels = (jnp.asarray(a) for a in case.inputs(rng, (3,), axis))
+    x, *labels = (jnp.asarray(a) for a in case.inputs(rng, axis=axis))
     options = {"axis": axis} if case.takes("axis") else {}
     smooths = case.takes("logits") and case.takes("smoothing") and not case.options
     if smooths:  # without a mask of classes, the quick way is a product
@@ -69,7 +69,7 @@ def test_products_of_the_fused_head(implementation):
             label_smoothing=0.1,
             reduction="sum",
             implementation=implementation,
-            block_sizes=(2, 2),
+            block_sizes=(2, 4),
         )
 
     program = jax.make_jaxpr(jax.value_and_grad(loss, (0, 1)))(hidden, kernel)
@@ -86,7 +86,7 @@ def test_products_of_the_fused_head(implementation):
 )
 def test_products_with_the_kernel(case, dtype, rng):
     """As the caller asks, in the value, its gradients and their derivatives."""
-    hidden, *labels = map(jnp.asarray, case.inputs(rng, (3,)))
+    hidden, *labels = map(jnp.asarray, case.inputs(rng))
     hidden = hidden.astype(dtype)
 
     def total(hidden):
