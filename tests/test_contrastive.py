@@ -25,6 +25,7 @@ from tests.compiling import as_users_jit, largest_array
 
 BATCH, FEATURES, EXTRA = 16, 3, 8
 BLOCKS = (5, 7)  # neither divides the batch
+WHOLE = (8, 8)  # and programs of half the size
 
 
 # Oracles ------------------------------------------------------------------------------
@@ -304,7 +305,7 @@ def test_dropped_rows_are_not_there(case, name, x64, rng):
         x[:BATCH][~keep] = np.nan
         return x
 
-    loss = loss_of(case, given, **{name: keep}, block_sizes=BLOCKS)
+    loss = loss_of(case, given, **{name: keep}, block_sizes=WHOLE)
     small = loss_of(case, kept(given))
     value = lambda loss: jax.jit(jax.grad(lambda m: jnp.sum(jnp.sin(loss(m)))))
     bad = {n: poisoned(n, x) for n, x in moving.items()}
@@ -420,7 +421,7 @@ def test_sides_of_two_dtypes(x64, rng):
     dtypes = jnp.bfloat16, jnp.float32, jnp.float32, jnp.float64
     named = zip(moving.items(), dtypes, strict=True)
     moving = {n: jnp.asarray(x, dtype) for (n, x), dtype in named}
-    loss = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m, block_sizes=BLOCKS))
+    loss = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m, block_sizes=WHOLE))
     value, gradients = jax.value_and_grad(loss)(moving)
     _, tangent = jax.jvp(loss, (moving,), (moving,))
     assert value.dtype == jnp.float64
@@ -547,7 +548,7 @@ def test_split_over_devices_by_the_caller(case, way, x64, rng):
 
     wanted = jax.value_and_grad(loss)(moving, given)
     here = functools.partial(
-        loss, batch_axis_name="data", block_sizes=BLOCKS, implementation=way
+        loss, batch_axis_name="data", block_sizes=WHOLE, implementation=way
     )
     on_devices = jax.shard_map(
         jax.value_and_grad(here),
@@ -579,7 +580,7 @@ def test_split_over_devices_by_the_arrays(case, way, kind, x64, rng):
     with jax.set_mesh(here):
         put = lambda x, spec: jax.device_put(x, NamedSharding(here, spec))
         arrays = jax.tree.map(put, (moving, given), split((moving, given)))
-        got = value_and_gradients(block_sizes=BLOCKS, **names)(*arrays)
+        got = value_and_gradients(block_sizes=WHOLE, **names)(*arrays)
     close(got, wanted)
 
 
@@ -593,7 +594,7 @@ def test_split_by_the_caller_and_by_the_arrays(way, x64, rng):
     both = lambda **options: jax.value_and_grad(lambda m: loss(**m, **options))
     grid = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
     spec = {n: P("a") if x.ndim else P() for n, x in moving.items()}
-    options = {"batch_axis_name": ("a", "b"), "block_sizes": BLOCKS}
+    options = {"batch_axis_name": ("a", "b"), "block_sizes": WHOLE}
     with jax.set_mesh(grid):
         got = jax.shard_map(
             both(**options, implementation=way),

@@ -58,6 +58,19 @@ EVERY_LAYOUT = IN_MEMORY + [
         jxent.linear_zlpr_loss,
     )
 ]
+# And of these one for each rule of differentiation.
+EVERY_RULE = [
+    c
+    for c in EVERY_LAYOUT
+    if c.loss.implementation is not None
+    or c.loss.function
+    in (
+        jxent.softmax_cross_entropy,
+        jxent.sigmoid_focal_loss,
+        jxent.categorical_cross_entropy,
+        jxent.kl_divergence,
+    )
+]
 in_every_layout = pytest.mark.parametrize("case", EVERY_LAYOUT, ids=str)
 with_ids = pytest.mark.parametrize(
     "case", [c for c in BARE if c.labels is ids and c.takes("losses")], ids=str
@@ -340,10 +353,12 @@ def test_scan_equals_its_closed_form(case, x64, rng):
     def reverse(f):
         return jax.grad(lambda s: jnp.vdot(jax.grad(f)(s), direction))(scale)
 
+    twice = case in EVERY_RULE
+
     @jax.jit
     def run():
         checkpointed = scan_of(jax.checkpoint(step))
-        return forward(checkpointed), reverse(scan_of(step))
+        return forward(checkpointed), reverse(scan_of(step)) if twice else None
 
     @jax.jit
     def of_row(row):
@@ -357,7 +372,8 @@ def test_scan_equals_its_closed_form(case, x64, rng):
     wanted = a + b + a * b, (1 + b) * da + (1 + a) * db, slope, curve
     checkpointed, reversed_twice = run()
     close(checkpointed, wanted, 1e-11)
-    close(reversed_twice, curve, 1e-11)
+    if twice:
+        close(reversed_twice, curve, 1e-11)
 
 
 # Rows that count for nothing ----------------------------------------------------------
@@ -500,17 +516,18 @@ def test_no_rows(case, rows, rng):
     """N = 0: empty losses, and 0 with an empty gradient for every reduction."""
     inputs = case.inputs(rng, rows=rows)
 
-    @jax.jit
-    def both(x):
-        losses, pull = jax.vjp(lambda x: case(x, *inputs[1:]), x)
-        return losses, pull(losses)[0]
+    names = ["sum", "mean"] if case.takes("rows") else []
 
-    losses, gradient = both(inputs[0])
+    @jax.jit
+    def program(x):
+        losses, pull = jax.vjp(lambda x: case(x, *inputs[1:]), x)
+        reduced = [case(x, *inputs[1:], reduction=name) for name in names]
+        return losses, pull(losses)[0], reduced
+
+    losses, gradient, reduced = program(inputs[0])
     assert losses.shape == (case.rows(inputs) if case.takes("losses") else ())
     assert gradient.shape == inputs[0].shape
-    if case.takes("rows"):
-        assert case(*inputs, reduction="sum") == 0
-        assert case(*inputs, reduction="mean") == 0
+    assert not np.any(reduced)
 
 
 # Bad labels ---------------------------------------------------------------------------
