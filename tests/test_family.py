@@ -597,7 +597,8 @@ def test_extreme_logits_keep_every_derivative_finite(case, dtype, x64, rng):
     def one(x, *labels):
         return jnp.sum(case(x, *labels))
 
-    @as_users_jit
+    # What rounds is compiled as users have it.
+    @(as_users_jit if dtype == np.float32 else jax.jit)
     def derivatives(x, *labels):
         of_rows = [
             jax.vmap(order(one))(x, *labels) for order in (jax.grad, jax.hessian)
