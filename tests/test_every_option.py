@@ -164,7 +164,9 @@ def compiled(program):
                 other = labels[0] @ labels[1] + given.pop("target_bias")[None]
                 return in_memory(logits, other, **given)
             return in_memory(logits, labels, **given)
-        given |= {"implementation": program.layout, "block_sizes": (2, 2)}
+        # Loops of whole blocks, of each device's part too.
+        blocks = (1, 1) if program.split else (2, 3)
+        given |= {"implementation": program.layout, "block_sizes": blocks}
         labels = labels if two else (labels,)
         return fused[0](hidden, kernel, *labels, **given)
 

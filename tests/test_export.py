@@ -12,7 +12,7 @@ import jxent
 pytestmark = pytest.mark.newest_jax
 
 
-FEATURES, CLASSES = 3, 10
+FEATURES, CLASSES = 3, 12
 IMPLEMENTATIONS = [None, "streamed", "tiled", "materialized"]
 
 
