@@ -1,6 +1,6 @@
 """Measures jxent beside its peers, on this machine or compiled for another.
 
-python -m benchmarks                          every suite, five minutes on two cores
+python -m benchmarks                          every suite, some ten minutes on two cores
 python -m benchmarks --suite linear --shape llama3 --dtype bfloat16
 python -m benchmarks compile --target h100    XLA's real compiler, no such device
 python -m benchmarks report FOLDER            tables and plots of a stored run
