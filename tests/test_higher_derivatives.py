@@ -1,4 +1,4 @@
-"""Second and third derivatives around rows that count for nothing.
+"""Second derivatives around rows that count for nothing.
 
 A row that `where`, `ignore_index` or a weight of 0 drops may hold NaN and infinities:
 no derivative of any order sees them. A weight of 0 is a factor like any other where its
@@ -40,21 +40,17 @@ def squares(gradient):
     return lambda x: sum(jnp.sum(y**2) for y in jax.tree.leaves(gradient(x)))
 
 
-def higher_derivatives(f, *, third=False):
+def higher_derivatives(f):
     """The gradient's own derivatives, reverse over reverse and forward over reverse."""
 
     @jax.jit
     def of(x):
         gradient = jax.grad(f)
-        second = jax.grad(squares(gradient))
         ones = jax.tree.map(jnp.ones_like, x)
-        orders = {
-            "reverse over reverse": second(x),
+        return {
+            "reverse over reverse": jax.grad(squares(gradient))(x),
             "forward over reverse": jax.jvp(gradient, (x,), (ones,))[1],
         }
-        if third:
-            orders["third"] = jax.grad(squares(second))(x)
-        return orders
 
     return of
 
