@@ -89,10 +89,10 @@ def test_a_dropped_row_that_holds_anything(case, rng, x64):
     derivatives = higher_derivatives(
         lambda x: jnp.sum(case(x["x"], *labels, **options))
     )
-    clean = derivatives({"x": x})
-    x[dropped] = GARBAGE
-    of_kept = jax.tree.map(lambda y: y[kept], clean)
-    compare(of_kept, derivatives({"x": x}), kept, dropped)
+    garbage = x.copy()
+    garbage[dropped] = GARBAGE
+    of_kept = jax.tree.map(lambda y: y[kept], derivatives({"x": x}))
+    compare(of_kept, derivatives({"x": garbage}), kept, dropped)
 
 
 def heads(rng):
