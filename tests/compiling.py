@@ -33,7 +33,7 @@ def as_flags(options: dict[str, int | bool]) -> str:
     return " ".join(f"--{name}={value}".lower() for name, value in options.items())
 
 
-# For rounding, for some of the tests of infinities, and for what a program holds.
+# For rounding, infinities and NaN, and for what a program holds in memory.
 as_users_jit = functools.partial(jax.jit, compiler_options=AS_USERS)
 
 

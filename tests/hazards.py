@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jxent
+from tests.compiling import as_users_jit
 
 
 INF, NAN = jnp.inf, jnp.nan
@@ -26,7 +27,7 @@ def spread(*shape, low=0.05, high=0.9):
 def values_and_grads(losses, *inputs):
     """Every row's loss and the gradient of their sum, for each loss and its input."""
 
-    @jax.jit
+    @as_users_jit
     def each(inputs):
         results = []
         for loss, x in zip(losses, inputs, strict=True):

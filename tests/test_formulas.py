@@ -12,6 +12,7 @@ import jxent
 from tests import oracles
 from tests.cases import CLASSES
 from tests.comparing import close
+from tests.heads import every_order
 
 
 ROWS, FEATURES = 4, 3
@@ -73,11 +74,6 @@ def options_of(rng, kind):
     return options | {"labels": labels}
 
 
-def all_orders(f, x, direction):
-    """Value and gradient, and the tangents of both: jvp, hessian-vector product."""
-    return jax.jit(lambda x: jax.jvp(jax.value_and_grad(f), (x,), (direction,)))(x)
-
-
 # In turns: the table of all losses has the derivatives in hidden of each of them.
 TURNS = {
     "ids": ("streamed", "tiled"),
@@ -107,7 +103,8 @@ def test_every_order_in_hidden_kernel_and_bias(formula, kind, layout, rng, x64):
         return fused(head["hidden"], kernel, bias=head["bias"], **options, **layout)
 
     direction = jax.tree.map(lambda x: rng.normal(size=x.shape), head)
-    close(all_orders(head_loss, head, direction), all_orders(plain, head, direction))
+    orders = lambda f: jax.jit(functools.partial(every_order, f))(head, direction)
+    close(orders(head_loss), orders(plain))
 
 
 @pytest.mark.parametrize("formula", [FORMULAS["focal"], FORMULAS["poly"]])

@@ -55,7 +55,7 @@ def with_layout(function, layout, **options):
 def value_and_gradients(f, *arrays):
     """Of a function whose results count by weights of their own."""
     both = jax.value_and_grad(lambda *x: weighed(f(*x)), range(len(arrays)))
-    return jax.jit(both)(*arrays)
+    return as_users_jit(both)(*arrays)
 
 
 # Lists of positives -------------------------------------------------------------------

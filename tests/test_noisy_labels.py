@@ -10,6 +10,7 @@ import pytest
 import jxent
 from tests import oracles
 from tests.comparing import close
+from tests.compiling import as_users_jit
 
 
 ROWS, CLASSES = 6, 5
@@ -34,7 +35,9 @@ def batch(x64, rng):
 def orders(loss, x):
     """Values, gradients and hessians of the rows' losses."""
     total = lambda x: jnp.sum(loss(x))
-    return jax.jit(lambda x: (loss(x), jax.grad(total)(x), jax.hessian(total)(x)))(x)
+    return as_users_jit(lambda x: (loss(x), jax.grad(total)(x), jax.hessian(total)(x)))(
+        x
+    )
 
 
 def mean_absolute_error(z, labels):
