@@ -54,6 +54,8 @@ def problem(rng, rows=(6,), features=3, classes=8):
         "bias": rng.normal(size=classes),
         "ids": ids,
         "distributions": rng.uniform(size=(*rows, classes)),
+        "several_ids": rng.integers(0, max(classes - 1, 1), (*rows, 3)),
+        "values": rng.uniform(size=(*rows, 3)),
         "where": where,
         "class_where": class_where,
         "weights": rng.uniform(0.5, 2, rows),
@@ -74,6 +76,8 @@ def taken_apart(arguments):
     rest = dict(arguments)
     hidden, kernel = rest.pop("hidden"), rest.pop("kernel")
     labels = [rest.pop(k) for k in ("ids", "distributions") if k in rest]
+    if "several_ids" in rest:
+        labels = [jxent.SparseLabels(rest.pop("several_ids"), rest.pop("values"))]
     if "class_where" in rest:
         rest["where"] = rest.pop("class_where")
     return hidden, kernel, labels, rest

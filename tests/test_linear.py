@@ -102,10 +102,11 @@ for turn, name in enumerate(OPTIONS):
 
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("kind", ["ids", "distributions"])
+@pytest.mark.parametrize("kind", ["ids", "distributions", "several_ids values"])
 def test_a_tile_is_taken_by_groups_of_rows(kind, devices, x64, rng, monkeypatch):
     """On a CPU, where options act on logits; on each of the devices, too."""
-    monkeypatch.setattr(plan, "GROUP", 0)  # groups as small as they come, of four rows
+    # Groups as small as they come: of four rows, and of three, in each tile of seven.
+    monkeypatch.setitem(plan.GROUP, "cpu", 0)
     names = EVERYTHING + "class_where " * (devices == 1) + kind
     arguments = pick(problem(rng, (14 * devices,)), names)
     options: dict[str, Any] = {"ignore_index": -100} if kind == "ids" else {}
@@ -113,7 +114,6 @@ def test_a_tile_is_taken_by_groups_of_rows(kind, devices, x64, rng, monkeypatch)
         functools.partial(fused, MATERIALIZED, reduction="mean", **options), arguments
     )
     wanted = jax.jit(jax.value_and_grad(f))(x)
-    # Groups of four rows and of three in each tile of seven.
     layout = TILED._replace(block_sizes=(7, 3))
     if devices > 1:
         options["batch_axis_name"] = "rows"

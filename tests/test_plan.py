@@ -148,14 +148,23 @@ def test_options_that_are_off_change_no_plan():
     assert plan(soft).temporary_bytes > plan().temporary_bytes
 
 
-def test_a_smaller_last_block_costs_no_copy_of_the_kernel():
-    """Compiled for a TPU v5e that need not be there: Llama 3's vocabulary, streamed."""
+def temporaries_on_tpu(function, *operands):
+    """Bytes, as the compiler for a TPU v5e that need not be there reports them."""
     pytest.importorskip("libtpu")
     (chip,) = TARGETS["tpu-v5e"].devices(1)
-    operands = shapes(8192, 2048, 128256, jnp.bfloat16, jnp.bfloat16)
-    operands += (jax.ShapeDtypeStruct((8192,), jnp.int32),)
     place = jax.sharding.SingleDeviceSharding(chip)
-    placed = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for x in operands]
+    placed = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), operands
+    )
+    program = jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",))
+    report = program.compile().memory_analysis()
+    assert report is not None
+    return report.temp_size_in_bytes
+
+
+def test_a_smaller_last_block_costs_no_copy_of_the_kernel():
+    """Llama 3's vocabulary, streamed on a TPU."""
+    labels = jax.ShapeDtypeStruct((8192,), jnp.int32)
 
     def loss(hidden, kernel, labels):
         return jxent.linear_softmax_cross_entropy(
@@ -167,8 +176,37 @@ def test_a_smaller_last_block_costs_no_copy_of_the_kernel():
             block_sizes=(None, 1024),
         )
 
-    traced = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(*placed)
-    program = traced.lower(lowering_platforms=("tpu",)).compile()
-    report = program.memory_analysis()
-    assert report is not None
-    assert report.temp_size_in_bytes < 16 * 2**20  # of a kernel of 501 MiB
+    taken = temporaries_on_tpu(
+        jax.value_and_grad(loss, (0, 1)),
+        *shapes(8192, 2048, 128256, jnp.bfloat16, jnp.bfloat16),
+        labels,
+    )
+    assert taken < 16 * 2**20  # of a kernel of 501 MiB
+
+
+def test_several_ids_cost_a_tpu_no_second_slab(monkeypatch):
+    """Tiled: a scatter into a copy of a group of rows, not of the tile's logits."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    rows, places = 8192, 16
+    operands = shapes(rows, 256, 131072, jnp.bfloat16, jnp.bfloat16)
+    ids, values = jnp.zeros((rows, places), jnp.int32), jnp.ones((rows, places))
+
+    def loss(hidden, kernel, labels):
+        return jxent.linear_softmax_cross_entropy(
+            hidden, kernel, labels, reduction="mean", implementation="tiled"
+        )
+
+    both = jax.value_and_grad(loss, (0, 1))
+    several = temporaries_on_tpu(both, *operands, jxent.SparseLabels(ids, values))
+    one = temporaries_on_tpu(both, *operands, jax.ShapeDtypeStruct((rows,), jnp.int32))
+    assert several - one < 64 * 2**20  # of a slab of 512 MiB
+
+
+def test_the_largest_logits_are_found_in_small_blocks_on_a_tpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    taken = temporaries_on_tpu(
+        lambda hidden, kernel: jxent.linear_softmax_top_k(hidden, kernel, 64),
+        *shapes(8192, 256, 32768, jnp.bfloat16, jnp.bfloat16),
+    )
+    results = 8192 * 64 * (4 + 4)
+    assert taken < 4 * results  # of 1 GiB of logits

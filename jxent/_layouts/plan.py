@@ -32,7 +32,9 @@ BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
 PIECE = 512  # classes of a product with a part of the kernel, which a CPU copies
-GROUP = 2**20  # bytes of logits that a CPU's cache holds with what is formed of them
+# Bytes of logits that fit a CPU's cache, or a TPU's vector memory, with what is formed
+# of them.
+GROUP = {"cpu": 2**20, "tpu": 2**25}
 
 
 class LinearSoftmaxPlan(NamedTuple):
@@ -140,6 +142,8 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
             # The largest of many classes are found faster than those of blocks of few.
             classes = min(s.classes, 2**15)
             rows = _floor(1024 * s.rows / classes, 8)
+        elif uses.top_k:  # a block is stored, sorted, and stored again with its order
+            rows, classes = min(rows, 1024), 2048
     return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
 
 
@@ -165,11 +169,13 @@ def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
 def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
     """How many rows of a tile have their logits made gradients at a time; 0 for all.
 
-    On a CPU, where options would otherwise take a second slab of logits.
+    On a CPU, where options would otherwise take a second slab of logits; on a TPU for
+    several ids a row, whose gradient is scattered into a copy of the slab.
     """
-    if s.platform != "cpu" or not any(uses) or not isinstance(tile, int):
+    grouped = {"cpu": any(uses), "tpu": uses.several_ids}.get(s.platform, False)
+    if not grouped or not isinstance(tile, int):
         return 0
-    rows = max(GROUP // (s.width * max(s.classes, 1)), 4)
+    rows = max(GROUP[s.platform] // (s.width * max(s.classes, 1)), 4)
     rows = 1 << rows.bit_length() - 1
     return rows if rows < tile else 0
 
@@ -201,7 +207,7 @@ def _temporaries(
     if cast and low_hidden and low_kernel:  # the logits' gradient in bfloat16
         slabs += 0.5
     slab = rows * s.classes * s.width
-    groups = cast * any(uses) * min(2 * GROUP, slab)
+    groups = cast * any(uses) * min(2 * GROUP["cpu"], slab)
     return int(slabs * slab) + groups + operands + sums
 
 

@@ -6,9 +6,10 @@ memory gives,
     ∂/∂hidden = g kernelᵀ        ∂/∂kernel += hiddenᵀ g
 
 are formed with the value: three products of the logits' size, none of them twice. On a
-CPU g takes the place of z, where options act on logits a group of rows at a time. The
-gradient of the kernel is the only thing of its size; it is summed in float32, a block
-of classes at a time, so that no product of its size stands beside it.
+CPU g takes the place of z, where options act on logits a group of rows at a time; on a
+TPU it does so for several ids a row. The gradient of the kernel is the only thing of
+its size; it is summed in float32, a block of classes at a time, so that no product of
+its size stands beside it.
 """
 
 import functools
@@ -176,7 +177,10 @@ def _add_gradients(
     sums = total, gradients._replace(kernel=None, target_kernel=None)
     here = z, fixed, resolved
     if settings.group:
-        sums, made = lax.platform_dependent(sums, here, cpu=in_place, default=of_rows)
+        grouped = {"cpu": in_place}
+        if rows.label_ids is not None:  # a TPU scatters into a copy of its array
+            grouped["tpu"] = in_place
+        sums, made = lax.platform_dependent(sums, here, **grouped, default=of_rows)
         g, of_options = made
     else:
         sums, (g, of_options) = of_rows(sums, here)
@@ -222,7 +226,7 @@ def _by_groups(
     """`of_rows` of a group of rows at a time, each one's g in place of its logits.
 
     What is formed between the two is as large as a group, whatever the options, and
-    stays in a CPU's cache.
+    stays in a CPU's cache or a TPU's vector memory.
     """
     count = jax.tree.leaves(here)[0].shape[0]
     # More than any start, which a compiler does not know. Were the work not behind a

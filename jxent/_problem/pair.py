@@ -124,7 +124,7 @@ class Settings(NamedTuple):
     tile: Any = 0  # rows of a block of logits; symbolic as their count is
     block: int = 0  # classes of a block of logits
     piece: int = 0  # classes of a block that one product forms; 0 for all
-    group: int = 0  # rows of a tile that a CPU takes at a time; 0 for all at once
+    group: int = 0  # rows of a tile made gradients at a time, in place; 0 for all
     skips: bool = True  # tiles in which no row counts; False where all rows are alike
     sharding: HeadSharding = HeadSharding()
 
