@@ -1,7 +1,7 @@
 """jxent itself: what is planned for each shape, and each implementation by name."""
 
 import functools
-import inspect
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import jxent
 
 from .. import operations
 from ..case import Case
-from ..operations import EVERY_OPTION, IGNORED, SPLIT, widths
+from ..operations import EVERY_OPTION, IGNORED, SPLIT
 from ..truth import BIAS, BONUS, PLACES
 from .by_hand import TILE, policy
 
@@ -138,28 +138,12 @@ def head_in_shard_map(hidden, kernel, labels, **options):
 
 def derived(case: Case, loss):
     """Planned for what is compiled for, where that is not where JAX runs."""
-    given = getattr(loss, "keywords", {})
-    takes_plan = any(
-        p.kind is p.VAR_KEYWORD for p in inspect.signature(loss).parameters.values()
-    )
-    planned = case.shape.features and takes_plan and "blocks" not in given
-    if case.platform and planned:
-        data, model = case.mesh or (1, 1)
-        rows, features, classes = case.shape
-        low, high = widths(case.dtype)
-        plan = jxent.linear_softmax_plan(
-            jax.ShapeDtypeStruct((-(-rows // data), features), low),
-            jax.ShapeDtypeStruct((features, -(-classes // model)), high),
-            reduction="mean",
-            # Of classes that are split, one number is streamed.
-            implementation=given.get(
-                "implementation", "streamed" if case.mesh else None
-            ),
-            platform=case.platform,
-        )
-        sizes = {"implementation": plan.implementation, "block_sizes": plan.block_sizes}
-        loss = functools.partial(loss, **sizes)
-    return operations.derived(case, loss)
+
+    def planned(*arguments):
+        with mock.patch.object(jax, "default_backend", return_value=case.platform):
+            return loss(*arguments)
+
+    return operations.derived(case, planned if case.platform else loss)
 
 
 BINARY = jxent.linear_sigmoid_binary_cross_entropy
