@@ -62,8 +62,7 @@ def _largest(settings: Settings, z: Array) -> tuple[Array, Array]:
     axis = len(rows)
     _, chosen = lax.top_k(lax.reduce_max(chunks, (axis + 1,)), k)
     # In the order of their classes: `lax.top_k` takes the first of equals.
-    chosen = lax.neg(lax.top_k(lax.neg(chosen.astype(jnp.float32)), k)[0])
-    chosen = chosen.astype(jnp.int32)
+    chosen = lax.sort(chosen, dimension=axis)
     found = jnp.take_along_axis(chunks, chosen[..., None], axis, mode="clip")
     logits, place = lax.top_k(found.reshape(*rows, k * size), k)
     chunk = at_index(chosen, lax.div(place, size), axis)
