@@ -22,7 +22,7 @@ from ._reduction import times
 
 def cross_entropy(log_p: Array) -> Array:
     """f = −log p"""
-    return 0 - log_p  # 0 where p is 1, and not −0
+    return -log_p
 
 
 def focal(log_p: Array, gamma: Array) -> Array:

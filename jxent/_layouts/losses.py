@@ -201,6 +201,14 @@ def _masses_of_places(
     return masses
 
 
+def _log_p(statistics: SoftmaxStatistics) -> Array:
+    """`log_prob`, but −0 where p is 1: a loss of −log p is 0 there, and not −0."""
+    mass, log_sum = statistics.label_mass, statistics.log_sum
+    assert statistics.label_logit is not None
+    log_sum = log_sum if mass is None else times(mass, log_sum)
+    return lax.neg(lax.sub(log_sum, statistics.label_logit))
+
+
 def losses_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Losses:
@@ -232,7 +240,7 @@ def losses_of(
         log_p = lax.sub(t.label, over_places(statistics.log_sum, t.label))
         losses = _sum_of_places(times(masses, formula(log_p)))
     elif all_classes is None or not distributions:
-        losses = formula(statistics.log_prob)
+        losses = formula(_log_p(statistics))
     else:
         inputs, over = all_classes
         losses = over(inputs.target, formula)

@@ -101,11 +101,14 @@ def two_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) ->
     maximum, label, top = max_along(z, axis), None, None
     if settings.top_k:
         label, top = _largest(settings, z)
-    if ids is not None:
-        # The label's logit is one of them and changes no maximum. So it is read before
-        # the exponentials are formed, and these may take the place of logits in memory.
-        label = _label(axis, z, ids)
-        own = select(is_below(ids, z.shape[axis]), label, -jnp.inf)
+    if ids is not None and is_split(z):
+        label = _label_of_split(axis, z, ids)
+    elif ids is not None:
+        # Whatever the id, what is read is one of the logits and changes no maximum. So
+        # it is read before the exponentials are formed, and these may take the place of
+        # logits in memory.
+        own = at_index(z, ids, axis)
+        label = select(is_below(ids, z.shape[axis]), own)
         if ids.ndim == z.ndim:
             own = lax.reduce_max(own, (own.ndim - 1,))
         maximum = lax.max(maximum, own)
@@ -160,14 +163,12 @@ def _of_two(axis: int, target_z: Array, rel: Maybe) -> dict[str, Maybe]:
     }
 
 
-def _label(axis: int, z: Array, ids: Array) -> Array:
-    """The labels' logits, of the shape of `ids`; 0 for classes of other blocks."""
+def _label_of_split(axis: int, z: Array, ids: Array) -> Array:
+    """The labels' logits, of the shape of `ids`, without a gather along a split axis,
+    which is refused; 0 for classes of other blocks."""
     if ids.ndim == z.ndim:
         return at_places(z, ids, axis)
-    if is_split(z):  # a gather along a split axis is refused
-        return lax.reduce_sum(select(is_label(ids, axis, z), z), (axis,))
-    here = is_below(ids, z.shape[axis])
-    return select(here, at_index(z, select(here, ids), axis))
+    return lax.reduce_sum(select(is_label(ids, axis, z), z), (axis,))
 
 
 def mass_of(axis: int, w: Array, rows: Array) -> Array:
