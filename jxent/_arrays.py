@@ -66,10 +66,12 @@ def as_computed(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+_FLOAT32, _FLOAT64 = jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)
+
+
 def compute_dtype(*arrays: Any) -> jnp.dtype:
     """float32, or float64 where an input has it."""
-    wide = any(x.dtype == jnp.float64 for x in arrays)
-    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+    return _FLOAT64 if any(x.dtype == _FLOAT64 for x in arrays) else _FLOAT32
 
 
 def row_shape(shape: Shape, axis: int) -> Shape:

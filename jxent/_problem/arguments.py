@@ -305,15 +305,14 @@ def _with_options(
     axis = settings.axis
     labels = rows.labels if rows.label_ids is None else rows.label_ids
     distributions = has_distributions(settings, rows)
-    of_rows, classes = row_shape(shape, axis), shape[axis]
+    classes = shape[axis]
+    sizes = row_shape(shape, axis), classes, dtype
     row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
     asked = {name: value for name, value in options.items() if name not in CHECKS}
     values = {
-        name: _checks.option(
-            function, name, value, CHECKS[name], of_rows, classes, dtype
-        )
+        name: _checks.option(function, name, value, CHECKS[name], *sizes)
         for name, value in options.items()
-        if name in CHECKS
+        if name in CHECKS and value is not None
     }
     for name, x in (("bias", bias), ("target_bias", target_bias)):
         if x is not None:
@@ -337,9 +336,10 @@ def _with_options(
     )
     settings = _with_statistics(
         function,
-        settings._replace(reduction=reduction),
+        settings,
         formula,
         shared,
+        reduction=reduction,
         classes=classes,
         distributions=labels is not None and not settings.ids,
         **asked,
@@ -353,6 +353,7 @@ def _with_statistics(
     formula: Formula | None,
     shared: Shared,
     *,
+    reduction: str,
     classes: int,
     distributions: bool,
     return_statistics: bool = False,
@@ -380,6 +381,7 @@ def _with_statistics(
     weighted = formula is None and shared.class_weights is not None
     return settings._replace(
         formula=None if formula is None else formula.function,
+        reduction=reduction,
         return_statistics=return_statistics,
         sums=sums,
         log_prob_at=log_prob_at,
