@@ -177,13 +177,11 @@ def linear() -> str:
             (f"jax-cce {results.versions['jax-cce']}", "jax-cce"),
         )
     ]
-    about = """\
-The fused head, float32 [2048, 512] @ [512, 32768], on the same machine, as a multiple
-of Optax on materialized logits. `python -m benchmarks --suite linear --shape
-2048x512x32768`:
-
-"""
-    return about + tables.markdown(HEAD, rows) + "\n\n" + _masked()
+    about = f"""The fused head, float32 [2048, 512] @ [512, 32768], on
+        {_machine(results)}, as a multiple of Optax on materialized logits.
+        `python -m benchmarks --suite linear --shape 2048x512x32768`:"""
+    table = tables.markdown(HEAD, rows)
+    return "\n\n".join((_paragraph(about), table, _masked()))
 
 
 def _masked() -> str:

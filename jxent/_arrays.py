@@ -180,7 +180,7 @@ def at_index(x: Array, index: Array, axis: int) -> Array:
     """The entries of `x` at one index of `axis` for each row, or at several.
 
     `x` is (…, classes, …), or (classes,) for what all rows share; `index` is (rows,) or
-    (rows, places), int32 in range.
+    (rows, places), int32. One that is out of range counts as the nearest that is not.
     """
     axis = axis if x.ndim > 1 else 0
     rows = tuple(a for a in range(x.ndim) if a != axis)
