@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 import jxent
-from jxent._layouts import plan
+from jxent._layouts import choice
 from tests.comparing import close
 from tests.heads import (
     MATERIALIZED,
@@ -106,7 +106,7 @@ for turn, name in enumerate(OPTIONS):
 def test_a_tile_is_taken_by_groups_of_rows(kind, devices, x64, rng, monkeypatch):
     """On a CPU, where options act on logits; on each of the devices, too."""
     # Groups as small as they come: of four rows, and of three, in each tile of seven.
-    monkeypatch.setitem(plan.GROUP, "cpu", 0)
+    monkeypatch.setitem(choice.GROUP, "cpu", 0)
     names = EVERYTHING + "class_where " * (devices == 1) + kind
     arguments = pick(problem(rng, (14 * devices,)), names)
     options: dict[str, Any] = {"ignore_index": -100} if kind == "ids" else {}

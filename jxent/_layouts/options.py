@@ -9,7 +9,7 @@ from jax import lax
 
 from .._checks import ArrayLike, AxisName
 from .._reduction import Reduction
-from .plan import BlockSizes, Implementation
+from .choice import BlockSizes, Implementation
 
 
 class LossOptions(TypedDict, total=False):

@@ -28,6 +28,15 @@ from .._problem import (
 )
 from .._reduction import combine, weighed
 from .._statistics import with_logits
+from .choice import (
+    PIECE,
+    BlockSizes,
+    Implementation,
+    chosen,
+    rows_of_group,
+    sizes_of,
+    uses_of,
+)
 from .losses import (
     class_factor,
     losses_of,
@@ -42,15 +51,6 @@ from .mesh import (
     on_one_device,
     row_spec,
     specs_of,
-)
-from .plan import (
-    PIECE,
-    BlockSizes,
-    Implementation,
-    chosen,
-    rows_of_group,
-    sizes_of,
-    uses_of,
 )
 from .sums import sums_of
 from .tiled import tiled_total

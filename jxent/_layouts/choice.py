@@ -1,0 +1,248 @@
+"""The layout and the blocks that suit a problem, and the memory that they take."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from .. import _checks
+from .._problem import Rows, Settings, Shared, has_distributions, has_target
+
+
+Implementation: TypeAlias = Literal["tiled", "streamed", "materialized"]
+BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
+
+IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
+BUDGET = 2**31  # bytes
+PIECE = 512  # classes of a product with a part of the kernel, which a CPU copies
+# Bytes of logits that fit a CPU's cache, or a TPU's vector memory, with what is formed
+# of them.
+GROUP = {"cpu": 2**20, "tpu": 2**25}
+
+
+class Sizes(NamedTuple):
+    """Sizes and platform, from which the layout is chosen."""
+
+    rows: Any
+    features: int
+    classes: int
+    width: int  # bytes of a logit
+    hidden_width: int
+    kernel_width: int
+    platform: str
+
+
+def sizes_of(
+    rows: Any,
+    features: int,
+    classes: int,
+    hidden_dtype: Any,
+    kernel_dtype: Any,
+    platform: str | None = None,
+) -> Sizes:
+    return Sizes(
+        rows=rows,
+        features=features,
+        classes=classes,
+        width=8 if jnp.float64 in (hidden_dtype, kernel_dtype) else 4,
+        hidden_width=jnp.dtype(hidden_dtype).itemsize,
+        kernel_width=jnp.dtype(kernel_dtype).itemsize,
+        platform=platform or jax.default_backend(),
+    )
+
+
+class Uses(NamedTuple):
+    """Which options a call uses, as far as these change its plan."""
+
+    drops: bool = False  # rows, by where or ignore_index
+    weights: bool = False
+    bias: bool = False
+    masks: bool = False  # of classes
+    smoothing: bool = False
+    distributions: bool = False
+    soft_cap: bool = False
+    temperature: bool = False
+    several_ids: bool = False
+    top_k: bool = False
+    target: bool = False  # a head of its own
+
+
+def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
+    return Uses(
+        drops=rows.where is not None or shared.ignore_index is not None,
+        weights=rows.weights is not None,
+        bias=shared.bias is not None,
+        masks=shared.class_mask is not None or rows.class_where is not None,
+        smoothing=shared.label_smoothing is not None,
+        distributions=has_distributions(settings, rows),
+        soft_cap=shared.logit_soft_cap is not None,
+        temperature=rows.temperature is not None,
+        several_ids=rows.label_ids is not None,
+        top_k=settings.top_k > 0,
+        target=has_target(rows),
+    )
+
+
+def _floor(x: float, unit: int) -> int:
+    return max(int(x) // unit * unit, unit)
+
+
+def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
+    """Block sizes (rows, classes) in each layout."""
+    if implementation == "materialized":
+        return s.rows, s.classes
+    heads = 1 + uses.target  # each has logits of its own
+    if implementation == "tiled":
+        # Each tile reads and writes the kernel's gradient: larger tiles, less traffic.
+        most = {"cpu": 512, "tpu": 1024}.get(s.platform, 512)
+        slab = {"cpu": 128, "tpu": 512}.get(s.platform, 256) * 2**20
+        rows = _floor(slab / (heads * s.width * max(s.classes, 1)), 128)
+        rows = min(rows, most // heads, _floor(s.rows / 4, 128))
+        classes = 1024 if s.platform == "cpu" else s.classes
+    else:
+        slab = 32 * 2**20
+        classes = _floor(slab / (heads * s.width * max(s.rows, 1)), 256)
+        # With fewer rows a block adds to the kernel's gradient more often.
+        most = 2048 if s.platform != "cpu" else 1024 if uses.drops else 512
+        classes = min(classes, most)
+        rows = _floor(s.rows / 8, 128) if uses.drops else s.rows
+        if uses.top_k and s.platform == "cpu":
+            # The largest of many classes are found faster than those of blocks of few.
+            classes = min(s.classes, 2**15)
+            rows = _floor(1024 * s.rows / classes, 8)
+        elif uses.top_k:  # a block is stored, sorted, and stored again with its order
+            rows, classes = min(rows, 1024), 2048
+    return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
+
+
+def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
+    """How many further slabs of logits XLA holds, for what options make of the first.
+
+    On a CPU its sums over classes read arrays in memory, and the derivative of what is
+    done to logits reads these as they were before. Compilers for accelerators form all
+    of it inside of the sums.
+    """
+    if s.platform != "cpu":
+        return 0
+    nonlinear = uses.soft_cap + uses.temperature
+    linear = uses.masks or uses.distributions
+    skips = uses.drops or uses.weights
+    if implementation == "tiled":
+        return 0  # they are as large as a group of rows
+    if implementation == "streamed":
+        return not uses.drops and (linear or uses.bias or uses.soft_cap)
+    return (linear or uses.smoothing or nonlinear > 0) + (skips and nonlinear > 0)
+
+
+def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
+    """How many rows of a tile have their logits made gradients at a time; 0 for all.
+
+    On a CPU, where options would otherwise take a second slab of logits; on a TPU for
+    several ids a row, whose gradient is scattered into a copy of the slab.
+    """
+    grouped = {"cpu": any(uses), "tpu": uses.several_ids}.get(s.platform, False)
+    if not grouped or not isinstance(tile, int):
+        return 0
+    rows = max(GROUP[s.platform] // (s.width * max(s.classes, 1)), 4)
+    rows = 1 << rows.bit_length() - 1
+    return rows if rows < tile else 0
+
+
+def temporaries(
+    implementation: str, s: Sizes, blocks: tuple[int, int], uses: Uses
+) -> int:
+    """Bytes beside operands and results, of the value and both gradients."""
+    rows, classes = blocks
+    slabs = 1 + uses.target + _copies(implementation, s, uses)
+    # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
+    hidden = s.rows * s.features * s.width
+    kernel = s.features * s.classes * s.width
+    low_hidden, low_kernel = s.hidden_width < s.width, s.kernel_width < s.width
+    cast = s.platform == "cpu"  # other compilers do without the cast operands
+    if implementation == "materialized":
+        operands = cast * (hidden * low_hidden + kernel * low_kernel)
+        return slabs * s.rows * s.classes * s.width + operands
+    if implementation == "streamed":
+        of_kernel = s.features * classes * s.width
+        block = rows * classes * s.width + of_kernel
+        copies = 3 * s.rows * s.features * s.hidden_width + 2 * of_kernel
+        # A CPU sums the gradient of the whole kernel in float32, others a block's.
+        of_low = 2 * hidden * low_hidden + cast * kernel * low_kernel
+        gradients = block + hidden + of_low + copies * uses.drops
+        return max(gradients, slabs * rows * classes * s.width)
+    operands = hidden + 2 * rows * s.features * s.width
+    sums = hidden * low_hidden + kernel * low_kernel
+    if cast and low_hidden and low_kernel:  # the logits' gradient in bfloat16
+        slabs += 0.5
+    slab = rows * s.classes * s.width
+    groups = cast * any(uses) * min(2 * GROUP["cpu"], slab)
+    return int(slabs * slab) + groups + operands + sums
+
+
+def _choice(
+    s: Sizes, uses: Uses, *, scalar: bool, split: bool, budget: int
+) -> Implementation:
+    small = s.rows * s.classes * s.width <= 8 * 2**20
+    if small and not split:
+        return "materialized"
+    if scalar and not split:
+        tiled = temporaries("tiled", s, _blocks("tiled", s, uses), uses)
+        if tiled <= budget:
+            whole = temporaries("materialized", s, (s.rows, s.classes), uses)
+            # Of materialized logits no row is skipped.
+            skips = uses.drops or uses.weights
+            return "materialized" if whole <= tiled and not skips else "tiled"
+    return "streamed"
+
+
+def chosen(
+    function: str,
+    s: Sizes,
+    *,
+    scalar: bool,
+    split: bool,
+    uses: Uses,
+    block_sizes: BlockSizes | None,
+    implementation: Implementation | None,
+    budget: int = BUDGET,
+) -> tuple[Implementation, Any, int]:
+    """The layout, the rows of a tile and the classes of a block.
+
+    What is asked for is kept; for the rest what suits is chosen.
+    """
+    _checks.one_of(function, "implementation", implementation, IMPLEMENTATIONS)
+    if implementation == "tiled" and not scalar:
+        _checks.fail(
+            function,
+            "implementation='tiled' gives one number, reduction='mean' or 'sum' "
+            "without statistics. For results per row give 'streamed'.",
+        )
+    given = _checks.block_sizes(function, block_sizes)
+    if not isinstance(s.rows, int):
+        return _of_unknown_rows(s, given, implementation)
+    if implementation is None:
+        implementation = _choice(s, uses, scalar=scalar, split=split, budget=budget)
+    default = _blocks(implementation, s, uses)
+    limits = max(s.rows, 1), max(s.classes, 1)
+    tile, block = (
+        min(limit, d if w is None else w)
+        for w, d, limit in zip(given, default, limits, strict=True)
+    )
+    return implementation, tile, block
+
+
+def _of_unknown_rows(
+    s: Sizes, given: BlockSizes, implementation: Implementation | None
+) -> tuple[Implementation, Any, int]:
+    """The layout for a count of rows that is symbolic, as `jax.export` has it.
+
+    Streamed needs the least memory whatever the count. All rows are one tile: a loop
+    over tiles would have to know how many there are.
+    """
+    usual = s._replace(rows=2048)
+    _, default = _blocks("streamed", usual, Uses())
+    block = default if given[1] is None else operator.index(given[1])
+    return implementation or "streamed", s.rows, min(block, s.classes)
