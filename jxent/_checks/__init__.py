@@ -1,4 +1,4 @@
-"""What the library accepts, and every sentence with which it refuses the rest.
+"""Checks of arguments that several functions share, with the sentences that refuse.
 
 Each check runs at trace time: it looks at shapes, dtypes, Python numbers and axis
 names, never at the values of an array. Each message says what was expected, what

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import Shape, row_shape
-from .arrays import ArrayLike, as_array, real
+from .arrays import ArrayLike, as_array, floating, real
 from .numbers import in_range, is_integer, is_number, number_or_off
 from .words import shown
 
@@ -82,16 +82,19 @@ def row_or_class_mask(
 
 
 class PerRow(NamedTuple):
-    """The check of an option with one value a row, or a scalar for all."""
+    """The check of an option with one number a row, or a scalar for all."""
 
-    boolean: bool = False
     above: float | None = None
 
 
 class PerClass(NamedTuple):
-    """The check of an option with one value a class."""
+    """The check of an option with one value a class.
+
+    A number of any real dtype, unless it has to be boolean, or floating.
+    """
 
     boolean: bool = False
+    floating: bool = False
 
 
 class Number(NamedTuple):
@@ -117,8 +120,6 @@ def option(
     dtype: Any,
 ) -> Array | None:
     """The value of an option, checked and shaped as its declaration says."""
-    if value is None:
-        return None
     if isinstance(check, Number):
         if check.or_per_class and getattr(value, "ndim", 0 if is_number(value) else 1):
             x = real(function, name, value, dtype)
@@ -126,15 +127,17 @@ def option(
         limits = {"low": check.low, "high": check.high, "above": check.above}
         limits = {k: limit for k, limit in limits.items() if limit is not None}
         return number_or_off(function, name, value, dtype, off=check.off, **limits)
+    if isinstance(check, PerRow):
+        in_range(function, name, value, above=check.above)
+        x = real(function, name, value, dtype, booleans=check.above is None)
+        return per_row(function, name, x, rows)
     if check.boolean:
         x = boolean(function, name, value)
+    elif check.floating:
+        x = floating(function, name, value)
     else:
-        above = check.above if isinstance(check, PerRow) else None
-        in_range(function, name, value, above=above)
-        x = real(function, name, value, dtype, booleans=above is None)
-    if isinstance(check, PerClass):
-        return per_class(function, name, x, (classes,))
-    return per_row(function, name, x, rows)
+        x = real(function, name, value, dtype, booleans=True)
+    return per_class(function, name, x, (classes,))
 
 
 def margin_of_ids(function: str, margin: Any, ids: bool) -> None:

@@ -294,8 +294,6 @@ def _with_options(
     where: ArrayLike | None,
     *,
     formula: Formula | None = None,
-    bias: ArrayLike | None = None,
-    target_bias: ArrayLike | None = None,
     ignore_index: Any = None,
     reduction: str = "none",
     normalizer: ArrayLike | None = None,
@@ -314,10 +312,6 @@ def _with_options(
         for name, value in options.items()
         if name in CHECKS and value is not None
     }
-    for name, x in (("bias", bias), ("target_bias", target_bias)):
-        if x is not None:
-            x = _checks.floating(function, name, x)
-            values[name] = _checks.per_class(function, name, x, (classes,))
     _checks.reduction(function, reduction, normalizer)
     index = None
     if labels is not None:

@@ -52,7 +52,7 @@ class Rows(NamedTuple):
     labels: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # class ids have the rows alone
     label_ids: Annotated[Maybe, _ROWS_AND_PLACES] = None  # in place of labels
     label_values: Annotated[Maybe, _after_merge(_ROWS_AND_PLACES)] = None  # None: 1
-    where: Annotated[Maybe, _after_merge(_ROWS), PerRow(boolean=True)] = None
+    where: Annotated[Maybe, _after_merge(_ROWS)] = None
     class_where: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # False: impossible there
     weights: Annotated[Maybe, _after_merge(_ROWS), PerRow()] = None
     temperature: Annotated[Maybe, _ROWS, PerRow(above=0)] = None
@@ -64,7 +64,7 @@ class Shared(NamedTuple):
     """What all rows share."""
 
     kernel: Annotated[Maybe, Axes(("features", "classes"))] = None  # or the other way
-    bias: Annotated[Maybe, _CLASSES, PerClass()] = None
+    bias: Annotated[Maybe, _CLASSES, PerClass(floating=True)] = None
     class_weights: Annotated[Maybe, _CLASSES, PerClass()] = None
     class_mask: Annotated[Maybe, _CLASSES, PerClass(boolean=True)] = None
     ignore_index: Annotated[Maybe, _NUMBER] = None
@@ -76,7 +76,7 @@ class Shared(NamedTuple):
     margin: Annotated[Maybe, _CLASSES, Number(off=0, or_per_class=True)] = None
     pos_weight: Annotated[Maybe, _CLASSES, Number(off=1, or_per_class=True)] = None
     target_kernel: Annotated[Maybe, Axes(("features", "classes"))] = None
-    target_bias: Annotated[Maybe, _CLASSES] = None
+    target_bias: Annotated[Maybe, _CLASSES, PerClass(floating=True)] = None
     target_logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = (
         None
     )
