@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import broadcast_like, select
-from ._reduction import times
+from ._times import times
 
 
 def cross_entropy(log_p: Array) -> Array:
@@ -111,7 +111,7 @@ def zlpr(low: Array, high: Array) -> Array:
     return lax.add(jax.nn.softplus(low), jax.nn.softplus(high))
 
 
-def is_linear(formula: Callable[..., Any] | None) -> bool:
+def is_linear(formula: Callable[..., Any]) -> bool:
     """Whether a sum of the formula over classes is a function of the statistics."""
     return formula in (cross_entropy, symmetric)
 

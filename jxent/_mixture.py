@@ -28,8 +28,8 @@ from ._arrays import (
 )
 from ._chunks import sum_along
 from ._problem import Maybe, Resolved, Rows, Settings, Shared
-from ._reduction import times
 from ._statistics import Inputs, Totals, inputs_of_block, origin
+from ._times import times
 
 
 def mixture_of_block(

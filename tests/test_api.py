@@ -27,6 +27,7 @@ LAYERS = [
     "_arrays",
     "_chunks",
     "_checks",
+    "_times",
     "_reduction",
     "_product",
     "_problem",

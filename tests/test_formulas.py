@@ -11,7 +11,7 @@ import pytest
 import jxent
 from tests import oracles
 from tests.cases import CLASSES
-from tests.comparing import close
+from tests.comparing import close, refuses
 from tests.heads import every_order
 
 
@@ -112,8 +112,15 @@ def test_every_order_in_hidden_kernel_and_bias(formula, kind, layout, rng, x64):
 def test_a_stream_has_no_sum_over_every_log_p(formula, kind, rng):
     _, fused, parameters = formula
     head = operands(rng)
-    with pytest.raises(ValueError, match=r"need every log p of a row"):
-        fused(**head, **options_of(rng, kind), **parameters, **LAYOUTS["streamed"])
+    refuses(
+        lambda: fused(
+            **head, **options_of(rng, kind), **parameters, **LAYOUTS["streamed"]
+        ),
+        ValueError,
+        f"{fused.__name__}: label smoothing and distributions need every log p of a "
+        "row, which a stream of blocks does not keep. Give "
+        "implementation='materialized' or, for one number, 'tiled'.",
+    )
 
 
 @formulas

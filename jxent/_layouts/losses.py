@@ -15,7 +15,6 @@ from .._arrays import (
     over_rows,
     select,
 )
-from .._checks import fail
 from .._chunks import sum_along
 from .._formulas import (
     SoftmaxStatistics,
@@ -39,8 +38,9 @@ from .._problem import (
     possible_classes,
     report_bad_labels,
 )
-from .._reduction import finite_slope, times, weighed
+from .._reduction import weighed
 from .._statistics import CLASS_SCALE, Inputs, Totals, filled, inputs_of_block
+from .._times import finite_slope, times
 from .divergences import divergences_of
 from .mesh import enter, on_one_device, row_spec, specs_of
 from .several_labels import losses_of_several_labels
@@ -209,6 +209,18 @@ def _log_p(statistics: SoftmaxStatistics) -> Array:
     return lax.neg(lax.sub(log_sum, statistics.label_logit))
 
 
+def needs_every_log_p(settings: Settings, rows: Rows, shared: Shared) -> bool:
+    """Whether the statistics of a row are not enough for its loss.
+
+    So it is where a formula that is not linear in log p is summed over the classes,
+    with the weights that smoothing or a distribution gives them.
+    """
+    formula = settings.formula
+    if formula is None or settings.several_labels or is_linear(formula):
+        return False
+    return has_distributions(settings, rows) or shared.label_smoothing is not None
+
+
 def losses_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Losses:
@@ -232,8 +244,7 @@ def losses_of(
         return function(log_p, *shared.parameters)
 
     all_classes, distributions = None, has_distributions(settings, rows)
-    smoothed = shared.label_smoothing is not None
-    if not is_linear(settings.formula) and (distributions or smoothed):
+    if needs_every_log_p(settings, rows, shared):
         all_classes = _all_classes(settings, rows, shared, resolved, statistics, t)
     if masses is not None:
         assert t.label is not None
@@ -305,14 +316,7 @@ def _all_classes(
     t: Totals,
 ) -> tuple[Inputs, Callable[..., Array]]:
     """The logits' inputs, read once more, and (q, f) → Σ_c q_c f(log p_c)."""
-    assert settings.formula is not None
-    if rows.logits is None:
-        fail(
-            settings.formula.__name__,
-            "label smoothing and distributions need every log p of a row, which a "
-            "stream of blocks has not. Give implementation='materialized' or, for one "
-            "number, 'tiled'.",
-        )
+    assert rows.logits is not None
     axis, names = settings.axis, settings.class_axis_name
     ids = resolved.ids if settings.ids else None
     if ids is not None:

@@ -32,8 +32,8 @@ from .._problem import (
     is_class,
     possible_classes,
 )
-from .._reduction import times
 from .._statistics import effective_logits, labels_of_block, origin
+from .._times import times
 from .totals import as_points, over_all_classes, totals
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import Shape, over_places, select
-from .._checks import ArrayLike, AxisName
+from .._checks import ArrayLike, AxisName, fail
 from .._formulas import SoftmaxStatistics
 from .._problem import (
     HeadSharding,
@@ -32,6 +32,7 @@ from .choice import (
     PIECE,
     BlockSizes,
     Implementation,
+    Sizes,
     chosen,
     rows_of_group,
     sizes_of,
@@ -40,6 +41,7 @@ from .choice import (
 from .losses import (
     class_factor,
     losses_of,
+    needs_every_log_p,
     statistics_of,
 )
 from .mesh import (
@@ -127,16 +129,7 @@ def _with_layout(
         class_axis_name,
         batch_axis_name,
     )
-    shape = list(rows.hidden.shape[:-1])
-    for a, names in enumerate(sharding.rows):
-        shape[a] //= mesh_size(sharding, names)
-    sizes = sizes_of(
-        math.prod(shape),
-        shared.kernel.shape[1 - axis],
-        shared.kernel.shape[axis] // mesh_size(sharding, sharding.classes),
-        rows.hidden.dtype,
-        shared.kernel.dtype,
-    )
+    sizes = _sizes_on_device(rows.hidden, shared.kernel, axis, sharding)
     uses = uses_of(settings, rows, shared)
     scalar = settings.formula is not None and settings.reduction != "none"
     split = bool(settings.class_axis_name + sharding.classes)
@@ -149,6 +142,13 @@ def _with_layout(
         block_sizes=block_sizes,
         implementation=implementation,
     )
+    if layout == "streamed" and needs_every_log_p(settings, rows, shared):
+        fail(
+            function,
+            "label smoothing and distributions need every log p of a row, which a "
+            "stream of blocks does not keep. Give implementation='materialized' or, "
+            "for one number, 'tiled'.",
+        )
     settings = settings._replace(
         sharding=sharding,
         implementation=layout,
@@ -163,6 +163,22 @@ def _with_layout(
         piece = PIECE if sizes.platform == "cpu" and not whole else 0
         settings = settings._replace(block=block, piece=piece)
     return problem._replace(settings=settings)
+
+
+def _sizes_on_device(
+    hidden: Array, kernel: Array, axis: int, sharding: HeadSharding
+) -> Sizes:
+    """The sizes of a device's part of a head; the kernel has its classes at `axis`."""
+    shape = list(hidden.shape[:-1])
+    for a, names in enumerate(sharding.rows):
+        shape[a] //= mesh_size(sharding, names)
+    return sizes_of(
+        math.prod(shape),
+        kernel.shape[1 - axis],
+        kernel.shape[axis] // mesh_size(sharding, sharding.classes),
+        hidden.dtype,
+        kernel.dtype,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)

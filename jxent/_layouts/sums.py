@@ -7,7 +7,8 @@ from jax import Array, lax
 
 from .._arrays import cast, select
 from .._problem import Resolved, Rows, Settings, Shared, is_class
-from .._reduction import times, weighed
+from .._reduction import weighed
+from .._times import times
 from .losses import losses_of, lse_squared
 
 

@@ -31,7 +31,6 @@ from .._arrays import (
     varying_of,
     zeros_of,
 )
-from .._formulas import is_linear
 from .._problem import (
     Head,
     Maybe,
@@ -39,15 +38,14 @@ from .._problem import (
     Rows,
     Settings,
     Shared,
-    has_distributions,
     heads_of,
     one_axis_of_rows,
 )
 from .._product import dot, product
 from .._reduction import divided
 from .._statistics import with_logits
-from .._tiles import Moving, Tiling, tiled_sum
-from .losses import reported, total_of
+from .._tiles import Moving, Tiling, over_blocks, tiled_sum
+from .losses import needs_every_log_p, reported, total_of
 from .mesh import (
     enter,
     on_one_device,
@@ -56,7 +54,6 @@ from .mesh import (
     sums_of_devices,
     vary_fields,
 )
-from .totals import over_blocks
 
 
 def tiled_total(
@@ -74,10 +71,6 @@ def tiled_total(
         classes = jnp.broadcast_to(resolved.classes, rows.hidden.shape[:-1])
         resolved = resolved._replace(classes=classes)
     local = on_one_device(settings)._replace(axis=1)
-    # Without statistics of its sums over classes a formula has no stream of blocks.
-    all_classes = shared.label_smoothing is not None
-    all_classes |= has_distributions(settings, rows)
-    streams = settings.several_labels or is_linear(settings.formula) or not all_classes
 
     def value(shared: Shared, rows: Any) -> Array:
         return _divided_total(settings, rows[0], shared, rows[1])
@@ -86,7 +79,7 @@ def tiled_total(
         loss=functools.partial(_loss, local),
         tile=settings.tile,
         live=functools.partial(_live, local),
-        value=value if streams else None,
+        value=None if needs_every_log_p(settings, rows, shared) else value,
         add_gradients=functools.partial(_add_gradients, local),
         on_devices=functools.partial(_on_devices, settings),
     )

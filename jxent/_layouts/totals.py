@@ -46,29 +46,8 @@ from .._statistics import (
     tangent_of_block,
     totals_of_block,
 )
-from .._tiles import live_first, over_tiles
+from .._tiles import live_first, over_blocks, over_tiles
 from .mesh import enter, on_one_device, row_spec, specs_of
-
-
-def over_blocks(
-    step: Callable[[Any, Array | int, int], Any], carry: Any, total: int, block: int
-) -> Any:
-    """`step(carry, start, size) -> carry` over blocks of `total` classes.
-
-    The last one may be smaller: classes are never padded.
-    """
-    full = total // block
-    if full > 1:
-        starts = jnp.arange(full, dtype=jnp.int32) * block
-        carry, _ = lax.scan(lambda c, s: (step(c, s, block), None), carry, starts)
-    elif full:
-        carry = step(carry, 0, block)
-    if total % block:
-        # Were it a constant, XLA would pad the last block's gradient to all classes and
-        # add whole arrays, where it updates the sum of the others in place.
-        start = lax.optimization_barrier(jnp.int32(full * block))
-        carry = step(carry, start, total % block)
-    return carry
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

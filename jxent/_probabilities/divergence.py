@@ -14,7 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike, Axis
-from .._reduction import times
+from .._times import times
 from .x_log_y import minus_x_log_y
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .._reduction import finite_slope
+from .._times import finite_slope
 
 
 # d/dp = −p^(q − 1), infinite at p = 0; d/dq = −(p^q log p + loss)/q

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import select
-from .._reduction import finite_slope, times
+from .._times import finite_slope, times
 
 
 @jax.custom_jvp

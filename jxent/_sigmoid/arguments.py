@@ -13,7 +13,8 @@ from jax import Array
 from .. import _checks
 from .._arrays import broadcast_like, compute_dtype, select
 from .._checks import ArrayLike, AxisName
-from .._reduction import combine, times
+from .._reduction import combine
+from .._times import times
 
 
 class _Arrays(NamedTuple):

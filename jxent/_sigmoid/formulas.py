@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import select
-from .._reduction import times
+from .._times import times
 
 
 def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Array:

@@ -31,7 +31,7 @@ from .._problem import (
     possible_classes,
 )
 from .._product import product
-from .._reduction import times
+from .._times import times
 
 
 # Class weights enter Σ_c w_c (z_c − shift) times this power of 2, which rounds nothing:

@@ -51,7 +51,7 @@ from .._problem import (
     at_places,
     is_label,
 )
-from .._reduction import finite_slope
+from .._times import finite_slope
 from .block import mass_of
 from .inputs import Inputs, inputs_of_block
 from .totals import Totals, origin

@@ -8,6 +8,7 @@ one number, and a gradient is linear in it: it is multiplied on at the end.
 
 from .loop import (
     live_first as live_first,
+    over_blocks as over_blocks,
     over_tiles as over_tiles,
 )
 from .maps import map_over_tiles as map_over_tiles

@@ -1,4 +1,4 @@
-"""Loops over tiles of rows."""
+"""Loops over tiles of rows, and over blocks of classes or rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,27 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import zeros_of
+
+
+def over_blocks(
+    step: Callable[[Any, Array | int, int], Any], carry: Any, total: int, block: int
+) -> Any:
+    """`step(carry, start, size) -> carry` over blocks of `total` classes, or rows.
+
+    The last one may be smaller: nothing is padded.
+    """
+    full = total // block
+    if full > 1:
+        starts = jnp.arange(full, dtype=jnp.int32) * block
+        carry, _ = lax.scan(lambda c, s: (step(c, s, block), None), carry, starts)
+    elif full:
+        carry = step(carry, 0, block)
+    if total % block:
+        # Were it a constant, XLA would pad the last block's gradient to all classes and
+        # add whole arrays, where it updates the sum of the others in place.
+        start = lax.optimization_barrier(jnp.int32(full * block))
+        carry = step(carry, start, total % block)
+    return carry
 
 
 def over_tiles(

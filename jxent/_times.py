@@ -1,0 +1,58 @@
+"""Products in which 0 · ∞ is 0, and slopes that leave it so."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from ._arrays import broadcast_like, is_moving, select
+
+
+def finite_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x, with a huge number for ±∞: 1.8e19 in float32, the root of the largest.
+
+    For slopes that are truly infinite. A direction that does not move that way then
+    adds 0, not the NaN of 0 · ∞, and the chain rule has room to multiply.
+    """
+    huge = lax.full_like(x, math.sqrt(jnp.finfo(x.dtype).max))
+    infinite = lax.eq(lax.abs(x), lax.full_like(x, jnp.inf))
+    return lax.select(infinite, lax.mul(lax.sign(x), huge), x)
+
+
+def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """factor · x, where 0 times anything is 0: infinities and NaN too.
+
+    What has no mass, or no weight, counts for nothing. The derivative in `factor` stays
+    x even at factor = 0, and where x is finite so does the derivative of that. Either
+    may have axes of size 1, or none, where the other is larger.
+    """
+    if factor.shape != x.shape:
+        shape = jnp.broadcast_shapes(factor.shape, x.shape)
+        full = x if x.shape == shape else factor
+        factor, x = broadcast_like(factor, full), broadcast_like(x, full)
+    return _times(factor, x)
+
+
+@jax.custom_jvp
+def _times(factor: Array, x: Array) -> Array:
+    return select(lax.ne(factor, lax.full_like(factor, 0)), lax.mul(factor, x))
+
+
+@functools.partial(_times.defjvp, symbolic_zeros=True)
+def _times_jvp(primals: Any, tangents: Any) -> Any:
+    (factor, x), (dfactor, dx) = primals, tangents
+    counts = lax.ne(factor, lax.full_like(factor, 0))
+    terms = []
+    if is_moving(dfactor):
+        slope = select(lax.bitwise_or(counts, lax.eq(x, x)), finite_slope(x))
+        terms.append(lax.mul(dfactor, slope))
+    if is_moving(dx):
+        known = lax.bitwise_or(counts, lax.is_finite(x))
+        terms.append(select(known, lax.mul(factor, dx)))
+    return _times(factor, x), functools.reduce(lax.add, terms)
