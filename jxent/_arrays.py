@@ -38,7 +38,7 @@ def _is_none(x: Any) -> bool:
 
 
 def moving_of(tangents: Any) -> Any:
-    """The same tree of tangents, None for those that are zero by their kind."""
+    """The same tree of tangents, None for symbolic zeros and for float0."""
     return jax.tree.map(lambda t: t if is_moving(t) else None, tangents)
 
 

@@ -18,7 +18,7 @@ Implementation: TypeAlias = Literal["gathered", "ring"]
 
 
 class Plan(NamedTuple):
-    """What is known of a call when it is traced: static under jit."""
+    """Static options of one call: hashable, part of the jit cache's key."""
 
     reduction: str = "none"
     batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the batch
@@ -28,7 +28,7 @@ class Plan(NamedTuple):
 
 
 class Options(NamedTuple):
-    """The options that act on losses, one for each row of the batch."""
+    """The options that act on the losses (batch,)."""
 
     where: Maybe
     weights: Maybe
@@ -101,7 +101,7 @@ def checked(
     block_sizes: Any = None,
     implementation: Implementation | None = None,
 ) -> tuple[Plan, Options]:
-    """The option tail, of a batch x (batch, features)."""
+    """The options that all contrastive losses take, for a batch x (batch, features)."""
     batch = x.shape[:1]
     _checks.reduction(function, reduction, normalizer)
     if where is not None:

@@ -37,12 +37,12 @@ class Side(NamedTuple):
 
 
 def apart(side: Side) -> Side:
-    """The side, to meet one that has none of its partners."""
+    """The side without places, to be combined with one without its partners."""
     return side._replace(place=None, start=None)
 
 
 class Block(NamedTuple):
-    """What a block of the matrix is made of: sides of it alone."""
+    """A block of the matrix: its rows and its columns, as parts of the two sides."""
 
     rows: Side
     columns: Side
@@ -100,7 +100,7 @@ def places_in(side: Side, other: Side) -> Array:
 
 
 def own(block: Block) -> Array:
-    """Where a row meets its own column."""
+    """Boolean (rows, columns): True for a row and its own column."""
     places, _ = _over(block, places_in(block.rows, block.columns), None)
     assert places is not None
     return lax.eq(places, lax.broadcasted_iota(jnp.int32, places.shape, 1))

@@ -31,7 +31,8 @@ def over_others(
 ) -> tuple[Any, Any]:
     """What `body` gives for a device's share and those of all other devices, merged.
 
-    The first result is merged over what visits, the second over where it visits.
+    The first result, of the home share, is merged over all shares that visit it; the
+    second, of the visiting share, over all homes that it visits.
     """
     devices = lax.axis_size(names)
     hops = [(i, (i + 1) % devices) for i in range(devices)]
@@ -65,8 +66,8 @@ def sum_over_others(
 
 # JAX would transpose the scan over hops with all that ever visited kept. Written by its
 # body, the transpose of a sum that is linear in some operands is again such a sum: of
-# the transposed body, with cotangents in the place of these operands. What stays at
-# home still does, and what visited visits again.
+# the transposed body, with cotangents in the place of these operands. Home shares stay
+# at home there too, and visiting shares travel again.
 _sum = type(lax.exp_p)("sum_over_others")
 _sum.multiple_results = True
 

@@ -24,7 +24,7 @@ class PairSums(NamedTuple):
 def sigmoid_form(over: Relation, positive: Relation | None = None) -> Form:
     """The form with `PairSums` of rows: + where `positive` holds, − elsewhere.
 
-    Without `positive` all are, and are counted.
+    Without `positive` every sign is +, and the pairs are counted.
     """
 
     def signed(block: Block, z: Array) -> Array:

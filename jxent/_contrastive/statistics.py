@@ -62,7 +62,7 @@ class Matrix(NamedTuple):
 
 
 def in_blocks(side: Side, size: Any) -> Side:
-    """The side as (blocks, size, …): what fills up the last block is not there."""
+    """The side as (blocks, size, …). What fills up the last block has keep=False."""
     count = side.vectors.shape[0]
     blocks = max(-(-count // size), 1)
     missing = blocks * size - count
@@ -88,7 +88,7 @@ def _over_blocks(
     rows: Any,
     columns: Any,
 ) -> tuple[Any, Any]:
-    """What blocks give, merged: (blocks, size) for rows and for columns.
+    """The merged results of all blocks, (blocks, size) for rows and for columns.
 
     `rows` and `columns` are trees of arrays (blocks, size, …), of which `of_block`
     takes one block each. `of_nothing` are the values to begin with.
@@ -205,7 +205,7 @@ def _statistics_jvp(form: Form, devices: Devices, primals: Any, tangents: Any) -
 
 
 def _scaled(matrix: Matrix, moving: Any) -> Any:
-    """Tangents in which s x stands for x, s y at a fixed s for y, and 0 for s."""
+    """The tangents with s dx + ds x for dx, s dy for dy, and None for ds."""
     moving = _cast(moving, matrix.scale.dtype)
     dx, dy, ds = moving.rows.vectors, moving.columns.vectors, moving.scale
     terms = [] if dx is None else [matrix.scale * dx]

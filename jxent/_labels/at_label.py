@@ -14,7 +14,7 @@ def at_label(
     axis: int,
     keep: Bool[Array, "..."] | None = None,
 ) -> Float[Array, "..."]:
-    """x_y of every row; NaN, gradient too, for an id that names no class.
+    """x_y of each row, (rows,); for an id that names no class, NaN with NaN gradients.
 
     A row that is not kept is 0 with gradient 0, whatever it holds.
     """

@@ -42,7 +42,7 @@ def class_weights_of_counts(
       β a Python number so does log β. Without any example all weights are 0.
 
     Raises:
-      TypeError: counts are not numbers, or beta is none.
+      TypeError: counts or beta are not numbers.
       ValueError: counts have another shape, or beta, a Python number, is not in [0, 1).
 
     Example:

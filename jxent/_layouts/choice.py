@@ -119,11 +119,11 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
 
 
 def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
-    """How many further slabs of logits XLA holds, for what options make of the first.
+    """How many copies of a block of logits XLA holds beside the first, for options.
 
-    On a CPU its sums over classes read arrays in memory, and the derivative of what is
-    done to logits reads these as they were before. Compilers for accelerators form all
-    of it inside of the sums.
+    On a CPU its sums over classes read arrays in memory, and the derivative of an
+    option that acts on logits reads them as they were before it. Compilers for
+    accelerators apply the options inside of the sums.
     """
     if s.platform != "cpu":
         return 0
@@ -138,7 +138,7 @@ def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
 
 
 def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
-    """How many rows of a tile have their logits made gradients at a time; 0 for all.
+    """How many rows of a tile turn their logits into gradients at a time; 0 for all.
 
     On a CPU, where options would otherwise take a second slab of logits; on a TPU for
     several ids a row, whose gradient is scattered into a copy of the slab.
@@ -154,7 +154,7 @@ def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
 def temporaries(
     implementation: str, s: Sizes, blocks: tuple[int, int], uses: Uses
 ) -> int:
-    """Bytes beside operands and results, of the value and both gradients."""
+    """Bytes that the value and both gradients need beside operands and results."""
     rows, classes = blocks
     slabs = 1 + uses.target + _copies(implementation, s, uses)
     # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
@@ -211,7 +211,7 @@ def chosen(
 ) -> tuple[Implementation, Any, int]:
     """The layout, the rows of a tile and the classes of a block.
 
-    What is asked for is kept; for the rest what suits is chosen.
+    What the caller gives is kept; the rest is chosen by sizes, platform and options.
     """
     _checks.one_of(function, "implementation", implementation, IMPLEMENTATIONS)
     if implementation == "tiled" and not scalar:

@@ -49,8 +49,9 @@ def divergences_of(
 #
 #     dJSD = Σ β q (log(q/m) − K') dz' + Σ (1 − β) p (log(p/m) − K) dz + (K' − K) dβ
 #
-# which is one more pass, whatever moves. The tangents of `t`, whose part the two means
-# are, add nothing. Derivatives of this rule go through K', K and `t`, as JAX has them.
+# which is one more pass, whatever has a tangent. The terms in K' and K come from the
+# two means, the tangents of the normalizers: so the rule does not read those of `t`.
+# JAX derives the derivatives of this rule, which go through K', K and `t`.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _jensen_shannon(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved, t: Totals

@@ -65,7 +65,7 @@ def count_classes(settings: Settings, rows: Rows, shared: Shared) -> int:
 def reported(
     x: Array, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
-    """`x`; under checkify with an error that names a bad label."""
+    """`x` unchanged; under checkify an error names a bad label."""
     if not settings.reports:
         return x
     if resolved.ids is None:
@@ -376,7 +376,8 @@ def _reverse(
 def _of_equal_ids(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> tuple[Array, Array]:
-    """The mass of each place's class, (rows, places), and how many places are of it."""
+    """Two arrays (rows, places): the total mass of the place's class over all places of
+    the row, and how many places of the row have that class."""
     masses, ids = label_masses(settings, rows, shared, resolved), resolved.ids
     assert masses is not None
     assert ids is not None

@@ -3,7 +3,7 @@
 A loop over blocks of an array that is split would move the blocks between devices. So
 the fused head enters `jax.shard_map` over the axes that split its rows and classes,
 each device takes its own part, and what is summed over devices is summed once. Where
-these axes are bound, by a `shard_map` of the caller's, that part is what came.
+a `shard_map` of the caller's binds these axes, the arrays are already that part.
 """
 
 import math
@@ -199,8 +199,9 @@ def resharded(mesh: AbstractMesh | None, tree: Any, specs: Any) -> Any:
 def on_devices(settings: Settings, rows: Rows, shared: Shared) -> tuple[Rows, Shared]:
     """All operands split as the rows of hidden and the classes of the kernel are.
 
-    Explicit axes that split one otherwise, the labels of rows that are not split or the
-    features of a kernel, would meet axes that differ: what they split is gathered.
+    Explicit axes may split an operand in another way, such as labels whose rows are not
+    split in `hidden`, or the features of a kernel. It is gathered along these axes,
+    because JAX would refuse to combine it with the others.
     """
     mesh = settings.sharding.mesh
     pair = rows, shared
@@ -233,10 +234,10 @@ def like_logits_on_mesh(
     return map_fields(one, rows), map_fields(one, shared)
 
 
-# Derivative rules stand outside of what is entered: JAX's own rule for a `shard_map`
-# within one of the caller's hands its intermediate results over split along axes that
+# A derivative rule calls `enter`; none is called inside of it. JAX's own rule for a
+# `shard_map` within one of the caller's splits its intermediate results along axes that
 # are bound already, and fails (seen in 0.10.2 and 0.12.0). Under the checkpoint there
-# are none, only operands.
+# are no intermediate results, only operands.
 def enter(
     sharding: HeadSharding,
     body: Callable[..., Any],
@@ -259,6 +260,6 @@ def enter(
 
 
 def on_one_device(settings: Settings) -> Settings:
-    """The settings inside of what `enter` enters: its axes of classes are bound."""
+    """The settings inside `enter`: the mesh axes of the classes are bound there."""
     names = settings.class_axis_name + settings.sharding.classes
     return settings._replace(class_axis_name=names, sharding=HeadSharding())

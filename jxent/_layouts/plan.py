@@ -1,4 +1,4 @@
-"""The plan of a fused head: what it would choose, for who asks."""
+"""`linear_softmax_plan`: the layout that a call would choose, and its memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .choice import (
 
 
 class LinearSoftmaxPlan(NamedTuple):
-    """How a fused head takes its logits.
+    """How a fused head computes its logits.
 
     Attributes:
       implementation: "tiled", "streamed" or "materialized".
@@ -197,7 +197,7 @@ def _planned(
 
 
 def _problem_of_shapes(function: str, arguments: dict[str, Any]) -> Problem:
-    """The loss's problem, of arguments in whose place shapes and dtypes may stand."""
+    """The loss's problem, from arguments that may be mere shapes and dtypes."""
     problems = []
     shapes = {
         name: x for name, x in arguments.items() if isinstance(x, jax.ShapeDtypeStruct)

@@ -77,7 +77,7 @@ def _sum_over_classes(
 def _computed_sum(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> tuple[Array, Maybe]:
-    """The sum, and in which rows it is computed; None for all."""
+    """The sum (rows,), and boolean (rows,): where it is computed; None for all."""
 
     def of_block(
         settings: Settings, pair: Any, moving: Any, ids: Maybe, resolved: Any, _: Any

@@ -1,4 +1,4 @@
-"""From a checked problem to its result: the one walk, which meets each room once."""
+"""From a checked problem to its result: `solve` goes through each part once."""
 
 import functools
 import math
@@ -59,7 +59,7 @@ from .tiled import tiled_total
 
 
 def solve(problem: Problem) -> Any:
-    """The loss, or where there is no formula the statistics."""
+    """The loss of a problem, or its statistics if it has no formula."""
     solver = _statistics if problem.settings.formula is None else _loss
     # JAX keeps the traces of jitted functions by the mesh in use, and names an empty
     # one where it traces derivatives: named here, value and derivative share theirs.
@@ -255,10 +255,10 @@ def _kept(statistics: Any, resolved: Resolved) -> Any:
 def prepared(
     settings: Settings, rows: Rows, shared: Shared
 ) -> tuple[Settings, Rows, Shared, Resolved]:
-    """The pair as its layout takes it, and what follows from labels and masks.
+    """Prepares the pair for its layout, and resolves labels and masks.
 
-    Rows of a head keep their axes where a mesh may split each of them; else they are
-    one axis: of logits with several XLA on a CPU keeps a second copy.
+    Rows of a head keep their axes where a mesh may split each of them. Else they become
+    one axis: with several, XLA on a CPU keeps a second copy of the logits.
     """
     rows, shared = with_full_rows(settings, rows, shared)
     if rows.hidden is None:
@@ -304,7 +304,7 @@ def _resolved_on_devices(settings: Settings, rows: Rows, shared: Shared) -> Reso
 
 
 def _without_dropped(rows: Rows, resolved: Resolved) -> tuple[Rows, Resolved]:
-    """Sets the hidden states of dropped rows to 0: a product would spread NaN in them.
+    """Sets the hidden states of dropped rows to 0: products would spread their NaN.
 
     A row of weight 0 stays, for the derivative in that weight, if it is finite.
     """

@@ -61,8 +61,8 @@ def tiled_total(
 ) -> Array:
     """Σ r · loss over the rows, divided by the normalizer if there is one.
 
-    Each tile is divided, not the sum: then what the sum's gradients are multiplied with
-    is 1 as a rule, which a compiler leaves out, with a copy of the kernel's gradient.
+    Each tile's sum is divided, not the total. The total's cotangent is then usually 1,
+    and a compiler leaves out the product with it, and a copy of the kernel's gradient.
     """
     everywhere = varying_of((rows, shared))
     rows, shared = (vary_fields(x, everywhere, settings) for x in (rows, shared))
@@ -107,7 +107,10 @@ def _unreported(settings: Settings) -> Settings:
 
 
 def _live(settings: Settings, tile: tuple[Rows, Resolved], moving: Any) -> Maybe:
-    """Rows that add something; one of weight 0 only where its weight moves."""
+    """Boolean (rows,): the rows that add something to a sum; None for all.
+
+    A row of weight 0 adds something only if the weights have a tangent.
+    """
     rows, resolved = tile
     weights_move = moving is not None and moving[0].weights is not None
     live = resolved.keep if weights_move else resolved.weighted
@@ -280,7 +283,11 @@ def _add_product(
 def _on_devices(
     settings: Settings, body: Any, moving: Moving | None, *trees: Any
 ) -> tuple[Array, list[Any]]:
-    """`body` of each device's part, with one axis of rows; its sums over devices."""
+    """Calls `body` on each device's part, with one axis of rows, and sums over devices.
+
+    Each of `trees` is (shared, (rows, resolved)). Returns what `body` returns: the sum,
+    and gradients in the shapes of the operands, or [] where nothing has a tangent.
+    """
     sharding = settings.sharding
     spec = row_spec(sharding)
 

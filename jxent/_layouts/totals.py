@@ -1,4 +1,4 @@
-"""The statistics of every row, of logits in memory or streamed, with one rule.
+"""Row statistics of logits, in memory or streamed, with one derivative rule.
 
 In memory one block is all classes. Streamed, a scan merges the statistics of blocks of
 hidden @ kernel, so that one block of logits exists at a time.
@@ -128,7 +128,7 @@ def _per_row(resolved: Resolved) -> Resolved:
 
 
 def as_points(pair: Any, moving: Any) -> Any:
-    """The pair with whatever moves in its tangent's dtype."""
+    """The pair, with each array that has a tangent cast to the tangent's dtype."""
     return jax.tree.map(
         lambda m, x: x if m is None else cast(x, m.dtype),
         moving,
@@ -255,10 +255,10 @@ def _block_ids(
 
 
 def _live(settings: Settings, rows: Rows, resolved: Resolved) -> Maybe:
-    """The rows for which there is something to do; None where none can be left out.
+    """Boolean (rows,), False for rows that tiles may skip; None where none may be.
 
-    A row of weight 0 is one of them: its statistics are the derivative in that weight,
-    and the tangents of its statistics those of the logits' gradient in that weight.
+    A row of weight 0 may not: its statistics are the derivative in that weight, and the
+    tangents of its statistics those of the logits' gradient in that weight.
     """
     assert rows.hidden is not None
     one_tile = settings.tile >= rows.hidden.shape[0]

@@ -31,7 +31,7 @@ class Problem(NamedTuple):
 
 
 class HeadArguments(NamedTuple):
-    """A head as it is passed: that of a target, or what is compared with it."""
+    """The arguments of one of two heads, as the caller passes them."""
 
     hidden: ArrayLike
     kernel: ArrayLike
@@ -299,7 +299,7 @@ def _with_options(
     normalizer: ArrayLike | None = None,
     **options: Any,
 ) -> Problem:
-    """The problem with every option; those with a check of their own by that."""
+    """Adds every option; those declared with a check go through it."""
     axis = settings.axis
     labels = rows.labels if rows.label_ids is None else rows.label_ids
     distributions = has_distributions(settings, rows)
@@ -357,7 +357,7 @@ def _with_statistics(
     entropy: bool = False,
     argmax: bool = False,
 ) -> Settings:
-    """The settings with what the formula, or who asks for statistics, needs."""
+    """Adds to the settings what the formula and the requested statistics need."""
     return_statistics, entropy, argmax = (
         _checks.flag(function, name, value)
         for name, value in (

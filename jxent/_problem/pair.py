@@ -135,7 +135,7 @@ def _declared(bundle: type) -> dict[str, tuple[Any, ...]]:
 
 
 DECLARED = {Rows: _declared(Rows), Shared: _declared(Shared)}
-# The options with a check of their own, which the argument of their name goes through.
+# The options that are declared with a check: the argument of that name goes through it.
 CHECKS = {
     name: metadata[1]
     for bundle in DECLARED.values()

@@ -1,4 +1,4 @@
-"""What follows from labels, masks and weights, once a row and before any statistic."""
+"""Resolves labels, masks and weights, once for each row and before any statistic."""
 
 from typing import NamedTuple
 
@@ -30,12 +30,12 @@ NOWHERE = -1
 
 
 class Resolved(NamedTuple):
-    """Which rows count, and the class ids that are scored. Nothing here moves.
+    """Which rows count, and the class ids that are scored. No field has a tangent.
 
     A row is *kept* unless `where`, `ignore_index` or a mask of all its classes drops
-    it. It is *weighted* if its weight is not 0, too. What is not weighted has loss and
-    gradient 0; but a row that is kept has derivatives in its weight, as far as its
-    logits are finite.
+    it. It is *weighted* if it is kept and its weight is not 0. A row that is not
+    weighted has loss and gradient 0; but a row that is kept has a derivative in its
+    weight, if its logits are finite.
     """
 
     # int32 (rows,) or (rows, places): global, NO_CLASS if bad, 0 if not weighted
@@ -58,9 +58,9 @@ def both(a: Maybe, b: Maybe) -> Maybe:
 def with_full_rows(
     settings: Settings, rows: Rows, shared: Shared
 ) -> tuple[Rows, Shared]:
-    """The pair with a value for every row, where axes of size 1 stood for all.
+    """The pair with the fields (rows,) broadcast to all rows.
 
-    A mask of the same classes in all rows is a mask of classes.
+    A `class_where` that is the same in all rows becomes a part of `class_mask`.
     """
     like = like_logits(settings, rows, shared)
     shape = row_shape(like.shape, settings.axis)
@@ -78,7 +78,7 @@ def with_full_rows(
 
 
 def resolve(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
-    """Masks, ignored labels, weights of 0, and labels out of range."""
+    """Resolves masks, ignored labels, weights of 0 and labels out of range."""
     like = like_logits(settings, rows, shared)
     shape, axis = like.shape, settings.axis
     names = settings.class_axis_name
@@ -120,7 +120,11 @@ def _without_masked(
     counted: Maybe,
     like: Shaped,
 ) -> Array:
-    """Class ids; NO_CLASS on a masked class, unless what holds it does not count."""
+    """The ids, with NO_CLASS for a label on a masked class.
+
+    Where `counted` is False, in rows that are not weighted and in places that are
+    padding, an id stays as it is.
+    """
     if shared.class_mask is None and rows.class_where is None:
         return ids
     allowed = is_possible(settings, rows, shared, ids, like)
@@ -137,7 +141,7 @@ def _resolve_places(
     like: Shaped,
     count: int,
 ) -> Resolved:
-    """With the ids of several classes a row, (rows, places), and which are scored.
+    """Adds the ids of several classes a row, (rows, places), and which are scored.
 
     Mass on a masked class is dropped, as that of a distribution; but a log-probability
     that is asked for there is NaN, as that of a label.

@@ -148,8 +148,11 @@ def two_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) ->
 
 
 def _of_two(axis: int, target_z: Array, rel: Maybe) -> dict[str, Maybe]:
-    """The statistics of a target softmax, beside z − shift of the one it is compared
-    with; None where it is not."""
+    """The statistics (rows,) of a target softmax, whose logits are `target_z`.
+
+    `rel` is z − shift of the logits that are compared with it, of the same shape; None
+    for no comparison, and then `cross` is None.
+    """
     maximum = lax.reduce_max(target_z, (axis,))
     target_rel = lax.sub(target_z, over_classes(origin(maximum), axis, target_z))
     e, cross = lax.exp(target_rel), None
@@ -247,7 +250,7 @@ def one_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) ->
 def one_pass_gpu(
     settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe
 ) -> Totals:
-    """The same on a GPU, the last axis cut in 8, which keeps the partial results few.
+    """`one_pass` for a GPU, with the last axis cut in 8: partial results are few then.
 
     Along any other axis XLA would store the float32 operands: two passes there.
     """
@@ -268,7 +271,7 @@ def _reduce(operands: Totals, identity: Totals, axis: int) -> Totals:
 
 
 def _finished(settings: Settings, t: Totals, inputs: Inputs, ids: Maybe) -> Totals:
-    """With what no reduction over classes gives: integers, and many logits a row."""
+    """Adds argmax as integers, and the logits of several labels or of the top k."""
     if t.argmax is not None:
         t = t._replace(argmax=t.argmax.astype(jnp.int32))
     if ids is not None and ids.ndim == inputs.z.ndim:

@@ -1,4 +1,4 @@
-"""Where options meet logits and labels: what the statistics of a block are made of."""
+"""The inputs of a block's statistics: logits and labels, with the options applied."""
 
 import functools
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ CLASS_SCALE = 2.0**-32
 
 
 class Inputs(NamedTuple):
-    """What the statistics of a block are functions of, in float32 or better."""
+    """The arrays that a block's statistics are computed from, in float32 or better."""
 
     z: Array  # (…, classes, …) effective logits, −inf where a class is impossible
     target: Maybe = None  # z's shape: class weights times a distribution
@@ -66,7 +66,10 @@ def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
 def with_logits(
     settings: Settings, rows: Rows, shared: Shared, *, bias: bool = True
 ) -> tuple[Rows, Shared]:
-    """The pair with the logits of its heads, with or without bias, in their place."""
+    """The pair with logits (…, classes) in place of hidden states and kernels.
+
+    With `bias` these are added to the logits and leave the pair, else they stay in it.
+    """
     unbiased = shared._replace(bias=None, target_bias=None)
     head, left = (shared, unbiased) if bias else (unbiased, shared)
     logits, target_logits = logits_of(settings, rows, head), None
@@ -138,9 +141,10 @@ def labels_of_block(
 
 
 def _both_sides(y: Array, z: Array, computed: Maybe) -> Inputs:
-    """z + log(1 − y), of logits that are to be low, and log y − z, of those to be high.
+    """The two sides of several labels a row: z + log(1 − y), and log y − z as target_z.
 
-    Each is −inf where a class is not of that side.
+    Both have the shape of z and y, and are −inf where 1 − y, or y, is 0, and where
+    `computed`, of that shape too, is False.
     """
 
     def side(share: Array, z: Array) -> Array:
@@ -159,7 +163,11 @@ def effective_logits(
     computed: Maybe,
     dtype: Any,
 ) -> Array:
-    """Logits (…, classes, …) with all that acts on them; −inf where impossible."""
+    """Logits (…, classes, …) after the soft cap, the margin and the temperature.
+
+    They are −inf where a class is impossible. `ids` (rows,) are the labels that the
+    margin is subtracted from; `computed` (rows,) is that of `inputs_of_block`.
+    """
     axis = settings.axis
     z = cast(logits_of(settings, rows, shared), dtype)
     where_computed = None
@@ -213,10 +221,10 @@ def _ratio(z: Array, cap: Array) -> Array:
 
 
 def divided(z: Array, temperature: Array) -> Array:
-    """z / temperature, both of the logits' shape; an infinite logit stays what it is.
+    """z / temperature, both of the logits' shape; an infinite logit is not divided.
 
-    Its own derivative in the temperature would be infinite and turn 0 · ∞ into NaN, as
-    would its quotient by an infinite temperature.
+    The quotient would have an infinite derivative in the temperature, and 0 · ∞ is NaN;
+    so is an infinite logit divided by an infinite temperature.
     """
     finite = lax.is_finite(z)
     return lax.select(finite, lax.div(select(finite, z), temperature), z)

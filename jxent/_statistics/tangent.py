@@ -114,7 +114,7 @@ def _statistics(
     computed: Maybe,
     t: Totals,
 ) -> Totals:
-    """The statistics that `t` are, here for their derivative in the inputs alone."""
+    """`t`, less what has no tangent: its rule is the derivative in the inputs alone."""
     everywhere = varying_of((inputs, ids, weighted, computed, t))
     return vary(t._replace(argmax=None, top=None, computable=None), everywhere)
 
@@ -211,7 +211,11 @@ def _linear_of_target(
     computed: Maybe,
     poison: Array,
 ) -> dict[str, Maybe]:
-    """The tangents (rows,) of what a row has by its target softmax."""
+    """The tangents (rows,) of target_sum and cross; no entry where one is 0.
+
+    `t` are the finished totals, `rel` = z − shift has the logits' shape, `computed` and
+    `poison` are (rows,).
+    """
     assert at.target_z is not None
     assert t.target_maximum is not None
     axis, z = settings.axis, at.target_z

@@ -55,7 +55,7 @@ class Totals(NamedTuple):
 
 
 def origin(maximum: Array) -> Array:
-    """What statistics are relative to: the maximum, or 0 where it is not finite."""
+    """The shift (rows,): the maximum (rows,), or 0 where that is not finite."""
     return select(lax.is_finite(maximum), maximum)
 
 
@@ -109,8 +109,11 @@ def _rescale(t: Totals, maximum: Array, target_maximum: Maybe = None) -> Totals:
 
 
 def _rescale_target(t: Totals, gap: Array, target_maximum: Array) -> Totals:
-    """Rescales the statistics of the target, where `gap` is how far the other maximum
-    falls short of the new one; −inf if no class was possible."""
+    """Rescales the statistics of the target to a larger maximum of the target.
+
+    `gap` (rows,) is the logits' old maximum minus their new one; −inf if no class was
+    possible.
+    """
     assert t.target_maximum is not None
     assert t.target_sum is not None
     step = _gap(t.target_maximum, target_maximum)
@@ -212,8 +215,8 @@ def _largest_of_devices(
 
 
 def filled(t: Totals, x: Array, resolved: Resolved, unweighted: int = 0) -> Array:
-    """`x` (rows,) or (rows, places); in rows that are not computable NaN, or where
-    these are not weighted a harmless number."""
+    """`x` (rows,) or (rows, places), with NaN in rows that are not computable, or with
+    the number `unweighted` in those of them that are not weighted either."""
     assert t.computable is not None
     fill = lax.full_like(x, jnp.nan)
     if resolved.weighted is not None:
@@ -267,5 +270,5 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
         else filled(t, t.target_sum, resolved, 1),
         cross=maybe_filled(t.cross),
     )
-    # A tangent of one may depend on what another depends on.
+    # Each field's tangent may vary along every mesh axis that any field varies along.
     return vary(t, varying_of((t, resolved.ids, resolved.weighted)))

@@ -1,4 +1,4 @@
-"""What sum_over_tiles and map_over_tiles are called with, checked and traced."""
+"""The arguments of sum_over_tiles and map_over_tiles, checked and traced."""
 
 import functools
 import operator
@@ -21,7 +21,7 @@ class Tiled(NamedTuple):
     tile: int
 
     def __call__(self, params: Any, rows: Any) -> Any:
-        """Of a tile; `params` are with what each of the functions closes over."""
+        """The results of a tile; `params` is (params, closed_over) of `Operands`."""
         params, closed_over = params
         size = jax.tree.leaves(rows)[0].shape[0]
         which = 0 if size == self.tile else -1
@@ -48,7 +48,8 @@ def checked(
 ) -> tuple[Kept, Tiled, Operands]:
     """The arguments of a call, and the function traced for its sizes of tiles.
 
-    `returns(shapes of the results, rows of the tile)` refuses what is not right.
+    `returns(shapes of the results, rows of the tile)` raises an error for results that
+    are not allowed.
     """
     if not callable(function):
         raise TypeError(

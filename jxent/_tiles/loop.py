@@ -43,8 +43,8 @@ def over_tiles(
     """`step(carry, tile) -> (carry, per-row results)` over tiles of `rows`, in order.
 
     Tiles without a live row are skipped when the program runs: their results are 0. The
-    last tile may be smaller than the others. What does not remember its intermediate
-    results forms them again for its derivative.
+    last tile may be smaller than the others. With `remember=False` each tile is
+    checkpointed: its derivative computes the intermediate results again.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
     # JAX keeps its trace: the one that shows the shapes of results is the loop's, too.
@@ -78,7 +78,7 @@ def over_tiles(
 
 
 def first_tile(rows: Any, tile: Any) -> Any:
-    """The first tile of rows, for what only its shapes matter to."""
+    """The first tile of rows, for uses that need only its shapes."""
     count = jax.tree.leaves(rows)[0].shape[0]
     return rows if count == tile else jax.tree.map(lambda x: x[:tile], rows)
 

@@ -24,7 +24,7 @@ class Tiling(NamedTuple):
     """A sum over tiles of rows: static under jit.
 
     `loss(params, rows) -> sums` is a pytree of scalars, each a sum over the rows. The
-    other functions are None where the plain way serves.
+    other functions are None for the default.
     """
 
     loss: Callable[[Any, Any], Any]
