@@ -71,6 +71,7 @@ class Uses(NamedTuple):
 
 
 def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
+    """The options of a problem that change its plan."""
     return Uses(
         drops=rows.where is not None or shared.ignore_index is not None,
         weights=rows.weights is not None,
@@ -87,6 +88,7 @@ def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
 
 
 def _floor(x: float, unit: int) -> int:
+    """x rounded down to a multiple of `unit`, and at least one `unit`."""
     return max(int(x) // unit * unit, unit)
 
 
@@ -185,6 +187,7 @@ def temporaries(
 def _choice(
     s: Sizes, uses: Uses, *, scalar: bool, split: bool, budget: int
 ) -> Implementation:
+    """The layout that suits the sizes; `budget` is in bytes."""
     small = s.rows * s.classes * s.width <= 8 * 2**20
     if small and not split:
         return "materialized"

@@ -56,6 +56,7 @@ def divergences_of(
 def _jensen_shannon(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved, t: Totals
 ) -> Array:
+    """The Jensen–Shannon divergences (rows,), from the finished totals `t` (rows,)."""
     (beta,) = shared.parameters
     both = _from_mixture(settings, rows, shared, resolved, t)
     return jensen_shannon_divergence(*both, beta)

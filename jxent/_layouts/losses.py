@@ -111,6 +111,7 @@ def statistics_of(
 
 
 def _sum_of_places(x: Array) -> Array:
+    """Sums (rows, places) to (rows,)."""
     return lax.reduce_sum(x, (x.ndim - 1,))
 
 
@@ -184,6 +185,11 @@ def _masses_of_places(
     resolved: Resolved,
     like: Array | jax.ShapeDtypeStruct,
 ) -> Array:
+    """v_k w_k (rows, places): values times class weights, each 1 if there are none.
+
+    They are 0 in dropped rows and in places that are not scored. `like` has the shape
+    of the logits.
+    """
     ids, values = resolved.ids, rows.label_values
     assert ids is not None
     dtype = compute_dtype(like)
@@ -224,7 +230,7 @@ def needs_every_log_p(settings: Settings, rows: Rows, shared: Shared) -> bool:
 def losses_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Losses:
-    """The rows' losses, with class weights, smoothing and z-loss."""
+    """The losses (rows,), with class weights, smoothing and z-loss."""
     if has_target(rows):
         divergences = divergences_of(settings, rows, shared, resolved)
         return Losses(losses=divergences, class_factor=None, statistics=None)
@@ -287,7 +293,10 @@ def smoothing_share(
     *,
     scale: float = CLASS_SCALE,
 ) -> Array:
-    """ε/K, divided by `scale`: what smoothing gives each of the K possible classes."""
+    """ε/K, divided by `scale`: what smoothing gives each of the K possible classes.
+
+    A scalar, or (rows,) where the number of possible classes differs between rows.
+    """
     smoothing = shared.label_smoothing
     assert smoothing is not None
     count = resolved.classes
@@ -300,6 +309,10 @@ def smoothing_share(
 def lse_squared(
     statistics: SoftmaxStatistics, resolved: Resolved, factor: Maybe
 ) -> Array:
+    """lse² (rows,), times `factor` (rows,) if there is one.
+
+    It is 0 in a row that is not weighted and whose lse² is not finite.
+    """
     lse = statistics.lse
     if resolved.weighted is not None:  # the square of another row may overflow
         lse = select(resolved.weighted | lax.is_finite(lax.square(lse)), lse)
@@ -315,7 +328,10 @@ def _all_classes(
     statistics: SoftmaxStatistics,
     t: Totals,
 ) -> tuple[Inputs, Callable[..., Array]]:
-    """The logits' inputs, read once more, and (q, f) → Σ_c q_c f(log p_c)."""
+    """The logits' inputs, read once more, and (q, f) → Σ_c q_c f(log p_c), (rows,).
+
+    q is (classes,) or has the logits' shape (…, classes, …); f acts element by element.
+    """
     assert rows.logits is not None
     axis, names = settings.axis, settings.class_axis_name
     ids = resolved.ids if settings.ids else None
@@ -389,6 +405,6 @@ def _of_equal_ids(
 def total_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
-    """Σ r · loss over the rows."""
+    """Σ r · loss over the rows of this device, a scalar."""
     of = losses_of(settings, rows, shared, resolved)
     return jnp.sum(weighed(of.losses, resolved.keep, rows.weights))

@@ -35,6 +35,7 @@ def mesh_size(sharding: HeadSharding, names: tuple[str, ...]) -> int:
 
 
 def row_spec(sharding: HeadSharding) -> PartitionSpec:
+    """The spec of an array (rows,), or with more axes behind, which stay whole."""
     return PartitionSpec(*(n or None for n in sharding.rows))
 
 

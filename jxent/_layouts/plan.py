@@ -171,6 +171,7 @@ def linear_softmax_plan(
 def _planned(
     function: str, problem: Problem, *, budget: int, platform: str | None, **asked: Any
 ) -> LinearSoftmaxPlan:
+    """The plan of a problem; `asked` are block_sizes and implementation of the call."""
     settings, rows, shared = problem
     assert rows.hidden is not None
     assert shared.kernel is not None

@@ -183,6 +183,11 @@ def _sizes_on_device(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
+    """The loss, a scalar or of the rows' shape.
+
+    With `return_statistics` it comes with `SoftmaxStatistics`; with `sums` the result
+    is `LossSums`, which are scalars.
+    """
     fused = None if rows.hidden is None else rows.hidden.shape[:-1]
     settings, rows, shared, resolved = prepared(settings, rows, shared)
     if settings.implementation == "tiled":
@@ -213,6 +218,11 @@ def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _statistics(settings: Settings, rows: Rows, shared: Shared) -> Any:
+    """The statistics, of the rows' shape; or the log-probabilities asked for.
+
+    With `log_prob_at` these are (…, places, …), the places at the classes' axis. With
+    `top_k` they are (rows, k), with the ids (rows, k) of the k largest logits.
+    """
     fused = None if rows.hidden is None else rows.hidden.shape[:-1]
     settings, rows, shared, resolved = prepared(settings, rows, shared)
     statistics, t, _ = statistics_of(settings, rows, shared, resolved)
@@ -238,6 +248,7 @@ def _log_probs(statistics: SoftmaxStatistics, resolved: Resolved) -> Array:
 
 
 def _with_row_axes(settings: Settings, tree: Any, shape: Shape) -> Any:
+    """A tree of arrays (rows, …) as (*shape, …): with the rows' axes of the caller."""
     axes = settings.axis  # of rows, in front of the classes
     return jax.tree.map(
         lambda x: x.reshape(*shape, *x.shape[axes:]) if x.ndim else x, tree
@@ -281,6 +292,7 @@ def prepared(
 
 
 def _broadcast_class_where(rows: Rows, shape: Shape) -> Rows:
+    """The rows with `class_where` broadcast to `shape`, its last axis excepted."""
     where = rows.class_where
     if where is not None:
         where = jnp.broadcast_to(where, (*shape[:-1], where.shape[-1]))
@@ -288,6 +300,7 @@ def _broadcast_class_where(rows: Rows, shape: Shape) -> Rows:
 
 
 def _resolved_on_devices(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
+    """`resolve` on each device's part, with every field broadcast to all rows."""
     spec = row_spec(settings.sharding)
 
     def on_device(rows: Rows, shared: Shared) -> Resolved:

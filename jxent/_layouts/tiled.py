@@ -88,6 +88,7 @@ def tiled_total(
 
 
 def _loss(settings: Settings, shared: Shared, tile: tuple[Rows, Resolved]) -> Array:
+    """The sum of a tile's losses, a scalar, from its rows and all classes."""
     rows, resolved = tile
     pair = with_logits(settings, rows, shared, bias=False)
     return _divided_total(_unreported(settings), *pair, resolved)
@@ -96,6 +97,7 @@ def _loss(settings: Settings, shared: Shared, tile: tuple[Rows, Resolved]) -> Ar
 def _divided_total(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
+    """`total_of` the rows, a scalar, divided by the normalizer if there is one."""
     normalizer, shared = shared.normalizer, shared._replace(normalizer=None)
     total = total_of(settings, rows, shared, resolved)
     return total if normalizer is None else divided(total, normalizer)
@@ -134,7 +136,11 @@ def _add_gradients(
     tile: tuple[Rows, Resolved],
     carry: Any,
 ) -> tuple[Any, Any]:
-    """The sums with a tile's value and gradients, and the gradients of its rows."""
+    """Adds a tile's value and gradients to `carry`; also returns its rows' gradients.
+
+    `carry` is (total (), [gradients of shared operands]), these in the operands' shapes
+    and float32 or better; the gradients of rows are (tile, …).
+    """
     rows, resolved = tile
     _, (moving_rows, unmoved) = moving((shared, tile))
     total, (gradients,) = carry
@@ -201,7 +207,12 @@ def _with_products(
     added: Shared,
     of_rows: Rows,
 ) -> tuple[Shared, Rows]:
-    """Adds a head's share to the gradients: hiddenᵀ g and g kernelᵀ."""
+    """Adds a head's share to the gradients: hiddenᵀ g and g kernelᵀ.
+
+    `g` holds the gradients of its logits, (rows, classes). hiddenᵀ g is added to the
+    kernel's in `gradients`, (features, classes) or its transpose, and put in `added`;
+    g kernelᵀ, (rows, features), in `of_rows`.
+    """
     rows, shared = pair
     of_logits, kernel = getattr(g, head.logits), getattr(shared, head.kernel)
     if getattr(moving, head.hidden) is not None:
@@ -219,7 +230,10 @@ def _with_products(
 def _by_groups(
     of_rows: Callable[[Any, Any], tuple[Any, Any]], group: int, sums: Any, here: Any
 ) -> tuple[Any, Any]:
-    """`of_rows` of a group of rows at a time, each one's g in place of its logits.
+    """Calls `of_rows` on `group` rows at a time, and writes g in place of the logits.
+
+    `here` are the logits (rows, classes) and trees of arrays (rows, …). Returns what
+    `of_rows` of all of them would.
 
     What is formed between the two is as large as a group, whatever the options, and
     stays in a CPU's cache or a TPU's vector memory.
@@ -254,7 +268,11 @@ def _by_groups(
 def _add_product(
     settings: Settings, head: Head, total: Array, hidden: Any, g: Array
 ) -> Array:
-    """total + hiddenᵀ g, a block of classes at a time: so it takes no memory."""
+    """total + hiddenᵀ g, a block of classes at a time: so it takes no memory.
+
+    total is (features, classes) or its transpose, hidden (rows, features), g (rows,
+    classes).
+    """
     hidden = cast(hidden, total.dtype)
     axis, precision = head.vocab_axis, head.precision
     transposed = hidden.T
@@ -335,6 +353,7 @@ def _on_devices(
 
 
 def _flat(tree: Any, shape: Shape) -> Any:
+    """(shared, (rows, resolved)) with one axis of rows in place of those of `shape`."""
     shared, (rows, resolved) = tree
     count = 1
     for n in shape:

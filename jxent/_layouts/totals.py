@@ -124,7 +124,8 @@ def over_all_classes(
 
 
 def _per_row(resolved: Resolved) -> Resolved:
-    return resolved._replace(classes=None)  # one number for all rows, or one a row
+    """`resolved` without `classes`, which may be one number for all rows."""
+    return resolved._replace(classes=None)
 
 
 def as_points(pair: Any, moving: Any) -> Any:
@@ -145,6 +146,10 @@ def _tangent_of_block(
     resolved: Resolved,
     t: Totals,
 ) -> Totals:
+    """`tangent_of_block`, (rows,), in float32 or better.
+
+    `ids`, (rows,) or (rows, places), are counted from the block's first class.
+    """
     moving = as_computed(moving)
     pair = as_points(pair, moving)
     return tangent_of_block(settings, pair, moving, ids, resolved, t)
@@ -154,6 +159,7 @@ def _tangent_of_block(
 
 
 def _local(settings: Settings, resolved: Resolved, classes: int) -> Maybe:
+    """The class ids, (rows,) or (rows, places), as this device counts them."""
     ids = resolved.ids
     return None if ids is None else local_ids(settings, ids, classes)
 
@@ -161,6 +167,7 @@ def _local(settings: Settings, resolved: Resolved, classes: int) -> Maybe:
 def _totals_in_memory(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Totals:
+    """The totals (rows,) of logits (…, classes, …) in memory, before `finish`."""
     assert rows.logits is not None
     classes = rows.logits.shape[settings.axis]
     ids = _local(settings, resolved, classes)
@@ -181,6 +188,7 @@ def _sum_in_memory(
     row_tangents: Rows,
     tangents: Shared,
 ) -> Any:
+    """`over_all_classes` of logits (…, classes, …) in memory, which are one block."""
     assert rows.logits is not None
     ids = _local(settings, resolved, rows.logits.shape[settings.axis])
 
@@ -242,6 +250,7 @@ def _enter(
 
 
 def _count(settings: Settings, shared: Shared) -> int:
+    """How many classes the kernel, (features, classes) or its transpose, has here."""
     assert shared.kernel is not None
     return shared.kernel.shape[settings.vocab_axis]
 
@@ -268,6 +277,10 @@ def _live(settings: Settings, rows: Rows, resolved: Resolved) -> Maybe:
 def _totals_streamed(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Totals:
+    """The totals (rows,) of hidden (rows, features) @ kernel, before `finish`.
+
+    Tiles of rows are the outer loop here, blocks of classes the inner one.
+    """
     total = _count(settings, shared)
     size = min(settings.block, total)
 
@@ -364,6 +377,10 @@ def _sum_streamed(
     row_tangents: Rows,
     tangents: Shared,
 ) -> Any:
+    """`over_all_classes` of hidden (rows, features) @ kernel: a tree of sums (rows,).
+
+    Blocks of classes are the outer loop, tiles of rows the inner one.
+    """
     total = _count(settings, shared)
     size = min(settings.block, total)
     row_tangents = as_computed(row_tangents)  # the sum over blocks is in float32

@@ -74,6 +74,7 @@ def _largest(settings: Settings, z: Array) -> tuple[Array, Array]:
 def _totals_of_block(
     settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe
 ) -> Totals:
+    """`totals_of_block`, (rows,), in the form for the platform that it runs on."""
     everywhere = varying_of((inputs, ids, weighted))
 
     def form(function):
@@ -92,7 +93,7 @@ def _totals_of_block(
 
 
 def two_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) -> Totals:
-    """The maximum first, then sums relative to it: what suits a CPU.
+    """The statistics (rows,): the maximum first, then sums relative to it, for a CPU.
 
     exp(z − maximum) stands here as it stands in the derivative, so that a compiler
     which sees both computes it once.
@@ -241,7 +242,8 @@ def zeros_of_logits(z: Array) -> Array:
 
 
 def one_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) -> Totals:
-    """One variadic reduction that reads the logits once: what suits a TPU."""
+    """The statistics (rows,) by one variadic reduction, which reads logits once: for a
+    TPU."""
     operands, identity = _single_classes(settings, inputs, ids)
     totals = _reduce(operands, identity, settings.axis)
     return _finished(settings, totals, inputs, ids)
@@ -267,6 +269,7 @@ def one_pass_gpu(
 
 
 def _reduce(operands: Totals, identity: Totals, axis: int) -> Totals:
+    """Merges along `axis` what `_single_classes` gives: arrays without that axis."""
     return Totals._make(lax.reduce(operands, identity, merge, (axis,)))
 
 

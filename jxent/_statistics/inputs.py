@@ -128,7 +128,11 @@ def inputs_of_block(
 def labels_of_block(
     settings: Settings, rows: Rows, shared: Shared, ids: Maybe, z: Array
 ) -> Array:
-    """The labels of a block's classes, smoothed, of the shape of its logits `z`."""
+    """The labels of a block's classes, smoothed, of the shape of its logits `z`.
+
+    `ids` (rows, places) are counted from the block's first class; None where `labels`
+    has a number for every class.
+    """
     if ids is None:
         assert rows.labels is not None
         y = cast(rows.labels, z.dtype)

@@ -60,7 +60,7 @@ def origin(maximum: Array) -> Array:
 
 
 def of_no_class(like: Totals) -> Totals:
-    """The identity of `merge`, for the fields that `like` has, in their dtypes."""
+    """The identity of `merge`: scalars, for the fields of `like`, in their dtypes."""
     last = 2**31 - 1  # above all classes
     values = {"maximum": -jnp.inf, "argmax": last, "top": last}
     values["target_maximum"] = -jnp.inf
@@ -76,12 +76,12 @@ def of_no_class(like: Totals) -> Totals:
 
 
 def _gap(old: Array, new: Array) -> Array:
-    """old − new, where −inf − −inf = 0."""
+    """old − new of two maxima (rows,), where −inf − −inf = 0."""
     return select(lax.ne(old, new), lax.sub(old, new))
 
 
 def _rescale(t: Totals, maximum: Array, target_maximum: Maybe = None) -> Totals:
-    """Rescales statistics to larger maxima."""
+    """Rescales statistics (rows,) to larger maxima (rows,)."""
     gap = _gap(t.maximum, maximum)
     factor = lax.exp(gap)
     scaled = t._replace(maximum=maximum, sum=lax.mul(t.sum, factor))
@@ -129,7 +129,10 @@ def _rescale_target(t: Totals, gap: Array, target_maximum: Array) -> Totals:
 
 
 def merge(a: Totals, b: Totals) -> Totals:
-    """The statistics of two blocks of classes together."""
+    """The statistics (rows,) of two blocks of classes together.
+
+    `lax.reduce` calls it on scalars.
+    """
     maximum, argmax = lax.max(a.maximum, b.maximum), None
     if a.argmax is not None and b.argmax is not None:
         equal = lax.eq(a.maximum, b.maximum)
@@ -153,7 +156,8 @@ def merge(a: Totals, b: Totals) -> Totals:
 
 
 def _larger(a: Totals, b: Totals) -> tuple[Array, Array]:
-    """The ids and logits of the k largest of both; of equals those of `a` first."""
+    """The ids and logits (rows, k) of the k largest of both; of equals those of `a`
+    first."""
     assert a.top is not None
     assert b.top is not None
     assert a.label is not None
@@ -198,7 +202,10 @@ def merge_devices(
 def _largest_of_devices(
     t: Totals, classes: int, names: tuple[str, ...], top_k: int
 ) -> tuple[Array, Array]:
-    """The ids and logits of the k largest on all devices, on each of them."""
+    """The ids and logits (rows, k) of the k largest of all devices, on each of them.
+
+    `classes` is how many each device has.
+    """
     assert t.top is not None
     assert t.label is not None
     device, rows, count = lax.axis_index(names), t.top.ndim - 1, t.top.shape[-1]

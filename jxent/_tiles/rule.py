@@ -132,12 +132,14 @@ def _inner_product(pairs: list[tuple[Array, Array]], value: Array) -> Array:
 
 
 def _floating_indices(sums: list[Array]) -> list[int]:
+    """The indices of the sums that have gradients: those that are not integers."""
     return [k for k, s in enumerate(sums) if jnp.issubdtype(s.dtype, jnp.inexact)]
 
 
 def on_devices(
     tiling: Tiling, body: Callable[..., Any], moving: Moving | None, *operands: Any
 ) -> Any:
+    """`body(*operands)`; of each device's part if the tiling has `on_devices`."""
     if tiling.on_devices is None:
         return body(*operands)
     return tiling.on_devices(body, moving, *operands)
@@ -172,6 +174,11 @@ def gradients_of_tile(
 def _add_gradients(
     tiling: Tiling, moving: Moving, params: Any, part: Any, carry: Any
 ) -> tuple[Any, Any]:
+    """Adds a tile's sums and gradients of params to `carry`; returns those of rows too.
+
+    `carry` is (sums, a tree of gradients of params for each floating sum).
+    The gradients of rows are trees of arrays (tile, …), one for each floating sum.
+    """
     sums, of_params, of_rows = gradients_of_tile(tiling, moving, params, part)
     return jax.tree.map(jnp.add, carry, (sums, of_params)), of_rows
 
@@ -238,6 +245,11 @@ def _gradients_jvp(tiling: Tiling, moving: Moving, primals: Any, tangents: Any) 
 def _tangents_by_tiles(
     tiling: Tiling, moving: Moving, operands: Any, dots: Any
 ) -> tuple[Any, list[Any]]:
+    """The tangents of `gradients_of_sums`, by a jvp of each tile's gradients.
+
+    `dots` are the tangents of the operands, in their shapes, None where there is none.
+    The results have the shapes of the sums and of their gradients.
+    """
     second = Moving(
         tuple(d is not None for d in jax.tree.leaves(dots, is_leaf=lambda d: d is None))
     )
@@ -284,6 +296,7 @@ def _tangents_by_tiles(
 def _tangents_by_value(
     tiling: Tiling, moving: Moving, operands: Any, dots: Any
 ) -> tuple[Any, list[Any]]:
+    """What `_tangents_by_tiles` gives, by a jvp of the gradients of `tiling.value`."""
     assert tiling.value is not None
     value = tiling.value
 
