@@ -70,9 +70,14 @@ def totals(
 # to backward. prevent_cse=False lets XLA still share the exponentials of value and
 # gradient.
 #
-# Streamed, with g = ∂loss/∂logits of a block, the transpose is
+# Streamed, the logits z of a block are a function of hidden h, of the block's part K of
+# the kernel and, if there is one, b of the bias. With g = ∂loss/∂z of the block,
 #
-#     ∂/∂hidden += g kernel_blockᵀ        ∂/∂kernel_block = hiddenᵀ g
+#     z  = h K + b
+#     dz = dh K + h dK + db
+#     ∂/∂h += g Kᵀ        ∂/∂K = hᵀ g        ∂/∂b = Σ g over the rows
+#
+# are the function, its differential, and the transpose of that.
 #
 # Classes are the outer loop, so that a block's share of the kernel's gradient is
 # complete when it is left: one product over all rows, or a sum over tiles of them in

@@ -219,8 +219,16 @@ def gradients_of_sums(
     return on_devices(tiling, body, moving, operands)
 
 
-# The derivative of a gradient is its derivative in each tile, formed there as well; or
-# the second derivative of the cheaper way to the value.
+# Gradients are in what moves, m: G_k = ∂S_k/∂m. Along tangents dv of the operands v,
+# which may be others than m,
+#
+#     dS_k = ⟨∂S_k/∂v, dv⟩
+#     dG_k = ∂G_k/∂v dv = Σ_t ∂²loss_k(params, rows_t)/∂m∂v dv
+#
+# The second one is a product of the Hessian with dv, formed as the jvp of the gradients
+# and never as a matrix: tile by tile, where a row has a part in its own tile alone, or
+# for all rows as the jvp of the gradients of `value`, the cheaper way. Both are linear
+# in dv, and JAX transposes and differentiates them. By tiles each is in a checkpoint.
 @functools.partial(gradients_of_sums.defjvp, symbolic_zeros=True)
 def _gradients_jvp(tiling: Tiling, moving: Moving, primals: Any, tangents: Any) -> Any:
     (operands,), (dots,) = primals, tangents
