@@ -7,12 +7,14 @@ types say nothing, and `sharded_like` returns its argument.
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+
+Tree = TypeVar("Tree")
 
 # A size may be symbolic, as `jax.export` has it.
 Shape: TypeAlias = tuple[Any, ...]
@@ -117,6 +119,16 @@ def vary(tree: Any, names: frozenset[str]) -> Any:
         return lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(one, tree)
+
+
+def sum_over_devices(tree: Tree, names: tuple[str, ...]) -> Tree:
+    """The sum of each array over these bound mesh axes; the tree itself for none."""
+    return lax.psum(tree, names) if names else tree
+
+
+def count_over_devices(count: int, names: tuple[str, ...]) -> int:
+    """The count of all devices along these bound mesh axes, `count` on each of them."""
+    return count * lax.axis_size(names) if names else count
 
 
 # lax primitives: jax.numpy's wrappers cost several times as much to trace.

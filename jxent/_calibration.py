@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from ._arrays import cast, compute_dtype, over_rows, select, varying_of
+from ._arrays import (
+    cast,
+    compute_dtype,
+    over_rows,
+    select,
+    sum_over_devices,
+    varying_of,
+)
 from ._checks import ArrayLike, Axis
 from ._measures import Batch, log_prob, measured, metric_problem, total
 from ._reduction import divided
@@ -204,7 +211,7 @@ def _mean_loss(batch: Batch, scale: Array, bias: Array) -> Array:
     losses = -log_prob(batch)
     sums = total(batch, losses), total(batch, lax.full_like(losses, 1))
     names = tuple(sorted(varying_of(sums)))
-    return divided(*(lax.psum(sums, names) if names else sums))
+    return divided(*sum_over_devices(sums, names))
 
 
 def _minimized(loss: Callable[[Any], Array], start: Any) -> Any:

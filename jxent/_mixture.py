@@ -28,7 +28,7 @@ from ._arrays import (
 )
 from ._chunks import sum_along
 from ._problem import Maybe, Resolved, Rows, Settings, Shared
-from ._statistics import Inputs, Totals, inputs_of_block, origin
+from ._statistics import Inputs, Totals, computed_rows, inputs_of_block, origin
 from ._times import times
 
 
@@ -41,7 +41,7 @@ def mixture_of_block(
     """K' and K of a block, (rows,); plain JAX, which its own derivatives follow."""
     _, shared = pair
     (beta,) = shared.parameters
-    computed = _computed(resolved, t)
+    computed = computed_rows(resolved, t)
     inputs = inputs_of_block(settings, *pair, None, computed)
     q, log_q_ratio, p, log_p_ratio = _terms(settings, inputs, beta, computed, t)
     terms = q * log_q_ratio, p * log_p_ratio
@@ -66,7 +66,7 @@ def mixture_tangent_of_block(
     `of_target` and `of_logits` are K' and K of all classes, `divergence` is what they
     make.
     """
-    computed = _computed(resolved, t)
+    computed = computed_rows(resolved, t)
     (beta,) = pair[1].parameters
     fixed = beta, computed, t, of_target, of_logits, divergence
     pair, moving = (
@@ -79,13 +79,6 @@ def mixture_tangent_of_block(
         return _divergence(settings, inputs, fixed)
 
     return jax.jvp(divergence_at, (like_moving(moving, pair),), (moving,))[1]
-
-
-def _computed(resolved: Resolved, t: Totals) -> Maybe:
-    assert t.computable is not None
-    if resolved.weighted is None:
-        return None
-    return lax.bitwise_or(resolved.weighted, t.computable)
 
 
 def _terms(

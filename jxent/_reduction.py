@@ -10,7 +10,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from . import _checks
-from ._arrays import broadcast_like, compute_dtype, select
+from ._arrays import broadcast_like, compute_dtype, select, sum_over_devices
 from ._checks import ArrayLike, Axis, AxisName
 from ._times import times
 
@@ -40,7 +40,7 @@ def combine(
     if reduction == "none":
         return losses
     axes = tuple(range(losses.ndim)) if axis is None else axis
-    total = _over_devices(lax.reduce_sum(losses, axes), batch_axis_name)
+    total = sum_over_devices(lax.reduce_sum(losses, axes), batch_axis_name)
     if reduction == "sum":
         return total
     if normalizer is None:
@@ -48,12 +48,8 @@ def combine(
         if class_factor is not None:
             r = broadcast_like(class_factor, losses)
         weight = lax.reduce_sum(weighed(r, keep, weights), axes)
-        normalizer = _over_devices(weight, batch_axis_name)
+        normalizer = sum_over_devices(weight, batch_axis_name)
     return divided(total, normalizer)
-
-
-def _over_devices(x: Array, names: tuple[str, ...]) -> Array:
-    return lax.psum(x, names) if names else x
 
 
 def weighed(

@@ -10,10 +10,12 @@ from jax import Array, lax
 from .._arrays import (
     cast,
     compute_dtype,
+    count_over_devices,
     over_classes,
     over_places,
     over_rows,
     select,
+    sum_over_devices,
 )
 from .._chunks import sum_along
 from .._formulas import (
@@ -39,7 +41,14 @@ from .._problem import (
     report_bad_labels,
 )
 from .._reduction import weighed
-from .._statistics import CLASS_SCALE, Inputs, Totals, filled, inputs_of_block
+from .._statistics import (
+    CLASS_SCALE,
+    Inputs,
+    Totals,
+    computed_rows,
+    filled,
+    inputs_of_block,
+)
 from .._times import finite_slope, times
 from .divergences import divergences_of
 from .mesh import enter, on_one_device, row_spec, specs_of
@@ -57,9 +66,8 @@ class Losses(NamedTuple):
 
 def count_classes(settings: Settings, rows: Rows, shared: Shared) -> int:
     """The number of classes over all devices."""
-    names = settings.class_axis_name
     here = like_logits(settings, rows, shared).shape[settings.axis]
-    return here * (lax.axis_size(names) if names else 1)
+    return count_over_devices(here, settings.class_axis_name)
 
 
 def reported(
@@ -164,7 +172,7 @@ def label_masses(
         t = t if possible is None else select(possible, t)
         t = t if w is None else t * over_rows(w, axis, like)
         total = lax.reduce_sum(t, (axis,))
-        return lax.psum(total, names) if names else total
+        return sum_over_devices(total, names)
 
     resolved = resolved._replace(classes=None)
     if rows.hidden is None:
@@ -337,9 +345,7 @@ def _all_classes(
     ids = resolved.ids if settings.ids else None
     if ids is not None:
         ids = local_ids(settings, ids, rows.logits.shape[axis])
-    computed = None
-    if resolved.weighted is not None and t.computable is not None:
-        computed = resolved.weighted | t.computable
+    computed = computed_rows(resolved, t)
     with_even = settings._replace(even=shared.label_smoothing is not None)
     inputs = inputs_of_block(with_even, rows, shared, ids, computed)
     z = inputs.z
@@ -353,7 +359,7 @@ def _all_classes(
         q = over_rows(q, axis, z) if q.ndim == 1 else q
         safe = lax.select(q == 0, finite_slope(log_p), log_p)
         total = sum_along(times(q, formula(safe)), axis)
-        return lax.psum(total, names) if names else total
+        return sum_over_devices(total, names)
 
     return inputs, over
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import Shape, over_places, select
+from .._arrays import Shape, over_places, select, sum_over_devices
 from .._checks import ArrayLike, AxisName, fail
 from .._formulas import SoftmaxStatistics
 from .._problem import (
@@ -195,8 +195,7 @@ def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
             weight = _total_weight(settings, rows, shared, resolved)
             shared = shared._replace(normalizer=weight)
         total = tiled_total(settings, rows, shared, resolved)
-        names = settings.batch_axis_name
-        return lax.psum(total, names) if names else total
+        return sum_over_devices(total, settings.batch_axis_name)
     if settings.sums:
         return sums_of(settings, rows, shared, resolved)
     normalizer, shared = shared.normalizer, shared._replace(normalizer=None)
@@ -348,5 +347,4 @@ def _total_weight(
         dtype = like_logits(settings, rows, shared).dtype
         factor = jnp.ones(rows.hidden.shape[:-1], dtype)
     weight = jnp.sum(weighed(factor, resolved.keep, rows.weights))
-    names = settings.batch_axis_name
-    return lax.psum(weight, names) if names else weight
+    return sum_over_devices(weight, settings.batch_axis_name)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, select
+from .._arrays import cast, select, sum_over_devices
 from .._problem import Resolved, Rows, Settings, Shared, is_class
 from .._reduction import weighed
 from .._times import times
@@ -62,4 +62,4 @@ def sums_of(
         jnp.sum(weighed(x, resolved.keep, rows.weights)) for x in sums
     )
     names = settings.batch_axis_name
-    return lax.psum(sums, names) if names else sums
+    return sum_over_devices(sums, names)

@@ -26,6 +26,7 @@ from .._arrays import (
     as_computed,
     cast,
     replaced,
+    sum_over_devices,
     vary,
     varying,
     varying_of,
@@ -335,7 +336,7 @@ def _on_devices(
 
         sums, gradients = body(*map(varied, trees))
         names = sharding.row_names
-        total = lax.psum(sums, names) if names else sums
+        total = sum_over_devices(sums, names)
 
         def summed(gradient: Any) -> Any:
             of_shared, (of_rows, unmoved) = gradient

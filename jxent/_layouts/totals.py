@@ -18,6 +18,7 @@ from .._arrays import (
     cast,
     moving_of,
     select,
+    sum_over_devices,
     vary,
     varying,
     varying_of,
@@ -203,12 +204,7 @@ def _sum_in_memory(
 
     moving = row_tangents, tangents
     sums = of_all((rows, shared), moving, ids, resolved, per_row)
-    return _sum_over_devices(settings, sums)
-
-
-def _sum_over_devices(settings: Settings, sums: Any) -> Any:
-    names = settings.class_axis_name
-    return lax.psum(sums, names) if names else sums
+    return sum_over_devices(sums, settings.class_axis_name)
 
 
 # Streamed -----------------------------------------------------------------------------
@@ -433,4 +429,4 @@ def _sum_streamed(
         total,
         size,
     )
-    return _sum_over_devices(settings, unsorted(sums))
+    return sum_over_devices(unsorted(sums), settings.class_axis_name)

@@ -10,7 +10,14 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _sigmoid
-from .._arrays import cast, compute_dtype, over_classes, over_rows, select
+from .._arrays import (
+    cast,
+    compute_dtype,
+    over_classes,
+    over_rows,
+    select,
+    sum_over_devices,
+)
 from .._checks import ArrayLike, Axis, AxisName
 from .._layouts.losses import reported, smoothing_share
 from .._layouts.mesh import like_logits_on_mesh
@@ -163,7 +170,7 @@ def _categorical(settings: Settings, rows: Rows, shared: Shared) -> Array:
 
     def sum_over_classes(x: Array) -> Array:
         total = lax.reduce_sum(x, (axis,))
-        return lax.psum(total, names) if names else total
+        return sum_over_devices(total, names)
 
     w, factor, p_label = shared.class_weights, None, None
     if settings.ids:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import Shape, Shaped, compute_dtype, row_shape
+from .._arrays import Shape, Shaped, compute_dtype, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._product import ROUNDED
 from .pair import (
@@ -367,8 +367,7 @@ def _with_statistics(
         )
     )
     if top_k is not None:
-        names = settings.class_axis_name
-        everywhere = classes * (lax.axis_size(names) if names else 1)
+        everywhere = count_over_devices(classes, settings.class_axis_name)
         settings = settings._replace(top_k=_checks.top_k(function, top_k, everywhere))
     several = formula is not None and formula.several_labels
     smoothed = formula is not None and shared.label_smoothing is not None

@@ -10,6 +10,7 @@ from .._arrays import (
     Shaped,
     at_index,
     cast,
+    count_over_devices,
     is_below,
     is_split,
     over_classes,
@@ -18,6 +19,7 @@ from .._arrays import (
     row_shape,
     select,
     sharded_like,
+    sum_over_devices,
 )
 from .pair import Axes, Maybe, Rows, Settings, Shared, like_logits, map_fields
 
@@ -90,7 +92,7 @@ def resolve(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
     elif shared.class_mask is not None:
         classes = lax.reduce_sum(cast(shared.class_mask, jnp.int32), (0,))
     if classes is not None:
-        classes = lax.psum(classes, names) if names else classes
+        classes = sum_over_devices(classes, names)
         possible_rows = jnp.broadcast_to(classes > 0, row_shape(shape, axis))
         keep = both(keep, possible_rows)  # a row without a possible class is dropped
     if shared.ignore_index is not None and settings.ids:
@@ -101,7 +103,7 @@ def resolve(settings: Settings, rows: Rows, shared: Shared) -> Resolved:
     if rows.weights is not None:
         weighted = both(keep, rows.weights != 0)
     resolved = Resolved(keep=keep, weighted=weighted, classes=classes)
-    count = shape[axis] * (lax.axis_size(names) if names else 1)
+    count = count_over_devices(shape[axis], names)
     if settings.ids:
         assert rows.labels is not None
         ids = class_ids(rows.labels, weighted, count)
@@ -287,7 +289,7 @@ def at_label(settings: Settings, x: Array, ids: Array, like: Shaped) -> Array:
         value = compared(x, ids)
     else:
         value = lax.platform_dependent(x, ids, cpu=gathered, default=compared)
-    return lax.psum(value, names) if names else value
+    return sum_over_devices(value, names)
 
 
 def is_possible(

@@ -12,6 +12,7 @@ from .inputs import (
 from .tangent import tangent_of_block as tangent_of_block
 from .totals import (
     Totals as Totals,
+    computed_rows as computed_rows,
     filled as filled,
     finish as finish,
     merge as merge,

@@ -54,7 +54,7 @@ from .._problem import (
 from .._times import finite_slope
 from .block import mass_of
 from .inputs import Inputs, inputs_of_block
-from .totals import Totals, origin
+from .totals import Totals, computed_rows, origin
 
 
 @jax.custom_jvp
@@ -90,10 +90,7 @@ def tangent_of_block(
     (rows,) are counted from the block's first class, and `t` are the finished totals of
     all classes, whose maximum has no tangent.
     """
-    assert t.computable is not None
-    computed = None
-    if resolved.weighted is not None:  # what may hold anything has no tangent
-        computed = lax.bitwise_or(resolved.weighted, t.computable)
+    computed = computed_rows(resolved, t)  # a row that may hold anything has no tangent
 
     def statistics_at(values: tuple[Rows, Shared]) -> Totals:
         rows, shared = replaced(pair, values)

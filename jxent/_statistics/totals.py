@@ -59,6 +59,18 @@ def origin(maximum: Array) -> Array:
     return select(lax.is_finite(maximum), maximum)
 
 
+def computed_rows(resolved: Resolved, t: Totals) -> Maybe:
+    """Boolean (rows,), False where a row may hold anything; None where none may.
+
+    A row that is not weighted is computed as well, if its statistics are finite: they
+    are the derivative in its weight.
+    """
+    if resolved.weighted is None:
+        return None
+    assert t.computable is not None
+    return lax.bitwise_or(resolved.weighted, t.computable)
+
+
 def of_no_class(like: Totals) -> Totals:
     """The identity of `merge`: scalars, for the fields of `like`, in their dtypes."""
     last = 2**31 - 1  # above all classes

@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from .. import _checks
 from .._arrays import (
     as_computed,
     is_moving,
+    moving_of,
     replaced,
+    sum_over_devices,
     varying,
     varying_of,
     zeros_of,
@@ -127,7 +129,7 @@ def _inner_product(pairs: list[tuple[Array, Array]], value: Array) -> Array:
         parts[names] = parts[names] + part if names in parts else part
     total = jnp.zeros_like(value)
     for names, part in parts.items():
-        total = total + (lax.psum(part, names) if names else part)
+        total = total + sum_over_devices(part, names)
     return total
 
 
@@ -232,7 +234,7 @@ def gradients_of_sums(
 @functools.partial(gradients_of_sums.defjvp, symbolic_zeros=True)
 def _gradients_jvp(tiling: Tiling, moving: Moving, primals: Any, tangents: Any) -> Any:
     (operands,), (dots,) = primals, tangents
-    dots = jax.tree.map(lambda d: d if is_moving(d) else None, dots)
+    dots = moving_of(dots)
     sums, gradients = gradients_of_sums(tiling, moving, operands)
     tangents = (_tangents_by_tiles if tiling.value is None else _tangents_by_value)(
         tiling, moving, operands, dots
