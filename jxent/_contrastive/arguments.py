@@ -17,7 +17,7 @@ BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 Implementation: TypeAlias = Literal["gathered", "ring"]
 
 
-class Plan(NamedTuple):
+class ContrastiveSettings(NamedTuple):
     """Static options of one call: hashable, part of the jit cache's key."""
 
     reduction: str = "none"
@@ -100,7 +100,7 @@ def checked(
     batch_axis_name: AxisName = None,
     block_sizes: Any = None,
     implementation: Implementation | None = None,
-) -> tuple[Plan, Options]:
+) -> tuple[ContrastiveSettings, Options]:
     """The options that all contrastive losses take, for a batch x (batch, features)."""
     batch = x.shape[:1]
     _checks.reduction(function, reduction, normalizer)
@@ -112,7 +112,7 @@ def checked(
         weights = _checks.per_row(function, "weights", weights, batch)
     _checks.one_of(function, "implementation", implementation, get_args(Implementation))
     names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x)
-    plan = Plan(
+    settings = ContrastiveSettings(
         reduction=reduction,
         batch_axis_name=names,
         block_sizes=_checks.block_sizes(function, block_sizes, "columns"),
@@ -124,4 +124,4 @@ def checked(
         weights=weights,
         normalizer=_checks.normalizer(function, normalizer, dtype),
     )
-    return plan, options
+    return settings, options

@@ -18,9 +18,9 @@ from .._reduction import Reduction
 from .._statistics import Totals, origin
 from .arguments import (
     BlockSizes,
+    ContrastiveSettings,
     Implementation,
     Options,
-    Plan,
     both_of_pairs,
     checked,
     extra_vectors,
@@ -146,7 +146,7 @@ def contrastive_cross_entropy(
     x, y = both_of_pairs(name, x, y)
     extra = extra_vectors(name, extra_candidates, y)
     dtype = compute_dtype(x, y) if extra is None else compute_dtype(x, y, extra)
-    plan, options = checked(
+    settings, options = checked(
         name,
         x,
         dtype,
@@ -171,12 +171,12 @@ def contrastive_cross_entropy(
             )
     groups = integers_of(name, "groups", groups, x.shape[0])
     symmetric = _checks.flag(name, "symmetric", symmetric)
-    return _contrastive(plan, symmetric, options, x, y, scale, bias, extra, groups)
+    return _contrastive(settings, symmetric, options, x, y, scale, bias, extra, groups)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _contrastive(
-    plan: Plan,
+    settings: ContrastiveSettings,
     symmetric: bool,
     options: Options,
     x: Array,
@@ -194,11 +194,11 @@ def _contrastive(
         more = None if more is None else more._replace(bias=bias[count:])
     form = softmax_form(_OWN, _OWN if symmetric else ())
 
-    def of_batch(here: Plan, batch: Batch, shared: Any) -> Array:
+    def of_batch(here: ContrastiveSettings, batch: Batch, shared: Any) -> Array:
         scale, more = shared
         rows, columns = sides(here, batch)
         if more is not None:
-            columns = with_extra(columns, extra_here(plan, here, more))
+            columns = with_extra(columns, extra_here(settings, here, more))
         (t,), of_columns = statistics_of(form, here, rows, columns, scale)
         losses = _loss(t)
         for partner in of_columns:
@@ -206,7 +206,10 @@ def _contrastive(
         return losses
 
     return reduced(
-        plan, options, on_devices(plan, of_batch, batch, (scale, more)), batch.keep
+        settings,
+        options,
+        on_devices(settings, of_batch, batch, (scale, more)),
+        batch.keep,
     )
 
 

@@ -18,7 +18,7 @@ from .._arrays import cast, compute_dtype, is_below, select, vary, varying_of
 from .._layouts.mesh import enter, resharded, row_spec
 from .._problem import Maybe, both
 from .._reduction import combine
-from .arguments import Options, Plan
+from .arguments import ContrastiveSettings, Options
 from .matrix import NOWHERE, Side
 from .statistics import Devices, Form, Matrix, in_blocks, statistics
 
@@ -52,14 +52,16 @@ def kept_rows(options: Options, count: Any) -> Maybe:
     return None if keep is None else jnp.broadcast_to(keep, (count,))
 
 
-def reduced(plan: Plan, options: Options, losses: Array, keep: Maybe) -> Array:
+def reduced(
+    settings: ContrastiveSettings, options: Options, losses: Array, keep: Maybe
+) -> Array:
     return combine(
         losses,
         keep=keep,
         weights=options.weights,
-        reduction=plan.reduction,
+        reduction=settings.reduction,
         normalizer=options.normalizer,
-        batch_axis_name=plan.batch_axis_name,
+        batch_axis_name=settings.batch_axis_name,
     )
 
 
@@ -71,31 +73,31 @@ def without_dropped(x: Array, keep: Maybe) -> Array:
 
 
 def on_devices(
-    plan: Plan,
-    losses: Callable[[Plan, Batch, Any], Any],
+    settings: ContrastiveSettings,
+    losses: Callable[[ContrastiveSettings, Batch, Any], Any],
     batch: Batch,
     shared: Any,
 ) -> Any:
-    """`losses(plan, batch, shared)` (count,): where a mesh splits the batch, by parts.
+    """`losses(settings, batch, shared)`, (count,); by parts where a mesh splits it.
 
     `batch` are arrays (count, …). A batch that is seen whole, though devices have parts
     of it, is taken apart here.
     """
-    mesh, entered = plan.sharding.mesh, plan.sharding.row_names
+    mesh, entered = settings.sharding.mesh, settings.sharding.row_names
     if mesh is None:
-        return losses(plan, batch, shared)
-    of_batch = row_spec(plan.sharding)
+        return losses(settings, batch, shared)
+    of_batch = row_spec(settings.sharding)
     specs = tuple(
         jax.tree.map(lambda _, spec=spec: spec, tree)
         for tree, spec in ((batch, of_batch), (shared, PartitionSpec()))
     )
-    names = plan.batch_axis_name + entered
-    body = functools.partial(losses, plan._replace(batch_axis_name=names))
+    names = settings.batch_axis_name + entered
+    body = functools.partial(losses, settings._replace(batch_axis_name=names))
     operands = resharded(mesh, (batch, shared), specs)
     if not entered or AxisType.Manual in mesh.axis_types:
         # Within a `shard_map` of the caller's JAX can keep no intermediate results, and
         # the derivative forms the statistics again: five products.
-        return enter(plan.sharding, body, operands, specs, of_batch)
+        return enter(settings.sharding, body, operands, specs, of_batch)
     return jax.shard_map(
         body, mesh=mesh, in_specs=specs, out_specs=of_batch, axis_names={*entered}
     )(*operands)
@@ -108,9 +110,9 @@ def over_devices(names: tuple[str, ...], tree: Any) -> Any:
     return jax.tree.map(lambda x: lax.all_gather(x, names, tiled=True), tree)
 
 
-def sides(plan: Plan, batch: Batch) -> tuple[Side, Side]:
+def sides(settings: ContrastiveSettings, batch: Batch) -> tuple[Side, Side]:
     """The sides of x, of this device, and of y, of all; pair i is (x_i, y_i)."""
-    names, count = plan.batch_axis_name, batch.x.shape[0]
+    names, count = settings.batch_axis_name, batch.x.shape[0]
     x, y = (without_dropped(vectors, batch.keep) for vectors in (batch.x, batch.y))
     bias = batch.bias
     if bias is not None:
@@ -118,7 +120,7 @@ def sides(plan: Plan, batch: Batch) -> tuple[Side, Side]:
     here = lax.iota(jnp.int32, count)
     rows = Side(vectors=x, place=here, keep=batch.keep, groups=batch.groups)
     columns = rows._replace(vectors=y, bias=bias)
-    if not names or plan.ring:
+    if not names or settings.ring:
         return rows, columns
     columns = over_devices(names, columns)
     first = lax.axis_index(names) * count
@@ -129,15 +131,17 @@ def sides(plan: Plan, batch: Batch) -> tuple[Side, Side]:
     )
 
 
-def extra_here(plan: Plan, here: Plan, extra: Extra) -> Extra:
+def extra_here(
+    settings: ContrastiveSettings, here: ContrastiveSettings, extra: Extra
+) -> Extra:
     """The extra candidates among the columns of a device: all, or in a ring its share.
 
-    Devices of axes that `plan` names bring different ones; devices of other axes, that
-    only `here` names, have the same, of which each takes a part in a ring.
+    Devices along the axes of `settings` bring different ones. Those along the other axes
+    of `here` all have the same, of which each takes a part in a ring.
     """
     if not here.ring:
-        return over_devices(plan.batch_axis_name, extra)
-    entered = here.batch_axis_name[len(plan.batch_axis_name) :]
+        return over_devices(settings.batch_axis_name, extra)
+    entered = here.batch_axis_name[len(settings.batch_axis_name) :]
     if not entered:
         return extra
     count = extra.vectors.shape[0]
@@ -188,12 +192,12 @@ def with_extra(columns: Side, extra: Extra) -> Side:
 
 
 def statistics_of(
-    form: Form, plan: Plan, rows: Side, columns: Side, scale: Array
+    form: Form, settings: ContrastiveSettings, rows: Side, columns: Side, scale: Array
 ) -> tuple[Any, Any]:
     """Statistics of the rows, and of the columns that are their partners: (count,)."""
-    count, names = rows.vectors.shape[0], plan.batch_axis_name
-    devices = Devices(names=names, ring=plan.ring)
-    row_size, column_size = block_shape(plan, rows, columns)
+    count, names = rows.vectors.shape[0], settings.batch_axis_name
+    devices = Devices(names=names, ring=settings.ring)
+    row_size, column_size = block_shape(settings, rows, columns)
     matrix = Matrix(
         rows=in_blocks(rows, row_size),
         columns=in_blocks(columns, column_size),
@@ -201,7 +205,7 @@ def statistics_of(
     )
     here = lax.axis_index(names) if names else jnp.int32(0)
     matrix = vary(matrix, varying_of((matrix, here)))
-    first = 0 if plan.ring else here * count
+    first = 0 if settings.ring else here * count
 
     def own(blocks: Array) -> Array:
         flat = blocks.reshape(blocks.shape[0] * blocks.shape[1])
@@ -212,7 +216,9 @@ def statistics_of(
     return flat, jax.tree.map(own, of_columns)
 
 
-def block_shape(plan: Plan, rows: Side, columns: Side) -> tuple[Any, Any]:
+def block_shape(
+    settings: ContrastiveSettings, rows: Side, columns: Side
+) -> tuple[Any, Any]:
     """(rows, columns) of a block."""
     counts = rows.vectors.shape[0], columns.vectors.shape[0]
     # On a CPU a block is to fit its cache, with what is formed of it.
@@ -221,7 +227,7 @@ def block_shape(plan: Plan, rows: Side, columns: Side) -> tuple[Any, Any]:
     symbolic = not all(isinstance(n, int) for n in counts)
     if symbolic or counts[0] * counts[1] * width <= SMALL:
         limits = counts
-    triples = zip(plan.block_sizes, counts, limits, strict=True)
+    triples = zip(settings.block_sizes, counts, limits, strict=True)
     row_size, column_size = (
         max(_even(count, limit) if size is None else min(size, count), 1)
         for size, count, limit in triples

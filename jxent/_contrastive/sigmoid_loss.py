@@ -16,9 +16,9 @@ from .._problem import Maybe
 from .._reduction import Reduction
 from .arguments import (
     BlockSizes,
+    ContrastiveSettings,
     Implementation,
     Options,
-    Plan,
     both_of_pairs,
     checked,
     integers_of,
@@ -102,7 +102,7 @@ def sigmoid_contrastive_loss(
     name = "sigmoid_contrastive_loss"
     x, y = both_of_pairs(name, x, y)
     dtype = compute_dtype(x, y)
-    plan, options = checked(
+    settings, options = checked(
         name,
         x,
         dtype,
@@ -117,12 +117,12 @@ def sigmoid_contrastive_loss(
     scale = _checks.number(name, "logit_scale", logit_scale, dtype)
     bias = _checks.number_or_off(name, "logit_bias", logit_bias, dtype, off=0)
     groups = integers_of(name, "groups", groups, x.shape[0])
-    return _sigmoid_contrastive(plan, options, x, y, scale, bias, groups)
+    return _sigmoid_contrastive(settings, options, x, y, scale, bias, groups)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sigmoid_contrastive(
-    plan: Plan,
+    settings: ContrastiveSettings,
     options: Options,
     x: Array,
     y: Array,
@@ -133,7 +133,9 @@ def _sigmoid_contrastive(
     batch = Batch(x=x, y=y, keep=kept_rows(options, x.shape[0]), groups=groups)
     form = sigmoid_form(candidates, positive=own)
 
-    def of_batch(here: Plan, batch: Batch, shared: tuple[Array, Maybe]) -> Array:
+    def of_batch(
+        here: ContrastiveSettings, batch: Batch, shared: tuple[Array, Maybe]
+    ) -> Array:
         scale, bias = shared
         rows, columns = sides(here, batch)
         if bias is not None:
@@ -142,5 +144,8 @@ def _sigmoid_contrastive(
         return sums.total
 
     return reduced(
-        plan, options, on_devices(plan, of_batch, batch, (scale, bias)), batch.keep
+        settings,
+        options,
+        on_devices(settings, of_batch, batch, (scale, bias)),
+        batch.keep,
     )

@@ -19,9 +19,9 @@ from .._reduction import Reduction, divided
 from .._statistics import origin
 from .arguments import (
     BlockSizes,
+    ContrastiveSettings,
     Implementation,
     Options,
-    Plan,
     checked,
     integers_of,
     vectors,
@@ -111,7 +111,7 @@ def supervised_contrastive_cross_entropy(
     x = vectors(name, "x", x)
     ids = integers_of(name, "labels", labels, x.shape[0])
     dtype = compute_dtype(x)
-    plan, options = checked(
+    settings, options = checked(
         name,
         x,
         dtype,
@@ -125,12 +125,12 @@ def supervised_contrastive_cross_entropy(
     )
     temperature = _checks.number(name, "temperature", temperature, dtype, above=0)
     _checks.one_of(name, "log", log, LOGS, optional=False)
-    return _supervised(plan, log == "inside", options, x, ids, temperature)
+    return _supervised(settings, log == "inside", options, x, ids, temperature)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _supervised(
-    plan: Plan,
+    settings: ContrastiveSettings,
     inside: bool,
     options: Options,
     x: Array,
@@ -143,7 +143,9 @@ def _supervised(
         sums.append(LogSum(positives))
     form = softmax_form(tuple(sums))
 
-    def of_batch(here: Plan, batch: Batch, temperature: Array) -> tuple[Array, Array]:
+    def of_batch(
+        here: ContrastiveSettings, batch: Batch, temperature: Array
+    ) -> tuple[Array, Array]:
         """The losses, and of how many positives they are."""
         rows, columns = sides(here, batch)
         scale = 1 / temperature
@@ -158,8 +160,8 @@ def _supervised(
             )
         return cross_entropy(mean - log_sum_of(t)), t.mass
 
-    losses, count = on_devices(plan, of_batch, batch, temperature)
-    return reduced(plan, options, losses, both(batch.keep, count > 0))
+    losses, count = on_devices(settings, of_batch, batch, temperature)
+    return reduced(settings, options, losses, both(batch.keep, count > 0))
 
 
 def ntxent(
@@ -207,18 +209,22 @@ def ntxent(
     x = vectors(name, "embeddings", embeddings)
     ids = integers_of(name, "labels", labels, x.shape[0])
     dtype = compute_dtype(x)
-    plan, _ = checked(name, x, dtype)
+    settings, _ = checked(name, x, dtype)
     temperature = _checks.number(name, "temperature", temperature, dtype, above=0)
-    return _ntxent(plan, x, ids, temperature)
+    return _ntxent(settings, x, ids, temperature)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _ntxent(plan: Plan, x: Array, labels: Array, temperature: Array) -> Array:
+def _ntxent(
+    settings: ContrastiveSettings, x: Array, labels: Array, temperature: Array
+) -> Array:
     x = _unit(x.astype(compute_dtype(x)))
     log_sum, pair_sums = softmax_form((LogSum(negatives),)), sigmoid_form(positives)
 
     # −log of exp z / (exp z + Σ exp of the negatives) = −log σ(z − lse of these)
-    def of_batch(here: Plan, batch: Batch, temperature: Array) -> PairSums:
+    def of_batch(
+        here: ContrastiveSettings, batch: Batch, temperature: Array
+    ) -> PairSums:
         rows, columns = sides(here, batch)
         scale = 1 / temperature
         (t,), _ = statistics_of(log_sum, here, rows, columns, scale)
@@ -226,7 +232,7 @@ def _ntxent(plan: Plan, x: Array, labels: Array, temperature: Array) -> Array:
         rows = rows._replace(bias=-lse)
         return statistics_of(pair_sums, here, rows, columns, scale)[0]
 
-    sums = on_devices(plan, of_batch, Batch(x=x, y=x, groups=labels), temperature)
+    sums = on_devices(settings, of_batch, Batch(x=x, y=x, groups=labels), temperature)
     return divided(jnp.sum(sums.total), jnp.sum(sums.pairs))
 
 

@@ -36,7 +36,7 @@ def mesh_size(sharding: HeadSharding, names: tuple[str, ...]) -> int:
 
 def row_spec(sharding: HeadSharding) -> PartitionSpec:
     """The spec of an array (rows,), or with more axes behind, which stay whole."""
-    return PartitionSpec(*(n or None for n in sharding.rows))
+    return PartitionSpec(*(n or None for n in sharding.row_axes))
 
 
 def _mesh_of(*arrays: Array | None) -> AbstractMesh | None:
@@ -94,7 +94,7 @@ def head_sharding(
     classes = tuple(n for n in typed + automatic(class_axis_name) if n not in taken)
     if not taken and not classes and AxisType.Explicit not in kinds.values():
         return HeadSharding()
-    sharding = HeadSharding(rows=tuple(rows), classes=classes, mesh=mesh)
+    sharding = HeadSharding(row_axes=tuple(rows), class_axes=classes, mesh=mesh)
     count, parts = kernel.shape[vocab_axis], mesh_size(sharding, classes)
     if count % parts:
         _checks.fail(
@@ -115,11 +115,11 @@ def specs_of(settings: Settings, bundle: Any) -> Any:
 
     def spec(axes: Axes, name: str, x: Array) -> PartitionSpec:
         entries: list[tuple[str, ...]] = []
-        for axis in axes.names:
+        for axis in axes.order:
             if axis == "rows":
-                entries += sharding.rows
+                entries += sharding.row_axes
             else:
-                entries.append(sharding.classes if axis == "classes" else ())
+                entries.append(sharding.class_axes if axis == "classes" else ())
         if class_axis(settings, axes, name, x) == 0:  # a kernel's
             entries.reverse()
         sizes = zip(entries, x.shape, strict=False)
@@ -150,7 +150,7 @@ def vary_fields(bundle: Any, everywhere: frozenset[str], settings: Settings) -> 
 
 def _has_classes(axes: Axes, x: Array) -> bool:
     """Whether an array has the axis of classes: class ids, among labels, have none."""
-    return "classes" in axes.names and x.ndim >= len(axes.names)
+    return "classes" in axes.order and x.ndim >= len(axes.order)
 
 
 def sums_of_devices(
@@ -166,7 +166,7 @@ def sums_of_devices(
     def total(axes: Axes, name: str, x: Array, spec: Any, operand: Array) -> Array:
         names = set(sharding.row_names)
         if not axes.after_merge:
-            names |= set(sharding.classes)
+            names |= set(sharding.class_axes)
         names -= {n for entry in spec for n in _names(entry)}
         if not names:
             return x
@@ -223,8 +223,8 @@ def like_logits_on_mesh(
 
     def one(axes: Axes, name: str, x: Array) -> Array:
         names: tuple[tuple[str, ...], ...] = ()
-        if "rows" in axes.names:
-            whole = x.ndim == z.ndim and "classes" in axes.names
+        if "rows" in axes.order:
+            whole = x.ndim == z.ndim and "classes" in axes.order
             names = entries if whole else (*of_rows, *[()] * (x.ndim - len(of_rows)))
             x = jnp.broadcast_to(x, z.shape) if whole else x
         elif x.ndim:
@@ -248,7 +248,7 @@ def enter(
 ) -> Any:
     """`body` of each device's part of the operands."""
     operands = resharded(sharding.mesh, operands, specs)
-    names = sharding.row_names + sharding.classes
+    names = sharding.row_names + sharding.class_axes
     if not names:
         return body(*operands)
     return jax.shard_map(
@@ -262,5 +262,5 @@ def enter(
 
 def on_one_device(settings: Settings) -> Settings:
     """The settings inside `enter`: the mesh axes of the classes are bound there."""
-    names = settings.class_axis_name + settings.sharding.classes
+    names = settings.class_axis_name + settings.sharding.class_axes
     return settings._replace(class_axis_name=names, sharding=HeadSharding())

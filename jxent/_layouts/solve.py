@@ -132,7 +132,7 @@ def _with_layout(
     sizes = _sizes_on_device(rows.hidden, shared.kernel, axis, sharding)
     uses = uses_of(settings, rows, shared)
     scalar = settings.formula is not None and settings.reduction != "none"
-    split = bool(settings.class_axis_name + sharding.classes)
+    split = bool(settings.class_axis_name + sharding.class_axes)
     layout, tile, block = chosen(
         function,
         sizes,
@@ -170,12 +170,12 @@ def _sizes_on_device(
 ) -> Sizes:
     """The sizes of a device's part of a head; the kernel has its classes at `axis`."""
     shape = list(hidden.shape[:-1])
-    for a, names in enumerate(sharding.rows):
+    for a, names in enumerate(sharding.row_axes):
         shape[a] //= mesh_size(sharding, names)
     return sizes_of(
         math.prod(shape),
         kernel.shape[1 - axis],
-        kernel.shape[axis] // mesh_size(sharding, sharding.classes),
+        kernel.shape[axis] // mesh_size(sharding, sharding.class_axes),
         hidden.dtype,
         kernel.dtype,
     )

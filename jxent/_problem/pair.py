@@ -29,7 +29,7 @@ class Axes(NamedTuple):
     give, has the same derivative on each of them.
     """
 
-    names: tuple[str, ...]
+    order: tuple[str, ...]
     after_merge: bool = False
 
 
@@ -89,13 +89,13 @@ class Shared(NamedTuple):
 class HeadSharding(NamedTuple):
     """The mesh axes that the fused head enters `shard_map` over."""
 
-    rows: tuple[tuple[str, ...], ...] = ()  # those of each axis of rows
-    classes: tuple[str, ...] = ()
+    row_axes: tuple[tuple[str, ...], ...] = ()  # those that split each axis of rows
+    class_axes: tuple[str, ...] = ()
     mesh: jax.sharding.AbstractMesh | None = None  # None: no mesh concerns the head
 
     @property
     def row_names(self) -> tuple[str, ...]:
-        return sum(self.rows, ())
+        return sum(self.row_axes, ())
 
 
 class Settings(NamedTuple):
@@ -173,13 +173,13 @@ def class_axis(settings: Settings, axes: Axes, name: str, x: Array) -> int | Non
 
     Rows are one axis here, in front.
     """
-    if "classes" not in axes.names:
+    if "classes" not in axes.order:
         return None
     if name in ("kernel", "target_kernel"):
         of_target = name == "target_kernel"
         axis = settings.target_vocab_axis if of_target else settings.vocab_axis
     else:
-        axis = axes.names.index("classes")
+        axis = axes.order.index("classes")
     return axis if x.ndim > axis else None
 
 
@@ -263,7 +263,7 @@ def one_axis_of_rows(bundle: Any, shape: Shape) -> Any:
     """Fields of rows with one axis in place of those of `shape`."""
 
     def flat(axes: Axes, name: str, x: Array) -> Array:
-        if "rows" not in axes.names:
+        if "rows" not in axes.order:
             return x
         count = 1
         for n in shape:

@@ -68,7 +68,7 @@ def with_full_rows(
     shape = row_shape(like.shape, settings.axis)
 
     def full(axes: Axes, name: str, x: Array) -> Array:
-        return jnp.broadcast_to(x, shape) if axes.names == ("rows",) else x
+        return jnp.broadcast_to(x, shape) if axes.order == ("rows",) else x
 
     rows = map_fields(full, rows)
     where = rows.class_where

@@ -17,7 +17,9 @@ from .._reduction import combine
 from .._times import times
 
 
-class _Arrays(NamedTuple):
+class BinaryOperands(NamedTuple):
+    """Logits or probabilities of any shape, and what broadcasts to it."""
+
     x: Array  # logits, or probabilities
     labels: Array
     label_smoothing: Array | None
@@ -29,7 +31,9 @@ class _Arrays(NamedTuple):
     parameters: tuple[Array | None, ...] = ()
 
 
-class _Plan(NamedTuple):
+class BinarySettings(NamedTuple):
+    """Static options of one call: hashable, part of the jit cache's key."""
+
     formula: Callable[..., Array]
     of_probabilities: bool
     reduction: str
@@ -51,7 +55,7 @@ def check(
     reduction: str,
     normalizer: ArrayLike | None,
     batch_axis_name: AxisName,
-) -> tuple[_Plan, _Arrays]:
+) -> tuple[BinarySettings, BinaryOperands]:
     """Every argument of the binary family, checked and shaped."""
     order = f"{name}, labels"
     x = _checks.floating(function, name, x, beside=labels, order=order)
@@ -75,7 +79,7 @@ def check(
         pos_weight = from_the_right(function, "pos_weight", pos_weight, x)
     _checks.reduction(function, reduction, normalizer)
     names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
-    arrays = _Arrays(
+    operands = BinaryOperands(
         x=x,
         labels=y,
         label_smoothing=_checks.number_or_off(
@@ -87,12 +91,12 @@ def check(
         weights=weights,
         normalizer=_checks.normalizer(function, normalizer, dtype),
     )
-    return _Plan(
+    return BinarySettings(
         formula=formula,
         of_probabilities=name == "probs",
         reduction=reduction,
         batch_axis_name=names,
-    ), arrays
+    ), operands
 
 
 def from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Array:
@@ -114,7 +118,7 @@ def from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Arra
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def loss(plan: _Plan, a: _Arrays) -> Array:
+def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     dtype = compute_dtype(a.x)
     x, y = a.x.astype(dtype), a.labels.astype(dtype)
     y = broadcast_like(y, x)
@@ -124,7 +128,7 @@ def loss(plan: _Plan, a: _Arrays) -> Array:
         # Dropped too, but computed where it can be: under a weight of 0 the loss is the
         # derivative in that weight.
         possible = (y >= 0) & (y <= 1) & ~jnp.isnan(x)
-        if plan.of_probabilities:
+        if settings.of_probabilities:
             possible &= (x > 0) & (x < 1)
         possible |= a.weights != 0
         usable = possible if keep is None else keep & possible
@@ -133,7 +137,7 @@ def loss(plan: _Plan, a: _Arrays) -> Array:
         y = select(usable, y, 0.5)
     if a.label_smoothing is not None:
         y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
-    losses = plan.formula(x, y, a.pos_weight, *a.parameters)
+    losses = settings.formula(x, y, a.pos_weight, *a.parameters)
     if possible is not None:
         losses = select(possible, losses)
     factor = None
@@ -145,7 +149,7 @@ def loss(plan: _Plan, a: _Arrays) -> Array:
         keep=keep,
         weights=a.weights,
         class_factor=factor,
-        reduction=plan.reduction,
+        reduction=settings.reduction,
         normalizer=a.normalizer,
-        batch_axis_name=plan.batch_axis_name,
+        batch_axis_name=settings.batch_axis_name,
     )

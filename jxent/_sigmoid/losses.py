@@ -86,7 +86,7 @@ def sigmoid_binary_cross_entropy(
     See also:
       `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`, `asymmetric_loss`.
     """
-    plan, arrays = check(
+    settings, operands = check(
         "sigmoid_binary_cross_entropy",
         "logits",
         logits,
@@ -101,7 +101,7 @@ def sigmoid_binary_cross_entropy(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
     )
-    return loss(plan, arrays)
+    return loss(settings, operands)
 
 
 def sigmoid_focal_loss(
@@ -166,7 +166,7 @@ def sigmoid_focal_loss(
       `softmax_focal_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
     """
     name = "sigmoid_focal_loss"
-    plan, arrays = check(
+    settings, operands = check(
         name,
         "logits",
         logits,
@@ -180,12 +180,12 @@ def sigmoid_focal_loss(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
     )
-    dtype = compute_dtype(arrays.x)
+    dtype = compute_dtype(operands.x)
     gamma = _checks.number(name, "gamma", gamma, dtype, low=0)
     if alpha is not None:
         _checks.in_range(name, "alpha", alpha, low=0, high=1)
-        alpha = from_the_right(name, "alpha", alpha, arrays.x)
-    return loss(plan, arrays._replace(parameters=(gamma, alpha)))
+        alpha = from_the_right(name, "alpha", alpha, operands.x)
+    return loss(settings, operands._replace(parameters=(gamma, alpha)))
 
 
 def asymmetric_loss(
@@ -265,7 +265,7 @@ def asymmetric_loss(
       `sigmoid_focal_loss`, `sigmoid_binary_cross_entropy`.
     """
     name = "asymmetric_loss"
-    plan, arrays = check(
+    settings, operands = check(
         name,
         "logits",
         logits,
@@ -280,10 +280,10 @@ def asymmetric_loss(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
     )
-    dtype = compute_dtype(arrays.x)
+    dtype = compute_dtype(operands.x)
     parameters = (
         _checks.number(name, "gamma_pos", gamma_pos, dtype, low=0),
         _checks.number(name, "gamma_neg", gamma_neg, dtype, low=0),
         _checks.number(name, "clip", clip, dtype, low=0, high=1),
     )
-    return loss(plan, arrays._replace(parameters=parameters))
+    return loss(settings, operands._replace(parameters=parameters))
