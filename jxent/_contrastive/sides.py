@@ -136,8 +136,8 @@ def extra_here(
 ) -> Extra:
     """The extra candidates among the columns of a device: all, or in a ring its share.
 
-    Devices along the axes of `settings` bring different ones. Those along the other axes
-    of `here` all have the same, of which each takes a part in a ring.
+    Devices along the axes of `settings` bring different ones. Those along other axes of
+    `here` all have the same, of which each takes a part in a ring.
     """
     if not here.ring:
         return over_devices(settings.batch_axis_name, extra)

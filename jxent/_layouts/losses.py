@@ -154,7 +154,7 @@ def label_masses(
     ):
         return None
 
-    def of_rows(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
+    def on_device(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
         local = on_one_device(settings)
         like = like_logits(local, rows, shared)
         w, axis, names = shared.class_weights, local.axis, local.class_axis_name
@@ -176,14 +176,14 @@ def label_masses(
 
     resolved = resolved._replace(classes=None)
     if rows.hidden is None:
-        return of_rows(rows, shared, resolved)
+        return on_device(rows, shared, resolved)
     spec = row_spec(settings.sharding)
     specs = (
         specs_of(settings, rows),
         specs_of(settings, shared),
         Resolved._make(None if x is None else spec for x in resolved),
     )
-    return enter(settings.sharding, of_rows, (rows, shared, resolved), specs, spec)
+    return enter(settings.sharding, on_device, (rows, shared, resolved), specs, spec)
 
 
 def _masses_of_places(
@@ -412,5 +412,5 @@ def total_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
     """Σ r · loss over the rows of this device, a scalar."""
-    of = losses_of(settings, rows, shared, resolved)
-    return jnp.sum(weighed(of.losses, resolved.keep, rows.weights))
+    losses = losses_of(settings, rows, shared, resolved).losses
+    return jnp.sum(weighed(losses, resolved.keep, rows.weights))

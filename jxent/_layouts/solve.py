@@ -188,7 +188,7 @@ def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
     With `return_statistics` it comes with `SoftmaxStatistics`; with `sums` the result
     is `LossSums`, which are scalars.
     """
-    fused = None if rows.hidden is None else rows.hidden.shape[:-1]
+    head_rows = None if rows.hidden is None else rows.hidden.shape[:-1]
     settings, rows, shared, resolved = prepared(settings, rows, shared)
     if settings.implementation == "tiled":
         if settings.reduction == "mean" and shared.normalizer is None:
@@ -199,20 +199,20 @@ def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
     if settings.sums:
         return sums_of(settings, rows, shared, resolved)
     normalizer, shared = shared.normalizer, shared._replace(normalizer=None)
-    of = losses_of(settings, rows, shared, resolved)
+    unreduced = losses_of(settings, rows, shared, resolved)
     loss = combine(
-        of.losses,
+        unreduced.losses,
         keep=resolved.keep,
         weights=rows.weights,
-        class_factor=of.class_factor,
+        class_factor=unreduced.class_factor,
         reduction=settings.reduction,
         normalizer=normalizer,
         batch_axis_name=settings.batch_axis_name,
     )
     result = loss
     if settings.return_statistics:
-        result = loss, _kept(of.statistics, resolved)
-    return result if fused is None else _with_row_axes(settings, result, fused)
+        result = loss, _zero_where_dropped(unreduced.statistics, resolved)
+    return result if head_rows is None else _with_row_axes(settings, result, head_rows)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -222,17 +222,17 @@ def _statistics(settings: Settings, rows: Rows, shared: Shared) -> Any:
     With `log_prob_at` these are (…, places, …), the places at the classes' axis. With
     `top_k` they are (rows, k), with the ids (rows, k) of the k largest logits.
     """
-    fused = None if rows.hidden is None else rows.hidden.shape[:-1]
+    head_rows = None if rows.hidden is None else rows.hidden.shape[:-1]
     settings, rows, shared, resolved = prepared(settings, rows, shared)
     statistics, t, _ = statistics_of(settings, rows, shared, resolved)
-    statistics, top = _kept((statistics, t.top), resolved)
+    statistics, top = _zero_where_dropped((statistics, t.top), resolved)
     result: Any = statistics
     if settings.log_prob_at:
         result = _log_probs(statistics, resolved)
     elif settings.top_k:
         result = _log_probs(statistics, resolved), top
-    if fused is not None:
-        return _with_row_axes(settings, result, fused)
+    if head_rows is not None:
+        return _with_row_axes(settings, result, head_rows)
     return jnp.moveaxis(result, -1, settings.axis) if settings.log_prob_at else result
 
 
@@ -254,7 +254,7 @@ def _with_row_axes(settings: Settings, tree: Any, shape: Shape) -> Any:
     )
 
 
-def _kept(statistics: Any, resolved: Resolved) -> Any:
+def _zero_where_dropped(statistics: Any, resolved: Resolved) -> Any:
     """Sets every field of the statistics to 0 in rows that are dropped."""
     keep = resolved.keep
     if keep is None:

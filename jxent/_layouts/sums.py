@@ -38,13 +38,13 @@ def sums_of(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> LossSums:
     """The sums of class ids' losses, over all devices that split the rows."""
-    of = losses_of(settings, rows, shared._replace(z_loss=None), resolved)
-    statistics, factor = of.statistics, of.class_factor
+    unreduced = losses_of(settings, rows, shared._replace(z_loss=None), resolved)
+    statistics, factor = unreduced.statistics, unreduced.class_factor
     assert resolved.ids is not None
     assert statistics is not None
-    right = cast(lax.eq(statistics.argmax, resolved.ids), of.losses.dtype)
+    right = cast(lax.eq(statistics.argmax, resolved.ids), unreduced.losses.dtype)
     right = select(is_class(resolved.ids), right, jnp.nan)
-    z_loss = lax.full_like(of.losses, 0)
+    z_loss = lax.full_like(unreduced.losses, 0)
     if shared.z_loss is not None:
         z_loss = shared.z_loss * lse_squared(statistics, resolved, factor)
 
@@ -52,11 +52,11 @@ def sums_of(
         return x if factor is None else times(factor, x)
 
     sums = LossSums(
-        loss=of.losses,
+        loss=unreduced.losses,
         z_loss=z_loss,
         entropy=scaled(statistics.entropy),
         correct=scaled(right),
-        weight=scaled(lax.full_like(of.losses, 1)),
+        weight=scaled(lax.full_like(unreduced.losses, 1)),
     )
     sums = LossSums._make(
         jnp.sum(weighed(x, resolved.keep, rows.weights)) for x in sums

@@ -155,7 +155,7 @@ def _add_gradients(
     z = Rows(**{head.logits: getattr(in_memory, head.logits) for head in heads})
     fixed = in_memory._replace(**dict.fromkeys(head.logits for head in heads))
 
-    def of_rows(sums: Any, here: tuple[Rows, Rows, Resolved]) -> tuple[Any, Any]:
+    def add_group(sums: Any, here: tuple[Rows, Rows, Resolved]) -> tuple[Any, Any]:
         """Adds the value and the gradients of some rows; g, and those of their options.
 
         `here` are the logits whose heads move, but for their bias, and the rows.
@@ -174,7 +174,7 @@ def _add_gradients(
         return jax.tree.map(jnp.add, sums, (value, of_shared)), (g, of_options)
 
     def in_place(sums: Any, here: Any) -> tuple[Any, Any]:
-        sums, (g, of_options) = _by_groups(of_rows, settings.group, sums, here)
+        sums, (g, of_options) = _by_groups(add_group, settings.group, sums, here)
         return sums, (lax.optimization_barrier(g), of_options)
 
     sums = total, gradients._replace(kernel=None, target_kernel=None)
@@ -183,10 +183,10 @@ def _add_gradients(
         grouped = {"cpu": in_place}
         if rows.label_ids is not None:  # a TPU scatters into a copy of its array
             grouped["tpu"] = in_place
-        sums, made = lax.platform_dependent(sums, here, **grouped, default=of_rows)
+        sums, made = lax.platform_dependent(sums, here, **grouped, default=add_group)
         g, of_options = made
     else:
-        sums, (g, of_options) = of_rows(sums, here)
+        sums, (g, of_options) = add_group(sums, here)
         # On a CPU the barrier lets g take the place of the logits in memory; elsewhere
         # it would keep compilers from forming g inside of the products.
         g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
@@ -229,12 +229,12 @@ def _with_products(
 
 
 def _by_groups(
-    of_rows: Callable[[Any, Any], tuple[Any, Any]], group: int, sums: Any, here: Any
+    add_group: Callable[[Any, Any], tuple[Any, Any]], group: int, sums: Any, here: Any
 ) -> tuple[Any, Any]:
-    """Calls `of_rows` on `group` rows at a time, and writes g in place of the logits.
+    """Calls `add_group` on `group` rows at a time, and writes g in place of the logits.
 
     `here` are the logits (rows, classes) and trees of arrays (rows, …). Returns what
-    `of_rows` of all of them would.
+    `add_group` of all of them would.
 
     What is formed between the two is as large as a group, whatever the options, and
     stays in a CPU's cache or a TPU's vector memory.
@@ -244,16 +244,16 @@ def _by_groups(
     # condition, XLA would read logits in several places, not see that all of these come
     # before g is written, and copy the logits of the tile for every group.
     end = lax.optimization_barrier(jnp.int32(count))
-    _, (_, unwritten) = zeros_of(of_rows, sums, here)
+    _, (_, unwritten) = zeros_of(add_group, sums, here)
 
     def step(state: Any, start: Any, size: int) -> Any:
         sums, z, written = state
         part = jax.tree.map(
             lambda x: lax.dynamic_slice_in_dim(x, start, size), (z, *here[1:])
         )
-        nothing = zeros_of(lambda: of_rows(sums, part)[1])
+        nothing = zeros_of(lambda: add_group(sums, part)[1])
         sums, new = lax.cond(
-            start < end, of_rows, lambda sums, _: (sums, nothing), sums, part
+            start < end, add_group, lambda sums, _: (sums, nothing), sums, part
         )
         z, written = jax.tree.map(
             lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, 0),

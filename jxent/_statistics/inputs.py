@@ -188,7 +188,7 @@ def effective_logits(
         margin = over_rows(margin, axis, z) if margin.ndim else jnp.full_like(z, margin)
         z = lax.select(is_label(ids, axis, z), lax.sub(z, margin), z)
     if rows.temperature is not None:
-        z = divided(z, over_classes(rows.temperature, axis, z))
+        z = over_temperature(z, over_classes(rows.temperature, axis, z))
     return z if possible is None else select(possible, z, -jnp.inf)
 
 
@@ -224,7 +224,7 @@ def _ratio(z: Array, cap: Array) -> Array:
     return lax.div(lax.clamp(lax.neg(bound), z, bound), lax.full_like(z, cap))
 
 
-def divided(z: Array, temperature: Array) -> Array:
+def over_temperature(z: Array, temperature: Array) -> Array:
     """z / temperature, both of the logits' shape; an infinite logit is not divided.
 
     The quotient would have an infinite derivative in the temperature, and 0 · ∞ is NaN;
