@@ -23,7 +23,7 @@ from .._problem import (
     Rows,
     Settings,
     Shared,
-    class_axis,
+    axis_of_classes,
     map_fields,
 )
 
@@ -120,7 +120,7 @@ def specs_of(settings: Settings, bundle: Any) -> Any:
                 entries += sharding.row_axes
             else:
                 entries.append(sharding.class_axes if axis == "classes" else ())
-        if class_axis(settings, axes, name, x) == 0:  # a kernel's
+        if axis_of_classes(settings, axes, name, x) == 0:  # a kernel's
             entries.reverse()
         sizes = zip(entries, x.shape, strict=False)
         divided = (n if size % mesh_size(sharding, n) == 0 else () for n, size in sizes)

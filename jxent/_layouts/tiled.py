@@ -22,7 +22,6 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec
 
 from .._arrays import (
-    Shape,
     as_computed,
     cast,
     replaced,
@@ -322,7 +321,13 @@ def _on_devices(
     def on_device(*trees: Any) -> tuple[Array, list[Any]]:
         shape = trees[0][1][0].hidden.shape[:-1]
         operands = trees[0]
-        trees = tuple(_flat(tree, shape) for tree in trees)
+
+        def flat(tree: Any) -> Any:
+            shared, (rows, resolved) = tree
+            of_rows = one_axis_of_rows(rows, shape), one_axis_of_rows(resolved, shape)
+            return shared, of_rows
+
+        trees = tuple(map(flat, trees))
         everywhere = varying_of(trees)
         few = everywhere - set(on_one_device(settings).class_axis_name)
 
@@ -351,16 +356,3 @@ def _on_devices(
 
     out_specs = (PartitionSpec(), [] if moving is None else [moving(in_specs[0])])
     return enter(sharding, on_device, trees, in_specs, out_specs)
-
-
-def _flat(tree: Any, shape: Shape) -> Any:
-    """(shared, (rows, resolved)) with one axis of rows in place of those of `shape`."""
-    shared, (rows, resolved) = tree
-    count = 1
-    for n in shape:
-        count = count * n
-    places = len(shape)
-    flat = jax.tree.map(
-        lambda x: x.reshape(count, *x.shape[places:]) if x.ndim else x, resolved
-    )
-    return shared, (one_axis_of_rows(rows, shape), flat)

@@ -5,7 +5,6 @@ hidden @ kernel, so that one block of logits exists at a time.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -231,16 +230,7 @@ def _enter(
 
     def on_device(*operands: Any) -> Any:
         shape = operands[0].hidden.shape[:-1]
-        count = math.prod(shape)
-
-        def flat(tree: Any) -> Any:
-            if isinstance(tree, Rows | Shared):
-                return one_axis_of_rows(tree, shape)
-            return jax.tree.map(
-                lambda x: x.reshape(count, *x.shape[len(shape) :]), tree
-            )
-
-        operands = tuple(map(flat, operands))
+        operands = tuple(one_axis_of_rows(tree, shape) for tree in operands)
         operands = vary(operands, varying_of(operands))
         results = body(on_one_device(settings)._replace(axis=1), *operands)
         return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), results)

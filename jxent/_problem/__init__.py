@@ -16,7 +16,7 @@ from .pair import (
     Rows as Rows,
     Settings as Settings,
     Shared as Shared,
-    class_axis as class_axis,
+    axis_of_classes as axis_of_classes,
     class_block as class_block,
     dtype_of as dtype_of,
     has_distributions as has_distributions,

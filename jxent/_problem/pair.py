@@ -168,7 +168,7 @@ def map_fields(function: Callable[..., Any], bundle: Any, *others: Any) -> Any:
     return type(bundle)(**{name: field(name, *values) for name, *values in columns})
 
 
-def class_axis(settings: Settings, axes: Axes, name: str, x: Array) -> int | None:
+def axis_of_classes(settings: Settings, axes: Axes, name: str, x: Array) -> int | None:
     """The axis of `x` that runs over the classes; None where it has none.
 
     Rows are one axis here, in front.
@@ -193,7 +193,7 @@ def class_block(
     along = lax.dynamic_slice_in_dim if linear else block_along
 
     def cut(axes: Axes, name: str, x: Array) -> Array:
-        axis = class_axis(settings, axes, name, x)
+        axis = axis_of_classes(settings, axes, name, x)
         if axis is None or x.shape[axis] == 1:
             return x
         return along(x, start, size, axis)
@@ -259,18 +259,18 @@ def of_target(
     return settings, rows, shared
 
 
-def one_axis_of_rows(bundle: Any, shape: Shape) -> Any:
-    """Fields of rows with one axis in place of those of `shape`."""
+def one_axis_of_rows(tree: Any, shape: Shape) -> Any:
+    """A bundle, or a tree of arrays (rows, …), with one axis of rows for `shape`."""
+    count = math.prod(shape)
 
-    def flat(axes: Axes, name: str, x: Array) -> Array:
-        if "rows" not in axes.order:
-            return x
-        count = 1
-        for n in shape:
-            count = count * n
+    def flat(x: Array) -> Array:
         return x.reshape(count, *x.shape[len(shape) :])
 
-    return map_fields(flat, bundle)
+    if isinstance(tree, Rows | Shared):
+        return map_fields(
+            lambda axes, _, x: flat(x) if "rows" in axes.order else x, tree
+        )
+    return jax.tree.map(flat, tree)
 
 
 def dtype_of(rows: Rows, shared: Shared) -> jnp.dtype:
