@@ -279,13 +279,12 @@ LOSSES = (
 def fused(function, oracle, labels, takes, options, implementation):
     """The row of a loss of hidden @ KERNEL + BIAS, whose classes are the last axis."""
 
-    def of_hidden(hidden, *labels, **given):
+    def of_hidden(hidden, *given_labels, **given):
         logits = np.asarray(hidden, np.float64) @ KERNEL + BIAS
-        if target in function_labels:
-            labels = (np.asarray(labels[0], np.float64) @ TARGET_KERNEL,)
-        return oracle(logits, *labels, **given)
-
-    function_labels = labels
+        if target in labels:
+            of_target = np.asarray(given_labels[0], np.float64)
+            given_labels = (of_target @ TARGET_KERNEL,)
+        return oracle(logits, *given_labels, **given)
 
     return Loss(function, of_hidden, logits, labels, takes, options, implementation)
 
