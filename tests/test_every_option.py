@@ -1,4 +1,4 @@
-"""Every option of the softmax losses in every layout, on one device and on four.
+"""Every option of the losses in every layout, on one device and on four.
 
 The options are those of the public signatures. One program a layout takes all of them
 as arrays, most at a value that changes nothing: then each is given another value, and
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.sharding import (
     AxisType,
     PartitionSpec as P,
@@ -56,12 +57,16 @@ OPTIONS = {
     "q": Option(np.float64(0.7), np.float64(0.3), one),
     "target_bias": Option(np.zeros(CLASSES), np.linspace(1, -2, CLASSES), of_classes),
     "target_logit_soft_cap": Option(np.float64(np.inf), np.float64(2), one),
+    "pos_weight": Option(np.ones(CLASSES), np.linspace(2, 0.5, CLASSES), of_classes),
+    "gamma_pos": Option(np.float64(0), np.float64(1.5), one),
+    "gamma_neg": Option(np.float64(0), np.float64(2.5), one),
+    "clip": Option(np.float64(0), np.float64(0.2), one),
 }
 # Arguments that say what the call is: operands, axes, results, layouts.
 OTHER_ARGUMENTS = {
     *("logits", "hidden", "kernel", "labels", "axis", "vocab_axis", "reduction"),
     *("target_logits", "target_hidden", "target_kernel", "target_vocab_axis"),
-    *("ids", "k", "order"),
+    *("ids", "k", "order", "probs"),
     *("return_statistics", "entropy", "argmax", "class_axis_name", "batch_axis_name"),
     *("block_sizes", "implementation", "precision", "budget", "platform"),
 }
@@ -81,8 +86,44 @@ FUNCTIONS = {
         "softmax_jensen_shannon_divergence",
         "linear_softmax_jensen_shannon_divergence",
     ),
+    "sparse sigmoid": (
+        "sigmoid_binary_cross_entropy",
+        "linear_sigmoid_binary_cross_entropy",
+    ),
+    "sparse sigmoid focal": ("sigmoid_focal_loss", "linear_sigmoid_focal_loss"),
+    "sparse asymmetric": ("asymmetric_loss", "linear_asymmetric_loss"),
+    "sparse of shares": ("binary_cross_entropy",),
+    "probabilities": ("categorical_cross_entropy",),
 }
 TWO_HEADS = ("KL", "Jensen-Shannon")
+# Public functions that are in no program below, and why.
+HELPERS = {
+    *("class_weights_of_counts", "next_token_labels", "sequence_weights"),
+    *("smooth_labels", "total_weight", "reduce", "map_over_tiles", "sum_over_tiles"),
+    *("fit_temperature", "fit_vector_scaling"),
+}
+OF_PAIRS = {  # of vectors, not of classes: tests/test_contrastive.py
+    *("contrastive_cross_entropy", "supervised_contrastive_cross_entropy"),
+    *("sigmoid_contrastive_loss", "ntxent"),
+}
+OPTAX_NAMES = {  # of softmax_cross_entropy
+    *("safe_softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels"),
+}
+WHERE_ALONE = {  # no other option, and no argument for devices
+    *("entropy", "generalized_kl_divergence"),
+    *("kl_divergence", "kl_divergence_with_log_targets"),
+}
+OTHER_RESULTS = {  # of the same logits, not a loss: their files go over the options
+    *("softmax_log_prob", "linear_softmax_log_prob"),  # tests/test_family.py
+    *("softmax_entropy", "linear_softmax_entropy"),  # tests/test_family.py
+    *("softmax_log_prob_at", "linear_softmax_log_prob_at"),  # test_several_ids.py
+    "linear_softmax_top_k",  # tests/test_several_ids.py
+    *("softmax_statistics", "linear_softmax_statistics"),  # tests/test_options.py
+    "softmax_cross_entropy_sums",  # tests/test_sums.py
+    "linear_softmax_cross_entropy_sums",  # tests/test_sums.py
+    "linear_softmax_plan",  # tests/test_plan.py
+}
+PUBLIC = {n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))}
 
 
 def all_of(name):
@@ -94,16 +135,32 @@ def options_of(name):
     return all_of(name) - OTHER_ARGUMENTS
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        n
-        for n in jxent.__all__
-        if "softmax_" in n or "zlpr" in n or "margin" in all_of(n)
-    ],
-)
+def is_binary(name):
+    """Whether each logit, or probability, has a loss of its own."""
+    return "class_axis_name" not in all_of(name)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC - HELPERS - OF_PAIRS - WHERE_ALONE))
 def test_the_table_has_every_option(name):
     assert options_of(name) <= {*OPTIONS}
+
+
+def test_the_programs_have_every_public_loss():
+    """A new public function is in a program, or is named with a reason."""
+    here = {name for names in FUNCTIONS.values() for name in names}
+    elsewhere = [HELPERS, OF_PAIRS, OPTAX_NAMES, WHERE_ALONE, OTHER_RESULTS]
+    assert sorted(PUBLIC) == sorted([*here, *(n for names in elsewhere for n in names)])
+
+
+@pytest.mark.parametrize("name", sorted(OPTAX_NAMES))
+def test_the_names_of_optax_are_the_same_function(name):
+    assert getattr(jxent, name) is jxent.softmax_cross_entropy
+
+
+@pytest.mark.parametrize("name", sorted(WHERE_ALONE))
+def test_a_where_is_their_only_option(name):
+    assert options_of(name) & {*OPTIONS} == {"where"}
+    assert not all_of(name) & {"class_axis_name", "batch_axis_name", "reduction"}
 
 
 class Program(NamedTuple):
@@ -146,10 +203,44 @@ def labels_of(formula):
     return labels, jax.tree.map(lambda _: of_rows, labels)
 
 
+def dense(labels, classes, ignore_index, class_axis_name):
+    """The value of each class of a device."""
+    ids = jnp.asarray(labels.ids, jnp.int32)
+    of_device = jnp.arange(classes, dtype=jnp.int32)
+    if class_axis_name:
+        of_device += lax.axis_index(class_axis_name) * np.int32(classes)
+    one_hot = ids[..., None] == of_device[None, None]
+    if ignore_index is not None:
+        one_hot &= (ids != ignore_index)[..., None]
+    return jnp.sum(jnp.where(one_hot, labels.values[..., None], 0), -2)
+
+
+def of_each_class(function, logits, labels, options):
+    """A binary loss, whose rows are single logits: its sum, by the normalizer.
+
+    What the fused head takes beside it stands here as its documentation has it.
+    """
+    given = dict(options)
+    names = tuple(given.pop(f"{of}_axis_name", None) for of in ("batch", "class"))
+    labels = dense(labels, logits.shape[1], given.pop("ignore_index", None), names[1])
+    where, weights = (given.pop(name)[:, None] for name in ("where", "weights"))
+    if "temperature" in given:
+        cap = given.pop("logit_soft_cap")
+        finite = jnp.where(jnp.isinf(cap), 1, cap)
+        capped = finite * jnp.tanh(logits / finite)
+        logits = jnp.where(jnp.isinf(cap), logits, capped)
+        logits /= given.pop("temperature")[:, None]
+        where &= given.pop("class_mask")[None]
+    given |= {"batch_axis_name": names if all(names) else None}
+    return function(logits, labels, where=where, weights=weights, **given)
+
+
 @functools.cache
 def compiled(program):
     """(options by name) -> the loss, and its gradients in those that have any."""
     in_memory, *fused = (getattr(jxent, name) for name in FUNCTIONS[program.formula])
+    of_probabilities = "probs" in all_of(in_memory.__name__)
+    binary = is_binary(in_memory.__name__)
     names = {"class_axis_name": "model", "batch_axis_name": "data"}
     labels, split_of_labels = labels_of(program.formula)
     two = program.formula in TWO_HEADS
@@ -163,6 +254,10 @@ def compiled(program):
             if two:
                 other = labels[0] @ labels[1] + given.pop("target_bias")[None]
                 return in_memory(logits, other, **given)
+            if of_probabilities:
+                logits = jax.nn.sigmoid(logits)
+            if binary:
+                return of_each_class(in_memory, logits, labels, given)
             return in_memory(logits, labels, **given)
         # Loops of whole blocks, of each device's part too.
         blocks = (1, 1) if program.split else (2, 3)
@@ -191,6 +286,8 @@ def compiled(program):
 
 def at(program, changed=None, value=None):
     options = {name: OPTIONS[name].off for name in program.options}
+    if program.formula == "probabilities":  # else no term is of a masked class
+        options["label_smoothing"] = np.float64(0.2)
     if changed is not None:
         options[changed] = OPTIONS[changed].on if value is None else value
     return compiled(program)(options)
@@ -206,6 +303,11 @@ PROGRAMS = [
     if formula != "cross-entropy"
     for layout in ("in memory", "streamed", "tiled")
     if layout == "in memory" or FUNCTIONS[formula][1:]
+]
+PROGRAMS += [  # in memory these are of single logits
+    Program(formula, "materialized", True)
+    for formula, (in_memory, *fused) in FUNCTIONS.items()
+    if fused and is_binary(in_memory)
 ]
 
 
