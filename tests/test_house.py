@@ -232,7 +232,16 @@ EVERY_OPTION: dict[str, Any] = {
     "weights": jnp.ones(4),
     "where": jnp.ones(4, bool),
     "ignore_index": -100,
+    "margin": jnp.full(8, 0.1),
+    "normalizer": 3.0,
 }
+OPERANDS = {"logits", "hidden", "kernel", "bias", "labels", "parameters"}
+
+
+def test_every_option_of_class_ids_is_in_the_programs():
+    """Each field of the pair; a class_where is a where, and the bias is a head's."""
+    options = {*Rows._fields, *Shared._fields} - WITHOUT["ids"] - OPERANDS
+    assert {*EVERY_OPTION} == options - {"class_where"}
 
 
 @pytest.mark.newest_jax
@@ -258,6 +267,7 @@ def test_the_first_trace_is_short(options, layout, most):
 
     def fused(hidden, kernel):
         head = {"implementation": layout, "block_sizes": (2, 4)}
+        head |= {"bias": jnp.ones(8)} if options else {}
         return jxent.linear_softmax_cross_entropy(
             hidden, kernel, labels, **common, **head
         )
