@@ -151,13 +151,14 @@ def test_checkify_names_a_bad_label_of_a_gradient_alone():
 
 
 def test_checkify_names_a_bad_label_outside_of_jit():
+    """In a program that runs operation by operation, where values are at hand."""
     with jax.disable_jit():
         error, _ = checkify.checkify(cross_entropy)(spread(3, 5), jnp.array([0, 9, 4]))
     assert bad_label(9) in (error.get() or "")
 
 
 def test_checkify_names_a_bad_label_without_private_help(monkeypatch):
-    """Where JAX has moved its table of rules, a debug_check says the same."""
+    """A JAX whose private table of checks is gone: a debug_check names the label."""
     monkeypatch.setattr(bad_labels, "error_checks", None)
     x = spread(7, 6)  # a shape that no other test has traced
     labels = jnp.array([0, 1, 2, 6, 4, 5, 0])
