@@ -1,5 +1,7 @@
 """What tests compare: trees of arrays, bits, and the words of an error."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -14,12 +16,27 @@ def close(got, wanted, tolerance=1e-12):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+def same(a, b, rtol=1e-6, atol=1e-8):
+    """Two arrays, or what becomes one."""
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
+
+
 def same_bits(got, wanted):
     """Trees of the same arrays, dtypes included."""
     kinds = (jax.tree.map(lambda x: (x.dtype, x.shape), tree) for tree in (got, wanted))
     assert next(kinds) == next(kinds)
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def factors_of(losses):
+    """A number for every row, each another one."""
+    return np.cos(np.arange(losses.size)).astype(losses.dtype).reshape(losses.shape)
+
+
+def weighed_rows(losses):
+    """One number in which every row counts differently."""
+    return (losses * factors_of(losses)).sum()
 
 
 def weighed(results):
@@ -30,6 +47,19 @@ def weighed(results):
             factors = np.cos(np.arange(x.size)).astype(x.dtype).reshape(x.shape)
             total = total + jnp.sum(factors * jnp.sin(x))
     return total
+
+
+def floats(*shape):
+    return jnp.zeros(shape, jnp.float32)
+
+
+def ints(*shape):
+    return jnp.zeros(shape, jnp.int32)
+
+
+def untyped(x) -> Any:
+    """Past the static type checker too."""
+    return x
 
 
 WAYS_TO_CALL = (

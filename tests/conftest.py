@@ -36,6 +36,13 @@ def x64():
 
 
 @pytest.fixture
+def as_users_have_it():
+    """JAX's default promotions, which Keras and other peers rely on."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
 def rng(request):
     """A generator of its own for every test."""
     return np.random.default_rng(sum(map(ord, request.node.name)))

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.comparing import same
+
 
 HERE = Path(__file__).parent
 REDUCTIONS = ("none", "mean", "sum")
@@ -355,10 +357,6 @@ def of_torch(calls: tuple[Call, ...], dtype: str = "float64") -> list[Answer]:
 
 
 # Comparison ---------------------------------------------------------------------------
-
-
-def same(a, b, rtol=1e-6, atol=1e-8):
-    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
 
 
 def same_answers(calls, answers, expected, **tolerance):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jxent
+from tests import comparing
 from tests.compiling import as_users_jit
 
 
@@ -42,15 +43,12 @@ def value_and_grad(loss, x):
     return values_and_grads([loss], x)[0]
 
 
-def same(a, b, rtol=2e-6, atol=1e-7):
-    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
-
-
 def all_finite(*arrays):
     return all(np.isfinite(x).all() for x in arrays)
 
 
 partial = functools.partial
+same = partial(comparing.same, rtol=2e-6, atol=1e-7)
 cross_entropy = jxent.softmax_cross_entropy
 
 # Every way to a loss of class ids, with five classes.

@@ -33,15 +33,9 @@ from benchmarks.suites import SUITES
 from benchmarks.targets import TARGETS
 
 
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
 TINY = Shape(16, 8, 24)
 SPEED = Limits(1e10, {"float32": 1e11, "bfloat16": 1e11})
-
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """Peers rely on JAX's default promotions."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def briefly(name):

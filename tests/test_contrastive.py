@@ -19,7 +19,7 @@ from jax.sharding import (
 
 import jxent
 from jxent._contrastive.arguments import Implementation
-from tests.comparing import close, same_bits
+from tests.comparing import close, same_bits, weighed_rows
 from tests.compiling import as_users_jit, largest_array
 
 
@@ -180,11 +180,6 @@ some = pytest.mark.parametrize(
 )
 
 
-def weighed(losses):
-    """One number in which every row counts differently."""
-    return jnp.sum(losses * jnp.cos(jnp.arange(losses.size)))
-
-
 def loss_of(case, given, **options):
     """The loss as a function of a dictionary of its arrays."""
     return lambda moving: case.function(**moving, **given, **case.options, **options)
@@ -196,7 +191,7 @@ def test_equals_its_oracle_in_every_derivative(case, x64, rng):
     moving, given = case.arrays(rng)
     along = {n: np.asarray(rng.normal(size=x.shape)) for n, x in moving.items()}
     loss = loss_of(case, given, block_sizes=BLOCKS)
-    gradient = jax.grad(lambda moving: weighed(loss(moving)))
+    gradient = jax.grad(lambda moving: weighed_rows(loss(moving)))
 
     @jax.jit
     def everything(moving):
@@ -216,7 +211,7 @@ def test_equals_its_oracle_in_every_derivative(case, x64, rng):
     slopes = (oracle(shifted(1e-6)) - oracle(shifted(-1e-6))) / 2e-6
     close(tangents, slopes, 1e-6)
     by_reverse = sum(np.sum(gradients[n] * along[n]) for n in moving)
-    close(by_reverse, weighed(tangents))
+    close(by_reverse, weighed_rows(tangents))
     ahead, behind = (everything(shifted(step))[2] for step in (1e-6, -1e-6))
     second = jax.tree.map(lambda a, b: (a - b) / 2e-6, ahead, behind)
     close(products, second, 1e-6)

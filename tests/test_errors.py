@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from jxent import keras, metrics, torch
-from tests.comparing import refuses
+from tests.comparing import floats, ints, refuses, untyped
 
 
 @pytest.fixture(autouse=True)
@@ -22,21 +22,8 @@ def as_users_call_it(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-def untyped(x) -> Any:
-    """Past the static type checker too."""
-    return x
-
-
-def floats(*shape):
-    return jnp.zeros(shape, jnp.float32)
-
-
 def sparse(ids, values=None):
     return jxent.SparseLabels(ids=ids, values=values)
-
-
-def ints(*shape):
-    return jnp.zeros(shape, jnp.int32)
 
 
 def bools(*shape):

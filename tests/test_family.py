@@ -30,7 +30,12 @@ from tests.cases import (
     target,
     yes_no,
 )
-from tests.comparing import close, same_bits
+from tests.comparing import (
+    close,
+    factors_of,
+    same_bits,
+    weighed_rows,
+)
 from tests.compiling import as_users_jit
 
 
@@ -74,16 +79,6 @@ def floats(inputs):
         return whole
 
     return tuple(jnp.asarray(inputs[i]) for i in moving), all_of
-
-
-def factors_of(losses):
-    """A number for every row, each another one."""
-    return np.cos(np.arange(losses.size)).astype(losses.dtype).reshape(losses.shape)
-
-
-def weighed(losses):
-    """One number in which every row counts differently."""
-    return (losses * factors_of(losses)).sum()
 
 
 def test_the_table_has_every_public_loss():
@@ -130,7 +125,7 @@ def test_a_jitted_step_has_no_effects(case, rng):
     """With one, a debug check say, JAX would call the step by way of Python."""
     inputs = case.inputs(rng)
     moving, all_of = floats(inputs)
-    step = lambda *values: weighed(case(*all_of(*values)))
+    step = lambda *values: weighed_rows(case(*all_of(*values)))
     both = jax.value_and_grad(step, tuple(range(len(moving))))
     assert not jax.make_jaxpr(both)(*moving).effects
 
@@ -158,7 +153,7 @@ def test_values_and_gradients_equal_the_oracles(case, x64, rng):
 
         def truth(value, i=i):
             varied = values[:i] + (value,) + values[i + 1 :]
-            return weighed(case.oracle(*all_of(*varied)))
+            return weighed_rows(case.oracle(*all_of(*varied)))
 
         close(gradient, oracles.central_differences(truth, values[i]), 1e-8)
 
@@ -249,7 +244,7 @@ def test_derivatives_in_a_scalar_label(case, x64, rng):
 
     @jax.jit
     def two_orders(x, y):
-        f = lambda x, y: weighed(case(x, y, where=where, weights=weights))
+        f = lambda x, y: weighed_rows(case(x, y, where=where, weights=weights))
         gradient = jax.grad(f, (0, 1))
         first, second = jax.jvp(gradient, (x, y), (dx, jnp.ones_like(y)))
         return [(in_x, jnp.sum(in_y)) for in_x, in_y in (first, second)]
@@ -270,7 +265,7 @@ def test_every_order_in_both_modes(case, x64, rng):
     """Forward, reverse, and each over the other, in all inputs at once."""
     values, all_of = floats(case.inputs(rng))
     along = tuple(jnp.asarray(rng.normal(size=x.shape)) for x in values)
-    total = lambda *values: weighed(case(*all_of(*values)))
+    total = lambda *values: weighed_rows(case(*all_of(*values)))
     gradient = jax.grad(total, tuple(range(len(values))))
     tangent = lambda *values: jax.jvp(total, values, along)[1]
     inner = lambda slopes: sum(map(jnp.vdot, slopes, along))
@@ -308,7 +303,7 @@ def test_every_order_in_both_modes(case, x64, rng):
 def test_per_example_gradients(case, x64, rng):
     """vmap of grad gives each row the gradient it has alone."""
     inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(4,))))
-    gradient = jax.grad(lambda *row: weighed(case(*row)))
+    gradient = jax.grad(lambda *row: weighed_rows(case(*row)))
     got = jax.jit(jax.vmap(gradient))(*inputs)
     alone = jax.jit(gradient)
     for i in range(4):
@@ -323,7 +318,7 @@ def test_scan_equals_its_closed_form(case, x64, rng):
     direction = jnp.asarray(rng.normal(size=scale.shape))
 
     def step(total, row, scale):
-        return total + weighed(case(scale * row[0], *row[1:])) * (1 + total)
+        return total + weighed_rows(case(scale * row[0], *row[1:])) * (1 + total)
 
     def scan_of(step):
         def scanned(scale):

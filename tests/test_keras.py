@@ -9,7 +9,6 @@ import re
 import types
 import unittest
 import warnings
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,8 @@ from flax import linen, nnx
 import jxent
 import jxent.keras as ours
 from tests import facades
-from tests.comparing import refuses
-from tests.facades import same, same_answers, value_and_grad
+from tests.comparing import floats, ints, refuses, same, untyped
+from tests.facades import same_answers, value_and_grad
 from tests.test_docs import Checker
 
 
@@ -38,13 +37,6 @@ def keras():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("keras", reason='needs pip install "jxent[parity]"')
-
-
-@pytest.fixture
-def as_keras():
-    """What Keras relies on: JAX's default promotion."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 # The same numbers ---------------------------------------------------------------------
@@ -134,7 +126,7 @@ REFUSED_BY_KERAS = {
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_the_suite_of_keras(keras, as_keras, monkeypatch, suite):
+def test_the_suite_of_keras(keras, as_users_have_it, monkeypatch, suite):
     """Keras's own tests of the loss, run with these losses in the place of Keras's."""
     module = pytest.importorskip(
         "keras.src.losses.losses_test", reason="Keras comes without its tests here"
@@ -304,7 +296,7 @@ def test_weights_of_the_samples():
     same(loss(y, x, weight), loss(y, x) * jnp.array(weight)[:, None])
 
 
-def test_the_differences_are_real(keras, as_keras):
+def test_the_differences_are_real(keras, as_users_have_it):
     """What the tests above expect is not what Keras gives."""
     losses = keras.losses
 
@@ -402,18 +394,6 @@ def test_a_loss_goes_everywhere():
 
 
 # Errors -------------------------------------------------------------------------------
-
-
-def floats(*shape):
-    return jnp.zeros(shape, jnp.float32)
-
-
-def ints(*shape):
-    return jnp.zeros(shape, jnp.int32)
-
-
-def untyped(x) -> Any:
-    return x
 
 
 REFUSED = [

@@ -1,25 +1,9 @@
 """What the fused head refuses, in words."""
 
-from typing import Any
-
-import jax.numpy as jnp
 import pytest
 
 import jxent
-from tests.comparing import refuses
-
-
-def floats(*shape):
-    return jnp.zeros(shape, jnp.float32)
-
-
-def ints(*shape):
-    return jnp.zeros(shape, jnp.int32)
-
-
-def untyped(x) -> Any:
-    """Past the static type checker."""
-    return x
+from tests.comparing import floats, ints, refuses, untyped
 
 
 def head(*arguments, function="cross_entropy", **options):

@@ -53,13 +53,6 @@ def keras():
     return module.metrics
 
 
-@pytest.fixture
-def as_keras():
-    """What Keras relies on: JAX's default promotion."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 @pytest.fixture(autouse=True)
 def _x64(x64):
     """The libraries are compared with float64, whose error is none beside theirs."""
@@ -283,7 +276,7 @@ def keras_value(metric, *batches):
     return np.asarray(metric.result())
 
 
-def test_keras_accuracy(keras, as_keras, rng):
+def test_keras_accuracy(keras, as_users_have_it, rng):
     """With weights, over batches; its one-hot labels are class ids here."""
     batches = [(*rows_of(rng, n), rng.uniform(0.5, 2, n)) for n in (20, 100, 3)]
     sparse = [(y, z, w) for z, y, w in batches]
@@ -304,7 +297,7 @@ def test_keras_accuracy(keras, as_keras, rng):
         close(keras_value(theirs, *one_hot), top, SINGLE)
 
 
-def test_keras_binary_accuracy(keras, as_keras, rng):
+def test_keras_binary_accuracy(keras, as_users_have_it, rng):
     """Its threshold is one of probabilities unless told otherwise: 0 of logits."""
     z, y = yes_no(rng, ROWS, 1)
     z[::5] = 0
@@ -313,7 +306,7 @@ def test_keras_binary_accuracy(keras, as_keras, rng):
     close(keras_value(keras.BinaryAccuracy(), (y, sigmoid(z))), accuracy, SINGLE)
 
 
-def test_keras_counts_ties_as_found(keras, as_keras):
+def test_keras_counts_ties_as_found(keras, as_users_have_it):
     """A label is among its top k where fewer than k logits are larger: with all of
     them equal always. Here the first k classes are the top k, as `lax.top_k` has it."""
     z, y = np.zeros((CLASSES, CLASSES)), np.arange(CLASSES)

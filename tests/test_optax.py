@@ -11,6 +11,7 @@ import optax.losses
 import pytest
 
 import jxent
+from tests import comparing
 
 
 INF, NAN = jnp.inf, jnp.nan
@@ -147,8 +148,7 @@ CALLS = [
 ]
 
 
-def same(a, b, rtol=1e-5, atol=2e-6):
-    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
+same = functools.partial(comparing.same, rtol=1e-5, atol=2e-6)
 
 
 def test_every_shared_name_is_called():

@@ -13,11 +13,7 @@ from benchmarks import growth, pictures, plots, record, ten_calls
 from benchmarks.targets import TARGETS, MissingCompilerError
 
 
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """Peers rely on JAX's default promotions."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
 def test_ten_calls(monkeypatch, tmp_path, capsys):

@@ -15,6 +15,7 @@ from jax.sharding import (
 )
 
 import jxent
+from tests.comparing import close
 
 
 pytestmark = pytest.mark.newest_jax
@@ -23,10 +24,6 @@ pytestmark = pytest.mark.newest_jax
 ROWS, CLASSES = 16, 24
 MESHES = [(1, 8), (2, 4), (8, 1)]
 on_every_mesh = pytest.mark.parametrize("shape", MESHES, ids=lambda s: f"{s[0]}x{s[1]}")
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
 
 
 def compiled(f, *arguments, **options) -> str:

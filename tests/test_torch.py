@@ -17,8 +17,8 @@ from flax import linen, nnx
 import jxent
 import jxent.torch as ours
 from tests import facades
-from tests.comparing import refuses
-from tests.facades import Call, same, same_answers, value_and_grad
+from tests.comparing import floats, ints, refuses, same, untyped
+from tests.facades import Call, same_answers, value_and_grad
 from tests.test_docs import Checker
 
 
@@ -417,18 +417,6 @@ def test_the_loss_with_a_layer():
 
 
 # Errors -------------------------------------------------------------------------------
-
-
-def floats(*shape):
-    return jnp.zeros(shape, jnp.float32)
-
-
-def ints(*shape):
-    return jnp.zeros(shape, jnp.int32)
-
-
-def untyped(x) -> Any:
-    return x
 
 
 KEY = jax.random.key(0)
