@@ -41,7 +41,7 @@ from .sides import (
 from .softmax import LogSum, log_sum_of, softmax_form
 
 
-_OWN = (LogSum(candidates, label=True),)
+_OWN = (LogSum(over=candidates, label=True),)
 
 
 def contrastive_cross_entropy(

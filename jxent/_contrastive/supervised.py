@@ -138,9 +138,9 @@ def _supervised(
     temperature: Array,
 ) -> Array:
     batch = Batch(x=x, y=x, keep=kept_rows(options, x.shape[0]), groups=labels)
-    sums = [LogSum(others, target=positives)]
+    sums = [LogSum(over=others, target=positives)]
     if inside:
-        sums.append(LogSum(positives))
+        sums.append(LogSum(over=positives))
     form = softmax_form(tuple(sums))
 
     def of_batch(
@@ -219,7 +219,8 @@ def _ntxent(
     settings: ContrastiveSettings, x: Array, labels: Array, temperature: Array
 ) -> Array:
     x = _unit(x.astype(compute_dtype(x)))
-    log_sum, pair_sums = softmax_form((LogSum(negatives),)), sigmoid_form(positives)
+    log_sum = softmax_form((LogSum(over=negatives),))
+    pair_sums = sigmoid_form(positives)
 
     # −log of exp z / (exp z + Σ exp of the negatives) = −log σ(z − lse of these)
     def of_batch(

@@ -181,7 +181,7 @@ def label_masses(
     specs = (
         specs_of(settings, rows),
         specs_of(settings, shared),
-        Resolved._make(None if x is None else spec for x in resolved),
+        jax.tree.map(lambda _: spec, resolved),
     )
     return enter(settings.sharding, on_device, (rows, shared, resolved), specs, spec)
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -58,8 +59,8 @@ def sums_of(
         correct=scaled(right),
         weight=scaled(lax.full_like(unreduced.losses, 1)),
     )
-    sums = LossSums._make(
-        jnp.sum(weighed(x, resolved.keep, rows.weights)) for x in sums
+    sums = jax.tree.map(
+        lambda x: jnp.sum(weighed(x, resolved.keep, rows.weights)), sums
     )
     names = settings.batch_axis_name
     return sum_over_devices(sums, names)

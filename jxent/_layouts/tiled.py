@@ -311,8 +311,8 @@ def _on_devices(
 
     def specs(tree: Any) -> Any:
         shared, (rows, resolved) = tree
-        of_resolved = Resolved._make(
-            None if x is None else spec if x.ndim else PartitionSpec() for x in resolved
+        of_resolved = jax.tree.map(
+            lambda x: spec if x.ndim else PartitionSpec(), resolved
         )
         return specs_of(settings, shared), (specs_of(settings, rows), of_resolved)
 

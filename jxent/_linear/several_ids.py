@@ -90,7 +90,7 @@ def linear_softmax_log_prob_at(
         "linear_softmax_log_prob_at",
         hidden,
         kernel,
-        SparseLabels(ids),
+        SparseLabels(ids=ids),
         where,
         log_prob_at=True,
         bias=bias,

@@ -164,7 +164,8 @@ def _measured(
 def batch_of(settings: Settings, rows: Rows, shared: Shared) -> Batch:
     if settings.axis == NO_CLASSES:
         return _binary_batch(settings, rows, shared)
-    return Batch._make(prepared(settings, rows, shared))
+    settings, rows, shared, resolved = prepared(settings, rows, shared)
+    return Batch(settings=settings, rows=rows, shared=shared, resolved=resolved)
 
 
 def _binary_batch(settings: Settings, rows: Rows, shared: Shared) -> Batch:

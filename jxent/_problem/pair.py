@@ -37,18 +37,20 @@ def _after_merge(axes: Axes) -> Axes:
     return axes._replace(after_merge=True)
 
 
-_ROWS = Axes(("rows",))
-_ROWS_AND_CLASSES = Axes(("rows", "classes"))
-_ROWS_AND_PLACES = Axes(("rows", "places"))  # several class ids a row
-_CLASSES = Axes(("classes",))
-_NUMBER = Axes(())
+_ROWS = Axes(order=("rows",))
+_ROWS_AND_CLASSES = Axes(order=("rows", "classes"))
+_ROWS_AND_PLACES = Axes(order=("rows", "places"))  # several class ids a row
+_ROWS_AND_FEATURES = Axes(order=("rows", "features"))
+_FEATURES_AND_CLASSES = Axes(order=("features", "classes"))  # or the other way
+_CLASSES = Axes(order=("classes",))
+_NUMBER = Axes(order=())
 
 
 class Rows(NamedTuple):
     """What each row has: arrays with the rows' axes in front, or around the classes."""
 
     logits: Annotated[Maybe, _ROWS_AND_CLASSES] = None
-    hidden: Annotated[Maybe, Axes(("rows", "features"))] = None  # in place of logits
+    hidden: Annotated[Maybe, _ROWS_AND_FEATURES] = None  # in place of logits
     labels: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # class ids have the rows alone
     label_ids: Annotated[Maybe, _ROWS_AND_PLACES] = None  # in place of labels
     label_values: Annotated[Maybe, _after_merge(_ROWS_AND_PLACES)] = None  # None: 1
@@ -57,13 +59,13 @@ class Rows(NamedTuple):
     weights: Annotated[Maybe, _after_merge(_ROWS), PerRow()] = None
     temperature: Annotated[Maybe, _ROWS, PerRow(above=0)] = None
     target_logits: Annotated[Maybe, _ROWS_AND_CLASSES] = None  # in place of labels
-    target_hidden: Annotated[Maybe, Axes(("rows", "features"))] = None
+    target_hidden: Annotated[Maybe, _ROWS_AND_FEATURES] = None
 
 
 class Shared(NamedTuple):
     """What all rows share."""
 
-    kernel: Annotated[Maybe, Axes(("features", "classes"))] = None  # or the other way
+    kernel: Annotated[Maybe, _FEATURES_AND_CLASSES] = None  # or the other way
     bias: Annotated[Maybe, _CLASSES, PerClass(floating=True)] = None
     class_weights: Annotated[Maybe, _CLASSES, PerClass()] = None
     class_mask: Annotated[Maybe, _CLASSES, PerClass(boolean=True)] = None
@@ -75,7 +77,7 @@ class Shared(NamedTuple):
     logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = None
     margin: Annotated[Maybe, _CLASSES, Number(off=0, or_per_class=True)] = None
     pos_weight: Annotated[Maybe, _CLASSES, Number(off=1, or_per_class=True)] = None
-    target_kernel: Annotated[Maybe, Axes(("features", "classes"))] = None
+    target_kernel: Annotated[Maybe, _FEATURES_AND_CLASSES] = None
     target_bias: Annotated[Maybe, _CLASSES, PerClass(floating=True)] = None
     target_logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = (
         None

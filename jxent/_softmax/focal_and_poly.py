@@ -166,6 +166,8 @@ def poly_loss_cross_entropy(
     labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = ...,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
     return_statistics: Literal[False] = ...,
     **options: Unpack[LossOptions],
 ) -> Float[Array, "..."]: ...
@@ -177,6 +179,8 @@ def poly_loss_cross_entropy(
     labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = ...,
+    axis: Axis = ...,
+    where: ArrayLike | None = ...,
     return_statistics: Literal[True],
     **options: Unpack[LossOptions],
 ) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...

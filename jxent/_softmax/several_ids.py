@@ -73,7 +73,7 @@ def softmax_log_prob_at(
         logits_problem(
             "softmax_log_prob_at",
             logits,
-            SparseLabels(ids),
+            SparseLabels(ids=ids),
             axis,
             where,
             log_prob_at=True,

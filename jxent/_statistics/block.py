@@ -270,7 +270,7 @@ def one_pass_gpu(
 
 def _reduce(operands: Totals, identity: Totals, axis: int) -> Totals:
     """Merges along `axis` what `_single_classes` gives: arrays without that axis."""
-    return Totals._make(lax.reduce(operands, identity, merge, (axis,)))
+    return lax.reduce(operands, identity, merge, (axis,))
 
 
 def _finished(settings: Settings, t: Totals, inputs: Inputs, ids: Maybe) -> Totals:

@@ -24,6 +24,7 @@ lse − z_y is off by 5e-4.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -158,9 +159,11 @@ def merge(a: Totals, b: Totals) -> Totals:
     if a.target_maximum is not None and b.target_maximum is not None:
         target_maximum = lax.max(a.target_maximum, b.target_maximum)
     a, b = (_rescale(t, maximum, target_maximum) for t in (a, b))
-    sums = Totals._make(
-        None if x is None or y is None else lax.add(x, y)
-        for x, y in zip(a, b, strict=True)
+    sums = jax.tree.map(
+        lambda x, y: None if x is None or y is None else lax.add(x, y),
+        a,
+        b,
+        is_leaf=lambda x: x is None,
     )
     if top is not None:
         sums = sums._replace(top=top, label=label)

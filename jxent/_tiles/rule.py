@@ -86,7 +86,7 @@ def _tiled_sum_jvp(tiling: Tiling, primals: Any, tangents: Any) -> Any:
     (operands,), (dots,) = primals, tangents
     leaves, tree = jax.tree.flatten(operands, is_leaf=lambda x: x is None)
     dots = tree.flatten_up_to(dots)
-    moving = Moving(tuple(map(is_moving, dots)))
+    moving = Moving(leaves=tuple(map(is_moving, dots)))
     sums, gradients = gradients_of_sums(tiling, moving, operands)
     sums, out_tree = jax.tree.flatten(sums)
     moved = [x for x, d in zip(leaves, dots, strict=True) if is_moving(d)]
@@ -260,9 +260,8 @@ def _tangents_by_tiles(
     `dots` are the tangents of the operands, in their shapes, None where there is none.
     The results have the shapes of the sums and of their gradients.
     """
-    second = Moving(
-        tuple(d is not None for d in jax.tree.leaves(dots, is_leaf=lambda d: d is None))
-    )
+    leaves = jax.tree.leaves(dots, is_leaf=lambda d: d is None)
+    second = Moving(leaves=tuple(d is not None for d in leaves))
 
     def body(operands: Any, tangents: Any) -> tuple[Any, list[Any]]:
         (params, rows), (dots, row_dots) = operands, tangents
