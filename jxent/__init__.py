@@ -58,7 +58,7 @@ labels that would broadcast are an error (but for a scalar in a binary loss), so
 class axis of size 1, and class ids below 0 give NaN. `jxent.torch` and `jxent.keras`
 take PyTorch's and Keras's calls.
 
-In the formulas z are logits, p probabilities, y a class id or a yes/no label, q or t a
+In the formulas z are logits, p probabilities, y a class id or a binary label, q or t a
 distribution of labels; log is the natural logarithm, so losses are in nats. A *row* is
 what has one loss of its own: an example, a token, a pixel. To *drop* a row is to make
 its loss and its gradient exactly 0 and to leave it out of the mean.

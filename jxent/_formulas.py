@@ -129,9 +129,9 @@ class _SoftmaxFields(NamedTuple):
 class SoftmaxStatistics(_SoftmaxFields):
     """Row statistics of logits, in nats, relative to the row maximum `shift`.
 
-    Every field is differentiable; `shift` counts as a constant, and what it takes from
-    the slope of `lse` the other fields have. Those that were not asked for are None,
-    but for argmax and the properties, which raise a ValueError then.
+    `shift` is a constant under differentiation; the other fields carry the derivative
+    of `lse`. Fields that were not asked for are None; argmax and the properties raise a
+    ValueError then.
 
     Attributes:
       shift: max_c z_c.

@@ -1,4 +1,4 @@
-"""Products in which 0 · ∞ is 0, and slopes that leave it so."""
+"""Products in which 0 · ∞ is 0, and what keeps their derivatives so."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ._arrays import broadcast_like, is_moving, select
 
 
 def finite_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x, with a huge number for ±∞: 1.8e19 in float32, the root of the largest.
+    """Clips ±∞ to ±√max, 1.8e19 in float32, so that 0 times it is 0 and not NaN.
 
-    For slopes that are truly infinite. A direction that does not move that way then
-    adds 0, not the NaN of 0 · ∞, and the chain rule has room to multiply.
+    For derivatives that are truly infinite. A tangent of 0 in that direction then adds
+    0, and the chain rule has room to multiply.
     """
     huge = lax.full_like(x, math.sqrt(jnp.finfo(x.dtype).max))
     infinite = lax.eq(lax.abs(x), lax.full_like(x, jnp.inf))

@@ -68,7 +68,7 @@ def held_out(rng, rows=200, sure=3.0):
 
 
 def loss_of(z, y, r):
-    """The mean cross-entropy of logits; of yes/no labels where these are one axis."""
+    """The mean cross-entropy of logits; of binary labels where these are one axis."""
     if z.ndim == 1:
         z = np.stack([np.zeros_like(z), z], -1)
     top = z.max(-1)

@@ -321,21 +321,21 @@ REFUSED = [
         ValueError,
         "softmax_cross_entropy: expected at least two classes, got logits of "
         "shape (4, 1) with 1 along axis 1. Such a loss is always 0. For one "
-        "number per yes/no label call sigmoid_binary_cross_entropy.",
+        "number per binary label call sigmoid_binary_cross_entropy.",
     ),
     (
         lambda: jxent.categorical_cross_entropy(floats(1, 4), ints(4), axis=0),
         ValueError,
         "categorical_cross_entropy: expected at least two classes, got probs of "
         "shape (1, 4) with 1 along axis 0. Such a loss is always 0. For one "
-        "number per yes/no label call binary_cross_entropy.",
+        "number per binary label call binary_cross_entropy.",
     ),
     (
         lambda: jxent.softmax_entropy(floats(4, 1, 1), axis=(1, 2)),
         ValueError,
         "softmax_entropy: expected at least two classes, got logits of shape (4, "
         "1, 1) with 1 along axis (1, 2). Such a loss is always 0. For one number "
-        "per yes/no label call sigmoid_binary_cross_entropy.",
+        "per binary label call sigmoid_binary_cross_entropy.",
     ),
     (
         lambda: jxent.softmax_focal_loss(floats(4, 0), ints(4)),
@@ -485,7 +485,7 @@ REFUSED = [
         lambda: jxent.softmax_cross_entropy(floats(4, 3), bools(4)),
         TypeError,
         "softmax_cross_entropy: expected integer class ids, got boolean labels of"
-        " shape (4,). For yes/no labels call sigmoid_binary_cross_entropy, or "
+        " shape (4,). For binary labels call sigmoid_binary_cross_entropy, or "
         "cast them, labels.astype(jnp.int32).",
     ),
     (
@@ -1253,7 +1253,7 @@ REFUSED = [
         lambda: jxent.total_weight(bools(4)),
         TypeError,
         "total_weight: expected class ids or distributions, got boolean labels. "
-        "For losses of yes/no labels the total is that of where and weights: "
+        "For losses of binary labels the total is that of where and weights: "
         "jxent.reduce(jnp.ones(labels.shape), reduction='sum', where=…).",
     ),
     (
@@ -1298,13 +1298,13 @@ REFUSED = [
         lambda: metrics.accuracy(floats(4, 1), ints(4)),
         ValueError,
         "accuracy: expected at least two classes, got logits of shape (4, 1) with 1 "
-        "along axis -1. For one logit per yes/no label give axis=(), and logits and "
+        "along axis -1. For one logit per binary label give axis=(), and logits and "
         "labels of one shape.",
     ),
     (
         lambda: metrics.brier_score(floats(4), floats(4), ()),
         TypeError,
-        "brier_score: expected yes/no labels as booleans or as the integers 0 and 1, "
+        "brier_score: expected binary labels as booleans or as the integers 0 and 1, "
         "got dtype float32. Compare them, labels > 0.5.",
     ),
     (

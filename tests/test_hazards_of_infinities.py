@@ -201,7 +201,7 @@ def test_what_a_dropped_distribution_holds(loss):
 
 @table(ELEMENTWISE)
 def test_what_a_dropped_element_holds(loss):
-    """The same for losses of yes/no labels."""
+    """The same for losses of binary labels."""
     x, y = with_garbage(spread(KEPT.size, 5)), with_garbage(spread(KEPT.size, 5))
     ways = [lambda x, w=w: loss(x, y, **w) for w in drops(2)]
     check_dropped(lambda x: loss(x, y[KEPT]), ways, x)
@@ -263,7 +263,7 @@ def test_nothing_left_to_average(loss):
 
 @table(ELEMENTWISE)
 def test_no_element_left_to_average(loss):
-    """The same for losses of yes/no labels."""
+    """The same for losses of binary labels."""
     x, zeros = spread(2, 5), jnp.zeros((2, 5), jnp.int32)
     loss = partial(loss, reduction="mean")
     losses = [

@@ -1,4 +1,4 @@
-"""Derivatives of losses of probabilities and of yes/no labels where these run out.
+"""Derivatives of losses of probabilities and of binary labels where these run out.
 
 A logarithm's slope at p = 0, a ratio's at a confident logit, a row that is dropped
 whatever it holds: derivatives in every mode and to the second order are those of the

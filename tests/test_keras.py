@@ -271,7 +271,7 @@ def test_one_class(name, from_logits):
     """A warning, as in Keras, and 0."""
     text = (
         f"{name}: expected at least two classes along axis 1, got a y_pred of shape "
-        "(4, 1). The loss of one class is always 0. For one number per yes/no label "
+        "(4, 1). The loss of one class is always 0. For one number per binary label "
         "call binary_crossentropy."
     )
     x = jnp.full((4, 1), 0.3)

@@ -142,7 +142,7 @@ REFUSED = [
         ValueError,
         "linear_softmax_cross_entropy: expected at least two classes, got logits of "
         "shape (4, 1) with 1 along axis 1. Such a loss is always 0. For one number per "
-        "yes/no label call sigmoid_binary_cross_entropy.",
+        "binary label call sigmoid_binary_cross_entropy.",
     ),
     (
         head(H, K, Y, weights=floats(3)),

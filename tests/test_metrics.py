@@ -33,7 +33,7 @@ BINS = 5
 
 
 def rows_of(logits, labels, axis=-1, where=None, weights=None, ignore_index=None):
-    """Logits (rows, classes) or, of yes/no labels, (rows,); labels; r. Kept rows."""
+    """Logits (rows, classes) or, of binary labels, (rows,); labels; r. Kept rows."""
     z = np.asarray(logits, np.float64)
     y = np.asarray(labels)
     r = np.ones(y.shape)
@@ -147,7 +147,7 @@ def everything(z, y, axis: Any = -1, **options: Any):
 
 
 def batch(rng, rows: Any = (4, 5), axis: Any = -1) -> Any:
-    """Logits, labels and options that drop rows; axis=() is of yes/no labels."""
+    """Logits, labels and options that drop rows; axis=() is of binary labels."""
     weights = rng.integers(1, 5, rows) / 4
     weights.reshape(-1)[::6] = 0
     options = {"where": rng.random(rows) < 0.8, "weights": weights}

@@ -439,7 +439,7 @@ REFUSED = [
         ValueError,
         "cross_entropy: expected at least two classes along axis 1, got an "
         "input of shape (4, 1). The loss of one class is always 0. For one "
-        "number per yes/no target call binary_cross_entropy_with_logits.",
+        "number per binary target call binary_cross_entropy_with_logits.",
     ),
     (
         lambda: ours.cross_entropy(floats(4, 3), ints(3)),
@@ -664,7 +664,7 @@ REFUSED = [
         ValueError,
         "linear_cross_entropy: expected at least two classes along axis 1, got "
         "logits of shape (4, 1). The loss of one class is always 0. For one "
-        "number per yes/no target call binary_cross_entropy_with_logits.",
+        "number per binary target call binary_cross_entropy_with_logits.",
     ),
     (
         lambda: ours.CrossEntropyLoss(reduction="batchmean"),

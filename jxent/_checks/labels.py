@@ -86,7 +86,7 @@ def several_classes(
             "probs": "binary_cross_entropy",
         }
         hint = (
-            "Such a loss is always 0. For one number per yes/no label call "
+            "Such a loss is always 0. For one number per binary label call "
             f"{binary[name]}."
             if classes
             else "Is this the class axis?"
@@ -157,7 +157,7 @@ def are_class_ids(
     if labels.dtype == jnp.bool_:
         raise TypeError(
             f"{function}: expected integer class ids, got boolean labels of shape "
-            f"{labels.shape}. For yes/no labels call sigmoid_binary_cross_entropy, or "
+            f"{labels.shape}. For binary labels call sigmoid_binary_cross_entropy, or "
             "cast them, labels.astype(jnp.int32)."
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):

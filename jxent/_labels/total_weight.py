@@ -96,7 +96,7 @@ def total_weight(
     if y.dtype == jnp.bool_:
         raise TypeError(
             f"{name}: expected class ids or distributions, got boolean labels. For "
-            "losses of yes/no labels the total is that of where and weights: "
+            "losses of binary labels the total is that of where and weights: "
             "jxent.reduce(jnp.ones(labels.shape), reduction='sum', where=…)."
         )
     ids = bool(jnp.issubdtype(y.dtype, jnp.integer)) and not sparse

@@ -68,7 +68,7 @@ def metric_problem(
     ignore_index: ArrayLike | None,
     **asked: Any,
 ) -> Problem:
-    """The checked arguments of a metric; with axis=() those of yes/no labels."""
+    """The checked arguments of a metric; with axis=() those of binary labels."""
     if isinstance(axis, tuple) and not axis:
         return _binary_problem(function, logits, labels, where, weights, ignore_index)
     x = _checks.as_array(function, "logits", logits)
@@ -78,7 +78,7 @@ def metric_problem(
             _checks.fail(
                 function,
                 f"expected at least two classes, got logits of shape {x.shape} with 1 "
-                f"along axis {axis}. For one logit per yes/no label give axis=(), and "
+                f"along axis {axis}. For one logit per binary label give axis=(), and "
                 "logits and labels of one shape.",
             )
     return logits_problem(
@@ -109,7 +109,7 @@ def _binary_problem(
         _checks.same_shape(function, "logits", x, y)
     if jnp.issubdtype(y.dtype, jnp.floating):
         raise TypeError(
-            f"{function}: expected yes/no labels as booleans or as the integers 0 and "
+            f"{function}: expected binary labels as booleans or as the integers 0 and "
             f"1, got dtype {y.dtype}. Compare them, labels > 0.5."
         )
     if y.dtype == jnp.bool_:

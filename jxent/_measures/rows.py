@@ -1,6 +1,6 @@
 """What metrics know of each row: the label's log-probability, and whether it is first.
 
-With logits of several classes these are formulas on the row's statistics. A yes/no row
+With logits of several classes these are formulas on the row's statistics. A binary row
 has one logit z, P(yes) = σ(z), and its label's side of it, s = z for yes and −z for no.
 A bad label makes each of them NaN.
 """

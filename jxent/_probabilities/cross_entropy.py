@@ -60,7 +60,7 @@ def binary_cross_entropy(
     normalizer: ArrayLike | None = None,
     batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
-    """Binary cross-entropy of probabilities with yes/no labels.
+    """Binary cross-entropy of probabilities with binary labels.
 
         loss = −(y log p + (1 − y) log(1 − p))
 
@@ -91,10 +91,10 @@ def binary_cross_entropy(
 
     Numerics:
       0 log 0 = 0. No clip: p = 0 with y = 1 gives +inf, as the formula says. A huge
-      number (1.8e19 in float32) stands for an infinite slope, so that directions which
-      leave p alone add 0. A probability outside [0, 1] gives NaN. log(1 − p) keeps its
-      precision for small p. bfloat16 and float16 are computed in float32. A dropped
-      element is exactly 0 with gradient 0, whatever it holds.
+      number (1.8e19 in float32) stands for an infinite derivative, so that directions
+      which leave p alone add 0. A probability outside [0, 1] gives NaN. log(1 − p)
+      keeps its precision for small p. bfloat16 and float16 are computed in float32. A
+      dropped element is exactly 0 with gradient 0, whatever it holds.
 
     Raises:
       As `sigmoid_binary_cross_entropy`.
@@ -269,8 +269,8 @@ def categorical_cross_entropy(
 
     Numerics:
       0 log 0 = 0. No clip: p = 0 where q > 0 gives +inf, as the formula says. A huge
-      number (1.8e19 in float32) stands for an infinite slope, so that directions which
-      leave p alone add 0. A negative probability gives NaN. Dropped rows, masked
+      number (1.8e19 in float32) stands for an infinite derivative, so that directions
+      which leave p alone add 0. A negative probability gives NaN. Dropped rows, masked
       classes and bad labels as in `softmax_cross_entropy`.
 
     Raises:

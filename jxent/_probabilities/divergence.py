@@ -117,9 +117,9 @@ def entropy(
       float64 probabilities. Divide by log 2 for bits.
 
     Numerics:
-      0 log 0 = 0. The slope at p = 0 is +inf; a huge number (1.8e19 in float32) stands
-      for it, so that directions which leave p alone add 0. A negative probability gives
-      NaN.
+      0 log 0 = 0. The derivative at p = 0 is +inf; a huge number (1.8e19 in float32)
+      stands for it, so that directions which leave p alone add 0. A negative
+      probability gives NaN.
 
     Raises:
       TypeError: probs are not floating, or where is.
@@ -161,8 +161,8 @@ def kl_divergence(
 
     Numerics:
       0 log 0 = 0, and a log q of −inf where t = 0 counts 0; where t > 0 it gives +inf.
-      Every slope is finite; a huge number (1.8e19 in float32) stands for an infinite
-      one.
+      Every derivative is finite; a huge number (1.8e19 in float32) stands for an
+      infinite one.
 
     Raises:
       TypeError: log_predictions are not floating, targets are boolean, or where is

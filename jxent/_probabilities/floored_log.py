@@ -1,7 +1,8 @@
 """Logarithms of probabilities that stop at a floor, for the peers that have one.
 
-A floor keeps the loss of p = 0 finite. Its own slope is 0, which would stop a model
-that is confidently wrong from learning; here the slope stays that of the logarithm.
+A floor keeps the loss of p = 0 finite. Its own derivative is 0, which would stop a
+model that is confidently wrong from learning; here the derivative stays that of the
+logarithm.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from .x_log_y import quotient
 
 @jax.custom_jvp
 def floored_log(p: Array, floor: Array) -> Array:
-    """max(log p, floor), with the slope 1/p."""
+    """max(log p, floor), with the derivative 1/p."""
     return jnp.maximum(jnp.log(p), floor)
 
 
@@ -28,7 +29,7 @@ def _floored_log_jvp(primals: Any, tangents: Any) -> Any:
 # The same for 1 − p, where log(1 − p) keeps what 1 − p would round away.
 @jax.custom_jvp
 def floored_log_1_minus(p: Array, floor: Array) -> Array:
-    """max(log(1 − p), floor), with the slope −1/(1 − p)."""
+    """max(log(1 − p), floor), with the derivative −1/(1 − p)."""
     return jnp.maximum(jnp.log1p(-p), floor)
 
 

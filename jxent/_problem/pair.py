@@ -105,7 +105,7 @@ class Settings(NamedTuple):
 
     axis: int  # of the classes; the last one for the fused head
     ids: bool  # labels are class ids, not distributions
-    several_labels: bool = False  # each class has a label, yes or no, by itself
+    several_labels: bool = False  # each class has a binary label of its own
     formula: Callable[..., Array] | None = None  # None: statistics alone
     reduction: str = "none"
     return_statistics: bool = False
@@ -126,8 +126,8 @@ class Settings(NamedTuple):
     tile: Any = 0  # rows of a block of logits; symbolic as their count is
     block: int = 0  # classes of a block of logits
     piece: int = 0  # classes of a block that one product forms; 0 for all
-    group: int = 0  # rows of a tile made gradients at a time, in place; 0 for all
-    skips: bool = True  # tiles in which no row counts; False where all rows are alike
+    group: int = 0  # rows of a tile whose logits become gradients at a time; 0 for all
+    skips: bool = True  # whether tiles in which no row counts are skipped
     sharding: HeadSharding = HeadSharding()
 
 

@@ -110,7 +110,7 @@ def asymmetric_of_logits(
 ) -> Array:
     """−(w⁺ y (1 − p)^γ₊ log p + (1 − y) p_m^γ₋ log(1 − p_m)), p_m = max(p − m, 0)"""
     log_p, log_q = -jax.nn.softplus(-z), -jax.nn.softplus(z)
-    # The slope p (1 − p) of σ is exact where p is small.
+    # The derivative p (1 − p) of σ is exact where p is small.
     small_p, small_q = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
     p = jnp.where(z < 0, small_p, 1 - small_q)
     q = jnp.where(z < 0, 1 - small_p, small_q)

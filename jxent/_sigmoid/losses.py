@@ -26,7 +26,7 @@ def sigmoid_binary_cross_entropy(
     normalizer: ArrayLike | None = None,
     batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
-    """Binary cross-entropy of logits with yes/no labels, element by element.
+    """Binary cross-entropy of logits with binary labels, element by element.
 
         loss = −(w⁺ y log p + (1 − y) log(1 − p)),   p = σ(z) = 1/(1 + exp(−z))
 

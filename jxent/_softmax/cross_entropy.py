@@ -156,7 +156,7 @@ def softmax_cross_entropy(
 
     See also:
       `categorical_cross_entropy` for probabilities, `sigmoid_binary_cross_entropy` for
-      yes/no labels, `next_token_labels` for language models.
+      binary labels, `next_token_labels` for language models.
     """
     return solve(
         logits_problem(

@@ -1,4 +1,4 @@
-"""Losses of yes/no labels: Keras's arguments, mapped onto jxent's losses."""
+"""Losses of binary labels: Keras's arguments, mapped onto jxent's losses."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ def binary_crossentropy(
       y_pred.
 
     Differences:
-      The slope at a p outside [1e-7, 1 − 1e-7] is that of the logarithm; Keras's is 0,
-      and a model that is confidently wrong learns nothing. An infinite logit gives the
-      mathematical value, not NaN. bfloat16 and float16 are computed in float32.
+      The derivative at a p outside [1e-7, 1 − 1e-7] is that of the logarithm; Keras's
+      is 0, and a model that is confidently wrong learns nothing. An infinite logit
+      gives the mathematical value, not NaN. bfloat16 and float16 are computed in
+      float32.
 
     Example:
       >>> y_true = jnp.array([[0, 1], [0, 0]])

@@ -54,9 +54,9 @@ def categorical_crossentropy(
       y_pred.
 
     Differences:
-      The slope at a p below 1e-7 is that of the logarithm, not 0. A class of mass 0 at
-      a logit of −inf adds 0, not NaN. Smoothing counts the classes along `axis`, not
-      along the last one. bfloat16 and float16 are computed in float32.
+      The derivative at a p below 1e-7 is that of the logarithm, not 0. A class of mass
+      0 at a logit of −inf adds 0, not NaN. Smoothing counts the classes along `axis`,
+      not along the last one. bfloat16 and float16 are computed in float32.
 
     Example:
       >>> y_true = jnp.array([[0, 1, 0], [0, 0, 1]])
@@ -188,8 +188,8 @@ def kl_divergence(y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
       a float64 y_pred.
 
     Differences:
-      The slope at a p below 1e-7 is that of the logarithm, not 0. bfloat16 and float16
-      are computed in float32.
+      The derivative at a p below 1e-7 is that of the logarithm, not 0. bfloat16 and
+      float16 are computed in float32.
 
     Example:
       >>> print(jxent.keras.kl_divergence(jnp.array([0.5, 0.5]), jnp.array([0.9, 0.1])))

@@ -128,7 +128,7 @@ def warn_of_one_class(function: str, y_pred: Array, axis: int) -> None:
         warnings.warn(
             f"{function}: expected at least two classes along axis {axis}, got a "
             f"y_pred of shape {y_pred.shape}. The loss of one class is always 0. For "
-            "one number per yes/no label call binary_crossentropy.",
+            "one number per binary label call binary_crossentropy.",
             SyntaxWarning,
             stacklevel=3,
         )

@@ -21,7 +21,7 @@ EPSILON = 1e-7
 
 
 def log(p: Array) -> Array:
-    """log p of a probability kept from 0 as Keras keeps it; the slope stays 1/p."""
+    """log p of a probability kept from 0 as Keras does; its derivative stays 1/p."""
     return floored_log(_inside(p), jnp.log(jnp.asarray(EPSILON, p.dtype)))
 
 

@@ -45,9 +45,9 @@ def sparse_categorical_crossentropy(
 
     Differences:
       An id that is out of range gives NaN in value and gradient; Keras counts 0 for it.
-      The slope at a p below 1e-7 is that of the logarithm, not 0. A logit of −inf on
-      another class is no NaN. An ignored row has the gradient 0 whatever it holds. Any
-      axis works. bfloat16 and float16 are computed in float32.
+      The derivative at a p below 1e-7 is that of the logarithm, not 0. A logit of −inf
+      on another class is no NaN. An ignored row has the gradient 0 whatever it holds.
+      Any axis works. bfloat16 and float16 are computed in float32.
 
     Example:
       >>> y_true = jnp.array([1, 2])
@@ -82,7 +82,7 @@ def _sparse_categorical_crossentropy(
     if ignore_class is None:
         return -log(at_label(normalized(x, axis), y, axis))
     keep = y != jnp.asarray(ignore_class, y.dtype)
-    # before the sum, for its slope's sake
+    # before the sum, for its derivative's sake
     p = normalized(select(over_classes(keep, axis, x), x, 1), axis)
     return select(keep, -log(at_label(p, y, axis, keep)))
 

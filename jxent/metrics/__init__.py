@@ -7,7 +7,7 @@
 
 Each takes the losses' arguments: `(logits, labels, axis=-1, where=None, *,
 weights=None, ignore_index=None)`. Labels are class ids. With axis=() there is no axis
-of classes, but one logit for each yes/no label. A dropped row counts nothing, and a bad
+of classes, but one logit for each binary label. A dropped row counts nothing, and a bad
 label makes the result NaN. Of equal logits the first class is predicted. Nothing left
 gives 0, or a perplexity of 1.
 

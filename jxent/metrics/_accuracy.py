@@ -55,12 +55,12 @@ def accuracy(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.
@@ -73,7 +73,7 @@ def accuracy(
       the logits is 0.
 
     Numerics:
-      Of equal logits the first class is predicted; a yes/no logit of 0 is a no. A row
+      Of equal logits the first class is predicted; a binary logit of 0 is a no. A row
       whose loss is NaN (a label outside of the classes, NaN or +inf among the logits)
       makes the result NaN. A dropped row adds nothing, whatever it holds. Nothing left
       gives 0. Sums are in float32 or better.
@@ -122,12 +122,12 @@ def accuracy_sums(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.
@@ -185,12 +185,12 @@ def top_k_accuracy(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.
@@ -245,12 +245,12 @@ def top_k_accuracy_sums(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.

@@ -76,7 +76,7 @@ def _error(sums: CalibrationErrorSums, norm: Norm) -> Array:
     if norm == "l1":
         return divided(jnp.sum(sums.weight * gap, -1), total)
     square = divided(jnp.sum(sums.weight * lax.square(gap), -1), total)
-    # The root of 0 is 0 with slope 0, where its own would be infinite.
+    # The root of 0 is 0 with derivative 0, where its own would be infinite.
     return select(square != 0, jnp.sqrt(select(square != 0, square, 1)), square)
 
 
@@ -208,12 +208,12 @@ def calibration_error(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.
@@ -283,12 +283,12 @@ def calibration_error_sums(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.
@@ -349,12 +349,12 @@ def reliability_bins(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.

@@ -100,12 +100,12 @@ def perplexity(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.
@@ -159,12 +159,12 @@ def perplexity_sums(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.
@@ -216,12 +216,12 @@ def brier_score(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.
@@ -275,12 +275,12 @@ def brier_score_sums(
 
     Args:
       logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each yes/no label, above 0 where yes is likelier.
+        any shape: one logit for each binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
       axis: the class axis. A tuple names several that together make up the classes, an
         id then counts through them in their order; None stands for all. () stands for
-        none: yes/no labels.
+        none: binary labels.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there. With
         axis=() every logit is a row.

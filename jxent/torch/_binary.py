@@ -1,4 +1,4 @@
-"""Losses of yes/no targets: PyTorch's arguments, mapped onto jxent's losses."""
+"""Losses of binary targets: PyTorch's arguments, mapped onto jxent's losses."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def binary_cross_entropy(
       float32, or float64 for a float64 input: of the input's shape, or a scalar.
 
     Differences:
-      The slope is that of the logarithm, finite, also where PyTorch's stops at 1e12:
-      through a sigmoid at the logit −50 it is −1, not −2e-10. A probability outside
-      [0, 1] gives NaN; PyTorch raises. An element of weight 0 is 0 whatever it holds.
-      bfloat16 and float16 are computed and returned in float32. Targets may be boolean
-      or integers.
+      The derivative is that of the logarithm, finite, also where PyTorch's stops at
+      1e12: through a sigmoid at the logit −50 it is −1, not −2e-10. A probability
+      outside [0, 1] gives NaN; PyTorch raises. An element of weight 0 is 0 whatever it
+      holds. bfloat16 and float16 are computed and returned in float32. Targets may be
+      boolean or integers.
 
     Example:
       >>> input, target = jnp.array([0.9, 0.2, 0.0]), jnp.array([1.0, 0.0, 1.0])

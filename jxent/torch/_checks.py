@@ -97,7 +97,7 @@ def class_axis(function: str, x: Array | ShapeDtypeStruct, of: str = "an input")
         raise ValueError(
             f"{function}: expected at least two classes along axis {axis}, got {of} "
             f"of shape {x.shape}. The loss of one class is always 0. For one "
-            "number per yes/no target call binary_cross_entropy_with_logits."
+            "number per binary target call binary_cross_entropy_with_logits."
         )
     return axis
 
