@@ -377,7 +377,7 @@ def masked_program(case):
     """The loss under every reduction with its derivatives, of any where and weights."""
 
     @as_users_jit
-    def program(inputs, where, weights):
+    def program(inputs, where, weights, cotangents):
         values, all_of = floats(inputs)
         options = {"where": where}
         if case.takes("rows"):
@@ -390,16 +390,19 @@ def masked_program(case):
             return {name: loss(reduction=name) for name in case.reductions}
 
         losses, pull = jax.vjp(results, *values)
-        one_each = [
-            {k: jnp.full_like(x, k == name) for k, x in losses.items()}
-            for name in losses
-        ]
-        pulled = jax.vmap(pull)(jax.tree.map(lambda *xs: jnp.stack(xs), *one_each))
-        gradients = {name: [x[i] for x in pulled] for i, name in enumerate(losses)}
         tangents = jax.jvp(results, values, tuple(map(jnp.ones_like, values)))[1]
+        return losses, pull(cotangents), tangents
+
+    def run(inputs, where, weights):
+        names = case.reductions if case.takes("rows") else ("none",)
+        shapes = {name: case.rows(inputs) if name == "none" else () for name in names}
+        gradients = {}
+        for name in names:
+            ones = {k: np.full(shape, float(k == name)) for k, shape in shapes.items()}
+            losses, gradients[name], tangents = program(inputs, where, weights, ones)
         return losses, gradients, tangents
 
-    return program
+    return run
 
 
 @in_every_layout
