@@ -13,7 +13,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import Shape, compute_dtype, over_rows, row_shape, select
 from .._checks import ArrayLike, AxisName, SparseLabels
-from .._problem import NO_CLASS, at_places, class_ids, equal
+from .._problem import NO_CLASS, at_places, both, class_ids, equal
 from .._reduction import combine
 
 
@@ -201,8 +201,7 @@ def _total_weight(
     if class_where is not None:
         keep = jnp.any(class_where, axis)
     if ignore_index is not None and ids:
-        counted = ~equal(labels, ignore_index)
-        keep = counted if keep is None else keep & counted
+        keep = both(keep, ~equal(labels, ignore_index))
     if ids:
         factor = jnp.ones_like(labels, dtype=dtype)
         if w is not None:

@@ -119,19 +119,19 @@ def _without_masked(
     rows: Rows,
     shared: Shared,
     ids: Array,
-    counted: Maybe,
+    weighted: Maybe,
     like: Shaped,
 ) -> Array:
     """The ids, with NO_CLASS for a label on a masked class.
 
-    Where `counted` is False, in rows that are not weighted and in places that are
-    padding, an id stays as it is.
+    `weighted` is of the ids' shape. Where it is False, as in places that are padding,
+    an id stays as it is.
     """
     if shared.class_mask is None and rows.class_where is None:
         return ids
     allowed = is_possible(settings, rows, shared, ids, like)
-    if counted is not None:
-        allowed = lax.bitwise_or(allowed, lax.bitwise_not(counted))
+    if weighted is not None:
+        allowed = lax.bitwise_or(allowed, lax.bitwise_not(weighted))
     return select(allowed, ids, NO_CLASS)
 
 
@@ -149,17 +149,17 @@ def _resolve_places(
     that is asked for there is NaN, as that of a label.
     """
     assert rows.label_ids is not None
-    scored, counted = None, None
+    scored, weighted = None, None
     if shared.ignore_index is not None:
         scored = lax.bitwise_not(equal(rows.label_ids, shared.ignore_index))
     if resolved.weighted is not None:
-        counted = over_places(resolved.weighted, rows.label_ids)
-    counted = both(scored, counted)
-    ids = class_ids(rows.label_ids, counted, count)
+        weighted = over_places(resolved.weighted, rows.label_ids)
+    weighted = both(scored, weighted)
+    ids = class_ids(rows.label_ids, weighted, count)
     if settings.several_labels:
         ids = ids if scored is None else select(scored, ids, NOWHERE)
         return resolved._replace(ids=ids)
-    allowed = _without_masked(settings, rows, shared, ids, counted, like)
+    allowed = _without_masked(settings, rows, shared, ids, weighted, like)
     if settings.log_prob_at:
         ids = allowed
     elif allowed is not ids:
@@ -242,8 +242,8 @@ def of_places(values: Maybe, ids: Array, axis: int, like: Array) -> Array:
     `like` are the logits. An id that is out of range adds nothing.
     """
     if values is None:  # XLA stores the result: as bytes, where these count so far
-        counted = jnp.int8 if ids.shape[-1] < 2**7 else jnp.int32
-        values = lax.full_like(ids, 1, dtype=counted)
+        integer = jnp.int8 if ids.shape[-1] < 2**7 else jnp.int32
+        values = lax.full_like(ids, 1, dtype=integer)
     else:
         values = cast(values, like.dtype)
     if is_split(like):  # a scatter along a split axis is refused
