@@ -396,10 +396,13 @@ def masked_program(case):
     def run(inputs, where, weights):
         names = case.reductions if case.takes("rows") else ("none",)
         shapes = {name: case.rows(inputs) if name == "none" else () for name in names}
-        gradients = {}
-        for name in names:
+
+        def of(name):
             ones = {k: np.full(shape, float(k == name)) for k, shape in shapes.items()}
-            losses, gradients[name], tangents = program(inputs, where, weights, ones)
+            return program(inputs, where, weights, ones)
+
+        gradients = {name: of(name)[1] for name in names}
+        losses, _, tangents = of(names[0])
         return losses, gradients, tangents
 
     return run

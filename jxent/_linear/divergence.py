@@ -19,6 +19,15 @@ from .._problem import Formula, HeadArguments
 from .._reduction import Reduction
 
 
+def _arguments(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None,
+    vocab_axis: SupportsIndex,
+) -> HeadArguments:
+    return HeadArguments(hidden=hidden, kernel=kernel, bias=bias, vocab_axis=vocab_axis)
+
+
 def linear_softmax_kl_divergence(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -131,12 +140,7 @@ def linear_softmax_kl_divergence(
         None,
         where,
         labels_optional=True,
-        target=HeadArguments(
-            hidden=target_hidden,
-            kernel=target_kernel,
-            bias=target_bias,
-            vocab_axis=target_vocab_axis,
-        ),
+        target=_arguments(target_hidden, target_kernel, target_bias, target_vocab_axis),
         formula=Formula(function=kl_divergence, parameters={}),
         bias=bias,
         vocab_axis=vocab_axis,
@@ -257,13 +261,8 @@ def linear_softmax_jensen_shannon_divergence(
     """
     name = "linear_softmax_jensen_shannon_divergence"
     formula, reverse = jensen_shannon_formula(name, beta)
-    head = HeadArguments(hidden=hidden, kernel=kernel, bias=bias, vocab_axis=vocab_axis)
-    target = HeadArguments(
-        hidden=target_hidden,
-        kernel=target_kernel,
-        bias=target_bias,
-        vocab_axis=target_vocab_axis,
-    )
+    head = _arguments(hidden, kernel, bias, vocab_axis)
+    target = _arguments(target_hidden, target_kernel, target_bias, target_vocab_axis)
     soft_caps = logit_soft_cap, target_logit_soft_cap
     if reverse:
         head, target, soft_caps = target, head, soft_caps[::-1]
