@@ -401,8 +401,9 @@ def masked_program(case):
             ones = {k: np.full(shape, float(k == name)) for k, shape in shapes.items()}
             return program(inputs, where, weights, ones)
 
-        gradients = {name: of(name)[1] for name in names}
-        losses, _, tangents = of(names[0])
+        results = {name: of(name) for name in names}
+        losses, _, tangents = results[names[0]]
+        gradients = {name: of_it for name, (_, of_it, _) in results.items()}
         return losses, gradients, tangents
 
     return run

@@ -339,25 +339,12 @@ def named_tuples(trees) -> set[str]:
     return found
 
 
-def has_comment(node: ast.AST, lines: list[str]) -> bool:
-    """On a line of the expression, or on a line of its own above it."""
-    assert isinstance(node, ast.expr)
-    own = lines[node.lineno - 1 : node.end_lineno]
-    return lines[node.lineno - 2].lstrip().startswith("#") or any(
-        "#" in line for line in own
-    )
-
-
 def built_by_place(bundles, path, tree) -> Iterator[str]:
     """Calls of a bundle with an argument that has no name; `_make` has no other."""
-    lines = path.read_text(encoding="utf-8").splitlines()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
-            *_, owner, method = ("", *ast.unparse(node.func).split("."))
-            if method in bundles:
+            if ast.unparse(node.func).rpartition(".")[2] in {*bundles, "_make"}:
                 yield f"{path.name}: {ast.unparse(node)}"
-            elif method == "_make" and not has_comment(node, lines):
-                yield f"{path.name}: {owner}._make"
 
 
 def test_bundles_are_built_by_keyword():
@@ -389,7 +376,6 @@ def test_the_losses_with_statistics_are_found():
     }
 
 
-# Its overloads take neither axis nor where: a type checker refuses what runs.
 @pytest.mark.parametrize("name", WITH_STATISTICS)
 def test_the_overloads_take_every_option(name):
     """Those of the signature that follows them, with the same types."""

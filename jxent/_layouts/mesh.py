@@ -153,7 +153,7 @@ def _has_classes(axes: Axes, x: Array) -> bool:
     return "classes" in axes.order and x.ndim >= len(axes.order)
 
 
-def sums_of_devices(
+def gradients_over_devices(
     settings: Settings, gradients: Any, operands: Any, specs: Any
 ) -> Any:
     """Gradients of one device's part, summed over the axes that do not split them.

@@ -48,10 +48,10 @@ from .._tiles import Moving, Tiling, over_blocks, tiled_sum
 from .losses import needs_every_log_p, reported, total_of
 from .mesh import (
     enter,
+    gradients_over_devices,
     on_one_device,
     row_spec,
     specs_of,
-    sums_of_devices,
     vary_fields,
 )
 
@@ -348,8 +348,10 @@ def _on_devices(
             of_rows = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), of_rows)
             shared, (rows, _) = operands
             shared_specs, (specs_of_rows, _) = in_specs[0]
-            of_shared = sums_of_devices(settings, of_shared, shared, shared_specs)
-            of_rows = sums_of_devices(settings, of_rows, rows, specs_of_rows)
+            of_shared = gradients_over_devices(
+                settings, of_shared, shared, shared_specs
+            )
+            of_rows = gradients_over_devices(settings, of_rows, rows, specs_of_rows)
             return of_shared, (of_rows, unmoved)
 
         return total, [summed(g) for g in gradients]

@@ -65,7 +65,7 @@ class Rows(NamedTuple):
 class Shared(NamedTuple):
     """What all rows share."""
 
-    kernel: Annotated[Maybe, _FEATURES_AND_CLASSES] = None  # or the other way
+    kernel: Annotated[Maybe, _FEATURES_AND_CLASSES] = None
     bias: Annotated[Maybe, _CLASSES, PerClass(floating=True)] = None
     class_weights: Annotated[Maybe, _CLASSES, PerClass()] = None
     class_mask: Annotated[Maybe, _CLASSES, PerClass(boolean=True)] = None
@@ -126,7 +126,7 @@ class Settings(NamedTuple):
     tile: Any = 0  # rows of a block of logits; symbolic as their count is
     block: int = 0  # classes of a block of logits
     piece: int = 0  # classes of a block that one product forms; 0 for all
-    group: int = 0  # rows of a tile whose logits become gradients at a time; 0 for all
+    group: int = 0  # rows whose logits turn into gradients at a time; 0 for a tile's
     skips: bool = True  # whether tiles in which no row counts are skipped
     sharding: HeadSharding = HeadSharding()
 
