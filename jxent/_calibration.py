@@ -88,7 +88,14 @@ def fit_temperature(
       `fit_vector_scaling`, `softmax_cross_entropy`; `jxent.metrics.calibration_error`.
     """
     problem = metric_problem(
-        "fit_temperature", logits, labels, axis, where, weights, ignore_index
+        "fit_temperature",
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        ignore_index=ignore_index,
+        whole_logits=True,
     )
     _require_optax("fit_temperature")
     return measured(_temperature, problem)
@@ -152,7 +159,14 @@ def fit_vector_scaling(
       `fit_temperature`.
     """
     problem = metric_problem(
-        "fit_vector_scaling", logits, labels, axis, where, weights, ignore_index
+        "fit_vector_scaling",
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        ignore_index=ignore_index,
+        whole_logits=True,
     )
     _require_optax("fit_vector_scaling")
     return measured(_vector_scaling, problem)

@@ -15,6 +15,12 @@ from ._arrays import cast, compute_dtype, is_moving
 ROUNDED = "rounded to bfloat16"
 
 
+def product_precision(precision: Any, hidden: Array) -> Any:
+    """The precision of the products of `hidden`, if the caller asks for `precision`."""
+    rounded = precision is None and hidden.dtype == jnp.bfloat16
+    return ROUNDED if rounded else precision
+
+
 def product(
     hidden: Array,
     kernel: Array,

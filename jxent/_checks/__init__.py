@@ -21,6 +21,7 @@ from .axes import (
     bound_axis_names as bound_axis_names,
     class_axis as class_axis,
     classes_last as classes_last,
+    without_classes as without_classes,
 )
 from .labels import (
     are_class_ids as are_class_ids,
@@ -28,7 +29,6 @@ from .labels import (
     ignorable as ignorable,
     labels_of_classes as labels_of_classes,
     rearranged as rearranged,
-    same_rows_and_classes as same_rows_and_classes,
     same_shape as same_shape,
     several_classes as several_classes,
 )

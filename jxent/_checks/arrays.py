@@ -48,6 +48,8 @@ def _no_array(function: str, name: str, x: Any, names: bool) -> tuple[str, str]:
     came, strange = shown(x), [y for y in _entries(x) if not _is_numeric(y)]
     if isinstance(x, list | tuple) and strange:
         came = f"a {type(x).__name__} that holds {shown(strange[0])}"
+    if hasattr(x, "materialize"):  # LinearLogits, or what stands for an array elsewhere
+        return came, "Give an array of them, .materialize() forms one."
     if isinstance(x, jax.ShapeDtypeStruct):
         return came, f"For the result's shape alone, jax.eval_shape({function}, …)."
     if strange and isinstance(strange[0], str):

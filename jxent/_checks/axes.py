@@ -1,10 +1,11 @@
 """Axes of arrays, and of a mesh."""
 
 import operator
-from collections.abc import Hashable
-from typing import SupportsIndex, TypeAlias
+from collections.abc import Hashable, Mapping
+from typing import Any, SupportsIndex, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
@@ -40,6 +41,9 @@ def class_axis(
         some = a.ndim if isinstance(a, np.ndarray | Array) else isinstance(a, list)
         if weighted and (some or (isinstance(axis, tuple) and isinstance(a, float))):
             hint = " Weights of classes are class_weights=, those of rows weights=."
+            if some and jnp.issubdtype(getattr(a, "dtype", float), jnp.integer):
+                hint = f" For hidden @ kernel call {function}(LinearLogits(hidden, "
+                hint += "kernel), labels)."
         raise TypeError(
             f"{function}: expected axis to be an int, a tuple of ints or None, "
             f"got {shown(axis)}.{hint}"
@@ -58,6 +62,17 @@ def class_axis(
             f"for {name} of shape {x.shape}."
         )
     return front if isinstance(axis, tuple) else front[0]
+
+
+def without_classes(function: str, options: Mapping[str, Any]) -> None:
+    """Refuses options of classes where axis=() says that there are none."""
+    for name, value in options.items():
+        if value is not None:
+            fail(
+                function,
+                f"{name} needs an axis of classes, got axis=(), for which every "
+                "element is a row by itself. Give axis=-1, for one loss a row.",
+            )
 
 
 def classes_last(x: Array, axes: tuple[int, ...]) -> Array:

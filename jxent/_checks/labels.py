@@ -48,30 +48,14 @@ def same_shape(function: str, name: str, x: Array, labels: Array) -> None:
     )
 
 
-def compared(function: str, name: str, shape: Shape, target: Array) -> None:
-    if target.shape != shape:
-        hint = rearranged(f"target_{name}", target.shape, shape)
+def compared(function: str, shape: Shape, target: Shape, hint: str = "") -> None:
+    """Refuses target_logits of another shape than the logits'."""
+    if target != shape:
+        hint = hint or rearranged("target_logits", target, shape)
         hint = hint or "Every row is compared with one of its own; none broadcasts."
         raise ValueError(
-            f"{function}: expected target_{name} of the {name}' shape {shape}, got "
-            f"{target.shape}. {hint}"
-        )
-
-
-def same_rows_and_classes(function: str, shape: Shape, target: Shape) -> None:
-    *rows, classes = shape
-    *target_rows, target_classes = target
-    if rows != target_rows:
-        raise ValueError(
-            f"{function}: expected hidden and target_hidden of the same rows, got rows "
-            f"of shape {tuple(rows)} and {tuple(target_rows)}. Only their last axes, "
-            "the features, may differ."
-        )
-    if classes != target_classes:
-        raise ValueError(
-            f"{function}: expected kernel and target_kernel of the same classes, got "
-            f"{classes} and {target_classes}. Pad the smaller one, and give a "
-            "class_mask that is False for the classes that only one of them has."
+            f"{function}: expected target_logits of the logits' shape {shape}, got "
+            f"{target}. {hint}"
         )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import Shape, row_shape
-from .arrays import ArrayLike, as_array, floating, real
+from .arrays import ArrayLike, as_array, real
 from .numbers import in_range, is_integer, is_number, number_or_off
 from .words import shown
 
@@ -88,13 +88,9 @@ class PerRow(NamedTuple):
 
 
 class PerClass(NamedTuple):
-    """The check of an option with one value a class.
-
-    A number of any real dtype, unless it has to be boolean, or floating.
-    """
+    """The check of an option with one number a class, or one boolean."""
 
     boolean: bool = False
-    floating: bool = False
 
 
 class Number(NamedTuple):
@@ -133,8 +129,6 @@ def option(
         return per_row(function, name, x, rows)
     if check.boolean:
         x = boolean(function, name, value)
-    elif check.floating:
-        x = floating(function, name, value)
     else:
         x = real(function, name, value, dtype, booleans=True)
     return per_class(function, name, x, (classes,))
@@ -207,6 +201,8 @@ def one_of(
 
 def precision(function: str, value: Any) -> lax.PrecisionLike:
     """One precision of a product, for both of its factors."""
+    if value is None:
+        return None
     kinds = str | lax.Precision | lax.DotAlgorithm | lax.DotAlgorithmPreset | None
     try:
         if not isinstance(value, kinds):

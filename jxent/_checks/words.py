@@ -13,6 +13,8 @@ from jax.core import Tracer
 NUMBERS = (int, float, np.integer, np.floating)
 
 
+# The losses whose rows are single logits unless they are given an axis of classes.
+SIGMOID = ("sigmoid_binary_cross_entropy", "sigmoid_focal_loss")
 SCALARS = (bool, np.bool_, complex, np.complexfloating, *NUMBERS)
 
 
@@ -22,6 +24,17 @@ def fail(function: str, message: str) -> NoReturn:
 
 def no_attribute(module: str, name: str, public: Sequence[str]) -> AttributeError:
     """The error for a name that a module does not have, with the nearest it has."""
+    if name.startswith("linear_"):
+        own = name.removeprefix("linear_")
+        call = f"{own}(LinearLogits(hidden, kernel, bias), …)"
+        if own in ("asymmetric_loss", *SIGMOID):
+            call = f"{own}(LinearLogits(hidden, kernel, bias), labels, axis=-1)"
+        if own == "softmax_plan":
+            call = "plan(softmax_cross_entropy)(LinearLogits(hidden, kernel), labels)"
+        return AttributeError(
+            f"module {module!r} has no attribute {name!r}. Losses and metrics take "
+            f"LinearLogits in place of logits: call {call}."
+        )
     spelled = {public_name.lower(): public_name for public_name in public}
     near = [spelled[n] for n in get_close_matches(name.lower(), spelled)]
     hint = f"Did you mean {' or '.join(near)}?"
@@ -41,6 +54,8 @@ def shown(x: Any) -> str:
         text = "a shape without values"
     elif isinstance(x, list | tuple | dict | set):
         text = f"a {type(x).__name__}"
+    elif hasattr(x, "materialize"):
+        text = type(x).__name__
     else:
         text = f"an object of type {type(x).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -117,7 +117,7 @@ def checked(
         batch_axis_name=names,
         block_sizes=_checks.block_sizes(function, block_sizes, "columns"),
         ring=implementation == "ring",
-        sharding=head_sharding(function, x, x, 0, None, None, batch_axis_name),
+        sharding=head_sharding(function, x, x, 0, batch_axis_name=batch_axis_name),
     )
     options = Options(
         where=where,

@@ -1,22 +1,15 @@
 """How a problem's statistics are computed: in memory, streamed, tiled, on a mesh."""
 
-from .choice import (
-    BlockSizes as BlockSizes,
-    Implementation as Implementation,
-)
 from .divergences import jensen_shannon_formula as jensen_shannon_formula
-from .options import (
-    HeadOptions as HeadOptions,
-    LossOptions as LossOptions,
-)
+from .options import LossOptions as LossOptions
 from .plan import (
-    LinearSoftmaxPlan as LinearSoftmaxPlan,
-    linear_softmax_plan as linear_softmax_plan,
+    Plan as Plan,
+    plan as plan,
 )
 from .solve import (
-    head_solution as head_solution,
-    planned_head as planned_head,
+    planned_problem as planned_problem,
     prepared as prepared,
+    solution as solution,
     solve as solve,
 )
 from .sums import LossSums as LossSums

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .. import _checks
+from .._linear_logits import BlockSizes, Implementation
 from .._problem import Rows, Settings, Shared, has_distributions, has_target
 
-
-Implementation: TypeAlias = Literal["tiled", "streamed", "materialized"]
-BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
@@ -67,7 +65,8 @@ class Uses(NamedTuple):
     temperature: bool = False
     several_ids: bool = False
     top_k: bool = False
-    target: bool = False  # a head of its own
+    target: bool = False  # another softmax in place of labels
+    two_heads: bool = False
 
 
 def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
@@ -84,6 +83,7 @@ def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
         several_ids=rows.label_ids is not None,
         top_k=settings.top_k > 0,
         target=has_target(rows),
+        two_heads=rows.hidden is not None and rows.target_hidden is not None,
     )
 
 
@@ -96,7 +96,7 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
     """Block sizes (rows, classes) in each layout."""
     if implementation == "materialized":
         return s.rows, s.classes
-    heads = 1 + uses.target  # each has logits of its own
+    heads = 1 + uses.two_heads  # each has logits of its own
     if implementation == "tiled":
         # Each tile reads and writes the kernel's gradient: larger tiles, less traffic.
         most = {"cpu": 512, "tpu": 1024}.get(s.platform, 512)
@@ -158,7 +158,7 @@ def temporaries(
 ) -> int:
     """Bytes that the value and both gradients need beside operands and results."""
     rows, classes = blocks
-    slabs = 1 + uses.target + _copies(implementation, s, uses)
+    slabs = 1 + uses.two_heads + _copies(implementation, s, uses)
     # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
     hidden = s.rows * s.features * s.width
     kernel = s.features * s.classes * s.width
@@ -210,19 +210,13 @@ def chosen(
     uses: Uses,
     block_sizes: BlockSizes | None,
     implementation: Implementation | None,
-    budget: int = BUDGET,
+    budget: int,
 ) -> tuple[Implementation, Any, int]:
     """The layout, the rows of a tile and the classes of a block.
 
     What the caller gives is kept; the rest is chosen by sizes, platform and options.
     """
     _checks.one_of(function, "implementation", implementation, IMPLEMENTATIONS)
-    if implementation == "tiled" and not scalar:
-        _checks.fail(
-            function,
-            "implementation='tiled' gives one number, reduction='mean' or 'sum' "
-            "without statistics. For results per row give 'streamed'.",
-        )
     given = _checks.block_sizes(function, block_sizes)
     if not isinstance(s.rows, int):
         return _of_unknown_rows(s, given, implementation)

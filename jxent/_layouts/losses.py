@@ -33,6 +33,7 @@ from .._problem import (
     Shared,
     at_label,
     has_distributions,
+    has_head,
     has_target,
     is_class,
     like_logits,
@@ -175,7 +176,7 @@ def label_masses(
         return sum_over_devices(total, names)
 
     resolved = resolved._replace(classes=None)
-    if rows.hidden is None:
+    if not has_head(rows):
         return on_device(rows, shared, resolved)
     spec = row_spec(settings.sharding)
     specs = (
@@ -230,7 +231,11 @@ def needs_every_log_p(settings: Settings, rows: Rows, shared: Shared) -> bool:
     with the weights that smoothing or a distribution gives them.
     """
     formula = settings.formula
-    if formula is None or settings.several_labels or is_linear(formula):
+    if formula is None or settings.several_labels:
+        return False
+    if formula is symmetric:  # its reverse term alone is not linear in log p
+        return has_distributions(settings, rows)
+    if is_linear(formula):
         return False
     return has_distributions(settings, rows) or shared.label_smoothing is not None
 

@@ -69,12 +69,13 @@ def head_sharding(
     hidden: Array,
     kernel: Array,
     vocab_axis: int,
-    labels: Array | None,
-    class_axis_name: _checks.AxisName,
+    others: tuple[Array | None, ...] = (),
+    *,
+    class_axis_name: _checks.AxisName = None,
     batch_axis_name: _checks.AxisName,
 ) -> HeadSharding:
     """Explicit mesh axes come from the arrays' types, automatic ones from the names."""
-    mesh = _mesh_of(hidden, kernel, labels)
+    mesh = _mesh_of(hidden, kernel, *others)
     if mesh is None:
         return HeadSharding()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
@@ -82,19 +83,19 @@ def head_sharding(
     def automatic(names: _checks.AxisName) -> tuple[str, ...]:
         return tuple(n for n in _names(names) if kinds.get(n) == AxisType.Auto)
 
-    *rows, _ = _typed(hidden)
+    *row_axes, _ = _typed(hidden)
     named = automatic(batch_axis_name)
-    if rows and named:
-        everything = rows[0] + named
+    if row_axes and named:
+        everything = row_axes[0] + named
         parts = math.prod(mesh.shape[n] for n in everything)
         if hidden.shape[0] % parts == 0:
-            rows[0] = everything
-    taken = sum(rows, ())
+            row_axes[0] = everything
+    taken = sum(row_axes, ())
     typed = _typed(kernel)[vocab_axis]
     classes = tuple(n for n in typed + automatic(class_axis_name) if n not in taken)
     if not taken and not classes and AxisType.Explicit not in kinds.values():
         return HeadSharding()
-    sharding = HeadSharding(row_axes=tuple(rows), class_axes=classes, mesh=mesh)
+    sharding = HeadSharding(row_axes=tuple(row_axes), class_axes=classes, mesh=mesh)
     count, parts = kernel.shape[vocab_axis], mesh_size(sharding, classes)
     if count % parts:
         _checks.fail(

@@ -3,13 +3,10 @@
 The losses themselves write their signatures out, with defaults.
 """
 
-from typing import SupportsIndex, TypedDict
-
-from jax import lax
+from typing import TypedDict
 
 from .._checks import ArrayLike, AxisName
 from .._reduction import Reduction
-from .choice import BlockSizes, Implementation
 
 
 class LossOptions(TypedDict, total=False):
@@ -28,14 +25,3 @@ class LossOptions(TypedDict, total=False):
     normalizer: ArrayLike | None
     class_axis_name: AxisName
     batch_axis_name: AxisName
-
-
-class HeadOptions(LossOptions, total=False):
-    """What those of the fused head take by name."""
-
-    bias: ArrayLike | None
-    vocab_axis: SupportsIndex
-    precision: lax.PrecisionLike
-    where: ArrayLike | None
-    block_sizes: BlockSizes | None
-    implementation: Implementation | None

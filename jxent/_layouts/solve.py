@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import Shape, over_places, select, sum_over_devices
-from .._checks import ArrayLike, AxisName, fail
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels, fail
 from .._formulas import SoftmaxStatistics
+from .._linear_logits import BlockSizes, Implementation, LinearLogits, Logits
 from .._problem import (
     HeadSharding,
     Maybe,
@@ -20,22 +21,26 @@ from .._problem import (
     Settings,
     Shared,
     both,
-    head_problem,
+    checked_problem,
+    dtype_of,
+    first_head,
+    has_head,
+    heads_of,
     like_logits,
     one_axis_of_rows,
     resolve,
+    rows_of_head,
     with_full_rows,
 )
 from .._reduction import combine, weighed
 from .._statistics import with_logits
 from .choice import (
     PIECE,
-    BlockSizes,
-    Implementation,
     Sizes,
     chosen,
     rows_of_group,
     sizes_of,
+    temporaries,
     uses_of,
 )
 from .losses import (
@@ -54,6 +59,7 @@ from .mesh import (
     row_spec,
     specs_of,
 )
+from .plan import NOBODY, Plan, listener
 from .sums import sums_of
 from .tiled import tiled_total
 
@@ -67,43 +73,65 @@ def solve(problem: Problem) -> Any:
         return solver(*problem)
 
 
-def head_solution(function: str, *arrays: Any, **options: Any) -> Any:
-    """`solve` of a fused head's arguments."""
-    return solve(planned_head(function, *arrays, **options))
-
-
-def planned_head(
+def solution(
     function: str,
-    hidden: ArrayLike,
-    kernel: ArrayLike,
-    labels: ArrayLike | None,
+    logits: Logits,
+    labels: ArrayLike | SparseLabels | None,
+    axis: Axis,
+    where: ArrayLike | None,
+    **options: Any,
+) -> Any:
+    """The result of a call: what every loss and statistic of logits returns."""
+    return solve(planned_problem(function, logits, labels, axis, where, **options))
+
+
+def planned_problem(
+    function: str,
+    logits: Logits,
+    labels: ArrayLike | SparseLabels | None,
+    axis: Axis,
     where: ArrayLike | None,
     *,
-    class_axis_name: AxisName,
-    batch_axis_name: AxisName,
-    block_sizes: BlockSizes | None,
-    implementation: Implementation | None,
+    target_logits: Logits | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
-    """The checked problem of a fused head's arguments, with its layout."""
-    problem = head_problem(
+    """The checked problem of a call; with the layout of its LinearLogits."""
+    problem = checked_problem(
         function,
-        hidden,
-        kernel,
+        logits,
         labels,
+        axis,
         where,
+        target_logits=target_logits,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
         **options,
     )
+    if not has_head(problem.rows):
+        return problem
+    heads = [x for x in (logits, target_logits) if isinstance(x, LinearLogits)]
     return _with_layout(
         function,
         problem,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        block_sizes=block_sizes,
-        implementation=implementation,
+        block_sizes=_same_of_all(function, "block_sizes", heads),
+        implementation=_same_of_all(function, "implementation", heads),
     )
+
+
+def _same_of_all(function: str, field: str, heads: list[LinearLogits]) -> Any:
+    """A field that all heads share; None in one of them leaves it to the other."""
+    values = [x for head in heads if (x := getattr(head, field)) is not None]
+    if values[1:] and values[0] != values[1]:
+        fail(
+            function,
+            f"expected one {field} for logits and target_logits, got {values[0]!r} and "
+            f"{values[1]!r}. Give it to one of them, or to both the same.",
+        )
+    return values[0] if values else None
 
 
 def _with_layout(
@@ -115,40 +143,37 @@ def _with_layout(
     block_sizes: BlockSizes | None,
     implementation: Implementation | None,
 ) -> Problem:
-    """The problem of the fused head with its mesh axes, its layout and its blocks."""
+    """The problem with the mesh axes of its heads, their layout and their blocks."""
     settings, rows, shared = problem
-    assert rows.hidden is not None
-    assert shared.kernel is not None
-    axis = settings.vocab_axis
+    head = first_head(settings, rows)
+    hidden, kernel = getattr(rows, head.hidden), getattr(shared, head.kernel)
     sharding = head_sharding(
         function,
-        rows.hidden,
-        shared.kernel,
-        axis,
-        rows.labels,
-        class_axis_name,
-        batch_axis_name,
+        hidden,
+        kernel,
+        head.vocab_axis,
+        (rows.labels, rows.logits, rows.target_logits),
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     )
-    sizes = _sizes_on_device(rows.hidden, shared.kernel, axis, sharding)
+    heard = listener()
+    sizes = _sizes_on_device(hidden, kernel, head.vocab_axis, sharding, heard.platform)
     uses = uses_of(settings, rows, shared)
     scalar = settings.formula is not None and settings.reduction != "none"
     split = bool(settings.class_axis_name + sharding.class_axes)
+    scalar = scalar and not settings.return_statistics
     layout, tile, block = chosen(
         function,
         sizes,
-        scalar=scalar and not settings.return_statistics,
+        scalar=scalar,
         split=split,
         uses=uses,
         block_sizes=block_sizes,
         implementation=implementation,
+        budget=heard.budget,
     )
-    if layout == "streamed" and needs_every_log_p(settings, rows, shared):
-        fail(
-            function,
-            "label smoothing and distributions need every log p of a row, which a "
-            "stream of blocks does not keep. Give implementation='materialized' or, "
-            "for one number, 'tiled'.",
-        )
+    every_log_p = needs_every_log_p(settings, rows, shared)
+    _refuse_layout(function, settings, layout, scalar=scalar, every_log_p=every_log_p)
     settings = settings._replace(
         sharding=sharding,
         implementation=layout,
@@ -162,11 +187,54 @@ def _with_layout(
         whole = block >= sizes.classes  # which no product has to copy
         piece = PIECE if sizes.platform == "cpu" and not whole else 0
         settings = settings._replace(block=block, piece=piece)
+    if heard is not NOBODY:
+        blocks = tile, settings.block
+        memory = temporaries(layout, sizes, blocks, uses)
+        heard.plans.append(
+            Plan(
+                function=function,
+                implementation=layout,
+                block_sizes=blocks,
+                temporary_bytes=memory,
+            )
+        )
     return problem._replace(settings=settings)
 
 
+def _refuse_layout(
+    function: str,
+    settings: Settings,
+    layout: Implementation,
+    *,
+    scalar: bool,
+    every_log_p: bool,
+) -> None:
+    """Refuses a layout that cannot give the result, and names those that can."""
+    if layout == "tiled" and not scalar:
+        others = "'materialized'" if every_log_p else "'streamed' or 'materialized'"
+        reduces = settings.formula is not None and not settings.sums
+        mean = ", or ask for reduction='mean' or 'sum', without statistics"
+        fail(
+            function,
+            "implementation='tiled' gives one number, the mean or the sum of a loss. "
+            f"Give LinearLogits implementation={others}{mean * reduces}.",
+        )
+    if layout == "streamed" and every_log_p:
+        tiled = " or 'tiled'" if scalar else " or, for one number, 'tiled'"
+        fail(
+            function,
+            "label smoothing and distributions need every log p of a row, which a "
+            "stream of blocks does not keep. Give LinearLogits "
+            f"implementation='materialized'{tiled}.",
+        )
+
+
 def _sizes_on_device(
-    hidden: Array, kernel: Array, axis: int, sharding: HeadSharding
+    hidden: Array,
+    kernel: Array,
+    axis: int,
+    sharding: HeadSharding,
+    platform: str | None,
 ) -> Sizes:
     """The sizes of a device's part of a head; the kernel has its classes at `axis`."""
     shape = list(hidden.shape[:-1])
@@ -178,6 +246,7 @@ def _sizes_on_device(
         kernel.shape[axis] // mesh_size(sharding, sharding.class_axes),
         hidden.dtype,
         kernel.dtype,
+        platform,
     )
 
 
@@ -188,7 +257,7 @@ def _loss(settings: Settings, rows: Rows, shared: Shared) -> Any:
     With `return_statistics` it comes with `SoftmaxStatistics`; with `sums` the result
     is `LossSums`, which are scalars.
     """
-    head_rows = None if rows.hidden is None else rows.hidden.shape[:-1]
+    head_rows = rows_of_head(rows) if has_head(rows) else None
     settings, rows, shared, resolved = prepared(settings, rows, shared)
     if settings.implementation == "tiled":
         if settings.reduction == "mean" and shared.normalizer is None:
@@ -220,9 +289,9 @@ def _statistics(settings: Settings, rows: Rows, shared: Shared) -> Any:
     """The statistics, of the rows' shape; or the log-probabilities asked for.
 
     With `log_prob_at` these are (…, places, …), the places at the classes' axis. With
-    `top_k` they are (rows, k), with the ids (rows, k) of the k largest logits.
+    `top_k` they are (…, k, …), with the ids (…, k, …) of the k largest logits.
     """
-    head_rows = None if rows.hidden is None else rows.hidden.shape[:-1]
+    head_rows = rows_of_head(rows) if has_head(rows) else None
     settings, rows, shared, resolved = prepared(settings, rows, shared)
     statistics, t, _ = statistics_of(settings, rows, shared, resolved)
     statistics, top = _zero_where_dropped((statistics, t.top), resolved)
@@ -233,7 +302,9 @@ def _statistics(settings: Settings, rows: Rows, shared: Shared) -> Any:
         result = _log_probs(statistics, resolved), top
     if head_rows is not None:
         return _with_row_axes(settings, result, head_rows)
-    return jnp.moveaxis(result, -1, settings.axis) if settings.log_prob_at else result
+    if settings.log_prob_at or settings.top_k:
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, settings.axis), result)
+    return result
 
 
 def _log_probs(statistics: SoftmaxStatistics, resolved: Resolved) -> Array:
@@ -271,7 +342,7 @@ def prepared(
     one axis: with several, XLA on a CPU keeps a second copy of the logits.
     """
     rows, shared = with_full_rows(settings, rows, shared)
-    if rows.hidden is None:
+    if not has_head(rows):
         rows, shared = like_logits_on_mesh(settings, rows, shared)
         return settings, rows, shared, resolve(settings, rows, shared)
     like = like_logits(settings, rows, shared)
@@ -282,7 +353,7 @@ def prepared(
     else:
         rows, shared = on_devices(settings, rows, shared)
     resolved = _resolved_on_devices(settings, rows, shared)
-    rows, resolved = _without_dropped(rows, resolved)
+    rows, resolved = _without_dropped(settings, rows, resolved)
     if settings.implementation == "materialized":
         rows, shared = with_logits(settings, rows, shared)
         settings = settings._replace(sharding=HeadSharding())
@@ -303,9 +374,8 @@ def _resolved_on_devices(settings: Settings, rows: Rows, shared: Shared) -> Reso
     spec = row_spec(settings.sharding)
 
     def on_device(rows: Rows, shared: Shared) -> Resolved:
-        assert rows.hidden is not None
-        local = on_one_device(settings)._replace(axis=rows.hidden.ndim - 1)
-        shape = rows.hidden.shape[:-1]
+        shape = rows_of_head(rows)
+        local = on_one_device(settings)._replace(axis=len(shape))
         resolved = resolve(local, rows, shared)
         return jax.tree.map(
             lambda x: jnp.broadcast_to(x, (*shape, *x.shape[len(shape) :])), resolved
@@ -315,25 +385,27 @@ def _resolved_on_devices(settings: Settings, rows: Rows, shared: Shared) -> Reso
     return enter(settings.sharding, on_device, (rows, shared), specs, spec)
 
 
-def _without_dropped(rows: Rows, resolved: Resolved) -> tuple[Rows, Resolved]:
+def _without_dropped(
+    settings: Settings, rows: Rows, resolved: Resolved
+) -> tuple[Rows, Resolved]:
     """Sets the hidden states of dropped rows to 0: products would spread their NaN.
 
     A row of weight 0 stays, for the derivative in that weight, if it is finite.
     """
-    assert rows.hidden is not None
     keep: Maybe = resolved.keep
+    hidden = {
+        head.hidden: x
+        for head in heads_of(settings)
+        if (x := getattr(rows, head.hidden)) is not None
+    }
     if rows.weights is not None:
         assert resolved.weighted is not None
-        finite = jnp.all(lax.is_finite(rows.hidden), -1)
-        if rows.target_hidden is not None:
-            finite &= jnp.all(lax.is_finite(rows.target_hidden), -1)
-        keep = both(keep, resolved.weighted | finite)
+        finite = [jnp.all(lax.is_finite(x), -1) for x in hidden.values()]
+        keep = both(keep, resolved.weighted | functools.reduce(lax.bitwise_and, finite))
     if keep is None:
         return rows, resolved
     where = lax.expand_dims(keep, (keep.ndim,))
-    rows = rows._replace(hidden=select(where, rows.hidden))
-    if rows.target_hidden is not None:
-        rows = rows._replace(target_hidden=select(where, rows.target_hidden))
+    rows = rows._replace(**{name: select(where, x) for name, x in hidden.items()})
     return rows, resolved._replace(keep=keep)
 
 
@@ -341,10 +413,8 @@ def _total_weight(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Array:
     """Σ r over the rows of all devices, r everything that multiplies one."""
-    assert rows.hidden is not None
     factor = class_factor(settings, rows, shared, resolved)
     if factor is None:
-        dtype = like_logits(settings, rows, shared).dtype
-        factor = jnp.ones(rows.hidden.shape[:-1], dtype)
+        factor = jnp.ones(rows_of_head(rows), dtype_of(rows, shared))
     weight = jnp.sum(weighed(factor, resolved.keep, rows.weights))
     return sum_over_devices(weight, settings.batch_axis_name)

@@ -40,6 +40,7 @@ from .._problem import (
     Shared,
     heads_of,
     one_axis_of_rows,
+    rows_of_head,
 )
 from .._product import dot, product
 from .._reduction import divided
@@ -66,9 +67,8 @@ def tiled_total(
     """
     everywhere = varying_of((rows, shared))
     rows, shared = (vary_fields(x, everywhere, settings) for x in (rows, shared))
-    assert rows.hidden is not None
     if resolved.classes is not None:
-        classes = jnp.broadcast_to(resolved.classes, rows.hidden.shape[:-1])
+        classes = jnp.broadcast_to(resolved.classes, rows_of_head(rows))
         resolved = resolved._replace(classes=classes)
     local = on_one_device(settings)._replace(axis=1)
 
@@ -117,8 +117,7 @@ def _live(settings: Settings, tile: tuple[Rows, Resolved], moving: Any) -> Maybe
     weights_move = moving is not None and moving[0].weights is not None
     live = resolved.keep if weights_move else resolved.weighted
     names = settings.class_axis_name
-    assert rows.hidden is not None
-    one_tile = settings.tile >= rows.hidden.shape[0]
+    one_tile = settings.tile >= rows_of_head(rows)[0]
     if live is None or one_tile or not settings.skips:
         return None
     if names and varying(live):
@@ -319,7 +318,7 @@ def _on_devices(
     in_specs = tuple(map(specs, trees))
 
     def on_device(*trees: Any) -> tuple[Array, list[Any]]:
-        shape = trees[0][1][0].hidden.shape[:-1]
+        shape = rows_of_head(trees[0][1][0])
         operands = trees[0]
 
         def flat(tree: Any) -> Any:

@@ -31,9 +31,12 @@ from .._problem import (
     Settings,
     Shared,
     class_block,
+    class_count,
+    has_head,
     is_class,
     local_ids,
     one_axis_of_rows,
+    rows_of_head,
 )
 from .._statistics import (
     Inputs,
@@ -55,10 +58,10 @@ def totals(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
 ) -> Totals:
     """The finished statistics (rows,), over all devices that split the classes."""
-    if rows.logits is not None:
-        t = _totals_in_memory(settings, rows, shared, resolved)
-    else:
+    if has_head(rows):
         t = _enter(settings, _totals_streamed, rows, shared, _per_row(resolved))
+    else:
+        t = _totals_in_memory(settings, rows, shared, resolved)
     return finish(t, resolved)
 
 
@@ -122,7 +125,7 @@ def over_all_classes(
     the sum may be linear in them.
     """
     operands = per_row, row_tangents, tangents
-    if rows.logits is not None:
+    if not has_head(rows):
         return _sum_in_memory(settings, of_block, rows, shared, resolved, *operands)
     body = functools.partial(_sum_for_platform, of_block)
     return _enter(settings, body, rows, shared, _per_row(resolved), *operands)
@@ -220,7 +223,6 @@ def _enter(
 
     `more` are bundles, or trees of arrays (rows,) such as totals.
     """
-    assert rows.hidden is not None
     spec = row_spec(settings.sharding)
 
     def specs(tree: Any) -> Any:
@@ -229,7 +231,7 @@ def _enter(
         return jax.tree.map(lambda _: spec, tree)
 
     def on_device(*operands: Any) -> Any:
-        shape = operands[0].hidden.shape[:-1]
+        shape = rows_of_head(operands[0])
         operands = tuple(one_axis_of_rows(tree, shape) for tree in operands)
         operands = vary(operands, varying_of(operands))
         results = body(on_one_device(settings)._replace(axis=1), *operands)
@@ -238,12 +240,6 @@ def _enter(
     operands = (rows, shared, *more)
     in_specs = tuple(map(specs, operands))
     return enter(settings.sharding, on_device, operands, in_specs, spec)
-
-
-def _count(settings: Settings, shared: Shared) -> int:
-    """How many classes the kernel, (features, classes) or its transpose, has here."""
-    assert shared.kernel is not None
-    return shared.kernel.shape[settings.vocab_axis]
 
 
 def _block_ids(
@@ -260,8 +256,7 @@ def _live(settings: Settings, rows: Rows, resolved: Resolved) -> Maybe:
     A row of weight 0 may not: its statistics are the derivative in that weight, and the
     tangents of its statistics those of the logits' gradient in that weight.
     """
-    assert rows.hidden is not None
-    one_tile = settings.tile >= rows.hidden.shape[0]
+    one_tile = settings.tile >= rows_of_head(rows)[0]
     return None if one_tile or not settings.skips else resolved.keep
 
 
@@ -272,7 +267,7 @@ def _totals_streamed(
 
     Tiles of rows are the outer loop here, blocks of classes the inner one.
     """
-    total = _count(settings, shared)
+    total = class_count(settings, rows, shared)
     size = min(settings.block, total)
 
     def of_tile(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Totals]:
@@ -372,7 +367,7 @@ def _sum_streamed(
 
     Blocks of classes are the outer loop, tiles of rows the inner one.
     """
-    total = _count(settings, shared)
+    total = class_count(settings, rows, shared)
     size = min(settings.block, total)
     row_tangents = as_computed(row_tangents)  # the sum over blocks is in float32
     everything = (rows, resolved, per_row, row_tangents)

@@ -13,6 +13,6 @@ from .rows import (
     confidence as confidence,
     is_right as is_right,
     log_prob as log_prob,
-    predicted as predicted,
+    log_prob_and_prediction as log_prob_and_prediction,
     squared_error as squared_error,
 )

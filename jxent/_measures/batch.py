@@ -16,8 +16,9 @@ from .._arrays import (
     select,
     sharded_like,
 )
-from .._checks import ArrayLike, Axis
-from .._layouts import prepared
+from .._checks import ArrayLike, Axis, AxisName
+from .._layouts import planned_problem, prepared
+from .._linear_logits import LinearLogits, Logits
 from .._problem import (
     Problem,
     Resolved,
@@ -27,7 +28,6 @@ from .._problem import (
     both,
     class_ids,
     equal,
-    logits_problem,
 )
 from .._reduction import combine, divided
 
@@ -60,19 +60,34 @@ class Batch(NamedTuple):
 
 def metric_problem(
     function: str,
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis,
     where: ArrayLike | None,
+    *,
     weights: ArrayLike | None,
     ignore_index: ArrayLike | None,
-    **asked: Any,
+    whole_logits: bool = False,
+    argmax: bool = False,
+    argmax_of_head: bool = False,
+    batch_axis_name: AxisName = None,
+    **options: Any,
 ) -> Problem:
-    """The checked arguments of a metric; with axis=() those of binary labels."""
+    """The checked arguments of a metric; with axis=() those of binary labels.
+
+    `whole_logits` cannot be LinearLogits. With `argmax` the class of the largest logit
+    is one of the statistics, with `argmax_of_head` one of those of LinearLogits.
+    """
+    linear = isinstance(logits, LinearLogits)
     if isinstance(axis, tuple) and not axis:
-        return _binary_problem(function, logits, labels, where, weights, ignore_index)
-    x = _checks.as_array(function, "logits", logits)
-    if x.ndim and not isinstance(axis, tuple | None):
+        _checks.without_classes(function, options)
+        return _binary_problem(
+            function, logits, labels, where, weights, ignore_index, batch_axis_name
+        )
+    if linear and whole_logits:
+        _checks.as_array(function, "logits", logits)
+    x = _checks.as_array(function, "logits", logits) if not linear else logits
+    if isinstance(x, Array) and x.ndim and not isinstance(axis, tuple | None):
         front = _checks.class_axis(function, "logits", x, axis)
         if isinstance(front, int) and x.shape[front] == 1:
             _checks.fail(
@@ -81,7 +96,7 @@ def metric_problem(
                 f"along axis {axis}. For one logit per binary label give axis=(), and "
                 "logits and labels of one shape.",
             )
-    return logits_problem(
+    return planned_problem(
         function,
         x,
         labels,
@@ -90,17 +105,20 @@ def metric_problem(
         ids_only=True,
         weights=weights,
         ignore_index=ignore_index,
-        **asked,
+        argmax=argmax or (linear and argmax_of_head),
+        batch_axis_name=batch_axis_name,
+        **options,
     )
 
 
 def _binary_problem(
     function: str,
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     where: ArrayLike | None,
     weights: ArrayLike | None,
     ignore_index: ArrayLike | None,
+    batch_axis_name: AxisName,
 ) -> Problem:
     order = "logits, labels"
     x = _checks.floating(function, "logits", logits, beside=labels, order=order)
@@ -124,8 +142,9 @@ def _binary_problem(
         weights = _checks.per_row(
             function, "weights", weights, x.shape, "the logits' shape"
         )
+    names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
     return Problem(
-        settings=Settings(axis=NO_CLASSES, ids=True),
+        settings=Settings(axis=NO_CLASSES, ids=True, batch_axis_name=names),
         rows=Rows(
             logits=x,
             labels=jnp.broadcast_to(y, x.shape),

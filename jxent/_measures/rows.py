@@ -16,7 +16,7 @@ from .._arrays import cast, over_classes, select, sharded_like
 from .._chunks import sum_along
 from .._formulas import SoftmaxStatistics
 from .._layouts.losses import reported, statistics_of
-from .._problem import Maybe, is_class, report_bad_labels
+from .._problem import Maybe, has_head, is_class, report_bad_labels
 from .._statistics import inputs_of_block
 from .batch import Batch
 from .ranks import is_among_first
@@ -51,15 +51,20 @@ def log_prob(batch: Batch) -> Array:
     return _statistics(batch).log_prob
 
 
-def is_right(batch: Batch, k: int = 1) -> Array:
-    """1 where the label is among the first k classes, else 0; (rows,)."""
+def is_right(
+    batch: Batch, k: int = 1, statistics: SoftmaxStatistics | None = None
+) -> Array:
+    """1 where the label is among the first k classes, else 0; (rows,).
+
+    `statistics` are those of the batch, where the caller has them.
+    """
     settings, rows, shared, resolved = batch
     if batch.is_binary:
         side = _side(batch)
         right = (side > 0) | ((side == 0) & (batch.ids == 0)) | (k > 1)
         return select(lax.eq(side, side), cast(right, side.dtype), jnp.nan)
-    if k == 1 and rows.hidden is not None:
-        statistics = _statistics(batch)
+    if k == 1 and settings.argmax and has_head(rows):
+        statistics = statistics or _statistics(batch)
         label = statistics.log_prob
         right = cast(lax.eq(statistics.argmax, batch.ids), label.dtype)
         return select(lax.eq(label, label), right, jnp.nan)
@@ -67,11 +72,12 @@ def is_right(batch: Batch, k: int = 1) -> Array:
     return reported(first, settings, rows, shared, resolved)
 
 
-def predicted(batch: Batch) -> Array:
-    """The first class of the largest logit, int32 (rows,)."""
+def log_prob_and_prediction(batch: Batch) -> tuple[Array, Array]:
+    """log p_y and the first class of the largest logit, int32; (rows,)."""
     if batch.is_binary:
-        return cast(_logits(batch) > 0, jnp.int32)
-    return _statistics(batch).argmax
+        return log_prob(batch), cast(_logits(batch) > 0, jnp.int32)
+    statistics = _statistics(batch)
+    return statistics.log_prob, statistics.argmax
 
 
 def confidence(batch: Batch) -> tuple[Array, Array]:
@@ -79,7 +85,8 @@ def confidence(batch: Batch) -> tuple[Array, Array]:
     label in binary."""
     if batch.is_binary:
         return jax.nn.sigmoid(_logits(batch)), _binary_label(batch)
-    return lax.exp(-_statistics(batch).log_sum), is_right(batch)
+    statistics = _statistics(batch)
+    return lax.exp(-statistics.log_sum), is_right(batch, statistics=statistics)
 
 
 def squared_error(batch: Batch) -> Array:

@@ -28,10 +28,10 @@ from .._problem import (
     Settings,
     Shared,
     at_label,
+    checked_problem,
     is_class,
     is_label,
     local_ids,
-    logits_problem,
     possible_classes,
     resolve,
     with_full_rows,
@@ -287,7 +287,7 @@ def categorical_cross_entropy(
     See also:
       `softmax_cross_entropy`, `binary_cross_entropy`.
     """
-    problem = logits_problem(
+    problem = checked_problem(
         "categorical_cross_entropy",
         probs,
         labels,

@@ -2,10 +2,8 @@
 
 from .arguments import (
     Formula as Formula,
-    HeadArguments as HeadArguments,
     Problem as Problem,
-    head_problem as head_problem,
-    logits_problem as logits_problem,
+    checked_problem as checked_problem,
 )
 from .bad_labels import report_bad_labels as report_bad_labels
 from .pair import (
@@ -18,14 +16,18 @@ from .pair import (
     Shared as Shared,
     axis_of_classes as axis_of_classes,
     class_block as class_block,
+    class_count as class_count,
     dtype_of as dtype_of,
+    first_head as first_head,
     has_distributions as has_distributions,
+    has_head as has_head,
     has_target as has_target,
     heads_of as heads_of,
     like_logits as like_logits,
     map_fields as map_fields,
     of_target as of_target,
     one_axis_of_rows as one_axis_of_rows,
+    rows_of_head as rows_of_head,
 )
 from .resolved import (
     NO_CLASS as NO_CLASS,

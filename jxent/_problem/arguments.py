@@ -5,12 +5,12 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from .. import _checks
-from .._arrays import Shape, Shaped, compute_dtype, count_over_devices, row_shape
+from .._arrays import Shape, Shaped, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
-from .._product import ROUNDED
+from .._linear_logits import LinearLogits, Logits, checked_head
 from .pair import (
     CHECKS,
     Maybe,
@@ -30,15 +30,6 @@ class Problem(NamedTuple):
     shared: Shared
 
 
-class HeadArguments(NamedTuple):
-    """The arguments of one of two heads, as the caller passes them."""
-
-    hidden: ArrayLike
-    kernel: ArrayLike
-    bias: ArrayLike | None
-    vocab_axis: SupportsIndex
-
-
 class Formula(NamedTuple):
     """A formula with its parameters, as they are passed by name.
 
@@ -50,41 +41,48 @@ class Formula(NamedTuple):
     several_labels: bool = False
 
 
-def logits_problem(
+def checked_problem(
     function: str,
-    logits: ArrayLike,
-    labels: ArrayLike | None,
+    logits: Logits,
+    labels: ArrayLike | SparseLabels | None,
     axis: Axis,
     where: ArrayLike | None,
     *,
     name: str = "logits",
-    target_logits: ArrayLike | None = None,
+    target_logits: Logits | None = None,
     ids_only: bool = False,
     labels_optional: bool = False,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
-    """The problem of logits (or probabilities) in memory."""
-    order = f"{name}, labels"
-    x = _checks.floating(function, name, logits, beside=labels, order=order)
-    weighted = options.get("formula") is not None or name == "probs"
-    front = _checks.class_axis(function, name, x, axis, weighted=weighted)
-    sparse = _sparse(function, labels, ids_only or name == "probs")
-    y = _labels(function, None if sparse else labels, labels_optional or bool(sparse))
-    class_names = _checks.bound_axis_names(
-        function, "class_axis_name", class_axis_name, x, y
-    )
-    batch_names = _checks.bound_axis_names(
-        function, "batch_axis_name", batch_axis_name, x, y
-    )
-    shapes = function, name, x, y, front
-    ids = _are_class_ids(*shapes, options, split=class_names, ids_only=ids_only)
+    """The problem of logits (or probabilities), in memory or given as LinearLogits."""
+    x = _operand(function, name, logits, beside=labels, order=f"{name}, labels")
     target = None
     if target_logits is not None:
-        target = _checks.floating(function, "target_logits", target_logits)
-        _checks.compared(function, "logits", x.shape, target)
+        target = _operand(function, "target_logits", target_logits)
+        _checks.compared(function, x.shape, target.shape, _hint_of_heads(x, target))
+    like = x if isinstance(x, Array) else jax.ShapeDtypeStruct(x.shape, x.dtype)
+    weighted = options.get("formula") is not None or name == "probs"
+    front = _checks.class_axis(function, name, like, axis, weighted=weighted)
+    if isinstance(x, LinearLogits) or isinstance(target, LinearLogits):
+        front = _last_axis(function, like, axis, front)
+    sparse = _sparse(function, labels, ids_only or name == "probs")
+    y = _labels(function, None if sparse else labels, labels_optional or bool(sparse))
+    arrays = *jax.tree.leaves((x, target)), y
+    class_names, batch_names = (
+        _checks.bound_axis_names(function, argument, names, *arrays)
+        for argument, names in (
+            ("class_axis_name", class_axis_name),
+            ("batch_axis_name", batch_axis_name),
+        )
+    )
+    shapes = function, name, like, y, front
+    how = {"ids_only": ids_only, "axis_is_free": isinstance(x, Array)}
+    ids = _are_class_ids(*shapes, options, split=class_names, **how)
     if isinstance(front, tuple):
+        assert isinstance(x, Array)
+        assert not isinstance(target, LinearLogits)
         if y is not None and not ids:
             y = _checks.classes_last(y, front)
         if where is not None:
@@ -93,137 +91,70 @@ def logits_problem(
                 where = _checks.classes_last(jnp.broadcast_to(where, x.shape), front)
         if target is not None:
             target = _checks.classes_last(target, front)
-        x = _checks.classes_last(x, front)
+        like = x = _checks.classes_last(x, front)
         front = x.ndim - 1
+    rows, shared = Rows(labels=y), Shared()
     settings = Settings(
         axis=front, ids=ids, class_axis_name=class_names, batch_axis_name=batch_names
     )
-    rows = Rows(logits=x, labels=y, target_logits=target)
-    if sparse is not None:
-        rows = _with_places(function, rows, sparse, x, front, compute_dtype(x), options)
-    operands = rows, Shared()
-    dtype = dtype_of(*operands)
-    return _with_options(
-        function, settings, *operands, x.shape, dtype, where, **options
-    )
-
-
-def head_problem(
-    function: str,
-    hidden: ArrayLike,
-    kernel: ArrayLike,
-    labels: ArrayLike | None,
-    where: ArrayLike | None,
-    *,
-    vocab_axis: SupportsIndex,
-    precision: lax.PrecisionLike = None,
-    target: HeadArguments | None = None,
-    ids_only: bool = False,
-    labels_optional: bool = False,
-    class_axis_name: AxisName = None,
-    batch_axis_name: AxisName = None,
-    **options: Any,
-) -> Problem:
-    """The problem of hidden @ kernel, whose logits do not exist."""
-    beside = {"beside": labels, "order": "hidden, kernel, labels"}
-    h = _checks.floating(function, "hidden", hidden, **beside)
-    k = _checks.floating(function, "kernel", kernel, **beside)
-    vocab = head_axis(function, h, k, vocab_axis)
-    like = jax.ShapeDtypeStruct((*h.shape[:-1], k.shape[vocab]), compute_dtype(h, k))
-    axis = like.ndim - 1
-    sparse = _sparse(function, labels, ids_only)
-    y = _labels(function, None if sparse else labels, labels_optional or bool(sparse))
-    class_names = _checks.bound_axis_names(
-        function, "class_axis_name", class_axis_name, h, k, y
-    )
-    batch_names = _checks.bound_axis_names(
-        function, "batch_axis_name", batch_axis_name, h, k, y
-    )
-    shapes = function, "logits", like, y, axis
-    how = {"ids_only": ids_only, "axis_is_free": False}
-    ids = _are_class_ids(*shapes, options, split=class_names, **how)
-    given_precision = _checks.precision(function, precision)
-    precision = _precision(given_precision, h)
-    settings = Settings(
-        axis=axis,
-        ids=ids,
-        class_axis_name=class_names,
-        batch_axis_name=batch_names,
-        vocab_axis=vocab,
-        precision=precision,
-    )
-    rows, shared = Rows(hidden=h, labels=y), Shared(kernel=k)
-    if sparse is not None:
-        rows = _with_places(function, rows, sparse, like, axis, like.dtype, options)
-    if target is not None:
-        rows, shared, vocab = _with_target(function, rows, shared, target, like.shape)
+    if isinstance(x, LinearLogits):
+        rows = rows._replace(hidden=x.hidden)
+        shared = shared._replace(kernel=x.kernel, bias=x.bias)
+        settings = settings._replace(vocab_axis=x.vocab_axis % 2, precision=x.precision)
+    else:
+        rows = rows._replace(logits=x)
+    if isinstance(target, LinearLogits):
+        rows = rows._replace(target_hidden=target.hidden)
+        shared = shared._replace(target_kernel=target.kernel, target_bias=target.bias)
         settings = settings._replace(
-            target_vocab_axis=vocab,
-            target_precision=_precision(given_precision, rows.target_hidden),
+            target_vocab_axis=target.vocab_axis % 2, target_precision=target.precision
         )
-        options["target_bias"] = target.bias
-    operands = rows, shared
-    dtype = dtype_of(*operands)
+    else:
+        rows = rows._replace(target_logits=target)
+    dtype = dtype_of(rows, shared)
+    if sparse is not None:
+        rows = _with_places(function, rows, sparse, like, front, dtype, options)
     return _with_options(
-        function, settings, *operands, like.shape, dtype, where, **options
+        function, settings, rows, shared, like.shape, dtype, where, **options
     )
 
 
-def _precision(precision: Any, hidden: Any) -> Any:
-    rounded = precision is None and hidden.dtype == jnp.bfloat16
-    return ROUNDED if rounded else precision
+def _operand(
+    function: str, name: str, logits: Logits, **beside: Any
+) -> Array | LinearLogits:
+    """Logits whose arrays are checked by themselves."""
+    if not isinstance(logits, LinearLogits):
+        return _checks.floating(function, name, logits, **beside)
+    if name == "probs":
+        _checks.as_array(function, name, logits)
+    return checked_head(function, name, logits)
 
 
-def _with_target(
-    function: str, rows: Rows, shared: Shared, target: HeadArguments, shape: Shape
-) -> tuple[Rows, Shared, int]:
-    """The pair with a target's head, and the class axis of its kernel."""
-    h = _checks.floating(function, "target_hidden", target.hidden)
-    k = _checks.floating(function, "target_kernel", target.kernel)
-    vocab = head_axis(function, h, k, target.vocab_axis, "target_")
-    _checks.same_rows_and_classes(function, shape, (*h.shape[:-1], k.shape[vocab]))
-    rows = rows._replace(target_hidden=h)
-    return rows, shared._replace(target_kernel=k), vocab
+def _hint_of_heads(x: Array | LinearLogits, target: Array | LinearLogits) -> str:
+    """What to do about a head whose classes, or rows, are not those of the other."""
+    if isinstance(x, Array) and isinstance(target, Array):
+        return ""
+    if x.shape[:-1] != target.shape[:-1]:
+        return "Of two hidden states only the last axes, the features, may differ."
+    return (
+        "Pad the kernel of fewer classes, and give a class_mask that is False for the "
+        "classes that only one of them has."
+    )
 
 
-def head_axis(
-    function: str,
-    hidden: Shaped,
-    kernel: Shaped,
-    vocab_axis: SupportsIndex,
-    of: str = "",
+def _last_axis(
+    function: str, like: Shaped, axis: Axis, front: int | tuple[int, ...]
 ) -> int:
-    """The kernel's class axis counted from the front; an error if shapes do not fit.
-
-    `of` stands before the arguments' names.
-    """
-    vocab_axis = _checks.integer(function, f"{of}vocab_axis", vocab_axis)
-    if not hidden.ndim:
-        _checks.fail(
-            function, f"expected {of}hidden of shape (..., features), got a scalar."
-        )
-    if kernel.ndim != 2 or vocab_axis not in (-2, -1, 0, 1):
+    """The class axis of LinearLogits, counted from the front; no other is possible."""
+    last = like.ndim - 1
+    if front not in (last, (last,)):
         _checks.fail(
             function,
-            f"expected a {of}kernel of two axes and their class axis, got shape "
-            f"{kernel.shape} and {of}vocab_axis={vocab_axis}. Reshape a kernel of "
-            "more.",
+            f"LinearLogits have their classes in the last axis, got axis={axis!r} for "
+            f"logits of shape {like.shape}. Leave axis out, and give labels in that "
+            "order.",
         )
-    axis = vocab_axis % 2
-    features, classes = kernel.shape[1 - axis], kernel.shape[axis]
-    if hidden.shape[-1] != features:
-        hint = f"The {of}kernel is (features, classes)."
-        if axis == 0:
-            hint = f"With {of}vocab_axis=0 the {of}kernel is (classes, features)."
-        if hidden.shape[-1] == classes:
-            hint += f" For its transpose give {of}vocab_axis={axis - 1}."
-        _checks.fail(
-            function,
-            f"expected {of}hidden of shape (..., {features}) for a {of}kernel of shape "
-            f"{kernel.shape} with {of}vocab_axis={vocab_axis}, got {hidden.shape}. "
-            f"{hint}",
-        )
-    return axis
+    return last
 
 
 def _are_class_ids(

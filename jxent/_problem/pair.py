@@ -66,7 +66,7 @@ class Shared(NamedTuple):
     """What all rows share."""
 
     kernel: Annotated[Maybe, _FEATURES_AND_CLASSES] = None
-    bias: Annotated[Maybe, _CLASSES, PerClass(floating=True)] = None
+    bias: Annotated[Maybe, _CLASSES] = None
     class_weights: Annotated[Maybe, _CLASSES, PerClass()] = None
     class_mask: Annotated[Maybe, _CLASSES, PerClass(boolean=True)] = None
     ignore_index: Annotated[Maybe, _NUMBER] = None
@@ -78,7 +78,7 @@ class Shared(NamedTuple):
     margin: Annotated[Maybe, _CLASSES, Number(off=0, or_per_class=True)] = None
     pos_weight: Annotated[Maybe, _CLASSES, Number(off=1, or_per_class=True)] = None
     target_kernel: Annotated[Maybe, _FEATURES_AND_CLASSES] = None
-    target_bias: Annotated[Maybe, _CLASSES, PerClass(floating=True)] = None
+    target_bias: Annotated[Maybe, _CLASSES] = None
     target_logit_soft_cap: Annotated[Maybe, _NUMBER, Number(off=math.inf, above=0)] = (
         None
     )
@@ -237,6 +237,30 @@ def heads_of(settings: Settings) -> tuple[Head, Head]:
     return own, target
 
 
+def first_head(settings: Settings, rows: Rows) -> Head:
+    """The head of the logits; that of the target where the logits are an array."""
+    own, target = heads_of(settings)
+    return target if rows.hidden is None else own
+
+
+def has_head(rows: Rows) -> bool:
+    """Whether logits, or those of the target, are a product that is not formed."""
+    return rows.hidden is not None or rows.target_hidden is not None
+
+
+def rows_of_head(rows: Rows) -> Shape:
+    """The shape of the rows of a problem that has a head."""
+    hidden = rows.target_hidden if rows.hidden is None else rows.hidden
+    assert hidden is not None
+    return hidden.shape[:-1]
+
+
+def class_count(settings: Settings, rows: Rows, shared: Shared) -> int:
+    """How many classes a problem that has a head has on this device."""
+    head = first_head(settings, rows)
+    return getattr(shared, head.kernel).shape[head.vocab_axis]
+
+
 def has_target(rows: Rows) -> bool:
     """Whether the rows are compared with a softmax, not scored against labels."""
     return rows.target_logits is not None or rows.target_hidden is not None
@@ -291,6 +315,5 @@ def like_logits(
     if rows.logits is not None:
         return rows.logits
     assert rows.hidden is not None
-    assert shared.kernel is not None
-    shape = (*rows.hidden.shape[:-1], shared.kernel.shape[settings.vocab_axis])
+    shape = (*rows.hidden.shape[:-1], class_count(settings, rows, shared))
     return jax.ShapeDtypeStruct(shape, dtype_of(rows, shared))

@@ -12,7 +12,10 @@ from jax import Array
 
 from .. import _checks
 from .._arrays import broadcast_like, compute_dtype, select
-from .._checks import ArrayLike, AxisName
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
+from .._layouts import solution
+from .._linear_logits import LinearLogits, Logits
+from .._problem import Formula
 from .._reduction import combine
 from .._times import times
 
@@ -115,6 +118,75 @@ def from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Arra
             f"one for each class of the last axis, got {value.shape}. {hint}"
         )
     return value.reshape((1,) * (x.ndim - value.ndim) + value.shape)
+
+
+def sigmoid_loss(
+    function: str,
+    logits: Logits,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis,
+    where: ArrayLike | None,
+    *,
+    formula: Callable[..., Array],
+    parameters: dict[str, ArrayLike | None],
+    pos_weight: ArrayLike | None = None,
+    class_mask: ArrayLike | None,
+    ignore_index: ArrayLike | None,
+    logit_soft_cap: ArrayLike | None,
+    temperature: ArrayLike | None,
+    class_axis_name: AxisName,
+    **options: Any,
+) -> Array:
+    """The losses of the elements, or with an axis of classes those of the rows."""
+    of_classes = {
+        "class_mask": class_mask,
+        "ignore_index": ignore_index,
+        "logit_soft_cap": logit_soft_cap,
+        "temperature": temperature,
+        "class_axis_name": class_axis_name,
+    }
+    if not isinstance(axis, tuple) or axis:
+        given = {name: x for name, x in parameters.items() if x is not None}
+        return solution(
+            function,
+            logits,
+            labels,
+            axis,
+            where,
+            formula=Formula(function=formula, parameters=given, several_labels=True),
+            pos_weight=pos_weight,
+            **of_classes,
+            **options,
+        )
+    if isinstance(logits, LinearLogits) or isinstance(labels, SparseLabels):
+        kind = type(logits if isinstance(logits, LinearLogits) else labels).__name__
+        _checks.fail(
+            function,
+            f"{kind} need an axis of classes, got axis=(), for which every element is "
+            "a row by itself. Give axis=-1, for one loss a row, summed over its "
+            "classes.",
+        )
+    _checks.without_classes(function, of_classes)
+    settings, operands = check(
+        function,
+        "logits",
+        logits,
+        labels,
+        where=where,
+        formula=formula,
+        pos_weight=pos_weight,
+        **options,
+    )
+    x = operands.x
+    values = tuple(
+        None
+        if value is None
+        else from_the_right(function, name, value, x)
+        if name == "alpha"
+        else _checks.number(function, name, value, compute_dtype(x))
+        for name, value in parameters.items()
+    )
+    return loss(settings, operands._replace(parameters=values))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -6,24 +6,30 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._arrays import compute_dtype
-from .._checks import ArrayLike, AxisName
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
+from .._linear_logits import Logits
 from .._reduction import Reduction
-from .arguments import check, from_the_right, loss
+from .arguments import sigmoid_loss
 from .formulas import asymmetric_of_logits, binary_of_logits, focal_of_logits
 
 
 def sigmoid_binary_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Logits,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = (),
+    where: ArrayLike | None = None,
     *,
     pos_weight: ArrayLike | None = None,
-    class_weights: ArrayLike | None = None,
-    label_smoothing: ArrayLike | None = 0.0,
-    where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
     reduction: Reduction = "none",
     normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
     """Binary cross-entropy of logits with binary labels, element by element.
@@ -86,36 +92,47 @@ def sigmoid_binary_cross_entropy(
     See also:
       `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`, `asymmetric_loss`.
     """
-    settings, operands = check(
+    return sigmoid_loss(
         "sigmoid_binary_cross_entropy",
-        "logits",
         logits,
         labels,
+        axis,
+        where,
         formula=binary_of_logits,
+        parameters={},
         pos_weight=pos_weight,
-        class_weights=class_weights,
-        label_smoothing=label_smoothing,
-        where=where,
         weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
         reduction=reduction,
         normalizer=normalizer,
+        class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
     )
-    return loss(settings, operands)
 
 
 def sigmoid_focal_loss(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Logits,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = (),
+    where: ArrayLike | None = None,
     *,
     alpha: ArrayLike | None = None,
     gamma: ArrayLike = 2.0,
-    class_weights: ArrayLike | None = None,
-    label_smoothing: ArrayLike | None = 0.0,
-    where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
     reduction: Reduction = "none",
     normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
     """Sigmoid focal loss: binary cross-entropy that cares less for what is right.
@@ -166,42 +183,51 @@ def sigmoid_focal_loss(
       `softmax_focal_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
     """
     name = "sigmoid_focal_loss"
-    settings, operands = check(
-        name,
-        "logits",
-        logits,
-        labels,
-        formula=focal_of_logits,
-        class_weights=class_weights,
-        label_smoothing=label_smoothing,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        normalizer=normalizer,
-        batch_axis_name=batch_axis_name,
-    )
-    dtype = compute_dtype(operands.x)
-    gamma = _checks.number(name, "gamma", gamma, dtype, low=0)
+    _checks.in_range(name, "gamma", gamma, low=0)
     if alpha is not None:
         _checks.in_range(name, "alpha", alpha, low=0, high=1)
-        alpha = from_the_right(name, "alpha", alpha, operands.x)
-    return loss(settings, operands._replace(parameters=(gamma, alpha)))
+    return sigmoid_loss(
+        name,
+        logits,
+        labels,
+        axis,
+        where,
+        formula=focal_of_logits,
+        parameters={"gamma": gamma, "alpha": alpha},
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+    )
 
 
 def asymmetric_loss(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Logits,
+    labels: ArrayLike | SparseLabels,
+    axis: Axis = (),
+    where: ArrayLike | None = None,
     *,
     gamma_pos: ArrayLike = 0.0,
     gamma_neg: ArrayLike = 4.0,
     clip: ArrayLike = 0.05,
     pos_weight: ArrayLike | None = None,
-    class_weights: ArrayLike | None = None,
-    label_smoothing: ArrayLike | None = 0.0,
-    where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = None,
+    label_smoothing: ArrayLike | None = 0.0,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
     reduction: Reduction = "none",
     normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
     """Asymmetric loss (ASL): binary cross-entropy that down-weights easy negatives.
@@ -265,25 +291,27 @@ def asymmetric_loss(
       `sigmoid_focal_loss`, `sigmoid_binary_cross_entropy`.
     """
     name = "asymmetric_loss"
-    settings, operands = check(
+    _checks.in_range(name, "gamma_pos", gamma_pos, low=0)
+    _checks.in_range(name, "gamma_neg", gamma_neg, low=0)
+    _checks.in_range(name, "clip", clip, low=0, high=1)
+    return sigmoid_loss(
         name,
-        "logits",
         logits,
         labels,
+        axis,
+        where,
         formula=asymmetric_of_logits,
+        parameters={"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip},
         pos_weight=pos_weight,
-        class_weights=class_weights,
-        label_smoothing=label_smoothing,
-        where=where,
         weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
         reduction=reduction,
         normalizer=normalizer,
+        class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
     )
-    dtype = compute_dtype(operands.x)
-    parameters = (
-        _checks.number(name, "gamma_pos", gamma_pos, dtype, low=0),
-        _checks.number(name, "gamma_neg", gamma_neg, dtype, low=0),
-        _checks.number(name, "clip", clip, dtype, low=0, high=1),
-    )
-    return loss(settings, operands._replace(parameters=parameters))

@@ -17,7 +17,10 @@ from .generalized_and_taylor import (
     generalized_cross_entropy as generalized_cross_entropy,
     taylor_cross_entropy as taylor_cross_entropy,
 )
-from .several_ids import softmax_log_prob_at as softmax_log_prob_at
+from .several_ids import (
+    softmax_log_prob_at as softmax_log_prob_at,
+    softmax_top_k as softmax_top_k,
+)
 from .statistics import (
     softmax_entropy as softmax_entropy,
     softmax_log_prob as softmax_log_prob,

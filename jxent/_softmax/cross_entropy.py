@@ -9,14 +9,15 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, cross_entropy
-from .._layouts import LossOptions, solve
-from .._problem import Formula, logits_problem
+from .._layouts import LossOptions, solution
+from .._linear_logits import Logits
+from .._problem import Formula
 from .._reduction import Reduction
 
 
 @overload
 def softmax_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -28,7 +29,7 @@ def softmax_cross_entropy(
 
 @overload
 def softmax_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -39,7 +40,7 @@ def softmax_cross_entropy(
 
 
 def softmax_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -158,29 +159,27 @@ def softmax_cross_entropy(
       `categorical_cross_entropy` for probabilities, `sigmoid_binary_cross_entropy` for
       binary labels, `next_token_labels` for language models.
     """
-    return solve(
-        logits_problem(
-            "softmax_cross_entropy",
-            logits,
-            labels,
-            axis,
-            where,
-            formula=Formula(function=cross_entropy, parameters={}),
-            weights=weights,
-            class_weights=class_weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-            return_statistics=return_statistics,
-        )
+    return solution(
+        "softmax_cross_entropy",
+        logits,
+        labels,
+        axis,
+        where,
+        formula=Formula(function=cross_entropy, parameters={}),
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
     )
 
 

@@ -7,14 +7,15 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName
 from .._formulas import kl_divergence
-from .._layouts import jensen_shannon_formula, solve
-from .._problem import Formula, logits_problem
+from .._layouts import jensen_shannon_formula, solution
+from .._linear_logits import Logits
+from .._problem import Formula
 from .._reduction import Reduction
 
 
 def softmax_kl_divergence(
-    logits: ArrayLike,
-    target_logits: ArrayLike,
+    logits: Logits,
+    target_logits: Logits,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
@@ -93,32 +94,30 @@ def softmax_kl_divergence(
       `linear_softmax_kl_divergence`, `softmax_jensen_shannon_divergence`,
       `kl_divergence` of probabilities.
     """
-    return solve(
-        logits_problem(
-            "softmax_kl_divergence",
-            logits,
-            None,
-            axis,
-            where,
-            labels_optional=True,
-            target_logits=target_logits,
-            formula=Formula(function=kl_divergence, parameters={}),
-            target_logit_soft_cap=target_logit_soft_cap,
-            weights=weights,
-            class_mask=class_mask,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-        )
+    return solution(
+        "softmax_kl_divergence",
+        logits,
+        None,
+        axis,
+        where,
+        labels_optional=True,
+        target_logits=target_logits,
+        formula=Formula(function=kl_divergence, parameters={}),
+        target_logit_soft_cap=target_logit_soft_cap,
+        weights=weights,
+        class_mask=class_mask,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     )
 
 
 def softmax_jensen_shannon_divergence(
-    logits: ArrayLike,
-    target_logits: ArrayLike,
+    logits: Logits,
+    target_logits: Logits,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
@@ -199,24 +198,22 @@ def softmax_jensen_shannon_divergence(
     if reverse:
         logits, target_logits = target_logits, logits
         logit_soft_cap, target_logit_soft_cap = target_logit_soft_cap, logit_soft_cap
-    return solve(
-        logits_problem(
-            name,
-            logits,
-            None,
-            axis,
-            where,
-            labels_optional=True,
-            target_logits=target_logits,
-            formula=formula,
-            target_logit_soft_cap=target_logit_soft_cap,
-            weights=weights,
-            class_mask=class_mask,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-        )
+    return solution(
+        name,
+        logits,
+        None,
+        axis,
+        where,
+        labels_optional=True,
+        target_logits=target_logits,
+        formula=formula,
+        target_logit_soft_cap=target_logit_soft_cap,
+        weights=weights,
+        class_mask=class_mask,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     )

@@ -10,14 +10,15 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, focal, poly
-from .._layouts import LossOptions, solve
-from .._problem import Formula, logits_problem
+from .._layouts import LossOptions, solution
+from .._linear_logits import Logits
+from .._problem import Formula
 from .._reduction import Reduction
 
 
 @overload
 def softmax_focal_loss(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -30,7 +31,7 @@ def softmax_focal_loss(
 
 @overload
 def softmax_focal_loss(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -42,7 +43,7 @@ def softmax_focal_loss(
 
 
 def softmax_focal_loss(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -134,35 +135,33 @@ def softmax_focal_loss(
       `sigmoid_focal_loss`, `softmax_cross_entropy`.
     """
     _checks.in_range("softmax_focal_loss", "gamma", gamma, low=0)
-    return solve(
-        logits_problem(
-            "softmax_focal_loss",
-            logits,
-            labels,
-            axis,
-            where,
-            formula=Formula(function=focal, parameters={"gamma": gamma}),
-            weights=weights,
-            class_weights=class_weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-            return_statistics=return_statistics,
-        )
+    return solution(
+        "softmax_focal_loss",
+        logits,
+        labels,
+        axis,
+        where,
+        formula=Formula(function=focal, parameters={"gamma": gamma}),
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
     )
 
 
 @overload
 def poly_loss_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = ...,
@@ -175,7 +174,7 @@ def poly_loss_cross_entropy(
 
 @overload
 def poly_loss_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = ...,
@@ -187,7 +186,7 @@ def poly_loss_cross_entropy(
 
 
 def poly_loss_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     *,
     epsilon: ArrayLike = 2.0,
@@ -274,27 +273,25 @@ def poly_loss_cross_entropy(
     See also:
       `softmax_focal_loss`, `softmax_cross_entropy`.
     """
-    return solve(
-        logits_problem(
-            "poly_loss_cross_entropy",
-            logits,
-            labels,
-            axis,
-            where,
-            formula=Formula(function=poly, parameters={"epsilon": epsilon}),
-            weights=weights,
-            class_weights=class_weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-            return_statistics=return_statistics,
-        )
+    return solution(
+        "poly_loss_cross_entropy",
+        logits,
+        labels,
+        axis,
+        where,
+        formula=Formula(function=poly, parameters={"epsilon": epsilon}),
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
     )

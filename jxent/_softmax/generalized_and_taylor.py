@@ -10,14 +10,15 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, generalized, taylor
-from .._layouts import LossOptions, solve
-from .._problem import Formula, logits_problem
+from .._layouts import LossOptions, solution
+from .._linear_logits import Logits
+from .._problem import Formula
 from .._reduction import Reduction
 
 
 @overload
 def generalized_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -30,7 +31,7 @@ def generalized_cross_entropy(
 
 @overload
 def generalized_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -42,7 +43,7 @@ def generalized_cross_entropy(
 
 
 def generalized_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -144,35 +145,33 @@ def generalized_cross_entropy(
       `jxent.keras.categorical_generalized_cross_entropy` of probabilities.
     """
     _checks.in_range("generalized_cross_entropy", "q", q, low=0, high=1)
-    return solve(
-        logits_problem(
-            "generalized_cross_entropy",
-            logits,
-            labels,
-            axis,
-            where,
-            formula=Formula(function=generalized, parameters={"q": q}),
-            weights=weights,
-            class_weights=class_weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-            return_statistics=return_statistics,
-        )
+    return solution(
+        "generalized_cross_entropy",
+        logits,
+        labels,
+        axis,
+        where,
+        formula=Formula(function=generalized, parameters={"q": q}),
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
     )
 
 
 @overload
 def taylor_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -185,7 +184,7 @@ def taylor_cross_entropy(
 
 @overload
 def taylor_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -197,7 +196,7 @@ def taylor_cross_entropy(
 
 
 def taylor_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -299,27 +298,25 @@ def taylor_cross_entropy(
       `generalized_cross_entropy`, `symmetric_cross_entropy`.
     """
     order = _checks.positive_integer("taylor_cross_entropy", "order", order)
-    return solve(
-        logits_problem(
-            "taylor_cross_entropy",
-            logits,
-            labels,
-            axis,
-            where,
-            formula=Formula(function=taylor(order), parameters={}),
-            weights=weights,
-            class_weights=class_weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-            return_statistics=return_statistics,
-        )
+    return solution(
+        "taylor_cross_entropy",
+        logits,
+        labels,
+        axis,
+        where,
+        formula=Formula(function=taylor(order), parameters={}),
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
     )

@@ -1,17 +1,19 @@
-"""Log-probabilities at several class ids a row."""
+"""Log-probabilities at several class ids a row: those given, or the likeliest."""
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
-from .._layouts import solve
-from .._problem import logits_problem
+from .._layouts import solution
+from .._linear_logits import Logits
 
 
 def softmax_log_prob_at(
-    logits: ArrayLike,
+    logits: Logits,
     ids: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -21,6 +23,7 @@ def softmax_log_prob_at(
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
     """The log-probabilities of several class ids in each row.
 
@@ -67,20 +70,111 @@ def softmax_log_prob_at(
       vLLM's and TRL's log-probabilities of the top tokens.
 
     See also:
-      `softmax_log_prob`, `SparseLabels`, `linear_softmax_log_prob_at`.
+      `softmax_log_prob`, `softmax_top_k`, `SparseLabels`.
     """
-    return solve(
-        logits_problem(
-            "softmax_log_prob_at",
-            logits,
-            SparseLabels(ids=ids),
-            axis,
-            where,
-            log_prob_at=True,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            class_axis_name=class_axis_name,
-        )
+    return solution(
+        "softmax_log_prob_at",
+        logits,
+        SparseLabels(ids=ids),
+        axis,
+        where,
+        log_prob_at=True,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+    )
+
+
+def softmax_top_k(
+    logits: Logits,
+    k: SupportsIndex,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_mask: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+) -> tuple[Float[Array, "..."], Integer[Array, "..."]]:
+    """The k likeliest classes of each row, and their log-probabilities.
+
+        log p_c = z_c − log Σ_j exp(z_j)
+
+    It is what a teacher's predictions are stored with: 64 numbers a row in place of
+    one for each class. Exact; of LinearLogits in one pass over blocks of classes.
+
+    Args:
+      hidden: floating, shape (..., features).
+      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
+        with vocab_axis=0, as an embedding table, which is not copied.
+      k: how many, an integer between 1 and the number of classes.
+      bias: (classes,), added to the logits.
+      vocab_axis: the kernel's axis of classes.
+      precision: the precision of the products with the kernel, those of the gradients
+        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
+        for a bfloat16 hidden. With any other the factors are float32.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row. An
+        infinite temperature makes all possible classes equally likely.
+      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
+        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
+        read from the arrays' types. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
+      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
+      implementation: "streamed" scans blocks of classes, and forms each again for the
+        derivative: the least memory. "materialized" holds the logits. None plans.
+
+    Returns:
+      A pair, each of the logits' shape with k in place of the classes: the
+      log-probabilities in nats, the largest first, float32, or float64 where the logits
+      are; and their class ids, int32. Where several axes are the classes, the k are the
+      last axis.
+
+    Numerics:
+      Of classes that are equally likely the one with the smaller id comes first. Masked
+      classes come last, with −inf. A dropped row gives zeros. The log-probabilities are
+      differentiable as those of `softmax_log_prob_at` at these ids.
+
+      With classes split over a mesh, every device has the result of all classes.
+
+    Raises:
+      As `softmax_cross_entropy`, and a ValueError for a k out of range.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> log_probs, ids = jxent.softmax_top_k(logits, 2)
+      >>> print(log_probs, ids)
+      [[-0.23954 -2.23954]
+       [-0.09492 -3.09492]] [[0 1]
+       [2 0]]
+
+    Source:
+      `jax.lax.top_k`, a block of classes at a time.
+
+    See also:
+      `softmax_log_prob_at`, `SparseLabels`.
+    """
+    return solution(
+        "softmax_top_k",
+        logits,
+        None,
+        axis,
+        where,
+        labels_optional=True,
+        top_k=k,
+        class_mask=class_mask,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     )

@@ -7,12 +7,12 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics
-from .._layouts import solve
-from .._problem import logits_problem
+from .._layouts import solution
+from .._linear_logits import Logits
 
 
 def softmax_log_prob(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -23,6 +23,7 @@ def softmax_log_prob(
     temperature: ArrayLike | None = None,
     margin: ArrayLike | None = None,
     class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
     """The log-probability of each row's class id: log p_y, p = softmax(logits).
 
@@ -69,26 +70,25 @@ def softmax_log_prob(
     See also:
       `softmax_entropy`, `reduce`, `softmax_cross_entropy`.
     """
-    return solve(
-        logits_problem(
-            "softmax_log_prob",
-            logits,
-            labels,
-            axis,
-            where,
-            ids_only=True,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            class_axis_name=class_axis_name,
-        )
+    return solution(
+        "softmax_log_prob",
+        logits,
+        labels,
+        axis,
+        where,
+        ids_only=True,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     ).log_prob
 
 
 def softmax_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
@@ -96,6 +96,7 @@ def softmax_entropy(
     logit_soft_cap: ArrayLike | None = None,
     temperature: ArrayLike | None = None,
     class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
     """The entropy of each row's softmax.
 
@@ -139,25 +140,24 @@ def softmax_entropy(
     See also:
       `entropy` for probabilities, `softmax_log_prob`, `reduce`.
     """
-    return solve(
-        logits_problem(
-            "softmax_entropy",
-            logits,
-            None,
-            axis,
-            where,
-            labels_optional=True,
-            entropy=True,
-            class_mask=class_mask,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            class_axis_name=class_axis_name,
-        )
+    return solution(
+        "softmax_entropy",
+        logits,
+        None,
+        axis,
+        where,
+        labels_optional=True,
+        entropy=True,
+        class_mask=class_mask,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     ).entropy
 
 
 def softmax_statistics(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels | None = None,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -169,6 +169,7 @@ def softmax_statistics(
     temperature: ArrayLike | None = None,
     margin: ArrayLike | None = None,
     class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
     entropy: bool = False,
     argmax: bool = False,
 ) -> SoftmaxStatistics:
@@ -228,22 +229,21 @@ def softmax_statistics(
     See also:
       `softmax_cross_entropy` with return_statistics=True: loss and statistics at once.
     """
-    return solve(
-        logits_problem(
-            "softmax_statistics",
-            logits,
-            labels,
-            axis,
-            where,
-            labels_optional=True,
-            class_weights=class_weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            class_axis_name=class_axis_name,
-            entropy=entropy,
-            argmax=argmax,
-        )
+    return solution(
+        "softmax_statistics",
+        logits,
+        labels,
+        axis,
+        where,
+        labels_optional=True,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        entropy=entropy,
+        argmax=argmax,
     )

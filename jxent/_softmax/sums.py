@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from .._checks import ArrayLike, Axis, AxisName
 from .._formulas import cross_entropy
-from .._layouts import LossSums, solve
-from .._problem import Formula, logits_problem
+from .._layouts import LossSums, solution
+from .._linear_logits import Logits
+from .._problem import Formula
 
 
 def softmax_cross_entropy_sums(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -92,26 +93,24 @@ def softmax_cross_entropy_sums(
     See also:
       `softmax_cross_entropy`, `total_weight`, `linear_softmax_cross_entropy_sums`.
     """
-    return solve(
-        logits_problem(
-            "softmax_cross_entropy_sums",
-            logits,
-            labels,
-            axis,
-            where,
-            ids_only=True,
-            formula=Formula(function=cross_entropy, parameters={}),
-            weights=weights,
-            class_weights=class_weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-            sums=True,
-        )
+    return solution(
+        "softmax_cross_entropy_sums",
+        logits,
+        labels,
+        axis,
+        where,
+        ids_only=True,
+        formula=Formula(function=cross_entropy, parameters={}),
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        sums=True,
     )

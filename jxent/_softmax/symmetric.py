@@ -10,14 +10,15 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, symmetric
-from .._layouts import LossOptions, solve
-from .._problem import Formula, logits_problem
+from .._layouts import LossOptions, solution
+from .._linear_logits import Logits
+from .._problem import Formula
 from .._reduction import Reduction
 
 
 @overload
 def symmetric_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -32,7 +33,7 @@ def symmetric_cross_entropy(
 
 @overload
 def symmetric_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = ...,
     where: ArrayLike | None = ...,
@@ -46,7 +47,7 @@ def symmetric_cross_entropy(
 
 
 def symmetric_cross_entropy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -162,27 +163,25 @@ def symmetric_cross_entropy(
     _checks.in_range(name, "beta", beta, low=0)
     _checks.in_range(name, "log_zero", log_zero, high=0)
     parameters = {"alpha": alpha, "beta": beta, "log_zero": log_zero}
-    return solve(
-        logits_problem(
-            name,
-            logits,
-            labels,
-            axis,
-            where,
-            formula=Formula(function=symmetric, parameters=parameters),
-            weights=weights,
-            class_weights=class_weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            margin=margin,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-            return_statistics=return_statistics,
-        )
+    return solution(
+        name,
+        logits,
+        labels,
+        axis,
+        where,
+        formula=Formula(function=symmetric, parameters=parameters),
+        weights=weights,
+        class_weights=class_weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        margin=margin,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        return_statistics=return_statistics,
     )

@@ -7,13 +7,14 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import zlpr
-from .._layouts import solve
-from .._problem import Formula, logits_problem
+from .._layouts import solution
+from .._linear_logits import Logits
+from .._problem import Formula
 from .._reduction import Reduction
 
 
 def zlpr_loss(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -94,23 +95,21 @@ def zlpr_loss(
     See also:
       `linear_zlpr_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
     """
-    return solve(
-        logits_problem(
-            "zlpr_loss",
-            logits,
-            labels,
-            axis,
-            where,
-            formula=Formula(function=zlpr, parameters={}, several_labels=True),
-            weights=weights,
-            class_mask=class_mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            logit_soft_cap=logit_soft_cap,
-            temperature=temperature,
-            reduction=reduction,
-            normalizer=normalizer,
-            class_axis_name=class_axis_name,
-            batch_axis_name=batch_axis_name,
-        )
+    return solution(
+        "zlpr_loss",
+        logits,
+        labels,
+        axis,
+        where,
+        formula=Formula(function=zlpr, parameters={}, several_labels=True),
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     )

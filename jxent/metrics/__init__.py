@@ -47,14 +47,6 @@ from ._calibration import (
     reliability_bins as reliability_bins,
 )
 from ._confusion import confusion_matrix as confusion_matrix
-from ._linear import (
-    linear_accuracy as linear_accuracy,
-    linear_accuracy_sums as linear_accuracy_sums,
-    linear_perplexity as linear_perplexity,
-    linear_perplexity_sums as linear_perplexity_sums,
-    linear_top_k_accuracy as linear_top_k_accuracy,
-    linear_top_k_accuracy_sums as linear_top_k_accuracy_sums,
-)
 from ._scores import (
     BrierScoreSums as BrierScoreSums,
     PerplexitySums as PerplexitySums,
@@ -80,12 +72,6 @@ __all__ = [
     "calibration_error",
     "calibration_error_sums",
     "confusion_matrix",
-    "linear_accuracy",
-    "linear_accuracy_sums",
-    "linear_perplexity",
-    "linear_perplexity_sums",
-    "linear_top_k_accuracy",
-    "linear_top_k_accuracy_sums",
     "perplexity",
     "perplexity_sums",
     "reliability_bins",

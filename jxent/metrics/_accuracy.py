@@ -8,7 +8,8 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks
-from .._checks import ArrayLike, Axis
+from .._checks import ArrayLike, Axis, AxisName
+from .._linear_logits import Logits
 from .._measures import Batch, is_right, measured, metric_problem, quotient, total
 
 
@@ -41,13 +42,18 @@ def share_of_right(batch: Batch, k: int = 1) -> Array:
 
 
 def accuracy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, ""]:
     """The share of rows whose largest logit is that of their label.
 
@@ -98,19 +104,36 @@ def accuracy(
       `accuracy_sums`, for more than one batch; `linear_accuracy`, `top_k_accuracy`.
     """
     problem = metric_problem(
-        "accuracy", logits, labels, axis, where, weights, ignore_index
+        "accuracy",
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        argmax_of_head=True,
     )
     return measured(share_of_right, problem)
 
 
 def accuracy_sums(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> AccuracySums:
     """The two sums whose quotient is the accuracy, to be added over batches.
 
@@ -161,20 +184,37 @@ def accuracy_sums(
       `accuracy`, `linear_accuracy_sums`, `jxent.softmax_cross_entropy_sums`.
     """
     problem = metric_problem(
-        "accuracy_sums", logits, labels, axis, where, weights, ignore_index
+        "accuracy_sums",
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        argmax_of_head=True,
     )
     return measured(sums_of_right, problem)
 
 
 def top_k_accuracy(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
     k: SupportsIndex = 5,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, ""]:
     """The share of rows whose label is among the k classes of the largest logits.
 
@@ -223,19 +263,37 @@ def top_k_accuracy(
     """
     name = "top_k_accuracy"
     k = _checks.positive_integer(name, "k", k)
-    problem = metric_problem(name, logits, labels, axis, where, weights, ignore_index)
+    problem = metric_problem(
+        name,
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+    )
     return measured(share_of_right, problem, k)
 
 
 def top_k_accuracy_sums(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
     k: SupportsIndex = 5,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> AccuracySums:
     """The two sums whose quotient is the top-k accuracy, to be added over batches.
 
@@ -281,5 +339,18 @@ def top_k_accuracy_sums(
     """
     name = "top_k_accuracy_sums"
     k = _checks.positive_integer(name, "k", k)
-    problem = metric_problem(name, logits, labels, axis, where, weights, ignore_index)
+    problem = metric_problem(
+        name,
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+    )
     return measured(sums_of_right, problem, k)

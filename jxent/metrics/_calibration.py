@@ -13,10 +13,11 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from .. import _checks
-from .._arrays import compute_dtype, is_split, select
-from .._checks import ArrayLike, Axis
+from .._arrays import is_split, select, sum_over_devices
+from .._checks import ArrayLike, Axis, AxisName
+from .._linear_logits import Logits
 from .._measures import Batch, confidence, measured, metric_problem, weighed
-from .._problem import Problem
+from .._problem import Problem, dtype_of
 from .._reduction import divided
 
 
@@ -104,7 +105,8 @@ def _in_bins(
         inside = ~((p <= low) | (p > high))  # a NaN is inside of all bins
         return jax.tree.map(lambda x: jnp.sum(select(inside, x)), sums)
 
-    return edges, lax.map(of_bin, (low, high))
+    names = batch.settings.batch_axis_name
+    return edges, sum_over_devices(lax.map(of_bin, (low, high)), names)
 
 
 def _quantiles(p: Array, r: Array, bins: int) -> Array:
@@ -158,11 +160,11 @@ def _edges(
 ) -> tuple[int, tuple[Array, ...]]:
     """The number of quantiles, 0 for none, and edges where they are known."""
     _one_of(function, "strategy", strategy, STRATEGIES)
-    assert problem.rows.logits is not None
-    dtype = compute_dtype(problem.rows.logits)
+    dtype = dtype_of(problem.rows, problem.shared)
     if _checks.is_integer(bins):
         count = _checks.positive_integer(function, "bins", bins)
         if strategy == "quantile":
+            _refuse_parts_of_rows(function, problem.settings.batch_axis_name)
             return count, ()
         return 0, (jnp.asarray(np.arange(count + 1) / count, dtype),)
     edges = _checks.real(function, "bins", bins, dtype)
@@ -181,11 +183,20 @@ def _edges(
     return 0, (edges,)
 
 
+def _refuse_parts_of_rows(function: str, names: tuple[str, ...]) -> None:
+    if names:
+        _checks.fail(
+            function,
+            f"strategy='quantile' needs all rows, and each device along {names} has a "
+            "part of them. Give bins their edges, those of reliability_bins, say.",
+        )
+
+
 # The public functions -----------------------------------------------------------------
 
 
 def calibration_error(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -194,7 +205,12 @@ def calibration_error(
     norm: Norm = "l1",
     strategy: Strategy = "uniform",
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, ""]:
     """How far the probabilities of predictions are from the share that is right.
 
@@ -257,21 +273,40 @@ def calibration_error(
       `jxent.fit_temperature`.
     """
     name = "calibration_error"
-    problem = metric_problem(name, logits, labels, axis, where, weights, ignore_index)
+    problem = metric_problem(
+        name,
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        argmax_of_head=True,
+    )
     _one_of(name, "norm", norm, NORMS)
     quantiles, edges = _edges(name, problem, bins, strategy)
     return measured(_error_of, problem, norm, quantiles, arrays=edges)
 
 
 def calibration_error_sums(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
     bins: SupportsIndex | ArrayLike = 15,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> CalibrationErrorSums:
     """The sums, bin by bin, that the calibration error is made of.
 
@@ -324,13 +359,27 @@ def calibration_error_sums(
       `calibration_error`, `reliability_bins`.
     """
     name = "calibration_error_sums"
-    problem = metric_problem(name, logits, labels, axis, where, weights, ignore_index)
+    problem = metric_problem(
+        name,
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        argmax_of_head=True,
+    )
     quantiles, edges = _edges(name, problem, bins)
     return measured(_sums_of, problem, quantiles, arrays=edges)
 
 
 def reliability_bins(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
@@ -338,7 +387,12 @@ def reliability_bins(
     bins: SupportsIndex | ArrayLike = 15,
     strategy: Strategy = "uniform",
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> ReliabilityBins:
     """What a reliability diagram draws: accuracy against confidence, bin by bin.
 
@@ -393,6 +447,20 @@ def reliability_bins(
       `calibration_error`.
     """
     name = "reliability_bins"
-    problem = metric_problem(name, logits, labels, axis, where, weights, ignore_index)
+    problem = metric_problem(
+        name,
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+        argmax_of_head=True,
+    )
     quantiles, edges = _edges(name, problem, bins, strategy)
     return measured(_bins_of, problem, quantiles, arrays=edges)

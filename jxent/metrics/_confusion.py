@@ -8,35 +8,48 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
-from .._arrays import is_split, select
-from .._checks import ArrayLike, Axis
-from .._measures import Batch, log_prob, measured, metric_problem, predicted, weighed
-from .._problem import is_class
+from .._arrays import count_over_devices, is_split, select, sum_over_devices
+from .._checks import ArrayLike, Axis, AxisName
+from .._linear_logits import Logits
+from .._measures import (
+    Batch,
+    log_prob_and_prediction,
+    measured,
+    metric_problem,
+    weighed,
+)
+from .._problem import class_count, has_head, is_class
 
 
 def _confusion(batch: Batch, classes: int) -> Array:
     # NaN where a row's loss is: in every entry, as no entry is known to be right.
-    label = log_prob(batch)
+    label, prediction = log_prob_and_prediction(batch)
     known = lax.eq(label, label)
     ones = select(known, lax.full_like(label, 1), jnp.nan)
     r = weighed(batch, ones)
-    place = select(is_class(batch.ids), batch.ids) * classes + predicted(batch)
+    place = select(is_class(batch.ids), batch.ids) * classes + prediction
     if is_split(r):
         r, place = (jax.sharding.reshard(x, PartitionSpec()) for x in (r, place))
     counts = jnp.zeros(classes * classes, r.dtype)
     counts = counts.at[place.reshape(-1)].add(select(r == r, r).reshape(-1))
     counts = select(jnp.all(r == r), counts, jnp.nan)
+    counts = sum_over_devices(counts, batch.settings.batch_axis_name)
     return counts.reshape(classes, classes)
 
 
 def confusion_matrix(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, "classes classes"]:
     """How often rows of each class are predicted to be of each class.
 
@@ -92,11 +105,22 @@ def confusion_matrix(
         labels,
         axis,
         where,
-        weights,
-        ignore_index,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
         argmax=True,
     )
-    settings, rows, _ = problem
-    assert rows.logits is not None
-    classes = 2 if settings.axis < 0 else rows.logits.shape[settings.axis]
+    settings, rows, shared = problem
+    if settings.axis < 0:
+        classes = 2
+    elif has_head(rows):
+        classes = class_count(settings, rows, shared)
+    else:
+        assert rows.logits is not None
+        classes = rows.logits.shape[settings.axis]
+    classes = count_over_devices(classes, settings.class_axis_name)
     return measured(_confusion, problem, classes)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from .._checks import ArrayLike, Axis
+from .._checks import ArrayLike, Axis, AxisName
+from .._linear_logits import Logits
 from .._measures import (
     Batch,
     log_prob,
@@ -84,13 +85,18 @@ def _brier(batch: Batch) -> Array:
 
 
 def perplexity(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, ""]:
     """The exponential of the mean cross-entropy.
 
@@ -136,19 +142,35 @@ def perplexity(
       `perplexity_sums`, for more than one batch; `linear_perplexity`.
     """
     problem = metric_problem(
-        "perplexity", logits, labels, axis, where, weights, ignore_index
+        "perplexity",
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     )
     return measured(perplexity_of, problem)
 
 
 def perplexity_sums(
-    logits: ArrayLike,
+    logits: Logits,
     labels: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
 ) -> PerplexitySums:
     """The sums of loss and weight that the perplexity is made of.
 
@@ -194,7 +216,18 @@ def perplexity_sums(
       `perplexity`, `linear_perplexity_sums`, `jxent.softmax_cross_entropy_sums`.
     """
     problem = metric_problem(
-        "perplexity_sums", logits, labels, axis, where, weights, ignore_index
+        "perplexity_sums",
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
     )
     return measured(sums_of_loss, problem)
 
@@ -206,7 +239,11 @@ def brier_score(
     where: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
 ) -> Float[Array, ""]:
     """The mean squared distance of the probabilities from the one-hot label.
 
@@ -253,7 +290,18 @@ def brier_score(
       `brier_score_sums`, for more than one batch; `calibration_error`.
     """
     problem = metric_problem(
-        "brier_score", logits, labels, axis, where, weights, ignore_index
+        "brier_score",
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        whole_logits=True,
+        batch_axis_name=batch_axis_name,
     )
     return measured(_brier, problem)
 
@@ -265,7 +313,11 @@ def brier_score_sums(
     where: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
     ignore_index: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    batch_axis_name: AxisName = None,
 ) -> BrierScoreSums:
     """The two sums whose quotient is the Brier score, to be added over batches.
 
@@ -311,6 +363,17 @@ def brier_score_sums(
       `brier_score`.
     """
     problem = metric_problem(
-        "brier_score_sums", logits, labels, axis, where, weights, ignore_index
+        "brier_score_sums",
+        logits,
+        labels,
+        axis,
+        where,
+        weights=weights,
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        whole_logits=True,
+        batch_axis_name=batch_axis_name,
     )
     return measured(_brier_sums, problem)

@@ -15,7 +15,8 @@ from .. import _reduction
 from .._arrays import compute_dtype
 from .._checks import ArrayLike, as_array
 from .._labels import total_weight
-from .._linear import linear_softmax_cross_entropy
+from .._linear_logits import LinearLogits
+from .._softmax import softmax_cross_entropy
 from . import _checks
 from ._reduce import or_nan
 
@@ -67,7 +68,7 @@ def linear_cross_entropy(
       PyTorch's function of this name.
 
     See also:
-      `jxent.linear_softmax_cross_entropy`.
+      `jxent.softmax_cross_entropy` of `jxent.LinearLogits`.
     """
     del options
     name = "linear_cross_entropy"
@@ -114,12 +115,9 @@ def _linear_cross_entropy(
     reduction: str,
 ) -> Array:
     def loss(kernel: Array, y: Array, bias: Array | None, **reduced: Any) -> Array:
-        return linear_softmax_cross_entropy(
-            x,
-            kernel,
+        return softmax_cross_entropy(
+            LinearLogits(x, kernel, bias, vocab_axis=0),
             y,
-            bias=bias,
-            vocab_axis=0,
             class_weights=weight,
             ignore_index=ignore_index,
             label_smoothing=0.0 if smoothing is None else smoothing,
