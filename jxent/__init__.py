@@ -96,11 +96,6 @@ from ._labels import (
     smooth_labels as smooth_labels,
     total_weight as total_weight,
 )
-from ._layouts import (
-    LossSums as LossSums,
-    Plan as Plan,
-    plan as plan,
-)
 from ._linear_logits import LinearLogits as LinearLogits
 from ._probabilities import (
     binary_cross_entropy as binary_cross_entropy,
@@ -135,6 +130,11 @@ from ._softmax import (
     symmetric_cross_entropy as symmetric_cross_entropy,
     taylor_cross_entropy as taylor_cross_entropy,
     zlpr_loss as zlpr_loss,
+)
+from ._solve import (
+    LossSums as LossSums,
+    Plan as Plan,
+    plan as plan,
 )
 from ._tiles import (
     map_over_tiles as map_over_tiles,

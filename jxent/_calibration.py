@@ -16,14 +16,14 @@ from jaxtyping import Float
 
 from ._arrays import (
     cast,
-    compute_dtype,
     over_rows,
     select,
     sum_over_devices,
     varying_of,
 )
 from ._checks import ArrayLike, Axis
-from ._measures import Batch, log_prob, measured, metric_problem, total
+from ._measures import is_binary, log_prob, measured, metric_problem, total
+from ._problem import Problem, RowLogits
 from ._reduction import divided
 
 
@@ -181,7 +181,7 @@ def _require_optax(function: str) -> None:
         ) from error
 
 
-def _temperature(batch: Batch) -> Array:
+def _temperature(batch: Problem) -> Array:
     z = _logits(batch)
 
     def loss(log_t: Array) -> Array:
@@ -190,9 +190,9 @@ def _temperature(batch: Batch) -> Array:
     return lax.exp(_minimized(loss, jnp.zeros((), z.dtype)))
 
 
-def _vector_scaling(batch: Batch) -> tuple[Array, Array]:
+def _vector_scaling(batch: Problem) -> tuple[Array, Array]:
     z, axis = _logits(batch), batch.settings.axis
-    shape = () if batch.is_binary else (z.shape[axis],)
+    shape = () if is_binary(batch) else (z.shape[axis],)
     inverse = 1 / _temperature(batch)
 
     def loss(parameters: tuple[Array, Array]) -> Array:
@@ -204,12 +204,13 @@ def _vector_scaling(batch: Batch) -> tuple[Array, Array]:
     return inverse * scale, bias
 
 
-def _logits(batch: Batch) -> Array:
-    assert batch.rows.logits is not None
-    return cast(batch.rows.logits, compute_dtype(batch.rows.logits))
+def _logits(batch: Problem) -> Array:
+    (logits,) = batch.rows.logits
+    assert logits.array is not None
+    return cast(logits.array, batch.dtype)
 
 
-def _mean_loss(batch: Batch, scale: Array, bias: Array) -> Array:
+def _mean_loss(batch: Problem, scale: Array, bias: Array) -> Array:
     """The mean cross-entropy of scale · z + bias, each a number or one a class.
 
     Inside of `shard_map` the mean is that of all devices: Optax's line search takes no
@@ -221,7 +222,8 @@ def _mean_loss(batch: Batch, scale: Array, bias: Array) -> Array:
     # An infinite logit stays, and its product has no derivative, which would be NaN.
     finite = lax.is_finite(z)
     scaled = select(finite, select(finite, z) * scale + bias, z)
-    batch = batch._replace(rows=batch.rows._replace(logits=scaled))
+    rows = batch.rows._replace(logits=(RowLogits(array=scaled),))
+    batch = batch.replace(rows=rows)
     losses = -log_prob(batch)
     sums = total(batch, losses), total(batch, lax.full_like(losses, 1))
     names = tuple(sorted(varying_of(sums)))

@@ -111,7 +111,7 @@ def zlpr(low: Array, high: Array) -> Array:
     return lax.add(jax.nn.softplus(low), jax.nn.softplus(high))
 
 
-def is_linear(formula: Callable[..., Any]) -> bool:
+def is_linear(formula: Callable[..., Any] | None) -> bool:
     """Whether a sum of the formula over classes is a function of the statistics."""
     return formula in (cross_entropy, symmetric)
 

@@ -15,7 +15,7 @@ from .._checks import ArrayLike, AxisName
 from .._formulas import cross_entropy
 from .._problem import Maybe
 from .._reduction import Reduction
-from .._statistics import Totals, origin
+from .._statistics import AtIds, Totals, origin
 from .arguments import (
     BlockSizes,
     ContrastiveSettings,
@@ -215,5 +215,4 @@ def _contrastive(
 
 def _loss(t: Totals) -> Array:
     """−log p of the own pair."""
-    assert t.label is not None
-    return cross_entropy(t.label - origin(t.maximum) - log_sum_of(t))
+    return cross_entropy(t[AtIds] - origin(t.maximum) - log_sum_of(t))

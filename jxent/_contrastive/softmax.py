@@ -8,13 +8,17 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, select
-from .._problem import Maybe, Settings
+from .._problem import Maybe
 from .._statistics import (
+    AtIds,
     Inputs,
+    Statistic,
     Totals,
+    UnderLabels,
+    WeightedSum,
     merge,
     merge_devices,
-    of_no_class,
+    of_nothing,
     origin,
     totals_of_block,
 )
@@ -34,6 +38,11 @@ class LogSum(NamedTuple):
     over: Relation
     label: bool = False
     target: Relation | None = None
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        weighted = () if self.target is None else (UnderLabels(),)
+        return (AtIds(),) * self.label + weighted
 
 
 @functools.cache
@@ -61,10 +70,10 @@ def softmax_form(rows: tuple[LogSum, ...], columns: tuple[LogSum, ...] = ()) -> 
 
     return Form(
         of_block=of_block,
-        of_nothing=each(lambda t: jax.tree.map(jnp.full_like, t, of_no_class(t))),
+        of_nothing=each(lambda t: jax.tree.map(jnp.full_like, t, of_nothing(t))),
         merge=each(merge),
         merge_devices=lambda several, names: tuple(
-            merge_devices(t, 0, names) for t in several
+            merge_devices(t, names) for t in several
         ),
         tangent_of_block=tangent_of_block,
     )
@@ -84,12 +93,12 @@ def _target(log_sum: LogSum, block: Block, dtype: Any) -> Maybe:
 
 
 def _totals(axis: int, log_sum: LogSum, block: Block, logits: Logits) -> Totals:
-    z, ids = _allowed(axis, log_sum, block, logits), None
-    if log_sum.label:
-        sides = block if axis else reversed(block)
-        ids = places_in(*sides)
-    inputs = Inputs(z=z, target=_target(log_sum, block, z.dtype))
-    return totals_of_block(Settings(axis=axis, ids=log_sum.label), inputs, ids, None)
+    z = _allowed(axis, log_sum, block, logits)
+    target, sides = _target(log_sum, block, z.dtype), block if axis else reversed(block)
+    places = (places_in(*sides),) if log_sum.label else ()
+    weights = () if target is None else (target,)
+    inputs = Inputs(log_sum.statistics, z=z, given=places + weights)
+    return totals_of_block(axis, inputs, None)
 
 
 # With the shift a constant and e = exp(z − shift),
@@ -105,13 +114,17 @@ def _tangent(
     def total(x: Array) -> Array:
         return lax.reduce_sum(x, (axis,))
 
-    target = _target(log_sum, block, z.dtype)
+    target, states = _target(log_sum, block, z.dtype), ()
+    if log_sum.label:
+        states += (total(select(own(block), dz)),)
+    if target is not None:
+        states += (WeightedSum(sum=total(lax.mul(target, dz)), mass=None),)
     constant: Any = None
     return Totals(
+        t.statistics,
         maximum=constant,
         sum=total(lax.mul(lax.exp(lax.sub(z, shift)), dz)),
-        label=total(select(own(block), dz)) if log_sum.label else None,
-        target=None if target is None else total(lax.mul(target, dz)),
+        states=states,
     )
 
 

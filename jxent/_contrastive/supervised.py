@@ -16,7 +16,7 @@ from .._checks import ArrayLike, AxisName
 from .._formulas import cross_entropy
 from .._problem import both
 from .._reduction import Reduction, divided
-from .._statistics import origin
+from .._statistics import UnderLabels, origin
 from .arguments import (
     BlockSizes,
     ContrastiveSettings,
@@ -150,15 +150,16 @@ def _supervised(
         rows, columns = sides(here, batch)
         scale = 1 / temperature
         (t, *of_positives), _ = statistics_of(form, here, rows, columns, scale)
-        count = select(t.mass > 0, t.mass, 1)
+        of_mean = t[UnderLabels]
+        count = select(of_mean.mass > 0, of_mean.mass, 1)
         # The mean of the positives' logits, or the log of the mean of their
         # exponentials, relative to the shift of all.
-        mean = t.target / count
+        mean = of_mean.sum / count
         for p in of_positives:
             mean = (
                 origin(p.maximum) - origin(t.maximum) + log_sum_of(p) - lax.log(count)
             )
-        return cross_entropy(mean - log_sum_of(t)), t.mass
+        return cross_entropy(mean - log_sum_of(t)), of_mean.mass
 
     losses, count = on_devices(settings, of_batch, batch, temperature)
     return reduced(settings, options, losses, both(batch.keep, count > 0))

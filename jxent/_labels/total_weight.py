@@ -11,10 +11,19 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._arrays import Shape, compute_dtype, over_rows, row_shape, select
+from .._arrays import Shape, compute_dtype, row_shape
 from .._checks import ArrayLike, AxisName, SparseLabels
-from .._problem import NO_CLASS, at_places, both, class_ids, equal
-from .._reduction import combine
+from .._problem import (
+    Problem,
+    RowLogits,
+    Rows,
+    Settings,
+    Shared,
+    resolve,
+    with_full_rows,
+)
+from .._solve import total_weight_of
+from .._targets import Distribution, Ids, SeveralIds, Target
 
 
 def total_weight(
@@ -110,33 +119,40 @@ def total_weight(
             name, f"axis {axis} is out of range for labels of shape {y.shape}."
         )
     axis = axis % ndim
-    rows = y.shape if ids else row_shape(y.shape, axis)
-    if isinstance(labels, SparseLabels):
-        y, values = _checks.sparse_labels(name, labels, y.shape, axis, dtype)
-    # Class ids do not tell how many classes there are.
+    row_axes = y.shape if ids else row_shape(y.shape, axis)
     classes = None if ids or sparse else y.shape[axis]
-    row_where, class_where = _masks(name, where, rows, axis, classes)
+    row_where, class_where = _masks(name, where, row_axes, axis, classes)
     if class_weights is not None:
         class_weights = _class_weights(name, class_weights, classes, dtype)
     if weights is not None:
         weights = _checks.real(name, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(name, "weights", weights, rows)
-    index = _checks.ignorable(name, ignore_index, y, ids=ids or sparse)
+        weights = _checks.per_row(name, "weights", weights, row_axes)
+    # Class ids alone do not tell how many classes there are.
+    for x, at in ((class_weights, 0), (class_where, axis)):
+        classes = x.shape[at] if classes is None and x is not None else classes
+    shape = (*row_axes[:axis], classes or 2**31 - 1, *row_axes[axis:])
+    target: Target = Ids(labels=y) if ids else Distribution(labels=y)
+    if isinstance(labels, SparseLabels):
+        places, values = _checks.sparse_labels(name, labels, y.shape, axis, dtype)
+        target = SeveralIds(ids=places, values=values)
     names = _checks.bound_axis_names(name, "batch_axis_name", batch_axis_name, y)
-    return _total_weight(
-        y,
-        values,
-        row_where,
-        class_where,
-        weights,
-        class_weights,
-        index,
-        axis=axis,
-        ids=ids,
-        sparse=sparse,
-        batch_axis_name=names,
-        dtype=dtype,
+    rows = Rows(
+        target=target, where=row_where, class_where=class_where, weights=weights
     )
+    index = target.ignore_index(name, ignore_index)
+    shared = Shared(class_weights=class_weights, ignore_index=index)
+    settings = Settings(axis=axis, batch_axis_name=names)
+    like = jax.ShapeDtypeStruct(shape, dtype)
+    return _total_weight(like, Problem(settings, rows, shared))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _total_weight(like: jax.ShapeDtypeStruct, problem: Problem) -> Array:
+    """The total of a problem whose logits, `like`, do not exist."""
+    logits = (RowLogits(array=like),)  # pyright: ignore[reportArgumentType]
+    problem = problem.replace(rows=problem.rows._replace(logits=logits))
+    problem = with_full_rows(problem)
+    return total_weight_of(problem.replace(resolved=resolve(problem)))
 
 
 def _arrays_of(
@@ -177,80 +193,3 @@ def _class_weights(
     if classes is not None:
         _checks.per_class(function, "class_weights", w, (classes,))
     return w
-
-
-@functools.partial(
-    jax.jit, static_argnames=("axis", "ids", "sparse", "batch_axis_name", "dtype")
-)
-def _total_weight(
-    labels: Array,
-    values: Array | None,
-    row_where: Array | None,
-    class_where: Array | None,
-    weights: Array | None,
-    class_weights: Array | None,
-    ignore_index: Array | None,
-    *,
-    axis: int,
-    ids: bool,
-    sparse: bool,
-    batch_axis_name: tuple[str, ...],
-    dtype: jnp.dtype,
-) -> Array:
-    keep, w = row_where, class_weights
-    if class_where is not None:
-        keep = jnp.any(class_where, axis)
-    if ignore_index is not None and ids:
-        keep = both(keep, ~equal(labels, ignore_index))
-    if ids:
-        factor = jnp.ones_like(labels, dtype=dtype)
-        if w is not None:
-            kept = None if keep is None else jnp.broadcast_to(keep, labels.shape)
-            at = class_ids(labels, kept, w.shape[0])
-            label_weight = jnp.take(w, jnp.maximum(at, 0), mode="clip")
-            factor = jnp.where(at == NO_CLASS, factor, label_weight)
-    elif sparse:
-        factor = _total_of_places(
-            labels, values, class_where, w, ignore_index, axis, dtype
-        )
-    else:
-        q = labels.astype(dtype)
-        if class_where is not None:
-            q = select(class_where, q)
-        if w is not None:
-            q = over_rows(w, axis, q) * q
-        factor = jnp.sum(q, axis)
-    return combine(
-        factor,
-        keep=keep,
-        weights=weights,
-        reduction="sum",
-        normalizer=None,
-        batch_axis_name=batch_axis_name,
-    )
-
-
-def _total_of_places(
-    ids: Array,
-    values: Array | None,
-    class_where: Array | None,
-    class_weights: Array | None,
-    ignore_index: Array | None,
-    axis: int,
-    dtype: jnp.dtype,
-) -> Array:
-    """Σ_k w_k v_k (rows,) of several ids a row, (rows, places), with values v."""
-    scored = jnp.ones_like(ids, bool)
-    if ignore_index is not None:
-        scored = ~equal(ids, ignore_index)
-    q = jnp.ones_like(ids, dtype) if values is None else values
-    if class_where is not None:
-        rows = ids.shape[:-1]
-        full = (*rows[:axis], class_where.shape[axis], *rows[axis:])
-        mask = jnp.broadcast_to(class_where, full)
-        at = class_ids(ids, scored, mask.shape[axis])
-        q = q * at_places(mask.astype(dtype), at, axis)
-    if class_weights is not None:
-        at = class_ids(ids, scored, class_weights.shape[0])
-        q = q * at_places(class_weights, at, axis)
-    return jnp.sum(select(scored, q), -1)

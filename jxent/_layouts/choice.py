@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .. import _checks
 from .._linear_logits import BlockSizes, Implementation
-from .._problem import Rows, Settings, Shared, has_distributions, has_target
+from .._problem import Problem
 
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
@@ -60,30 +60,31 @@ class Uses(NamedTuple):
     bias: bool = False
     masks: bool = False  # of classes
     smoothing: bool = False
-    distributions: bool = False
+    of_every_class: bool = False  # a number of the target for each of them
     soft_cap: bool = False
     temperature: bool = False
-    several_ids: bool = False
-    top_k: bool = False
-    target: bool = False  # another softmax in place of labels
-    two_heads: bool = False
+    scattered: bool = False  # the gradient is, at several classes a row
+    large_blocks: bool = False
+    softmaxes: int = 1
+    heads: int = 1  # of these, how many have logits that do not exist
 
 
-def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
+def uses_of(problem: Problem) -> Uses:
     """The options of a problem that change its plan."""
+    settings, (rows, shared) = problem.settings, problem.pair
     return Uses(
         drops=rows.where is not None or shared.ignore_index is not None,
         weights=rows.weights is not None,
-        bias=shared.bias is not None,
+        bias=shared.heads[0].bias is not None,
         masks=shared.class_mask is not None or rows.class_where is not None,
         smoothing=shared.label_smoothing is not None,
-        distributions=has_distributions(settings, rows),
-        soft_cap=shared.logit_soft_cap is not None,
+        of_every_class=problem.target.of_every_class,
+        soft_cap=shared.heads[0].logit_soft_cap is not None,
         temperature=rows.temperature is not None,
-        several_ids=rows.label_ids is not None,
-        top_k=settings.top_k > 0,
-        target=has_target(rows),
-        two_heads=rows.hidden is not None and rows.target_hidden is not None,
+        scattered=problem.target.scattered,
+        large_blocks=any(s.fewest_classes for s in settings.statistics),
+        softmaxes=len(rows.logits),
+        heads=sum(x.hidden is not None for x in rows.logits),
     )
 
 
@@ -96,7 +97,7 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
     """Block sizes (rows, classes) in each layout."""
     if implementation == "materialized":
         return s.rows, s.classes
-    heads = 1 + uses.two_heads  # each has logits of its own
+    heads = uses.heads  # each has logits of its own
     if implementation == "tiled":
         # Each tile reads and writes the kernel's gradient: larger tiles, less traffic.
         most = {"cpu": 512, "tpu": 1024}.get(s.platform, 512)
@@ -111,11 +112,13 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
         most = 2048 if s.platform != "cpu" else 1024 if uses.drops else 512
         classes = min(classes, most)
         rows = _floor(s.rows / 8, 128) if uses.drops else s.rows
-        if uses.top_k and s.platform == "cpu":
+        if uses.large_blocks and s.platform == "cpu":
             # The largest of many classes are found faster than those of blocks of few.
             classes = min(s.classes, 2**15)
             rows = _floor(1024 * s.rows / classes, 8)
-        elif uses.top_k:  # a block is stored, sorted, and stored again with its order
+        elif (
+            uses.large_blocks
+        ):  # a block is stored, sorted, and stored again with its order
             rows, classes = min(rows, 1024), 2048
     return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
 
@@ -130,7 +133,7 @@ def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
     if s.platform != "cpu":
         return 0
     nonlinear = uses.soft_cap + uses.temperature
-    linear = uses.masks or uses.distributions
+    linear = uses.masks or uses.of_every_class
     skips = uses.drops or uses.weights
     if implementation == "tiled":
         return 0  # they are as large as a group of rows
@@ -145,7 +148,7 @@ def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
     On a CPU, where options would otherwise take a second slab of logits; on a TPU for
     several ids a row, whose gradient is scattered into a copy of the slab.
     """
-    grouped = {"cpu": any(uses), "tpu": uses.several_ids}.get(s.platform, False)
+    grouped = {"cpu": (uses != Uses()), "tpu": uses.scattered}.get(s.platform, False)
     if not grouped or not isinstance(tile, int):
         return 0
     rows = max(GROUP[s.platform] // (s.width * max(s.classes, 1)), 4)
@@ -158,7 +161,7 @@ def temporaries(
 ) -> int:
     """Bytes that the value and both gradients need beside operands and results."""
     rows, classes = blocks
-    slabs = 1 + uses.two_heads + _copies(implementation, s, uses)
+    slabs = uses.heads + _copies(implementation, s, uses)
     # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
     hidden = s.rows * s.features * s.width
     kernel = s.features * s.classes * s.width
@@ -180,7 +183,7 @@ def temporaries(
     if cast and low_hidden and low_kernel:  # the logits' gradient in bfloat16
         slabs += 0.5
     slab = rows * s.classes * s.width
-    groups = cast * any(uses) * min(2 * GROUP["cpu"], slab)
+    groups = cast * (uses != Uses()) * min(2 * GROUP["cpu"], slab)
     return int(slabs * slab) + groups + operands + sums
 
 

@@ -20,10 +20,9 @@ from .._arrays import is_split, vary
 from .._problem import (
     Axes,
     HeadSharding,
-    Rows,
+    Problem,
     Settings,
-    Shared,
-    axis_of_classes,
+    is_bundle,
     map_fields,
 )
 
@@ -114,15 +113,13 @@ def specs_of(settings: Settings, bundle: Any) -> Any:
     """
     sharding = settings.sharding
 
-    def spec(axes: Axes, name: str, x: Array) -> PartitionSpec:
+    def spec(axes: Axes, x: Array) -> PartitionSpec:
         entries: list[tuple[str, ...]] = []
         for axis in axes.order:
             if axis == "rows":
                 entries += sharding.row_axes
             else:
                 entries.append(sharding.class_axes if axis == "classes" else ())
-        if axis_of_classes(settings, axes, name, x) == 0:  # a kernel's
-            entries.reverse()
         sizes = zip(entries, x.shape, strict=False)
         divided = (n if size % mesh_size(sharding, n) == 0 else () for n, size in sizes)
         return PartitionSpec(*(n or None for n in divided))
@@ -138,7 +135,7 @@ def vary_fields(bundle: Any, everywhere: frozenset[str], settings: Settings) -> 
     derivative would be summed over them, and every device has all of it.
     """
 
-    def one(axes: Axes, name: str, x: Array) -> Array:
+    def one(axes: Axes, x: Array) -> Array:
         floating = jnp.issubdtype(x.dtype, jnp.floating)
         acts_on_logits = floating and not axes.after_merge
         here = everywhere
@@ -164,7 +161,7 @@ def gradients_over_devices(
     """
     sharding = settings.sharding
 
-    def total(axes: Axes, name: str, x: Array, spec: Any, operand: Array) -> Array:
+    def total(axes: Axes, x: Array, spec: Any, operand: Array) -> Array:
         names = set(sharding.row_names)
         if not axes.after_merge:
             names |= set(sharding.class_axes)
@@ -198,31 +195,28 @@ def resharded(mesh: AbstractMesh | None, tree: Any, specs: Any) -> Any:
     return jax.tree.map(one, tree, specs)
 
 
-def on_devices(settings: Settings, rows: Rows, shared: Shared) -> tuple[Rows, Shared]:
+def on_devices(problem: Problem) -> Problem:
     """All operands split as the rows of hidden and the classes of the kernel are.
 
     Explicit axes may split an operand in another way, such as labels whose rows are not
     split in `hidden`, or the features of a kernel. It is gathered along these axes,
     because JAX would refuse to combine it with the others.
     """
-    mesh = settings.sharding.mesh
-    pair = rows, shared
-    return resharded(mesh, pair, tuple(specs_of(settings, x) for x in pair))
+    settings = problem.settings
+    specs = tuple(specs_of(settings, x) for x in problem.pair)
+    return problem.with_pair(resharded(settings.sharding.mesh, problem.pair, specs))
 
 
-def like_logits_on_mesh(
-    settings: Settings, rows: Rows, shared: Shared
-) -> tuple[Rows, Shared]:
+def like_logits_on_mesh(problem: Problem) -> Problem:
     """All operands split as explicit axes split the logits, so that all can meet."""
-    z = rows.logits
+    z, axis = problem.rows.logits[0].array, problem.axis
     if z is None or not is_split(z):
-        return rows, shared
+        return problem
     entries = _typed(z)
     mesh: Any = jax.typeof(z).sharding.mesh
-    axis = settings.axis
     of_rows = entries[:axis] + entries[axis + 1 :]
 
-    def one(axes: Axes, name: str, x: Array) -> Array:
+    def one(axes: Axes, x: Array) -> Array:
         names: tuple[tuple[str, ...], ...] = ()
         if "rows" in axes.order:
             whole = x.ndim == z.ndim and "classes" in axes.order
@@ -233,7 +227,8 @@ def like_logits_on_mesh(
         spec = PartitionSpec(*(n or None for n in names))
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
-    return map_fields(one, rows), map_fields(one, shared)
+    rows, shared = (map_fields(one, x) for x in problem.pair)
+    return problem.with_pair((rows, shared))
 
 
 # A derivative rule calls `enter`; none is called inside of it. JAX's own rule for a
@@ -265,3 +260,24 @@ def on_one_device(settings: Settings) -> Settings:
     """The settings inside `enter`: the mesh axes of the classes are bound there."""
     names = settings.class_axis_name + settings.sharding.class_axes
     return settings._replace(class_axis_name=names, sharding=HeadSharding())
+
+
+def of_parts(function: Callable[..., Any], problem: Problem, *more: Any) -> Any:
+    """function(problem, *more), a tree of arrays (rows, …), of each device's part.
+
+    `more` are pairs of tangents, or trees of arrays (rows, …) such as totals.
+    """
+    settings = problem.settings
+    spec = row_spec(settings.sharding)
+
+    def specs(tree: Any) -> Any:
+        return specs_of(settings, tree) if is_bundle(tree) else spec
+
+    def on_device(problem: Problem, *more: Any) -> Any:
+        return function(problem.replace(settings=on_one_device(settings)), *more)
+
+    # How many classes are possible may be one number for all rows.
+    resolved = problem.resolved._replace(classes=None)
+    operands = (problem.replace(resolved=resolved), *more)
+    in_specs = jax.tree.map(specs, operands, is_leaf=is_bundle)
+    return enter(settings.sharding, on_device, operands, in_specs, spec)

@@ -14,7 +14,7 @@ its size stands beside it.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -34,19 +34,20 @@ from .._arrays import (
 from .._problem import (
     Head,
     Maybe,
+    Problem,
     Resolved,
+    RowLogits,
     Rows,
     Settings,
     Shared,
-    heads_of,
     one_axis_of_rows,
-    rows_of_head,
+    replace_fields,
+    reported,
 )
 from .._product import dot, product
-from .._reduction import divided
+from .._reduction import divided, weighed
 from .._statistics import with_logits
 from .._tiles import Moving, Tiling, over_blocks, tiled_sum
-from .losses import needs_every_log_p, reported, total_of
 from .mesh import (
     enter,
     gradients_over_devices,
@@ -57,68 +58,72 @@ from .mesh import (
 )
 
 
-def tiled_total(
-    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
-) -> Array:
+Tile: TypeAlias = tuple[Rows, Resolved]
+
+
+def tiled_total(problem: Problem) -> Array:
     """Σ r · loss over the rows, divided by the normalizer if there is one.
 
     Each tile's sum is divided, not the total. The total's cotangent is then usually 1,
     and a compiler leaves out the product with it, and a copy of the kernel's gradient.
     """
-    everywhere = varying_of((rows, shared))
-    rows, shared = (vary_fields(x, everywhere, settings) for x in (rows, shared))
+    settings, resolved = problem.settings, problem.resolved
+    everywhere = varying_of(problem.pair)
+    rows, shared = (vary_fields(x, everywhere, settings) for x in problem.pair)
     if resolved.classes is not None:
-        classes = jnp.broadcast_to(resolved.classes, rows_of_head(rows))
+        classes = jnp.broadcast_to(resolved.classes, problem.like.shape[:-1])
         resolved = resolved._replace(classes=classes)
     local = on_one_device(settings)._replace(axis=1)
 
-    def value(shared: Shared, rows: Any) -> Array:
-        return _divided_total(settings, rows[0], shared, rows[1])
+    def value(shared: Shared, rows: Tile) -> Array:
+        return _divided_total(_problem(settings, shared, rows))
 
     tiling = Tiling(
         loss=functools.partial(_loss, local),
         tile=settings.tile,
         live=functools.partial(_live, local),
-        value=None if needs_every_log_p(settings, rows, shared) else value,
+        value=None if problem.target.needs_every_log_p(problem) else value,
         add_gradients=functools.partial(_add_gradients, local),
         on_devices=functools.partial(_on_devices, settings),
     )
-    total = tiled_sum(tiling, (shared, (rows, resolved)))
-    return reported(total, settings, rows, shared, resolved)
+    return reported(tiled_sum(tiling, (shared, (rows, resolved))), problem)
 
 
-def _loss(settings: Settings, shared: Shared, tile: tuple[Rows, Resolved]) -> Array:
-    """The sum of a tile's losses, a scalar, from its rows and all classes."""
+def _problem(settings: Settings, shared: Shared, tile: Tile) -> Problem:
     rows, resolved = tile
-    pair = with_logits(settings, rows, shared, bias=False)
-    return _divided_total(_unreported(settings), *pair, resolved)
+    return Problem(settings, rows, shared, resolved)
 
 
-def _divided_total(
-    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
-) -> Array:
-    """`total_of` the rows, a scalar, divided by the normalizer if there is one."""
-    normalizer, shared = shared.normalizer, shared._replace(normalizer=None)
-    total = total_of(settings, rows, shared, resolved)
+def _loss(settings: Settings, shared: Shared, tile: Tile) -> Array:
+    """The sum of a tile's losses, a scalar, from its rows and all classes."""
+    problem = with_logits(_problem(settings, shared, tile), bias=False)
+    return _divided_total(_unreported(problem))
+
+
+def _unreported(problem: Problem) -> Problem:
+    """Bad labels are reported once, outside of the loop."""
+    return problem.with_settings(reports=False)
+
+
+def _divided_total(problem: Problem) -> Array:
+    """Σ r · loss over the rows, a scalar, divided by the normalizer if there is one."""
+    normalizer, rows = problem.shared.normalizer, problem.rows
+    problem = problem.replace(shared=problem.shared._replace(normalizer=None))
+    losses = problem.target.losses(problem).losses
+    total = jnp.sum(weighed(losses, problem.resolved.keep, rows.weights))
     return total if normalizer is None else divided(total, normalizer)
 
 
-def _unreported(settings: Settings) -> Settings:
-    """Bad labels are reported once, outside of the loop."""
-    return settings._replace(reports=False)
-
-
-def _live(settings: Settings, tile: tuple[Rows, Resolved], moving: Any) -> Maybe:
+def _live(settings: Settings, tile: Tile, moving: Any) -> Maybe:
     """Boolean (rows,): the rows that add something to a sum; None for all.
 
     A row of weight 0 adds something only if the weights have a tangent.
     """
-    rows, resolved = tile
+    _, resolved = tile
     weights_move = moving is not None and moving[0].weights is not None
     live = resolved.keep if weights_move else resolved.weighted
     names = settings.class_axis_name
-    one_tile = settings.tile >= rows_of_head(rows)[0]
-    if live is None or one_tile or not settings.skips:
+    if live is None or settings.tile >= live.shape[0] or not settings.skips:
         return None
     if names and varying(live):
         # Devices that meet in a sum must agree on whether to take part.
@@ -129,11 +134,7 @@ def _live(settings: Settings, tile: tuple[Rows, Resolved], moving: Any) -> Maybe
 
 
 def _add_gradients(
-    settings: Settings,
-    moving: Moving,
-    shared: Shared,
-    tile: tuple[Rows, Resolved],
-    carry: Any,
+    settings: Settings, moving: Moving, shared: Shared, tile: Tile, carry: Any
 ) -> tuple[Any, Any]:
     """Adds a tile's value and gradients to `carry`; also returns its rows' gradients.
 
@@ -143,15 +144,15 @@ def _add_gradients(
     rows, resolved = tile
     _, (moving_rows, unmoved) = moving((shared, tile))
     total, (gradients,) = carry
-    heads = [
-        head
-        for head in heads_of(settings)
-        if getattr(moving_rows, head.hidden) is not None
-        or getattr(gradients, head.kernel) is not None
+    moved = [
+        x.hidden is not None or head.kernel is not None
+        for x, head in zip(moving_rows.logits, gradients.heads, strict=True)
     ]
-    in_memory, headless = with_logits(settings, rows, shared, bias=False)
-    z = Rows(**{head.logits: getattr(in_memory, head.logits) for head in heads})
-    fixed = in_memory._replace(**dict.fromkeys(head.logits for head in heads))
+    in_memory, headless = with_logits(_problem(settings, shared, tile), bias=False).pair
+
+    def logits(*, of_moved: bool) -> tuple[RowLogits, ...]:
+        pairs = zip(in_memory.logits, moved, strict=True)
+        return tuple(x if moves == of_moved else RowLogits() for x, moves in pairs)
 
     def add_group(sums: Any, here: tuple[Rows, Rows, Resolved]) -> tuple[Any, Any]:
         """Adds the value and the gradients of some rows; g, and those of their options.
@@ -163,8 +164,8 @@ def _add_gradients(
 
         def loss(z: Rows, values: Any) -> Array:
             some_shared, some_rows = replaced((headless, rows), values)
-            pair = replaced(some_rows, z), some_shared
-            return _divided_total(_unreported(settings), *pair, resolved)
+            tile = replaced(some_rows, z), resolved
+            return _divided_total(_unreported(_problem(settings, some_shared, tile)))
 
         value, pull = jax.vjp(loss, z, (of_shared, of_options))
         g, (of_shared, of_options) = pull(jnp.ones_like(value))
@@ -175,11 +176,13 @@ def _add_gradients(
         sums, (g, of_options) = _by_groups(add_group, settings.group, sums, here)
         return sums, (lax.optimization_barrier(g), of_options)
 
-    sums = total, gradients._replace(kernel=None, target_kernel=None)
-    here = z, fixed, resolved
+    without = tuple(replace_fields(head, kernel=None) for head in gradients.heads)
+    sums = total, gradients._replace(heads=without)
+    z = Rows(logits=logits(of_moved=True))
+    here = z, in_memory._replace(logits=logits(of_moved=False)), resolved
     if settings.group:
         grouped = {"cpu": in_place}
-        if rows.label_ids is not None:  # a TPU scatters into a copy of its array
+        if rows.target.scattered:  # a TPU scatters into a copy of its array
             grouped["tpu"] = in_place
         sums, made = lax.platform_dependent(sums, here, **grouped, default=add_group)
         g, of_options = made
@@ -189,41 +192,26 @@ def _add_gradients(
         # it would keep compilers from forming g inside of the products.
         g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
     total, added = sums
-    for head in heads:
-        added, of_options = _with_products(
-            settings, head, moving_rows, (rows, shared), gradients, g, added, of_options
-        )
+    heads, of_logits = list(added.heads), list(of_options.logits)
+    for k, head in enumerate(shared.heads):
+        if moving_rows.logits[k].hidden is not None:
+            assert head.kernel is not None
+            of_hidden = product(
+                g.logits[k].array,
+                head.kernel,
+                head.vocab_axis,
+                head.precision,
+                transpose=True,
+            )
+            of_logits[k] = of_logits[k]._replace(hidden=of_hidden)
+        of_kernel = gradients.heads[k].kernel
+        if of_kernel is not None:
+            operands = of_kernel, rows.logits[k].hidden, g.logits[k].array
+            of_kernel = _add_product(settings.block, head, *operands)
+            heads[k] = replace_fields(heads[k], kernel=of_kernel)
+    added = added._replace(heads=tuple(heads))
+    of_options = of_options._replace(logits=tuple(of_logits))
     return (total, [added]), [(of_options, unmoved)]
-
-
-def _with_products(
-    settings: Settings,
-    head: Head,
-    moving: Rows,
-    pair: tuple[Rows, Shared],
-    gradients: Shared,
-    g: Rows,
-    added: Shared,
-    of_rows: Rows,
-) -> tuple[Shared, Rows]:
-    """Adds a head's share to the gradients: hiddenᵀ g and g kernelᵀ.
-
-    `g` holds the gradients of its logits, (rows, classes). hiddenᵀ g is added to the
-    kernel's in `gradients`, (features, classes) or its transpose, and put in `added`;
-    g kernelᵀ, (rows, features), in `of_rows`.
-    """
-    rows, shared = pair
-    of_logits, kernel = getattr(g, head.logits), getattr(shared, head.kernel)
-    if getattr(moving, head.hidden) is not None:
-        axis, precision = head.vocab_axis, head.precision
-        of_hidden = product(of_logits, kernel, axis, precision, transpose=True)
-        of_rows = of_rows._replace(**{head.hidden: of_hidden})
-    of_kernel = getattr(gradients, head.kernel)
-    if of_kernel is not None:
-        hidden = getattr(rows, head.hidden)
-        of_kernel = _add_product(settings, head, of_kernel, hidden, of_logits)
-        added = added._replace(**{head.kernel: of_kernel})
-    return added, of_rows
 
 
 def _by_groups(
@@ -264,9 +252,7 @@ def _by_groups(
     return sums, (g, written)
 
 
-def _add_product(
-    settings: Settings, head: Head, total: Array, hidden: Any, g: Array
-) -> Array:
+def _add_product(block: int, head: Head, total: Array, hidden: Any, g: Array) -> Array:
     """total + hiddenᵀ g, a block of classes at a time: so it takes no memory.
 
     total is (features, classes) or its transpose, hidden (rows, features), g (rows,
@@ -277,18 +263,18 @@ def _add_product(
     transposed = hidden.T
 
     def step(total: Array, start: Any, size: int) -> Array:
-        block = lax.dynamic_slice_in_dim(g, start, size, 1)
+        here = lax.dynamic_slice_in_dim(g, start, size, 1)
         if axis:
-            here = dot(transposed, block, 1, 0, precision)
+            here = dot(transposed, here, 1, 0, precision)
         else:
-            here = dot(block, hidden, 0, 0, precision)
+            here = dot(here, hidden, 0, 0, precision)
         old = lax.dynamic_slice_in_dim(total, start, size, axis)
         return lax.dynamic_update_slice_in_dim(total, old + here, start, axis)
 
     classes = g.shape[1]
-    rest = classes % settings.block
+    rest = classes % block
     start = classes - rest
-    total = over_blocks(step, total, start, settings.block)
+    total = over_blocks(step, total, start, block)
     if not rest:
         return total
     # A loop of one step, whose end the compiler does not know: else XLA on a CPU forms
@@ -318,7 +304,7 @@ def _on_devices(
     in_specs = tuple(map(specs, trees))
 
     def on_device(*trees: Any) -> tuple[Array, list[Any]]:
-        shape = rows_of_head(trees[0][1][0])
+        shape = _problem(settings, *trees[0]).like.shape[:-1]
         operands = trees[0]
 
         def flat(tree: Any) -> Any:

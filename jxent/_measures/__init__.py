@@ -1,8 +1,9 @@
 """A batch as metrics and calibration see it: its rows, and what is known of each."""
 
 from .batch import (
-    Batch as Batch,
     batch_of as batch_of,
+    ids_of as ids_of,
+    is_binary as is_binary,
     measured as measured,
     metric_problem as metric_problem,
     quotient as quotient,

@@ -2,26 +2,20 @@
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
-from .._arrays import (
-    broadcast_like,
-    cast,
-    compute_dtype,
-    select,
-    sharded_like,
-)
+from .._arrays import broadcast_like, cast, compute_dtype, select, sharded_like
 from .._checks import ArrayLike, Axis, AxisName
-from .._layouts import planned_problem, prepared
 from .._linear_logits import LinearLogits, Logits
 from .._problem import (
     Problem,
     Resolved,
+    RowLogits,
     Rows,
     Settings,
     Shared,
@@ -30,29 +24,22 @@ from .._problem import (
     equal,
 )
 from .._reduction import combine, divided
+from .._solve import RowStatistics, planned_problem, prepared
+from .._targets import ClassLabels, Ids
 
 
 # In place of an axis of classes: every logit is a row, and above 0 says yes.
 NO_CLASSES = -1
 
 
-class Batch(NamedTuple):
-    """The rows of a batch and what follows from their labels and masks, inside jit."""
+def is_binary(batch: Problem) -> bool:
+    return batch.axis == NO_CLASSES
 
-    settings: Settings
-    rows: Rows
-    shared: Shared
-    resolved: Resolved
 
-    @property
-    def is_binary(self) -> bool:
-        return self.settings.axis == NO_CLASSES
-
-    @property
-    def ids(self) -> Array:
-        """int32 (rows,): the labels, NO_CLASS where bad, 0 where a row is dropped."""
-        assert self.resolved.ids is not None
-        return self.resolved.ids
+def ids_of(batch: Problem) -> Array:
+    """int32 (rows,): the labels, NO_CLASS where bad, 0 where a row is dropped."""
+    assert batch.resolved.ids is not None
+    return batch.resolved.ids
 
 
 # Outside of jit -----------------------------------------------------------------------
@@ -99,13 +86,12 @@ def metric_problem(
     return planned_problem(
         function,
         x,
-        labels,
+        ClassLabels(labels=labels, ids_only=True),
         axis,
         where,
-        ids_only=True,
+        result=RowStatistics(argmax=argmax or (linear and argmax_of_head)),
         weights=weights,
         ignore_index=ignore_index,
-        argmax=argmax or (linear and argmax_of_head),
         batch_axis_name=batch_axis_name,
         **options,
     )
@@ -144,10 +130,10 @@ def _binary_problem(
         )
     names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
     return Problem(
-        settings=Settings(axis=NO_CLASSES, ids=True, batch_axis_name=names),
+        settings=Settings(axis=NO_CLASSES, batch_axis_name=names),
         rows=Rows(
-            logits=x,
-            labels=jnp.broadcast_to(y, x.shape),
+            logits=(RowLogits(array=x),),
+            target=Ids(labels=jnp.broadcast_to(y, x.shape)),
             where=where,
             weights=weights,
         ),
@@ -162,63 +148,65 @@ def measured(
     arrays: tuple[Array, ...] = (),
 ) -> Any:
     """measure(batch, *options, *arrays), in one compiled call."""
-    return _measured(measure, options, *problem, arrays)
+    return _measured(measure, options, problem, arrays)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _measured(
     measure: Callable[..., Any],
     options: tuple[Hashable, ...],
-    settings: Settings,
-    rows: Rows,
-    shared: Shared,
+    problem: Problem,
     arrays: tuple[Array, ...],
 ) -> Any:
-    return measure(batch_of(settings, rows, shared), *options, *arrays)
+    return measure(batch_of(problem), *options, *arrays)
 
 
 # Inside -------------------------------------------------------------------------------
 
 
-def batch_of(settings: Settings, rows: Rows, shared: Shared) -> Batch:
-    if settings.axis == NO_CLASSES:
-        return _binary_batch(settings, rows, shared)
-    settings, rows, shared, resolved = prepared(settings, rows, shared)
-    return Batch(settings=settings, rows=rows, shared=shared, resolved=resolved)
+def batch_of(problem: Problem) -> Problem:
+    """The rows of a batch and what follows from their labels and masks."""
+    return _binary_batch(problem) if is_binary(problem) else prepared(problem)
 
 
-def _binary_batch(settings: Settings, rows: Rows, shared: Shared) -> Batch:
-    assert rows.logits is not None
-    assert rows.labels is not None
-    z = cast(rows.logits, compute_dtype(rows.logits))
-    labels = sharded_like(rows.labels, z)
+def _binary_batch(problem: Problem) -> Problem:
+    rows, target, index = problem.rows, problem.target, problem.shared.ignore_index
+    (logits,) = rows.logits
+    assert logits.array is not None
+    z = cast(logits.array, problem.dtype)
+    labels = sharded_like(target.labels, z)
     where, weights = (
         None if x is None else broadcast_like(x, z) for x in (rows.where, rows.weights)
     )
     keep = where
-    if shared.ignore_index is not None:
-        keep = both(keep, ~equal(labels, shared.ignore_index))
+    if index is not None:
+        keep = both(keep, ~equal(labels, index))
     weighted = keep if weights is None else both(keep, weights != 0)
     resolved = Resolved(
         ids=class_ids(labels, weighted, 2), keep=keep, weighted=weighted
     )
     if weighted is not None:
         z = select(weighted, z)
-    rows = rows._replace(logits=z, labels=labels, where=where, weights=weights)
-    return Batch(settings=settings, rows=rows, shared=shared, resolved=resolved)
+    rows = rows._replace(
+        logits=(RowLogits(array=z),),
+        target=Ids(labels=labels),
+        where=where,
+        weights=weights,
+    )
+    return problem.replace(rows=rows, resolved=resolved)
 
 
-def weighed(batch: Batch, x: Array) -> Array:
+def weighed(batch: Problem, x: Array) -> Array:
     """r · x (rows,), r what multiplies a row: exactly 0 where that is dropped."""
     return _combined(batch, x, "none")
 
 
-def total(batch: Batch, x: Array) -> Array:
+def total(batch: Problem, x: Array) -> Array:
     """Σ r · x over the rows, those of all devices that `batch_axis_name` names."""
     return _combined(batch, x, "sum")
 
 
-def _combined(batch: Batch, x: Array, reduction: str) -> Array:
+def _combined(batch: Problem, x: Array, reduction: str) -> Array:
     return combine(
         x,
         keep=batch.resolved.keep,

@@ -6,9 +6,7 @@ impossible, is ahead of none.
 """
 
 import functools
-import math
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -23,15 +21,15 @@ from .._arrays import (
     varying_of,
 )
 from .._chunks import CHUNK, max_along, maxima_of_chunks
-from .._layouts.mesh import enter, on_one_device, row_spec, specs_of
+from .._layouts.mesh import of_parts
 from .._problem import (
+    Problem,
     Resolved,
     Rows,
-    Settings,
-    Shared,
     at_label,
+    first_class,
+    ids_from,
     is_class,
-    local_ids,
     one_axis_of_rows,
 )
 from .._statistics import inputs_of_block
@@ -43,70 +41,50 @@ _FEWEST_ROWS = 128  # of a tile
 _SHARED = 5
 
 
-def is_among_first(
-    k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
-) -> Array:
+def is_among_first(k: int, batch: Problem) -> Array:
     """1 or 0 (rows,); NaN where the loss is NaN. Its derivative is 0."""
-    assert resolved.ids is not None
-    first = _first_or_nan(k, settings, *lax.stop_gradient((rows, shared)), resolved)
-    return select(is_class(resolved.ids), first, jnp.nan)
+    assert batch.resolved.ids is not None
+    first = _first_or_nan(k, batch.with_pair(lax.stop_gradient(batch.pair)))
+    return select(is_class(batch.resolved.ids), first, jnp.nan)
 
 
-def _first_or_nan(
-    k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
-) -> Array:
+def _first_or_nan(k: int, batch: Problem) -> Array:
     """As above, but for bad labels."""
-    if rows.logits is not None:
-        return _in_memory(k, settings, rows, shared, resolved)
+    if not batch.has_head:
+        return _in_memory(k, batch)
 
-    def on_device(rows: Rows, shared: Shared, resolved: Resolved) -> Array:
-        assert rows.hidden is not None
-        shape = rows.hidden.shape[:-1]
-        rows = one_axis_of_rows(rows, shape)
-        resolved = jax.tree.map(lambda x: x.reshape(math.prod(shape)), resolved)
-        operands = rows, shared, resolved
-        operands = vary(operands, varying_of(operands))
-        local = on_one_device(settings)._replace(axis=1)
-        return _of_tiles(k, local, *operands).reshape(shape)
+    def on_device(problem: Problem) -> Array:
+        shape = problem.like.shape[:-1]
+        problem = one_axis_of_rows(problem, shape).with_settings(axis=1)
+        problem = vary(problem, varying_of(problem))
+        return _of_tiles(k, problem).reshape(shape)
 
-    resolved = resolved._replace(classes=None)
-    spec = row_spec(settings.sharding)
-    specs = (
-        specs_of(settings, rows),
-        specs_of(settings, shared),
-        jax.tree.map(lambda _: spec, resolved),
-    )
-    return enter(settings.sharding, on_device, (rows, shared, resolved), specs, spec)
+    return of_parts(on_device, batch)
 
 
-def _of_tiles(
-    k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
-) -> Array:
+def _of_tiles(k: int, batch: Problem) -> Array:
     """A tile of rows with the logits of all its classes at a time."""
-    assert shared.kernel is not None
-    classes = shared.kernel.shape[settings.vocab_axis]
+    settings, classes = batch.settings, batch.like.shape[batch.axis]
     tile = settings.tile
     if isinstance(tile, int):  # as many logits as a block has; but a product needs rows
         tile = min(tile, max(tile * settings.block // classes, _FEWEST_ROWS))
 
     def step(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Array]:
         rows, resolved = part
-        return carry, _in_memory(k, settings, rows, shared, resolved)
+        return carry, _in_memory(k, batch.replace(rows=rows, resolved=resolved))
 
     # Devices that meet in a sum must agree on which tiles they skip.
-    live = None if settings.class_axis_name else resolved.keep
-    part, live, unsorted = live_first((rows, resolved), live)
+    live = None if settings.class_axis_name else batch.resolved.keep
+    part, live, unsorted = live_first((batch.rows, batch.resolved), live)
     return unsorted(over_tiles(step, None, part, tile, live)[1])
 
 
-def _in_memory(
-    k: int, settings: Settings, rows: Rows, shared: Shared, resolved: Resolved
-) -> Array:
-    assert resolved.ids is not None
-    axis, names, ids = settings.axis, settings.class_axis_name, resolved.ids
-    z = inputs_of_block(settings, rows, shared).z
-    label = at_label(settings, z, ids, z)
-    here = local_ids(settings, ids, z.shape[axis])
+def _in_memory(k: int, batch: Problem) -> Array:
+    ids, axis, names = batch.resolved.ids, batch.axis, batch.settings.class_axis_name
+    assert ids is not None
+    z = inputs_of_block(batch, first_class(batch)).z
+    label = at_label(batch, z, ids)
+    here = ids_from(ids, first_class(batch))
     most = max(k, _SHARED)
     largest = max_along(z, axis)
     computable = lax.is_finite(largest)

@@ -15,92 +15,97 @@ from jax import Array, lax
 from .._arrays import cast, over_classes, select, sharded_like
 from .._chunks import sum_along
 from .._formulas import SoftmaxStatistics
-from .._layouts.losses import reported, statistics_of
-from .._problem import Maybe, has_head, is_class, report_bad_labels
-from .._statistics import inputs_of_block
-from .batch import Batch
+from .._problem import (
+    Maybe,
+    Problem,
+    first_class,
+    is_class,
+    report_bad_labels,
+    reported,
+)
+from .._statistics import Argmax, inputs_of_block
+from .._targets import statistics_of
+from .batch import ids_of, is_binary
 from .ranks import is_among_first
 
 
-def _logits(batch: Batch) -> Array:
-    assert batch.rows.logits is not None
-    return batch.rows.logits
+def _logits(batch: Problem) -> Array:
+    (logits,) = batch.rows.logits
+    assert logits.array is not None
+    return logits.array
 
 
-def _statistics(batch: Batch) -> SoftmaxStatistics:
-    return statistics_of(*batch)[0]
+def _statistics(batch: Problem) -> SoftmaxStatistics:
+    return statistics_of(batch)[0]
 
 
-def _binary_label(batch: Batch) -> Array:
+def _binary_label(batch: Problem) -> Array:
     """1 for yes, 0 for no."""
-    assert batch.rows.labels is not None
-    z, ids = _logits(batch), batch.ids
+    z, ids = _logits(batch), ids_of(batch)
     label = select(is_class(ids), cast(ids, z.dtype), jnp.nan)
-    return report_bad_labels(label, batch.rows.labels, ~is_class(ids), 2)
+    return report_bad_labels(label, batch.target.labels, ~is_class(ids), 2)
 
 
-def _side(batch: Batch) -> Array:
+def _side(batch: Problem) -> Array:
     z, label = _logits(batch), _binary_label(batch)
-    return select(lax.eq(label, label), select(batch.ids == 1, z, -z), label)
+    return select(lax.eq(label, label), select(ids_of(batch) == 1, z, -z), label)
 
 
-def log_prob(batch: Batch) -> Array:
+def log_prob(batch: Problem) -> Array:
     """log p_y (rows,)."""
-    if batch.is_binary:
+    if is_binary(batch):
         return jax.nn.log_sigmoid(_side(batch))
     return _statistics(batch).log_prob
 
 
 def is_right(
-    batch: Batch, k: int = 1, statistics: SoftmaxStatistics | None = None
+    batch: Problem, k: int = 1, statistics: SoftmaxStatistics | None = None
 ) -> Array:
     """1 where the label is among the first k classes, else 0; (rows,).
 
     `statistics` are those of the batch, where the caller has them.
     """
-    settings, rows, shared, resolved = batch
-    if batch.is_binary:
+    if is_binary(batch):
         side = _side(batch)
-        right = (side > 0) | ((side == 0) & (batch.ids == 0)) | (k > 1)
+        right = (side > 0) | ((side == 0) & (ids_of(batch) == 0)) | (k > 1)
         return select(lax.eq(side, side), cast(right, side.dtype), jnp.nan)
-    if k == 1 and settings.argmax and has_head(rows):
+    asked = any(isinstance(s, Argmax) for s in batch.settings.statistics)
+    if k == 1 and asked and batch.has_head:
         statistics = statistics or _statistics(batch)
         label = statistics.log_prob
-        right = cast(lax.eq(statistics.argmax, batch.ids), label.dtype)
+        right = cast(lax.eq(statistics.argmax, ids_of(batch)), label.dtype)
         return select(lax.eq(label, label), right, jnp.nan)
-    first = is_among_first(k, settings, rows, shared, resolved)
-    return reported(first, settings, rows, shared, resolved)
+    return reported(is_among_first(k, batch), batch)
 
 
-def log_prob_and_prediction(batch: Batch) -> tuple[Array, Array]:
+def log_prob_and_prediction(batch: Problem) -> tuple[Array, Array]:
     """log p_y and the first class of the largest logit, int32; (rows,)."""
-    if batch.is_binary:
+    if is_binary(batch):
         return log_prob(batch), cast(_logits(batch) > 0, jnp.int32)
     statistics = _statistics(batch)
     return statistics.log_prob, statistics.argmax
 
 
-def confidence(batch: Batch) -> tuple[Array, Array]:
+def confidence(batch: Problem) -> tuple[Array, Array]:
     """The probability of the predicted class, and 1 where that is right; P(yes) and the
     label in binary."""
-    if batch.is_binary:
+    if is_binary(batch):
         return jax.nn.sigmoid(_logits(batch)), _binary_label(batch)
     statistics = _statistics(batch)
     return lax.exp(-statistics.log_sum), is_right(batch, statistics=statistics)
 
 
-def squared_error(batch: Batch) -> Array:
+def squared_error(batch: Problem) -> Array:
     """Σ_c (p_c − y_c)² (rows,); (p − y)² in binary.
 
     The label's term is (1 − p_y)², where 1 − p_y = −expm1(log p_y) cancels nothing.
     """
-    if batch.is_binary:
+    if is_binary(batch):
         return lax.square(jax.nn.sigmoid(-_side(batch)))
-    settings, rows, shared, resolved = batch
-    statistics = _statistics(batch)
-    z = inputs_of_block(settings, rows, shared).z
-    of_rows = statistics.shift, statistics.log_sum, batch.ids, resolved.weighted
-    others = _squares_of_others(settings.axis, z, *of_rows)
+    statistics, weighted = _statistics(batch), batch.resolved.weighted
+    z = inputs_of_block(batch, first_class(batch)).z
+    of_rows = statistics.shift, statistics.log_sum, ids_of(batch), weighted
+    others = _squares_of_others(batch.axis, z, *of_rows)
     return lax.square(lax.expm1(statistics.log_prob)) + others
 
 

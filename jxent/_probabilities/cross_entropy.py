@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -12,31 +10,29 @@ from jaxtyping import Float
 from .. import _sigmoid
 from .._arrays import (
     cast,
-    compute_dtype,
     over_classes,
     over_rows,
     select,
     sum_over_devices,
 )
 from .._checks import ArrayLike, Axis, AxisName
-from .._layouts.losses import reported, smoothing_share
 from .._layouts.mesh import like_logits_on_mesh
 from .._problem import (
     Maybe,
-    Resolved,
-    Rows,
-    Settings,
-    Shared,
+    Problem,
     at_label,
-    checked_problem,
+    first_class,
+    ids_from,
     is_class,
     is_label,
-    local_ids,
     possible_classes,
+    reported,
     resolve,
     with_full_rows,
 )
 from .._reduction import Reduction, combine
+from .._solve import checked_problem
+from .._targets import ClassLabels, Ids, smoothing_share
 from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 
@@ -129,57 +125,57 @@ def binary_cross_entropy(
     return _sigmoid.loss(plan, arrays)
 
 
-def _of_ids(
-    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved, p: Array
-) -> tuple[Array, Array, Maybe]:
+def _of_ids(problem: Problem, p: Array) -> tuple[Array, Array, Maybe]:
     """Where a row's label is, what stands there in a one-hot, and its class weight.
 
     For an id that names no class that is the whole row, and NaN: so the loss is, and
     all of its gradient.
     """
-    assert resolved.ids is not None
-    good = is_class(resolved.ids)
+    ids, axis, weights = (
+        problem.resolved.ids,
+        problem.axis,
+        problem.shared.class_weights,
+    )
+    assert ids is not None
+    good = is_class(ids)
     one = select(good, lax.full_like(good, 1, dtype=p.dtype), jnp.nan)
-    one = reported(one, settings, rows, shared, resolved)
-    ids = local_ids(settings, resolved.ids, p.shape[settings.axis])
-    bad = over_classes(lax.bitwise_not(good), settings.axis, p)
-    picked = lax.bitwise_or(is_label(ids, settings.axis, p), bad)
+    one = reported(one, problem)
+    here = ids_from(ids, first_class(problem))
+    bad = over_classes(lax.bitwise_not(good), axis, p)
+    picked = lax.bitwise_or(is_label(here, axis, p), bad)
     weight = None
-    if shared.class_weights is not None:
-        weight = at_label(settings, shared.class_weights, resolved.ids, p)
-        weight = select(good, weight, 1)
-    return picked, over_classes(one, settings.axis, p), weight
+    if weights is not None:
+        weight = select(good, at_label(problem, weights, ids), 1)
+    return picked, over_classes(one, axis, p), weight
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _categorical(settings: Settings, rows: Rows, shared: Shared) -> Array:
-    rows, shared = with_full_rows(settings, rows, shared)
-    rows, shared = like_logits_on_mesh(settings, rows, shared)
-    resolved = resolve(settings, rows, shared)
-    axis, names = settings.axis, settings.class_axis_name
-    assert rows.logits is not None
-    assert rows.labels is not None
-    p = cast(rows.logits, compute_dtype(rows.logits))
-    possible = possible_classes(rows, shared, axis, p)
+@jax.jit
+def _categorical(problem: Problem) -> Array:
+    problem = like_logits_on_mesh(with_full_rows(problem))
+    problem = problem.replace(resolved=resolve(problem))
+    axis, shared, target = problem.axis, problem.shared, problem.target
+    probs, weighted = problem.like, problem.resolved.weighted
+    assert isinstance(probs, Array)
+    p, usable = cast(probs, problem.dtype), None
+    possible = possible_classes(problem)
     if possible is not None:
         p = select(possible, p, 1)
-    weighted, usable = resolved.weighted, None
     if weighted is not None:  # whatever a dropped row holds
         usable = over_classes(weighted, axis, p) | (lax.is_finite(p) & (p > 0))
         p = select(usable, p, 1)
 
     def sum_over_classes(x: Array) -> Array:
         total = lax.reduce_sum(x, (axis,))
-        return sum_over_devices(total, names)
+        return sum_over_devices(total, problem.settings.class_axis_name)
 
     w, factor, p_label = shared.class_weights, None, None
-    if settings.ids:
-        picked, one, factor = _of_ids(settings, rows, shared, resolved, p)
+    if isinstance(target, Ids):
+        picked, one, factor = _of_ids(problem, p)
         t = select(picked, one)
         if shared.label_smoothing is None:
             p_label = sum_over_classes(select(picked, one * p))
     else:
-        t = cast(rows.labels, p.dtype)
+        t = cast(target.labels, p.dtype)
         for mask in (possible, usable):
             t = t if mask is None else select(mask, t)
         factor = sum_over_classes(t if w is None else t * over_rows(w, axis, p))
@@ -190,7 +186,7 @@ def _categorical(settings: Settings, rows: Rows, shared: Shared) -> Array:
         losses = minus_x_log_y(of_label, p_label)
     else:
         if shared.label_smoothing is not None:
-            share = smoothing_share(settings, rows, shared, resolved, scale=1.0)
+            share = smoothing_share(problem, scale=1.0)
             if share.ndim:
                 share = over_classes(share, axis, p)
             share = lax.full_like(p, 0) + share
@@ -200,12 +196,12 @@ def _categorical(settings: Settings, rows: Rows, shared: Shared) -> Array:
         losses = sum_over_classes(minus_x_log_y(q, p))
     return combine(
         losses,
-        keep=resolved.keep,
-        weights=rows.weights,
+        keep=problem.resolved.keep,
+        weights=problem.rows.weights,
         class_factor=factor,
-        reduction=settings.reduction,
+        reduction=problem.settings.reduction,
         normalizer=shared.normalizer,
-        batch_axis_name=settings.batch_axis_name,
+        batch_axis_name=problem.settings.batch_axis_name,
     )
 
 
@@ -290,7 +286,7 @@ def categorical_cross_entropy(
     problem = checked_problem(
         "categorical_cross_entropy",
         probs,
-        labels,
+        ClassLabels(labels=labels),
         axis,
         where,
         name="probs",
@@ -304,4 +300,4 @@ def categorical_cross_entropy(
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
     )
-    return _categorical(*problem)
+    return _categorical(problem)

@@ -13,10 +13,10 @@ from jax import Array
 from .. import _checks
 from .._arrays import broadcast_like, compute_dtype, select
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
-from .._layouts import solution
 from .._linear_logits import LinearLogits, Logits
-from .._problem import Formula
 from .._reduction import combine
+from .._solve import Formula, solution
+from .._targets import BinaryAnswers
 from .._times import times
 
 
@@ -150,10 +150,10 @@ def sigmoid_loss(
         return solution(
             function,
             logits,
-            labels,
+            BinaryAnswers(labels=labels),
             axis,
             where,
-            formula=Formula(function=formula, parameters=given, several_labels=True),
+            formula=Formula(function=formula, parameters=given),
             pos_weight=pos_weight,
             **of_classes,
             **options,

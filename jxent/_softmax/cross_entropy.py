@@ -9,10 +9,10 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, cross_entropy
-from .._layouts import LossOptions, solution
 from .._linear_logits import Logits
-from .._problem import Formula
 from .._reduction import Reduction
+from .._solve import Formula, LossOptions, solution
+from .._targets import ClassLabels
 
 
 @overload
@@ -162,7 +162,7 @@ def softmax_cross_entropy(
     return solution(
         "softmax_cross_entropy",
         logits,
-        labels,
+        ClassLabels(labels=labels),
         axis,
         where,
         formula=Formula(function=cross_entropy, parameters={}),

@@ -7,10 +7,10 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName
 from .._formulas import kl_divergence
-from .._layouts import jensen_shannon_formula, solution
 from .._linear_logits import Logits
-from .._problem import Formula
 from .._reduction import Reduction
+from .._solve import Formula, solution
+from .._targets import OtherSoftmax, jensen_shannon_formula
 
 
 def softmax_kl_divergence(
@@ -97,11 +97,9 @@ def softmax_kl_divergence(
     return solution(
         "softmax_kl_divergence",
         logits,
-        None,
+        OtherSoftmax(logits=target_logits),
         axis,
         where,
-        labels_optional=True,
-        target_logits=target_logits,
         formula=Formula(function=kl_divergence, parameters={}),
         target_logit_soft_cap=target_logit_soft_cap,
         weights=weights,
@@ -194,19 +192,17 @@ def softmax_jensen_shannon_divergence(
       `softmax_kl_divergence`, `linear_softmax_jensen_shannon_divergence`.
     """
     name = "softmax_jensen_shannon_divergence"
-    formula, reverse = jensen_shannon_formula(name, beta)
+    formula, parameters, reverse = jensen_shannon_formula(name, beta)
     if reverse:
         logits, target_logits = target_logits, logits
         logit_soft_cap, target_logit_soft_cap = target_logit_soft_cap, logit_soft_cap
     return solution(
         name,
         logits,
-        None,
+        OtherSoftmax(logits=target_logits),
         axis,
         where,
-        labels_optional=True,
-        target_logits=target_logits,
-        formula=formula,
+        formula=Formula(function=formula, parameters=parameters),
         target_logit_soft_cap=target_logit_soft_cap,
         weights=weights,
         class_mask=class_mask,

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, focal, poly
-from .._layouts import LossOptions, solution
 from .._linear_logits import Logits
-from .._problem import Formula
 from .._reduction import Reduction
+from .._solve import Formula, LossOptions, solution
+from .._targets import ClassLabels
 
 
 @overload
@@ -138,7 +138,7 @@ def softmax_focal_loss(
     return solution(
         "softmax_focal_loss",
         logits,
-        labels,
+        ClassLabels(labels=labels),
         axis,
         where,
         formula=Formula(function=focal, parameters={"gamma": gamma}),
@@ -276,7 +276,7 @@ def poly_loss_cross_entropy(
     return solution(
         "poly_loss_cross_entropy",
         logits,
-        labels,
+        ClassLabels(labels=labels),
         axis,
         where,
         formula=Formula(function=poly, parameters={"epsilon": epsilon}),

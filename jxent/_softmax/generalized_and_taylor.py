@@ -10,10 +10,10 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, generalized, taylor
-from .._layouts import LossOptions, solution
 from .._linear_logits import Logits
-from .._problem import Formula
 from .._reduction import Reduction
+from .._solve import Formula, LossOptions, solution
+from .._targets import ClassLabels
 
 
 @overload
@@ -148,7 +148,7 @@ def generalized_cross_entropy(
     return solution(
         "generalized_cross_entropy",
         logits,
-        labels,
+        ClassLabels(labels=labels),
         axis,
         where,
         formula=Formula(function=generalized, parameters={"q": q}),
@@ -301,7 +301,7 @@ def taylor_cross_entropy(
     return solution(
         "taylor_cross_entropy",
         logits,
-        labels,
+        ClassLabels(labels=labels),
         axis,
         where,
         formula=Formula(function=taylor(order), parameters={}),

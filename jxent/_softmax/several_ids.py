@@ -7,9 +7,10 @@ from typing import SupportsIndex
 from jax import Array
 from jaxtyping import Float, Integer
 
-from .._checks import ArrayLike, Axis, AxisName, SparseLabels
-from .._layouts import solution
+from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
+from .._solve import LargestClasses, LogProbsAt, solution
+from .._targets import AskedAt, ClassLabels
 
 
 def softmax_log_prob_at(
@@ -75,10 +76,10 @@ def softmax_log_prob_at(
     return solution(
         "softmax_log_prob_at",
         logits,
-        SparseLabels(ids=ids),
+        AskedAt(labels=ids),
         axis,
         where,
-        log_prob_at=True,
+        result=LogProbsAt(),
         class_mask=class_mask,
         ignore_index=ignore_index,
         logit_soft_cap=logit_soft_cap,
@@ -167,11 +168,10 @@ def softmax_top_k(
     return solution(
         "softmax_top_k",
         logits,
-        None,
+        ClassLabels(optional=True),
         axis,
         where,
-        labels_optional=True,
-        top_k=k,
+        result=LargestClasses(k=k),
         class_mask=class_mask,
         logit_soft_cap=logit_soft_cap,
         temperature=temperature,

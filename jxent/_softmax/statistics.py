@@ -7,8 +7,9 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics
-from .._layouts import solution
 from .._linear_logits import Logits
+from .._solve import RowStatistics, solution
+from .._targets import ClassLabels
 
 
 def softmax_log_prob(
@@ -73,10 +74,10 @@ def softmax_log_prob(
     return solution(
         "softmax_log_prob",
         logits,
-        labels,
+        ClassLabels(labels=labels, ids_only=True),
         axis,
         where,
-        ids_only=True,
+        result=RowStatistics(),
         class_mask=class_mask,
         ignore_index=ignore_index,
         logit_soft_cap=logit_soft_cap,
@@ -143,11 +144,10 @@ def softmax_entropy(
     return solution(
         "softmax_entropy",
         logits,
-        None,
+        ClassLabels(optional=True),
         axis,
         where,
-        labels_optional=True,
-        entropy=True,
+        result=RowStatistics(entropy=True),
         class_mask=class_mask,
         logit_soft_cap=logit_soft_cap,
         temperature=temperature,
@@ -232,10 +232,10 @@ def softmax_statistics(
     return solution(
         "softmax_statistics",
         logits,
-        labels,
+        ClassLabels(labels=labels, optional=True),
         axis,
         where,
-        labels_optional=True,
+        result=RowStatistics(entropy=entropy, argmax=argmax),
         class_weights=class_weights,
         class_mask=class_mask,
         ignore_index=ignore_index,
@@ -244,6 +244,4 @@ def softmax_statistics(
         margin=margin,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        entropy=entropy,
-        argmax=argmax,
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .._checks import ArrayLike, Axis, AxisName
 from .._formulas import cross_entropy
-from .._layouts import LossSums, solution
 from .._linear_logits import Logits
-from .._problem import Formula
+from .._solve import Formula, LossSums, Sums, solution
+from .._targets import ClassLabels
 
 
 def softmax_cross_entropy_sums(
@@ -96,10 +96,9 @@ def softmax_cross_entropy_sums(
     return solution(
         "softmax_cross_entropy_sums",
         logits,
-        labels,
+        ClassLabels(labels=labels, ids_only=True),
         axis,
         where,
-        ids_only=True,
         formula=Formula(function=cross_entropy, parameters={}),
         weights=weights,
         class_weights=class_weights,
@@ -112,5 +111,5 @@ def softmax_cross_entropy_sums(
         margin=margin,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        sums=True,
+        result=Sums(),
     )

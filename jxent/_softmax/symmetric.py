@@ -10,10 +10,10 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, symmetric
-from .._layouts import LossOptions, solution
 from .._linear_logits import Logits
-from .._problem import Formula
 from .._reduction import Reduction
+from .._solve import Formula, LossOptions, solution
+from .._targets import ClassLabels
 
 
 @overload
@@ -166,7 +166,7 @@ def symmetric_cross_entropy(
     return solution(
         name,
         logits,
-        labels,
+        ClassLabels(labels=labels),
         axis,
         where,
         formula=Formula(function=symmetric, parameters=parameters),

@@ -7,10 +7,10 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import zlpr
-from .._layouts import solution
 from .._linear_logits import Logits
-from .._problem import Formula
 from .._reduction import Reduction
+from .._solve import Formula, solution
+from .._targets import BinaryAnswers
 
 
 def zlpr_loss(
@@ -98,10 +98,10 @@ def zlpr_loss(
     return solution(
         "zlpr_loss",
         logits,
-        labels,
+        BinaryAnswers(labels=labels),
         axis,
         where,
-        formula=Formula(function=zlpr, parameters={}, several_labels=True),
+        formula=Formula(function=zlpr, parameters={}),
         weights=weights,
         class_mask=class_mask,
         ignore_index=ignore_index,

@@ -1,6 +1,8 @@
 """The inputs of a block's statistics: logits and labels, with the options applied."""
 
+import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,178 +20,136 @@ from .._arrays import (
 )
 from .._problem import (
     Maybe,
-    Rows,
-    Settings,
-    Shared,
-    both,
-    dtype_of,
-    has_distributions,
-    has_target,
-    is_label,
-    of_places,
-    of_target,
+    Problem,
+    RowLogits,
+    ids_from,
     possible_classes,
+    replace_fields,
 )
 from .._product import product
-from .._times import times
+from .statistic import found
 
 
-# Class weights enter Σ_c w_c (z_c − shift) times this power of 2, which rounds nothing:
-# smoothing wants the mean over the classes, which may be finite where the sum is not.
-CLASS_SCALE = 2.0**-32
+class Part(NamedTuple):
+    """A block of classes, from which target and statistics take what they read."""
+
+    problem: Problem
+    ids: Maybe  # (rows,) or (rows, places), counted from the block's first class
+    computed: Maybe  # (rows,): False for rows whose logits and labels may be anything
+    z: Any = None  # effective logits
+    second: Maybe = None  # those of a second softmax of the row, of z's shape
+    possible: Maybe = None  # of z's shape
 
 
-class Inputs(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("z", "given", "first"),
+    meta_fields=("statistics",),
+)
+@dataclasses.dataclass(frozen=True)
+class Inputs:
     """The arrays that a block's statistics are computed from, in float32 or better."""
 
+    statistics: tuple[Any, ...]  # static
     z: Array  # (…, classes, …) effective logits, −inf where a class is impossible
-    target: Maybe = None  # z's shape: class weights times a distribution
-    even: Maybe = None  # CLASS_SCALE times class weights: (classes,), or z's shape
-    target_z: Maybe = None  # the effective logits of the target, of z's shape
+    given: tuple[Any, ...] = ()  # what each of the statistics reads beside them
+    first: Maybe = None  # the number of the block's first class; None for 0
+
+    def of(self, kind: Any) -> Any:
+        return found(kind, self.statistics, self.given)
+
+    def each(self, *of_each: tuple[Any, ...]) -> Iterator[Any]:
+        """(statistic, given, …)"""
+        return zip(self.statistics, self.given, *of_each, strict=True)
 
 
-def logits_of(settings: Settings, rows: Rows, shared: Shared) -> Array:
+def logits_of(problem: Problem, index: int = 0) -> Array:
     """Logits (…, classes, …) in float32 or better: those in memory, or what
     hidden (…, features) @ kernel + bias (classes,) gives."""
-    if rows.logits is not None:
-        z = cast(rows.logits, compute_dtype(rows.logits))
+    logits, head = problem.rows.logits[index], problem.shared.heads[index]
+    if logits.array is not None:
+        z = cast(logits.array, compute_dtype(logits.array))
     else:
-        assert rows.hidden is not None
-        assert shared.kernel is not None
-        axis, precision = settings.vocab_axis, settings.precision
-        z = product(rows.hidden, shared.kernel, axis, precision)
-    if shared.bias is not None:
-        z = lax.add(z, over_rows(cast(shared.bias, z.dtype), settings.axis, z))
-    return z
+        assert logits.hidden is not None
+        assert head.kernel is not None
+        z = product(logits.hidden, head.kernel, head.vocab_axis, head.precision)
+    if head.bias is None:
+        return z
+    return lax.add(z, over_rows(cast(head.bias, z.dtype), problem.axis, z))
 
 
-def with_logits(
-    settings: Settings, rows: Rows, shared: Shared, *, bias: bool = True
-) -> tuple[Rows, Shared]:
-    """The pair with logits (…, classes) in place of hidden states and kernels.
+def with_logits(problem: Problem, *, bias: bool = True) -> Problem:
+    """With logits (…, classes) in place of hidden states and kernels.
 
-    With `bias` these are added to the logits and leave the pair, else they stay in it.
+    With `bias` these are added to the logits and leave the problem, else they stay.
     """
-    unbiased = shared._replace(bias=None, target_bias=None)
-    head, left = (shared, unbiased) if bias else (unbiased, shared)
-    logits, target_logits = logits_of(settings, rows, head), None
-    if has_target(rows):
-        target_logits = logits_of(*of_target(settings, rows, head))
-    rows = rows._replace(
-        logits=logits, hidden=None, target_logits=target_logits, target_hidden=None
-    )
-    return rows, left._replace(kernel=None, target_kernel=None)
+
+    def without(**fields: None) -> Any:
+        heads = (replace_fields(head, **fields) for head in problem.shared.heads)
+        return problem.shared._replace(heads=tuple(heads))
+
+    formed, left = problem, without(kernel=None, bias=None)
+    if not bias:
+        formed = problem.replace(shared=without(bias=None))
+        left = without(kernel=None)
+    logits = (logits_of(formed, index) for index in range(len(left.heads)))
+    rows = problem.rows._replace(logits=tuple(RowLogits(array=z) for z in logits))
+    return problem.replace(rows=rows, shared=left)
 
 
 def inputs_of_block(
-    settings: Settings,
-    rows: Rows,
-    shared: Shared,
-    ids: Maybe = None,
-    computed: Maybe = None,
+    problem: Problem, first: Maybe = None, computed: Maybe = None
 ) -> Inputs:
     """The inputs of a block of classes, or of all: the one place that forms them.
 
-    Plain JAX, which its own derivative follows. `ids` are (rows,), counted from the
-    block's first class. `computed`, (rows,), is False for rows whose logits and labels
-    may be anything: 0 takes their place before a function is applied whose derivative
-    there could be infinite.
+    Plain JAX, which its own derivative follows. `first` is the number of the block's
+    first class over all devices, None for 0. `computed`, (rows,), is False for rows
+    whose logits and labels may be anything: 0 takes their place before a function is
+    applied whose derivative there could be infinite.
     """
-    target_z = None
-    computed_in = dtype_of(rows, shared)
-    if has_target(rows):
-        of_its_own = of_target(settings, rows, shared)
-        target_z = effective_logits(*of_its_own, None, computed, computed_in)
-    z = effective_logits(settings, rows, shared, ids, computed, computed_in)
-    axis, dtype = settings.axis, z.dtype
-    possible = possible_classes(rows, shared, axis, z)
-    where_computed = None if computed is None else over_classes(computed, axis, z)
-    if settings.several_labels:
-        y = labels_of_block(settings, rows, shared, ids, z)
-        return _both_sides(y, z, both(possible, where_computed))
-    weights, target, even = shared.class_weights, None, None
-    if has_distributions(settings, rows):
-        assert rows.labels is not None
-        target = cast(rows.labels, dtype)
-        for mask in (where_computed, possible):
-            target = target if mask is None else select(mask, target)
-        if weights is not None:
-            target = lax.mul(target, over_rows(weights, axis, z))
-    if settings.even:
-        if weights is None:
-            even = lax.full_like(z, CLASS_SCALE, shape=(z.shape[axis],))
-        else:
-            even = lax.mul(lax.full_like(weights, CLASS_SCALE), weights)
-        if possible is not None:
-            even = select(possible, over_rows(even, axis, z))
-    return Inputs(z=z, target=target, even=even, target_z=target_z)
+    statistics, part = problem.settings.statistics, part_of(problem, first, computed)
+    z, second = problem.target.logits(part)
+    possible = possible_classes(problem)
+    part = part._replace(z=z, second=second, possible=possible)
+    given = tuple(s.given(part) for s in statistics)
+    return Inputs(statistics, z=z, given=given, first=first)
 
 
-def labels_of_block(
-    settings: Settings, rows: Rows, shared: Shared, ids: Maybe, z: Array
-) -> Array:
-    """The labels of a block's classes, smoothed, of the shape of its logits `z`.
-
-    `ids` (rows, places) are counted from the block's first class; None where `labels`
-    has a number for every class.
-    """
-    if ids is None:
-        assert rows.labels is not None
-        y = cast(rows.labels, z.dtype)
-    else:
-        y = cast(of_places(rows.label_values, ids, settings.axis, z), z.dtype)
-    smoothing = shared.label_smoothing
-    if smoothing is None:
-        return y
-    return lax.add(times(1 - smoothing, y), lax.full_like(y, smoothing / 2))
-
-
-def _both_sides(y: Array, z: Array, computed: Maybe) -> Inputs:
-    """The two sides of several labels a row: z + log(1 − y), and log y − z as target_z.
-
-    Both have the shape of z and y, and are −inf where 1 − y, or y, is 0, and where
-    `computed`, of that shape too, is False.
-    """
-
-    def side(share: Array, z: Array) -> Array:
-        some = both(computed, lax.ne(share, lax.full_like(share, 0)))
-        assert some is not None
-        return select(some, lax.add(z, lax.log(select(some, share, 1))), -jnp.inf)
-
-    return Inputs(z=side(1 - y, z), target_z=side(y, lax.neg(z)))
+def part_of(problem: Problem, first: Maybe, computed: Maybe) -> Part:
+    ids = problem.resolved.ids
+    ids = None if ids is None else ids_from(ids, first)
+    return Part(problem=problem, ids=ids, computed=computed)
 
 
 def effective_logits(
-    settings: Settings,
-    rows: Rows,
-    shared: Shared,
-    ids: Maybe,
+    problem: Problem,
     computed: Maybe,
-    dtype: Any,
+    adjusted: Callable[[Array], Array] | None = None,
+    *,
+    index: int = 0,
 ) -> Array:
-    """Logits (…, classes, …) after the soft cap, the margin and the temperature.
+    """Logits (…, classes, …) after the soft cap, what is `adjusted`, the temperature.
 
-    They are −inf where a class is impossible. `ids` (rows,) are the labels that the
-    margin is subtracted from; `computed` (rows,) is that of `inputs_of_block`.
+    They are −inf where a class is impossible. `index` is 1 for a second softmax.
     """
-    axis = settings.axis
-    z = cast(logits_of(settings, rows, shared), dtype)
-    where_computed = None
-    if computed is not None:
-        where_computed = over_classes(computed, axis, z)
-    possible = possible_classes(rows, shared, axis, z)
-    if shared.logit_soft_cap is not None or rows.temperature is not None:
-        for mask in (where_computed, possible):
+    temperature, axis = problem.rows.temperature, problem.axis
+    soft_cap = problem.shared.heads[index].logit_soft_cap
+    z = cast(logits_of(problem, index), problem.dtype)
+    possible = possible_classes(problem)
+    if soft_cap is not None or temperature is not None:
+        for mask in (over_classes_if(computed, axis, z), possible):
             z = z if mask is None else select(mask, z)
-    if shared.logit_soft_cap is not None:
-        z = soft_capped(z, shared.logit_soft_cap)
-    if shared.margin is not None and ids is not None and settings.ids:
-        margin = shared.margin
-        margin = over_rows(margin, axis, z) if margin.ndim else jnp.full_like(z, margin)
-        z = lax.select(is_label(ids, axis, z), lax.sub(z, margin), z)
-    if rows.temperature is not None:
-        z = over_temperature(z, over_classes(rows.temperature, axis, z))
+    if soft_cap is not None:
+        z = soft_capped(z, soft_cap)
+    if adjusted is not None:
+        z = adjusted(z)
+    if temperature is not None:
+        z = over_temperature(z, over_classes(temperature, axis, z))
     return z if possible is None else select(possible, z, -jnp.inf)
+
+
+def over_classes_if(rows: Maybe, axis: int, like: Array) -> Maybe:
+    return None if rows is None else over_classes(rows, axis, like)
 
 
 # With t = tanh(z/c), the derivatives of c t are 1 − t² in z and t − (1 − t²) z/c in c.

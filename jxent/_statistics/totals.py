@@ -1,20 +1,4 @@
-"""Row statistics of logits: a commutative monoid.
-
-Every softmax loss is a formula on a few numbers per row of logits z, all relative to
-the row's maximum, its *shift*:
-
-    sum         Σ_c exp(z_c − shift)
-    label       z_y − shift, for a class id y, or for several, (rows, places)
-    target      Σ_c t_c (z_c − shift), and mass Σ_c t_c, for a distribution t
-    even        Σ_c w_c (z_c − shift), and even_mass Σ_c w_c, for class weights w
-    expected    Σ_c exp(z_c − shift) (z_c − shift)
-    argmax      the first c with z_c = shift
-    top         the k ids of the largest logits, (rows, k), and label their logits
-
-and, where the row is compared with a target softmax of logits z', beside the target's
-own maximum and sum
-
-    cross       Σ_c exp(z'_c − shift') ((z'_c − shift') − (z_c − shift))
+"""The statistics of a row: its maximum, Σ exp(z − shift), and the states of others.
 
 The statistics of two blocks of classes merge into those of both (`merge`), so that a
 row may be taken in one piece, streamed block by block, or split over devices. Kept
@@ -22,42 +6,59 @@ relative, they lose nothing where logits are large: around 1e4 in float32 the fo
 lse − z_y is off by 5e-4.
 """
 
-from typing import NamedTuple
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import at_index, over_places, select, vary, varying_of
-from .._problem import Maybe, Resolved, is_class
+from .._arrays import vary, varying_of
+from .._problem import Maybe, Resolved
+from .statistic import (
+    Finished,
+    Move,
+    State,
+    Statistic,
+    found,
+    is_computable,
+    origin,
+)
 
 
-class Totals(NamedTuple):
-    """Statistics (rows,) of one or more blocks of classes; None where not asked for.
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("maximum", "sum", "states", "computable"),
+    meta_fields=("statistics",),
+)
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """Statistics (rows,) of one or more blocks of classes.
 
-    While blocks are merged, `label` is z_y itself, 0 where y lies in another block.
     `computable` comes last: False where the row holds NaN, or nothing finite.
     """
 
+    statistics: tuple[Statistic, ...]  # static: what beside maximum and sum
     maximum: Array
     sum: Array
-    label: Maybe = None
-    target: Maybe = None
-    mass: Maybe = None
-    even: Maybe = None
-    even_mass: Maybe = None
-    expected: Maybe = None
-    argmax: Maybe = None
-    top: Maybe = None
-    target_maximum: Maybe = None
-    target_sum: Maybe = None
-    cross: Maybe = None
+    states: tuple[Any, ...] = ()  # one for each statistic
     computable: Maybe = None
 
+    def of(self, kind: type[Statistic[State]]) -> State | None:
+        """The state of the statistic of that kind; None if it is not asked for."""
+        return found(kind, self.statistics, self.states)
 
-def origin(maximum: Array) -> Array:
-    """The shift (rows,): the maximum (rows,), or 0 where that is not finite."""
-    return select(lax.is_finite(maximum), maximum)
+    def __getitem__(self, kind: type[Statistic[State]]) -> State:
+        """The state of the statistic of that kind, which is asked for."""
+        state = self.of(kind)
+        assert state is not None
+        return state
+
+    def each(self, *of_each: tuple[Any, ...]) -> Iterator[Any]:
+        """(statistic, state, …)"""
+        return zip(self.statistics, self.states, *of_each, strict=True)
 
 
 def computed_rows(resolved: Resolved, t: Totals) -> Maybe:
@@ -72,73 +73,16 @@ def computed_rows(resolved: Resolved, t: Totals) -> Maybe:
     return lax.bitwise_or(resolved.weighted, t.computable)
 
 
-def of_no_class(like: Totals) -> Totals:
-    """The identity of `merge`: scalars, for the fields of `like`, in their dtypes."""
-    last = 2**31 - 1  # above all classes
-    values = {"maximum": -jnp.inf, "argmax": last, "top": last}
-    values["target_maximum"] = -jnp.inf
-    if like.top is not None:
-        values["label"] = -jnp.inf
-    return like._replace(
-        **{
-            name: jnp.asarray(values.get(name, 0), x.dtype)
-            for name, x in like._asdict().items()
-            if x is not None
-        }
+def of_nothing(like: Totals) -> Totals:
+    """The identity of `merge`: scalars, in the dtypes of `like`."""
+    dtype = like.sum.dtype
+    states = tuple(None if x is None else s.of_nothing(x) for s, x in like.each())
+    return Totals(
+        statistics=like.statistics,
+        maximum=jnp.asarray(-jnp.inf, dtype),
+        sum=jnp.asarray(0, dtype),
+        states=states,
     )
-
-
-def _gap(old: Array, new: Array) -> Array:
-    """old − new of two maxima (rows,), where −inf − −inf = 0."""
-    return select(lax.ne(old, new), lax.sub(old, new))
-
-
-def _rescale(t: Totals, maximum: Array, target_maximum: Maybe = None) -> Totals:
-    """Rescales statistics (rows,) to larger maxima (rows,)."""
-    gap = _gap(t.maximum, maximum)
-    factor = lax.exp(gap)
-    scaled = t._replace(maximum=maximum, sum=lax.mul(t.sum, factor))
-    if target_maximum is not None:
-        scaled = _rescale_target(scaled, gap, target_maximum)
-    if t.target is None and t.even is None and t.expected is None:
-        return scaled
-    possible = lax.ne(gap, lax.full_like(gap, -jnp.inf))
-    step = select(possible, gap)  # 0 · −inf = 0, in derivatives too
-
-    def moved(x: Maybe, mass: Maybe) -> Maybe:
-        if x is None or mass is None:
-            return None
-        no_mass = lax.eq(mass, lax.full_like(mass, 0))
-        return select(possible | no_mass, x + lax.mul(mass, step), -jnp.inf)
-
-    expected = None
-    if t.expected is not None:
-        expected = lax.mul(t.expected + lax.mul(t.sum, step), factor)
-    return scaled._replace(
-        target=moved(t.target, t.mass),
-        even=moved(t.even, t.even_mass),
-        expected=expected,
-    )
-
-
-def _rescale_target(t: Totals, gap: Array, target_maximum: Array) -> Totals:
-    """Rescales the statistics of the target to a larger maximum of the target.
-
-    `gap` (rows,) is the logits' old maximum minus their new one; −inf if no class was
-    possible.
-    """
-    assert t.target_maximum is not None
-    assert t.target_sum is not None
-    step = _gap(t.target_maximum, target_maximum)
-    factor = lax.exp(step)
-    target_sum, cross = lax.mul(t.target_sum, factor), t.cross
-    if cross is not None:
-        # What the target holds impossible adds nothing, 0 · ∞ = 0.
-        some = lax.ne(t.target_maximum, lax.full_like(t.target_maximum, -jnp.inf))
-        some &= lax.ne(target_sum, lax.full_like(target_sum, 0))
-        moved = lax.mul(cross, factor) + lax.mul(target_sum, step - gap)
-        cross = select(some, moved)
-    return t._replace(target_maximum=target_maximum, target_sum=target_sum, cross=cross)
 
 
 def merge(a: Totals, b: Totals) -> Totals:
@@ -146,151 +90,52 @@ def merge(a: Totals, b: Totals) -> Totals:
 
     `lax.reduce` calls it on scalars.
     """
-    maximum, argmax = lax.max(a.maximum, b.maximum), None
-    if a.argmax is not None and b.argmax is not None:
-        equal = lax.eq(a.maximum, b.maximum)
-        first = lax.gt(a.maximum, b.maximum) | (equal & lax.lt(a.argmax, b.argmax))
-        argmax = lax.select(first, a.argmax, b.argmax)
-    top, label = None, None
-    if a.top is not None and b.top is not None:
-        top, label = _larger(a, b)
-        a, b = (t._replace(top=None, label=None) for t in (a, b))
-    target_maximum = None
-    if a.target_maximum is not None and b.target_maximum is not None:
-        target_maximum = lax.max(a.target_maximum, b.target_maximum)
-    a, b = (_rescale(t, maximum, target_maximum) for t in (a, b))
-    sums = jax.tree.map(
-        lambda x, y: None if x is None or y is None else lax.add(x, y),
-        a,
-        b,
-        is_leaf=lambda x: x is None,
+    maximum = lax.max(a.maximum, b.maximum)
+    from_a, from_b = (Move(t.maximum, t.sum, maximum) for t in (a, b))
+    total = lax.add(lax.mul(a.sum, from_a.factor), lax.mul(b.sum, from_b.factor))
+    states = tuple(
+        None if x is None else s.merge(x, y, from_a, from_b)
+        for s, x, y in a.each(b.states)
     )
-    if top is not None:
-        sums = sums._replace(top=top, label=label)
-    return sums._replace(maximum=maximum, argmax=argmax, target_maximum=target_maximum)
+    return Totals(a.statistics, maximum=maximum, sum=total, states=states)
 
 
-def _larger(a: Totals, b: Totals) -> tuple[Array, Array]:
-    """The ids and logits (rows, k) of the k largest of both; of equals those of `a`
-    first."""
-    assert a.top is not None
-    assert b.top is not None
-    assert a.label is not None
-    assert b.label is not None
-    k, rows = a.top.shape[-1], a.top.ndim - 1
-    logits = lax.concatenate((a.label, b.label), rows)
-    ids = lax.concatenate((a.top, b.top), rows)
-    label, order = lax.top_k(logits, k)
-    top = at_index(ids, order, rows)
-    if b.top.shape[-1] == k:  # the identity holds no classes, and loses to −inf, too
-        nothing = lax.eq(a.top, lax.full_like(a.top, 2**31 - 1))
-        label, top = (
-            lax.select(nothing, b.label, label),
-            lax.select(nothing, b.top, top),
-        )
-    return top, label
-
-
-def merge_devices(
-    t: Totals, classes: int, names: tuple[str, ...], top_k: int = 0
-) -> Totals:
-    """`merge` over the mesh axes that split the classes: one pmax, one psum."""
-    maximum, argmax = lax.pmax(t.maximum, names), None
-    if t.argmax is not None:
-        here = t.argmax + lax.axis_index(names) * classes
-        argmax = lax.pmin(select(t.maximum == maximum, here, 2**31 - 1), names)
-    top, label = None, None
-    if t.top is not None:
-        top, label = _largest_of_devices(t, classes, names, top_k)
-        t = t._replace(top=None, label=None)
-    target_maximum = None
-    if t.target_maximum is not None:
-        target_maximum = lax.pmax(t.target_maximum, names)
-    t = _rescale(t, maximum, target_maximum)
-    largest = {"maximum": maximum, "argmax": argmax, "target_maximum": target_maximum}
-    sums = lax.psum(t._replace(**dict.fromkeys(largest)), names)
-    if top is not None:
-        sums = sums._replace(top=top, label=label)
-    return sums._replace(**largest)
-
-
-def _largest_of_devices(
-    t: Totals, classes: int, names: tuple[str, ...], top_k: int
-) -> tuple[Array, Array]:
-    """The ids and logits (rows, k) of the k largest of all devices, on each of them.
-
-    `classes` is how many each device has.
-    """
-    assert t.top is not None
-    assert t.label is not None
-    device, rows, count = lax.axis_index(names), t.top.ndim - 1, t.top.shape[-1]
-
-    def gathered(x: Array) -> Array:
-        slots = jnp.zeros((*x.shape[:-1], lax.axis_size(names) * count), x.dtype)
-        # A sum, not a gather: of that JAX does not know that all devices have the same.
-        here = lax.dynamic_update_slice_in_dim(slots, x, device * count, rows)
-        return lax.psum(here, names)
-
-    ids = gathered(t.top + device * classes)
-    label, order = lax.top_k(gathered(t.label), top_k)
-    return at_index(ids, order, rows), label
-
-
-def filled(t: Totals, x: Array, resolved: Resolved, unweighted: int = 0) -> Array:
-    """`x` (rows,) or (rows, places), with NaN in rows that are not computable, or with
-    the number `unweighted` in those of them that are not weighted either."""
-    assert t.computable is not None
-    fill = lax.full_like(x, jnp.nan)
-    if resolved.weighted is not None:
-        fill = select(over_places(resolved.weighted, x), fill, unweighted)
-    return lax.select(over_places(t.computable, x), x, fill)
+def merge_devices(t: Totals, names: tuple[str, ...]) -> Totals:
+    """`merge` over the mesh axes that split the classes."""
+    maximum = lax.pmax(t.maximum, names)
+    move = Move(t.maximum, t.sum, maximum)
+    total = lax.psum(lax.mul(t.sum, move.factor), names)
+    states = tuple(s.merge_devices(x, move, names) for s, x in t.each())
+    return Totals(t.statistics, maximum=maximum, sum=total, states=states)
 
 
 def finish(t: Totals, resolved: Resolved) -> Totals:
     """Makes labels relative, and fills rows that are not computable.
 
-    A bad label makes its own statistic NaN. The maximum stays as it is: so the
-    derivative forms the exponentials as the value does, and XLA computes both once.
+    The maximum stays as it is: so the derivative forms the exponentials as the value
+    does, and XLA computes both once.
     """
-    # Of the two sides that ZLPR has, one may be without a class: its maximum is −inf.
-    two_sides = t.target_maximum is not None and t.cross is None
-
-    def is_fine(maximum: Array) -> Array:
-        if two_sides:
-            return lax.lt(maximum, lax.full_like(maximum, jnp.inf))
-        return lax.is_finite(maximum)
-
-    # A NaN reaches the sum on every platform, the maximum not where it is merged over
-    # devices.
-    computable = lax.bitwise_and(is_fine(t.maximum), lax.eq(t.sum, t.sum))
-    if t.target is not None and t.mass is not None and resolved.weighted is not None:
-        fine = lax.is_finite(t.target) & lax.is_finite(t.mass)
-        computable &= resolved.weighted | fine
-    if t.target_maximum is not None and t.target_sum is not None:
-        computable &= is_fine(t.target_maximum) & lax.eq(t.target_sum, t.target_sum)
-    t = t._replace(computable=computable)
-
-    def maybe_filled(x: Maybe) -> Maybe:
-        return None if x is None else filled(t, x, resolved)
-
-    label = t.label
-    if label is not None:
-        shift = over_places(origin(t.maximum), label)
-        label = filled(t, lax.sub(label, shift), resolved)
-    if label is not None and resolved.ids is not None:
-        label = select(is_class(resolved.ids), label, jnp.nan)
-    t = t._replace(
-        sum=filled(t, t.sum, resolved, 1),
-        label=label,
-        target=maybe_filled(t.target),
-        mass=maybe_filled(t.mass),
-        even=maybe_filled(t.even),
-        even_mass=maybe_filled(t.even_mass),
-        expected=maybe_filled(t.expected),
-        target_sum=None
-        if t.target_sum is None
-        else filled(t, t.target_sum, resolved, 1),
-        cross=maybe_filled(t.cross),
+    empty = any(s.may_be_empty for s in t.statistics)
+    conditions = [is_computable(t.maximum, t.sum, empty=empty)]
+    conditions += [s.is_computable(x, resolved) for s, x in t.each()]
+    known = [x for x in conditions if x is not None]
+    computable = functools.reduce(lax.bitwise_and, known)
+    finished = Finished(
+        shift=origin(t.maximum), computable=computable, resolved=resolved
+    )
+    t = Totals(
+        t.statistics,
+        maximum=t.maximum,
+        sum=finished.filled(t.sum, 1),
+        states=tuple(s.finish(x, finished) for s, x in t.each()),
+        computable=computable,
     )
     # Each field's tangent may vary along every mesh axis that any field varies along.
     return vary(t, varying_of((t, resolved.ids, resolved.weighted)))
+
+
+def filled(t: Totals, x: Array, resolved: Resolved) -> Array:
+    """`x` (rows,), NaN in rows that are not computable, 0 if not weighted either."""
+    assert t.computable is not None
+    finished = Finished(shift=t.maximum, computable=t.computable, resolved=resolved)
+    return finished.filled(x)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures import Batch, is_right, measured, metric_problem, quotient, total
+from .._measures import is_right, measured, metric_problem, quotient, total
+from .._problem import Problem
 
 
 class AccuracySums(NamedTuple):
@@ -31,13 +32,13 @@ class AccuracySums(NamedTuple):
         return quotient(self.correct, self.weight)
 
 
-def sums_of_right(batch: Batch, k: int = 1) -> AccuracySums:
+def sums_of_right(batch: Problem, k: int = 1) -> AccuracySums:
     right = is_right(batch, k)
     ones = lax.full_like(right, 1)
     return AccuracySums(correct=total(batch, right), weight=total(batch, ones))
 
 
-def share_of_right(batch: Batch, k: int = 1) -> Array:
+def share_of_right(batch: Problem, k: int = 1) -> Array:
     return sums_of_right(batch, k).compute()
 
 

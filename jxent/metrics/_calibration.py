@@ -16,8 +16,8 @@ from .. import _checks
 from .._arrays import is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures import Batch, confidence, measured, metric_problem, weighed
-from .._problem import Problem, dtype_of
+from .._measures import confidence, measured, metric_problem, weighed
+from .._problem import Problem
 from .._reduction import divided
 
 
@@ -85,7 +85,7 @@ def _error(sums: CalibrationErrorSums, norm: Norm) -> Array:
 
 
 def _in_bins(
-    batch: Batch, quantiles: int, edges: Array | None = None
+    batch: Problem, quantiles: int, edges: Array | None = None
 ) -> tuple[Array, CalibrationErrorSums]:
     """Edges, and the sums of the rows between them, bin by bin: no array of rows times
     bins is held. Without edges they are `quantiles` + 1 quantiles."""
@@ -126,7 +126,7 @@ def _quantiles(p: Array, r: Array, bins: int) -> Array:
     return select(jnp.broadcast_to(total != 0, edges.shape), edges)
 
 
-def _bins_of(batch: Batch, quantiles: int, *edges: Array) -> ReliabilityBins:
+def _bins_of(batch: Problem, quantiles: int, *edges: Array) -> ReliabilityBins:
     found, sums = _in_bins(batch, quantiles, *edges)
     return ReliabilityBins(
         edges=found,
@@ -136,11 +136,11 @@ def _bins_of(batch: Batch, quantiles: int, *edges: Array) -> ReliabilityBins:
     )
 
 
-def _sums_of(batch: Batch, quantiles: int, *edges: Array) -> CalibrationErrorSums:
+def _sums_of(batch: Problem, quantiles: int, *edges: Array) -> CalibrationErrorSums:
     return _in_bins(batch, quantiles, *edges)[1]
 
 
-def _error_of(batch: Batch, norm: Norm, quantiles: int, *edges: Array) -> Array:
+def _error_of(batch: Problem, norm: Norm, quantiles: int, *edges: Array) -> Array:
     return _error(_sums_of(batch, quantiles, *edges), norm)
 
 
@@ -160,7 +160,7 @@ def _edges(
 ) -> tuple[int, tuple[Array, ...]]:
     """The number of quantiles, 0 for none, and edges where they are known."""
     _one_of(function, "strategy", strategy, STRATEGIES)
-    dtype = dtype_of(problem.rows, problem.shared)
+    dtype = problem.dtype
     if _checks.is_integer(bins):
         count = _checks.positive_integer(function, "bins", bins)
         if strategy == "quantile":

@@ -8,26 +8,27 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
-from .._arrays import count_over_devices, is_split, select, sum_over_devices
+from .._arrays import is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
 from .._measures import (
-    Batch,
+    ids_of,
+    is_binary,
     log_prob_and_prediction,
     measured,
     metric_problem,
     weighed,
 )
-from .._problem import class_count, has_head, is_class
+from .._problem import Problem, is_class
 
 
-def _confusion(batch: Batch, classes: int) -> Array:
+def _confusion(batch: Problem, classes: int) -> Array:
     # NaN where a row's loss is: in every entry, as no entry is known to be right.
     label, prediction = log_prob_and_prediction(batch)
     known = lax.eq(label, label)
     ones = select(known, lax.full_like(label, 1), jnp.nan)
     r = weighed(batch, ones)
-    place = select(is_class(batch.ids), batch.ids) * classes + prediction
+    place = select(is_class(ids_of(batch)), ids_of(batch)) * classes + prediction
     if is_split(r):
         r, place = (jax.sharding.reshard(x, PartitionSpec()) for x in (r, place))
     counts = jnp.zeros(classes * classes, r.dtype)
@@ -114,13 +115,5 @@ def confusion_matrix(
         batch_axis_name=batch_axis_name,
         argmax=True,
     )
-    settings, rows, shared = problem
-    if settings.axis < 0:
-        classes = 2
-    elif has_head(rows):
-        classes = class_count(settings, rows, shared)
-    else:
-        assert rows.logits is not None
-        classes = rows.logits.shape[settings.axis]
-    classes = count_over_devices(classes, settings.class_axis_name)
+    classes = 2 if is_binary(problem) else problem.classes
     return measured(_confusion, problem, classes)

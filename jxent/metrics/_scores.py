@@ -12,7 +12,6 @@ from jaxtyping import Float
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
 from .._measures import (
-    Batch,
     log_prob,
     measured,
     metric_problem,
@@ -20,6 +19,7 @@ from .._measures import (
     squared_error,
     total,
 )
+from .._problem import Problem
 from .._reduction import divided
 
 
@@ -64,23 +64,23 @@ class BrierScoreSums(NamedTuple):
         return quotient(self.squared_error, self.weight)
 
 
-def sums_of_loss(batch: Batch) -> PerplexitySums:
+def sums_of_loss(batch: Problem) -> PerplexitySums:
     loss = lax.neg(log_prob(batch))
     ones = lax.full_like(loss, 1)
     return PerplexitySums(loss=total(batch, loss), weight=total(batch, ones))
 
 
-def perplexity_of(batch: Batch) -> Array:
+def perplexity_of(batch: Problem) -> Array:
     return sums_of_loss(batch).compute()
 
 
-def _brier_sums(batch: Batch) -> BrierScoreSums:
+def _brier_sums(batch: Problem) -> BrierScoreSums:
     error = squared_error(batch)
     ones = lax.full_like(error, 1)
     return BrierScoreSums(squared_error=total(batch, error), weight=total(batch, ones))
 
 
-def _brier(batch: Batch) -> Array:
+def _brier(batch: Problem) -> Array:
     return _brier_sums(batch).compute()
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .. import _checks
-from .choice import BUDGET
+from .._layouts.choice import BUDGET
 
 
 class Plan(NamedTuple):

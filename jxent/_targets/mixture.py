@@ -17,43 +17,34 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._arrays import (
-    like_moving,
-    moving_of,
-    over_classes,
-    replaced,
-    select,
-    vary,
-    varying_of,
+from .._arrays import moving_of, over_classes, select, vary, varying_of
+from .._chunks import sum_along
+from .._problem import Maybe, Problem, Rows, Shared
+from .._statistics import (
+    Inputs,
+    SecondSoftmax,
+    Totals,
+    computed_rows,
+    inputs_of_block,
+    origin,
 )
-from ._chunks import sum_along
-from ._problem import Maybe, Resolved, Rows, Settings, Shared
-from ._statistics import Inputs, Totals, computed_rows, inputs_of_block, origin
-from ._times import times
+from .._times import times
 
 
-def mixture_of_block(
-    settings: Settings,
-    pair: tuple[Rows, Shared],
-    resolved: Resolved,
-    t: Totals,
-) -> tuple[Array, Array]:
+def mixture_of_block(problem: Problem, t: Totals) -> tuple[Array, Array]:
     """K' and K of a block, (rows,); plain JAX, which its own derivatives follow."""
-    _, shared = pair
-    (beta,) = shared.parameters
-    computed = computed_rows(resolved, t)
-    inputs = inputs_of_block(settings, *pair, None, computed)
-    q, log_q_ratio, p, log_p_ratio = _terms(settings, inputs, beta, computed, t)
+    (beta,) = problem.shared.parameters
+    computed = computed_rows(problem.resolved, t)
+    inputs = inputs_of_block(problem, None, computed)
+    q, log_q_ratio, p, log_p_ratio = _terms(problem.axis, inputs, beta, computed, t)
     terms = q * log_q_ratio, p * log_p_ratio
-    of_target, of_logits = (sum_along(x, settings.axis) for x in terms)
+    of_target, of_logits = (sum_along(x, problem.axis) for x in terms)
     return of_target, of_logits
 
 
 def mixture_tangent_of_block(
-    settings: Settings,
-    pair: tuple[Rows, Shared],
+    problem: Problem,
     moving: tuple[Rows, Shared],
-    resolved: Resolved,
     t: Totals,
     of_target: Array,
     of_logits: Array,
@@ -66,29 +57,24 @@ def mixture_tangent_of_block(
     `of_target` and `of_logits` are K' and K of all classes, `divergence` is what they
     make.
     """
-    computed = computed_rows(resolved, t)
-    (beta,) = pair[1].parameters
+    computed = computed_rows(problem.resolved, t)
+    (beta,) = problem.shared.parameters
     fixed = beta, computed, t, of_target, of_logits, divergence
-    pair, moving = (
-        (rows, shared._replace(parameters=())) for rows, shared in (pair, moving)
-    )
+    (rows, shared), without = moving, problem.shared._replace(parameters=())
 
-    def divergence_at(values: tuple[Rows, Shared]) -> Array:
-        rows, shared = replaced(pair, values)
-        inputs = inputs_of_block(settings, rows, shared, None, computed)
-        return _divergence(settings, inputs, fixed)
+    def divergence_at(problem: Problem) -> Array:
+        inputs = inputs_of_block(problem, None, computed)
+        return _divergence(problem.axis, inputs, fixed)
 
-    return jax.jvp(divergence_at, (like_moving(moving, pair),), (moving,))[1]
+    moving = rows, shared._replace(parameters=())
+    return problem.replace(shared=without).along(moving, divergence_at)
 
 
 def _terms(
-    settings: Settings, inputs: Inputs, beta: Array, computed: Maybe, t: Totals
+    axis: int, inputs: Inputs, beta: Array, computed: Maybe, t: Totals
 ) -> tuple[Array, Array, Array, Array]:
     """q, log(q/m), p and log(p/m) of the logits' shape; 0 where q, or p, is 0."""
-    axis = settings.axis
-    assert inputs.target_z is not None
-    assert t.target_maximum is not None
-    assert t.target_sum is not None
+    target_z, target = inputs.of(SecondSoftmax), t[SecondSoftmax]
 
     def log_softmax(z: Array, maximum: Array, total: Array) -> Array:
         rel = lax.sub(z, over_classes(origin(maximum), axis, z))
@@ -96,7 +82,7 @@ def _terms(
         where = None if computed is None else over_classes(computed, axis, z)
         return log_p if where is None else select(where, log_p)
 
-    log_q = log_softmax(inputs.target_z, t.target_maximum, t.target_sum)
+    log_q = log_softmax(target_z, target.maximum, target.sum)
     log_p = log_softmax(inputs.z, t.maximum, t.sum)
     log_beta, log_rest = lax.log(beta), lax.log1p(-beta)
 
@@ -114,17 +100,16 @@ def _terms(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _divergence(settings: Settings, inputs: Inputs, fixed: Any) -> Array:
+def _divergence(axis: int, inputs: Inputs, fixed: Any) -> Array:
     """The divergence of all classes, here for its derivative in the inputs alone."""
     return vary(fixed[-1], varying_of((inputs, fixed)))
 
 
 @functools.partial(_divergence.defjvp, symbolic_zeros=True)
-def _divergence_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
+def _divergence_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     inputs, fixed = primals
     beta, computed, t, of_target, of_logits, _ = fixed
-    axis = settings.axis
-    q, log_q_ratio, p, log_p_ratio = _terms(settings, inputs, beta, computed, t)
+    q, log_q_ratio, p, log_p_ratio = _terms(axis, inputs, beta, computed, t)
     moved: Inputs = moving_of(tangents[0])
 
     def total(share: Array, p: Array, ratio: Array, mean: Array, dz: Array) -> Array:
@@ -132,10 +117,10 @@ def _divergence_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
         factor = times(share * p, ratio - over_classes(mean, axis, p))
         return lax.reduce_sum(factor * dz, (axis,))
 
-    value = _divergence(settings, *primals)
-    sums = []
-    if moved.target_z is not None:
-        sums.append(total(beta, q, log_q_ratio, of_target, moved.target_z))
+    value = _divergence(axis, *primals)
+    sums, target_dz = [], moved.of(SecondSoftmax)
+    if target_dz is not None:
+        sums.append(total(beta, q, log_q_ratio, of_target, target_dz))
     if moved.z is not None:
         sums.append(total(1 - beta, p, log_p_ratio, of_logits, moved.z))
     tangent = functools.reduce(lax.add, sums)

@@ -1,0 +1,188 @@
+"""What a call returns: one kind an object, with the statistics that it needs."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple, SupportsIndex
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .. import _checks
+from .._arrays import cast, over_places, select, sum_over_devices
+from .._formulas import SoftmaxStatistics
+from .._problem import Problem, Resolved, is_class
+from .._reduction import combine, weighed
+from .._statistics import Argmax, Expected, Statistic, TopK
+from .._targets import Losses, lse_squared, statistics_of
+from .._times import times
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    reduces: ClassVar[bool] = False  # as reduction says
+    is_sum: ClassVar[bool] = False  # a reduced one is, which tiles can form
+
+    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+        """Those that it needs beside the target's, of so many classes."""
+        return ()
+
+    def of(self, problem: Problem) -> Any:
+        """A tree of arrays of the rows, or of scalars."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss(Result):
+    reduces = True
+    is_sum = True
+
+    def of(self, problem: Problem) -> Any:
+        return _loss(problem)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossAndStatistics(Result):
+    reduces = True
+
+    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+        return Expected(), Argmax()
+
+    def of(self, problem: Problem) -> Any:
+        loss, unreduced = _loss(problem)
+        return loss, zero_where_dropped(unreduced.statistics, problem.resolved)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowStatistics(Result):
+    """The public statistics, of the rows' shape."""
+
+    entropy: bool = False
+    argmax: bool = False
+
+    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+        entropy = _checks.flag(function, "entropy", self.entropy)
+        argmax = _checks.flag(function, "argmax", self.argmax)
+        return (Expected(),) * entropy + (Argmax(),) * argmax
+
+    def of(self, problem: Problem) -> SoftmaxStatistics:
+        return zero_where_dropped(statistics_of(problem)[0], problem.resolved)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogProbsAt(Result):
+    """The log-probabilities of several ids, (…, places, …) at the classes' axis."""
+
+    def of(self, problem: Problem) -> Array:
+        statistics = zero_where_dropped(statistics_of(problem)[0], problem.resolved)
+        log_probs = _log_probs(statistics.label_logit, statistics.log_sum)
+        if problem.resolved.scored is not None:
+            log_probs = select(problem.resolved.scored, log_probs)
+        return _at_classes(log_probs, problem)
+
+
+@dataclasses.dataclass(frozen=True)
+class LargestClasses(Result):
+    """The log-probabilities and ids of the k largest logits, (…, k, …) each."""
+
+    k: SupportsIndex
+
+    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+        return (TopK(_checks.top_k(function, self.k, classes)),)
+
+    def of(self, problem: Problem) -> tuple[Array, Array]:
+        statistics, t = statistics_of(problem)
+        found = statistics.log_sum, t[TopK]
+        log_sum, top = zero_where_dropped(found, problem.resolved)
+        log_probs = _log_probs(top.logits, log_sum)
+        return _at_classes(log_probs, problem), _at_classes(top.ids, problem)
+
+
+class LossSums(NamedTuple):
+    """Sums over the rows of a batch, scalars. r is everything that multiplies a row.
+
+    Sums of micro-batches or devices are added field by field,
+    `jax.tree.map(jnp.add, a, b)`. What is divided by `weight` is a mean over all rows:
+    loss / weight is `softmax_cross_entropy` with reduction="mean" and no z-loss.
+
+    Attributes:
+      loss: Σ r · cross-entropy, smoothing included and z-loss left out, in nats.
+      z_loss: Σ r · z_loss · lse².
+      entropy: Σ r · the entropy of the row's softmax, in nats.
+      correct: Σ r over the rows whose largest logit is that of their label.
+      weight: Σ r, what a mean divides by; `total_weight`.
+    """
+
+    loss: Array
+    z_loss: Array
+    entropy: Array
+    correct: Array
+    weight: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums(Result):
+    """The sums of class ids' losses, over all devices that split the rows."""
+
+    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+        return Expected(), Argmax()
+
+    def of(self, problem: Problem) -> LossSums:
+        rows, shared, resolved = problem.rows, problem.shared, problem.resolved
+        without = problem.replace(shared=shared._replace(z_loss=None))
+        unreduced = problem.target.losses(without)
+        statistics, factor = unreduced.statistics, unreduced.class_factor
+        assert resolved.ids is not None
+        right = cast(lax.eq(statistics.argmax, resolved.ids), unreduced.losses.dtype)
+        right = select(is_class(resolved.ids), right, jnp.nan)
+        z_loss = lax.full_like(unreduced.losses, 0)
+        if shared.z_loss is not None:
+            z_loss = shared.z_loss * lse_squared(statistics, problem, factor)
+
+        def scaled(x: Array) -> Array:
+            return x if factor is None else times(factor, x)
+
+        sums = LossSums(
+            loss=unreduced.losses,
+            z_loss=z_loss,
+            entropy=scaled(statistics.entropy),
+            correct=scaled(right),
+            weight=scaled(lax.full_like(unreduced.losses, 1)),
+        )
+        sums = jax.tree.map(
+            lambda x: jnp.sum(weighed(x, resolved.keep, rows.weights)), sums
+        )
+        return sum_over_devices(sums, problem.settings.batch_axis_name)
+
+
+def _loss(problem: Problem) -> tuple[Array, Losses]:
+    """The loss, a scalar or of the rows' shape, and what it is reduced from."""
+    normalizer = problem.shared.normalizer
+    without = problem.shared._replace(normalizer=None)
+    unreduced = problem.target.losses(problem.replace(shared=without))
+    loss = combine(
+        unreduced.losses,
+        keep=problem.resolved.keep,
+        weights=problem.rows.weights,
+        class_factor=unreduced.class_factor,
+        reduction=problem.settings.reduction,
+        normalizer=normalizer,
+        batch_axis_name=problem.settings.batch_axis_name,
+    )
+    return loss, unreduced
+
+
+def _log_probs(label: Any, log_sum: Array) -> Array:
+    return lax.sub(label, over_places(log_sum, label))
+
+
+def _at_classes(x: Array, problem: Problem) -> Array:
+    """(rows, places) with the places at the axis of the classes."""
+    return jnp.moveaxis(x, -1, problem.axis)
+
+
+def zero_where_dropped(tree: Any, resolved: Resolved) -> Any:
+    """Sets every array (rows, …) to 0 in rows that are dropped."""
+    keep = resolved.keep
+    if keep is None:
+        return tree
+    return jax.tree.map(lambda x: select(over_places(keep, x), x), tree)

@@ -1,0 +1,61 @@
+"""z_y − shift of a class id y, or of several ids a row, (rows, places).
+
+While blocks are merged it is z_y itself, 0 where y lies in another block: the states of
+blocks add up. A bad id makes its own state NaN.
+
+    tangent:  dz_y
+"""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import at_index, is_below, is_split, over_places, select
+from .._problem import Maybe, at_places, is_class, is_label
+from .statistic import Classes, Finished, Move, Point, Statistic
+
+
+@dataclasses.dataclass(frozen=True)
+class AtIds(Statistic[Array]):
+    def given(self, part: Any) -> Array:
+        """Ids counted from the block's first class; out of range for other blocks'."""
+        return part.ids
+
+    def read(self, axis: int, z: Array, given: Array) -> tuple[Array, Maybe]:
+        several = given.ndim == z.ndim
+        if is_split(z):  # a gather along a split axis is refused
+            if several:
+                return at_places(z, given, axis), None
+            return lax.reduce_sum(select(is_label(given, axis, z), z), (axis,)), None
+        # Whatever the id, what is read is one of the logits and changes no maximum.
+        own = at_index(z, given, axis)
+        label = select(is_below(given, z.shape[axis]), own)
+        return label, lax.reduce_max(own, (own.ndim - 1,)) if several else own
+
+    def of_class(self, classes: Classes, given: Array) -> Maybe:
+        axis, z = classes.axis, classes.z
+        if given.ndim == z.ndim:
+            return None
+        return select(is_label(given, axis, z), z)
+
+    def rescaled(self, state: Array, move: Move) -> Array:
+        return state
+
+    def finish(self, state: Array, finished: Finished) -> Array:
+        shift = over_places(finished.shift, state)
+        label = finished.filled(lax.sub(state, shift))
+        ids = finished.resolved.ids
+        return label if ids is None else select(is_class(ids), label, jnp.nan)
+
+    def is_known(self, state: Array) -> Array:
+        return lax.eq(state, state)
+
+    def tangent(self, at: Point, given: Array, moved: Any, state: Array) -> Maybe:
+        if at.dz is None:
+            return None
+        if given.ndim == at.z.ndim:
+            return at_places(at.dz, given, at.axis)
+        own = select(is_label(given, at.axis, at.z), at.dz)
+        return lax.reduce_sum(own, (at.axis,))

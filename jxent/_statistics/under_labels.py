@@ -1,0 +1,34 @@
+"""Σ_c t_c (z_c − shift) and the mass Σ_c t_c of a distribution t as labels.
+
+t is the distribution times the class weights, 0 where a class is impossible.
+"""
+
+import dataclasses
+
+from jax import Array, lax
+
+from .._arrays import cast, over_classes, over_rows, select
+from .._problem import Maybe, Resolved
+from .inputs import Part
+from .weighted import Weighted, WeightedSum
+
+
+@dataclasses.dataclass(frozen=True)
+class UnderLabels(Weighted):
+    def given(self, part: Part) -> Array:
+        axis, z = part.problem.axis, part.z
+        target = cast(part.problem.target.labels, z.dtype)
+        if part.computed is not None:
+            target = select(over_classes(part.computed, axis, z), target)
+        if part.possible is not None:
+            target = select(part.possible, target)
+        weights = part.problem.shared.class_weights
+        if weights is None:
+            return target
+        return lax.mul(target, over_rows(weights, axis, z))
+
+    def is_computable(self, state: WeightedSum, resolved: Resolved) -> Maybe:
+        if resolved.weighted is None:
+            return None
+        fine = lax.bitwise_and(lax.is_finite(state.sum), lax.is_finite(state.mass))
+        return lax.bitwise_or(resolved.weighted, fine)

@@ -1,0 +1,198 @@
+"""Several labels a row: each class is a binary question by itself.
+
+Most losses are sums over the classes of a formula in one logit and its label. Such a
+sum needs no maximum, and is one pass over the blocks of classes, as is its derivative.
+"""
+
+import functools
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .. import _checks
+from .._arrays import cast, moving_of, over_rows, select
+from .._formulas import zlpr
+from .._layouts.totals import over_all_classes, totals
+from .._problem import (
+    NOWHERE,
+    ROWS_AND_CLASSES,
+    ROWS_AND_PLACES,
+    Maybe,
+    Problem,
+    Resolved,
+    after_merged,
+    both,
+    class_ids,
+    is_class,
+    of_places,
+    possible_classes,
+    reported,
+)
+from .._statistics import (
+    Part,
+    SecondSoftmax,
+    Statistic,
+    effective_logits,
+    origin,
+    over_classes_if,
+    part_of,
+)
+from .._times import times
+from .several_ids import Places
+from .target import Losses, Target, bundle
+
+
+class Binary(Target):
+    def labels_of(self, part: Part, z: Array) -> Array:
+        """The labels of a block's classes, of the shape of its logits z."""
+        raise NotImplementedError
+
+    def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
+        two_sides = problem.settings.formula is zlpr
+        return (SecondSoftmax(may_be_empty=True),) if two_sides else ()
+
+    def logits(self, part: Part) -> tuple[Array, Array]:
+        """The two sides of ZLPR: z + log(1 − y), and log y − z.
+
+        They are −inf where 1 − y, or y, is 0, and where a class is not possible.
+        """
+        z = effective_logits(part.problem, part.computed)
+        y, where = _smoothed(part, z), _where(part, z)
+
+        def side(share: Array, z: Array) -> Array:
+            some = both(where, lax.ne(share, lax.full_like(share, 0)))
+            assert some is not None
+            return select(some, lax.add(z, lax.log(select(some, share, 1))), -jnp.inf)
+
+        return side(1 - y, z), side(y, lax.neg(z))
+
+    def losses(self, problem: Problem) -> Losses:
+        if problem.settings.formula is not zlpr:
+            return Losses(losses=_sum_over_classes(problem))
+        t = totals(problem)
+        high = t[SecondSoftmax]
+        sides = _log_sum(t.maximum, t.sum), _log_sum(high.maximum, high.sum)
+        return Losses(losses=zlpr(*sides))
+
+
+@bundle
+class BinaryLabels(Binary):
+    """A label for every class."""
+
+    labels: Annotated[Array, ROWS_AND_CLASSES]
+
+    of_every_class = True
+
+    def ignore_index(self, function: str, index: Any) -> Maybe:
+        return _checks.ignorable(function, index, self.labels, ids=False)
+
+    def labels_of(self, part: Part, z: Array) -> Array:
+        return cast(part.problem.target.labels, z.dtype)
+
+
+@bundle
+class BinaryIds(Binary, Places):
+    """The ids of the classes whose label is yes, and values in place of 1."""
+
+    ids: Annotated[Array, ROWS_AND_PLACES]
+    values: Annotated[Maybe, after_merged(ROWS_AND_PLACES)] = None
+
+    def resolve(self, problem: Problem) -> Resolved:
+        scored, weighted = self.counting(problem)
+        ids = class_ids(self.ids, weighted, problem.classes)
+        ids = ids if scored is None else select(scored, ids, NOWHERE)
+        return problem.resolved._replace(ids=ids)
+
+    def labels_of(self, part: Part, z: Array) -> Array:
+        assert part.ids is not None
+        values = part.problem.target.values
+        return cast(of_places(values, part.ids, part.problem.axis, z), z.dtype)
+
+    def losses(self, problem: Problem) -> Losses:
+        """A bad id makes the loss NaN, and as a factor its gradient too."""
+        losses, ids = super().losses(problem).losses, problem.resolved.ids
+        assert ids is not None
+        known = lax.reduce_and(is_class(ids), (ids.ndim - 1,))
+        factor = select(known, lax.full_like(losses, 1), jnp.nan)
+        return Losses(losses=reported(lax.mul(losses, factor), problem))
+
+
+def _smoothed(part: Part, z: Array) -> Array:
+    smoothing = part.problem.shared.label_smoothing
+    y = part.problem.target.labels_of(part, z)
+    if smoothing is None:
+        return y
+    return lax.add(times(1 - smoothing, y), lax.full_like(y, smoothing / 2))
+
+
+def _where(part: Part, z: Array) -> Maybe:
+    """False where a class is not possible, or a row not computed; None for nowhere."""
+    computed = over_classes_if(part.computed, part.problem.axis, z)
+    return both(computed, possible_classes(part.problem))
+
+
+def _log_sum(maximum: Maybe, total: Maybe) -> Array:
+    """log Σ exp of the classes of one side; −inf if it has none."""
+    assert maximum is not None
+    assert total is not None
+    some = lax.ne(total, lax.full_like(total, 0))
+    log_sum = origin(maximum) + lax.log(select(some, total, 1))
+    return select(some, log_sum, -jnp.inf)
+
+
+# A pass over the blocks of classes is a sum, and the tangent of that is the sum of the
+# blocks' tangents, which JAX transposes.
+@jax.custom_jvp
+def _sum_over_classes(problem: Problem) -> Array:
+    """Σ_c w_c f(z_c, y_c), (rows,); 0 in a row that is not weighted and not finite."""
+    return _computed_sum(problem)[0]
+
+
+def _computed_sum(problem: Problem) -> tuple[Array, Maybe]:
+    """The sum (rows,), and boolean (rows,): where it is computed; None for all."""
+
+    def of_block(problem: Problem, _: Any, first: Maybe, __: Any) -> Array:
+        return _sum_of_block(problem, first, None)
+
+    total, weighted = over_all_classes(of_block, problem), problem.resolved.weighted
+    if weighted is None:
+        return total, None
+    computed = lax.bitwise_or(weighted, lax.is_finite(total))
+    return select(computed, total), computed
+
+
+@functools.partial(_sum_over_classes.defjvp, symbolic_zeros=True)
+def _sum_over_classes_jvp(primals: Any, tangents: Any) -> Any:
+    (problem,), (moved,) = primals, tangents
+    total, computed = _computed_sum(problem)
+
+    def of_block(problem: Problem, moving: Any, first: Maybe, computed: Maybe) -> Array:
+        at = functools.partial(_sum_of_block, first=first, computed=computed)
+        return problem.along(moving, at)
+
+    moving = moving_of(moved.pair)
+    return total, over_all_classes(of_block, problem, moving, computed)
+
+
+def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
+    """The sum over a block's classes, (rows,); plain JAX, which its derivatives follow.
+
+    `computed`, (rows,), is False for rows that may hold anything.
+    """
+    axis, shared, formula = problem.axis, problem.shared, problem.settings.formula
+    z, part = effective_logits(problem, computed), part_of(problem, first, computed)
+    y, where = _smoothed(part, z), _where(part, z)
+    if where is not None:
+        z, y = select(where, z), select(where, y)
+    pos_weight = shared.pos_weight
+    if pos_weight is not None and pos_weight.ndim:
+        pos_weight = over_rows(pos_weight, axis, z)
+    assert formula is not None
+    losses = formula(z, y, pos_weight, *shared.parameters)
+    if where is not None:
+        losses = select(where, losses)
+    if shared.class_weights is not None:
+        losses = times(over_rows(shared.class_weights, axis, z), losses)
+    return lax.reduce_sum(losses, (axis,))

@@ -1,0 +1,62 @@
+"""A distribution over the classes a row: q is t times the class weights."""
+
+from typing import Annotated, Any
+
+from jax import Array, lax
+
+from .. import _checks
+from .._arrays import cast, over_classes, over_rows, select, sum_over_devices
+from .._formulas import is_linear, log_above
+from .._layouts.mesh import of_parts
+from .._problem import ROWS_AND_CLASSES, Maybe, Problem, possible_classes
+from .._statistics import Statistic, Totals, UnderLabels
+from .._times import times
+from .labels import EveryLogP, Labels, OfLogP, log_p_of
+from .target import Scored, bundle, evenly_if
+
+
+@bundle
+class Distribution(Labels):
+    labels: Annotated[Array, ROWS_AND_CLASSES]
+
+    of_every_class = True
+
+    def ignore_index(self, function: str, index: Any) -> Maybe:
+        return _checks.ignorable(function, index, self.labels, ids=False)
+
+    def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
+        return (UnderLabels(), *evenly_if(problem.shared.label_smoothing))
+
+    def factor(self, problem: Problem) -> Array:
+        return of_parts(_mass, problem)
+
+    def score(self, problem: Problem, t: Totals) -> Scored:
+        under = t[UnderLabels]
+        return Scored(label=under.sum, mass=under.mass, factor=under.mass)
+
+    def under(self, formula: OfLogP, scored: Scored, every: EveryLogP) -> Array:
+        if is_linear(every.problem.settings.formula):
+            return formula(log_p_of(scored.label, scored.mass, every.log_sum))
+        return every.over(every.inputs.of(UnderLabels), formula)
+
+    def reverse(
+        self, scored: Scored, every: EveryLogP, kept: Array, share: Array
+    ) -> Array:
+        problem, inputs = every.problem, every.inputs
+        q = times(kept, inputs.of(UnderLabels))
+        q = q + over_classes(share, problem.axis, inputs.z)
+        log_q = log_above(q, problem.shared.parameters[-1])
+        return every.over(log_q, lambda log_p: -lax.exp(log_p))
+
+
+def _mass(problem: Problem) -> Array:
+    """Σ_c w_c t_c, (rows,)."""
+    axis, like, weights = problem.axis, problem.like, problem.shared.class_weights
+    t = cast(problem.target.labels, problem.dtype)
+    if problem.resolved.keep is not None:
+        t = select(over_classes(problem.resolved.keep, axis, like), t)
+    possible = possible_classes(problem)
+    t = t if possible is None else select(possible, t)
+    t = t if weights is None else t * over_rows(weights, axis, like)
+    total = lax.reduce_sum(t, (axis,))
+    return sum_over_devices(total, problem.settings.class_axis_name)

@@ -1,0 +1,113 @@
+"""The arguments that say what rows are compared with, and the target that they make.
+
+A public function gives one of these with its arguments.
+"""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+
+from .. import _checks
+from .._checks import SparseLabels
+from .._linear_logits import Logits
+from .binary import BinaryIds, BinaryLabels
+from .distribution import Distribution
+from .ids import Ids
+from .several_ids import AskedIds, SeveralIds
+from .softmax import Softmax
+from .target import Like, NoTarget, Target
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    labels: Any = None
+
+    @property
+    def one_softmax(self) -> bool:
+        """Whether a row has one: with one class it would be certain."""
+        return True
+
+    @property
+    def second_logits(self) -> Logits | None:
+        """Those of another softmax a row."""
+        return None
+
+    def target(self, function: str, like: Like) -> Target:
+        """The target, checked to fit the logits."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassLabels(Given):
+    """The labels of softmax losses: ids, a distribution, or `SparseLabels`."""
+
+    ids_only: bool = False
+    optional: bool = False
+
+    def target(self, function: str, like: Like) -> Target:
+        if self.labels is None and self.optional:
+            return NoTarget()
+        if like.name == "probs" or self.ids_only:
+            _checks.no_sparse_labels(function, self.labels)
+        if isinstance(self.labels, SparseLabels):
+            return SeveralIds(**_places(function, self.labels, like))
+        labels = _array(function, self.labels)
+        shapes = like.name, like.x, labels, like.axis
+        how = {"ids_only": self.ids_only, "axis_is_free": like.axis_is_free}
+        if _checks.are_class_ids(function, *shapes, **how):
+            return Ids(labels=labels)
+        return Distribution(labels=like.classes_last(labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryAnswers(Given):
+    """The labels of losses with several a row: one for every class, or ids of some."""
+
+    @property
+    def one_softmax(self) -> bool:
+        return False
+
+    def target(self, function: str, like: Like) -> Target:
+        if isinstance(self.labels, SparseLabels):
+            return BinaryIds(**_places(function, self.labels, like))
+        labels = _array(function, self.labels)
+        _checks.labels_of_classes(function, like.name, like.x, labels, like.axis)
+        return BinaryLabels(labels=like.classes_last(labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedAt(Given):
+    """The ids whose log-probabilities are asked for."""
+
+    def target(self, function: str, like: Like) -> Target:
+        shape = like.shape, like.classes_at
+        return AskedIds(ids=_checks.class_ids_at(function, "ids", self.labels, *shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherSoftmax(Given):
+    """The target of divergences: the softmax of other logits."""
+
+    logits: Logits | None = None
+
+    @property
+    def second_logits(self) -> Logits | None:
+        return self.logits
+
+    def target(self, function: str, like: Like) -> Target:
+        if self.logits is None:
+            raise TypeError(f"{function}: expected target_logits, got None.")
+        return Softmax()
+
+
+def _places(function: str, labels: SparseLabels, like: Like) -> dict[str, Any]:
+    shapes = like.shape, like.classes_at, like.dtype
+    ids, values = _checks.sparse_labels(function, labels, *shapes)
+    return {"ids": ids, "values": values}
+
+
+def _array(function: str, labels: Any) -> Array:
+    if labels is None:
+        raise TypeError(f"{function}: expected labels, got None.")
+    return _checks.label_array(function, "labels", labels)

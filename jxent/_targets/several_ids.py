@@ -1,0 +1,165 @@
+"""Several class ids a row, with values: q is v_k at the k-th of them, times w_k.
+
+Equal ids in a row add up. Places of `ignore_index` are padding; mass on a masked class
+is dropped, as that of a distribution.
+"""
+
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .. import _checks
+from .._arrays import cast, over_places, select
+from .._formulas import log_above
+from .._layouts.mesh import of_parts
+from .._problem import (
+    ROWS_AND_PLACES,
+    Maybe,
+    Problem,
+    Resolved,
+    after_merged,
+    at_label,
+    both,
+    class_ids,
+    equal,
+    is_class,
+    reported,
+    without_masked,
+)
+from .._statistics import AtIds, Statistic, Totals
+from .._times import times
+from .labels import EveryLogP, Labels, OfLogP, of_known
+from .target import Scored, Target, bundle
+
+
+class Places(Target):
+    """What all targets of several ids share."""
+
+    scattered = True
+
+    ids: Any
+
+    def ignore_index(self, function: str, index: Any) -> Maybe:
+        return _checks.ignorable(function, index, self.ids, ids=True)
+
+    def counting(self, problem: Problem) -> tuple[Maybe, Maybe]:
+        """Two masks (rows, places), None for all: False for padding, and for that and
+        all places of rows that are not weighted."""
+        index, scored = problem.shared.ignore_index, None
+        if index is not None:
+            scored = lax.bitwise_not(equal(self.ids, index))
+        weighted = problem.resolved.weighted
+        if weighted is None:
+            return scored, scored
+        return scored, both(scored, over_places(weighted, self.ids))
+
+    def bad(self, resolved: Resolved) -> tuple[Array, Array]:
+        assert resolved.ids is not None
+        return self.ids, lax.bitwise_not(is_class(resolved.ids))
+
+
+@bundle
+class SeveralIds(Places, Labels):
+    ids: Annotated[Array, ROWS_AND_PLACES]
+    values: Annotated[Maybe, after_merged(ROWS_AND_PLACES)] = None  # None: 1 each
+
+    def resolve(self, problem: Problem) -> Resolved:
+        scored, weighted = self.counting(problem)
+        ids = class_ids(self.ids, weighted, problem.classes)
+        allowed = without_masked(problem, ids, weighted)
+        if allowed is not ids:
+            masked = lax.bitwise_and(is_class(ids), lax.bitwise_not(is_class(allowed)))
+            scored = both(scored, lax.bitwise_not(masked))
+        return problem.resolved._replace(ids=ids, scored=scored)
+
+    def factor(self, problem: Problem) -> Array:
+        return _sum_of_places(of_parts(_masses, problem))
+
+    def score(self, problem: Problem, t: Totals) -> Scored:
+        label = reported(t[AtIds], problem)
+        masses = of_known(of_parts(_masses, problem), label)
+        assert masses is not None
+        mass = _sum_of_places(masses)
+        return Scored(
+            label=_sum_of_places(times(masses, label)),
+            mass=mass,
+            factor=mass,
+            at_places=label,
+            masses=masses,
+        )
+
+    def under(self, formula: OfLogP, scored: Scored, every: EveryLogP) -> Array:
+        label, masses = scored.at_places, scored.masses
+        log_p = lax.sub(label, over_places(every.log_sum, label))
+        return _sum_of_places(times(masses, formula(log_p)))
+
+    def reverse(
+        self, scored: Scored, every: EveryLogP, kept: Array, share: Array
+    ) -> Array:
+        log_zero = every.problem.shared.parameters[-1]
+        masses, places = _of_equal_ids(every.problem)
+        shares, log_sum = (over_places(x, masses) for x in (share, every.log_sum))
+        own, other = times(kept, masses) + shares, log_above(share, log_zero)
+        gain = log_above(own, log_zero) - over_places(other, masses)
+        p = lax.exp(scored.at_places - log_sum)
+        return -other - _sum_of_places(gain * p / places)
+
+
+@bundle
+class AskedIds(Places):
+    """Several ids whose log-probabilities are asked for: they have no mass.
+
+    One on a masked class is NaN, as that of a label.
+    """
+
+    ids: Annotated[Array, ROWS_AND_PLACES]
+
+    def resolve(self, problem: Problem) -> Resolved:
+        scored, weighted = self.counting(problem)
+        ids = class_ids(self.ids, weighted, problem.classes)
+        ids = without_masked(problem, ids, weighted)
+        return problem.resolved._replace(ids=ids, scored=scored)
+
+    def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
+        return (AtIds(),)
+
+    def score(self, problem: Problem, t: Totals) -> Scored:
+        return Scored(label=reported(t[AtIds], problem))
+
+
+def _masses(problem: Problem) -> Array:
+    """v_k w_k (rows, places): values times class weights, each 1 if there are none.
+
+    They are 0 in dropped rows and in places that are not scored.
+    """
+    resolved, weights = problem.resolved, problem.shared.class_weights
+    ids, values, dtype = resolved.ids, problem.target.values, problem.dtype
+    assert ids is not None
+    masses = lax.full_like(ids, 1, dtype=dtype)
+    if values is not None:
+        masses = cast(values, dtype)
+        if resolved.weighted is not None:  # what is not weighted may hold anything
+            weighted = over_places(resolved.weighted, masses)
+            masses = select(lax.bitwise_or(weighted, lax.is_finite(masses)), masses)
+    if weights is not None:
+        masses = masses * at_label(problem, weights, ids)
+    for mask in (resolved.keep, resolved.scored):
+        if mask is not None:
+            masses = select(over_places(mask, masses), masses)
+    return masses
+
+
+def _of_equal_ids(problem: Problem) -> tuple[Array, Array]:
+    """Two arrays (rows, places): the total mass of the place's class over all places of
+    the row, and how many places of the row have that class."""
+    masses, ids = of_parts(_masses, problem), problem.resolved.ids
+    assert ids is not None
+    same = ids[..., None] == ids[..., None, :]
+    total = jnp.sum(jnp.where(same, masses[..., None, :], 0), -1)
+    return total, jnp.sum(same, -1, dtype=masses.dtype)
+
+
+def _sum_of_places(x: Array) -> Array:
+    """Sums (rows, places) to (rows,)."""
+    return lax.reduce_sum(x, (x.ndim - 1,))

@@ -1,0 +1,145 @@
+"""What a row is compared with: one object, in one file each.
+
+A target is a bundle: its fields are arrays, declared with their axes as those of `Rows`
+are, so that tiles, blocks, meshes and derivatives treat them without knowing it. Its
+methods say what follows from it; those here are those of no target at all. Where they
+take a problem, `problem.target` is the target itself.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .. import _checks
+from .._arrays import Shape, Shaped, compute_dtype
+from .._problem import Maybe, Problem, Resolved, Shared
+from .._statistics import Evenly, Part, Statistic, Totals, effective_logits
+
+
+class Losses(NamedTuple):
+    """Unreduced losses (rows,), with what the reduction needs."""
+
+    losses: Array
+    class_factor: Maybe = None  # what the classes multiply a row with; None for 1
+    statistics: Any = None  # public ones; None where a row has no one softmax
+
+
+class Scored(NamedTuple):
+    """What a row's target makes of its statistics; (rows,) but for places."""
+
+    label: Any = None  # ⟨q, z − shift⟩; (rows, places) where these are asked for
+    mass: Maybe = None  # Σ_c q_c; None for 1
+    factor: Maybe = None  # what multiplies the row's loss; None for 1
+    at_places: Any = None  # (rows, places): z_k − shift
+    masses: Any = None  # (rows, places)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    # For the plan: a number for every class, or a scatter into a block of logits.
+    of_every_class: ClassVar[bool] = False
+    scattered: ClassVar[bool] = False
+
+    # Before the rows --------------------------------------------------------------
+
+    def ignore_index(self, function: str, index: Any) -> Maybe:
+        """The checked option; None where it has no meaning."""
+        return None
+
+    def check_margin(self, function: str, margin: Any) -> None:
+        _checks.margin_of_ids(function, margin, ids=False)
+
+    def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
+        """What its losses are formulas on, beside Σ exp(z − shift)."""
+        return ()
+
+    def needs_every_log_p(self, problem: Problem) -> bool:
+        """Whether the statistics of a row are not enough for its loss."""
+        return False
+
+    # The rows ---------------------------------------------------------------------
+
+    def kept(self, shared: Shared) -> Maybe:
+        """False in rows that the target itself drops; None for none."""
+        return None
+
+    def resolve(self, problem: Problem) -> Resolved:
+        """What is resolved so far with class ids, and which of these are scored."""
+        return problem.resolved
+
+    def bad(self, resolved: Resolved) -> tuple[Array, Array] | None:
+        """Labels as the caller gave them, and True for those that are none."""
+        return None
+
+    def logits(self, part: Part) -> tuple[Array, Maybe]:
+        """The block's effective logits, and those of a second softmax of the row."""
+        return effective_logits(part.problem, part.computed), None
+
+    # The losses -------------------------------------------------------------------
+
+    def score(self, problem: Problem, t: Totals) -> Scored:
+        return Scored()
+
+    def factor(self, problem: Problem) -> Maybe:
+        """What the classes multiply a row with, (rows,); None for 1."""
+        return None
+
+    def losses(self, problem: Problem) -> Losses:
+        raise NotImplementedError
+
+
+Class = TypeVar("Class", bound=type[Target])
+
+
+@dataclass_transform(frozen_default=True)
+def bundle(kind: Class) -> Class:
+    """Makes a target's class a pytree of its fields."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(kind))
+
+
+def evenly_if(option: Maybe) -> tuple[Statistic, ...]:
+    return () if option is None else (Evenly(),)
+
+
+@bundle
+class NoTarget(Target):
+    """For statistics of logits alone."""
+
+    def check_margin(self, function: str, margin: Any) -> None:
+        pass
+
+    def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
+        return evenly_if(problem.shared.class_weights)
+
+
+class Like(NamedTuple):
+    """The logits that a target is to fit, as the caller names them."""
+
+    name: str
+    x: Shaped
+    axis: int | tuple[int, ...]
+    axis_is_free: bool = True
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return compute_dtype(self.x)
+
+    @property
+    def shape(self) -> Shape:
+        """With the classes last, if they have several axes."""
+        if not isinstance(self.axis, tuple):
+            return self.x.shape
+        rows = (n for a, n in enumerate(self.x.shape) if a not in self.axis)
+        return (*rows, math.prod(self.x.shape[a] for a in self.axis))
+
+    @property
+    def classes_at(self) -> int:
+        return len(self.shape) - 1 if isinstance(self.axis, tuple) else self.axis
+
+    def classes_last(self, x: Array) -> Array:
+        axis = self.axis
+        return _checks.classes_last(x, axis) if isinstance(axis, tuple) else x
