@@ -74,72 +74,56 @@ from typing import (
     Any as _Any,
 )
 
-from ._calibration import (
-    fit_temperature as fit_temperature,
-    fit_vector_scaling as fit_vector_scaling,
-)
+from ._calibration import fit_temperature, fit_vector_scaling
 from ._checks import (
-    SparseLabels as SparseLabels,
+    SparseLabels,
     no_attribute as _no_attribute,
 )
-from ._contrastive import (
-    contrastive_cross_entropy as contrastive_cross_entropy,
-    ntxent as ntxent,
-    sigmoid_contrastive_loss as sigmoid_contrastive_loss,
-    supervised_contrastive_cross_entropy as supervised_contrastive_cross_entropy,
+from ._contrastive.cross_entropy import contrastive_cross_entropy
+from ._contrastive.sigmoid_loss import sigmoid_contrastive_loss
+from ._contrastive.supervised import ntxent, supervised_contrastive_cross_entropy
+from ._formulas import SoftmaxStatistics
+from ._labels.class_weights import class_weights_of_counts
+from ._labels.labels import next_token_labels, smooth_labels
+from ._labels.sequences import sequence_weights
+from ._labels.total_weight import total_weight
+from ._linear_logits import LinearLogits
+from ._probabilities.cross_entropy import (
+    binary_cross_entropy,
+    categorical_cross_entropy,
 )
-from ._formulas import SoftmaxStatistics as SoftmaxStatistics
-from ._labels import (
-    class_weights_of_counts as class_weights_of_counts,
-    next_token_labels as next_token_labels,
-    sequence_weights as sequence_weights,
-    smooth_labels as smooth_labels,
-    total_weight as total_weight,
+from ._probabilities.divergence import (
+    entropy,
+    generalized_kl_divergence,
+    kl_divergence,
+    kl_divergence_with_log_targets,
 )
-from ._linear_logits import LinearLogits as LinearLogits
-from ._probabilities import (
-    binary_cross_entropy as binary_cross_entropy,
-    categorical_cross_entropy as categorical_cross_entropy,
-    entropy as entropy,
-    generalized_kl_divergence as generalized_kl_divergence,
-    kl_divergence as kl_divergence,
-    kl_divergence_with_log_targets as kl_divergence_with_log_targets,
-)
-from ._reduction import reduce as reduce
-from ._sigmoid import (
-    asymmetric_loss as asymmetric_loss,
-    sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
-    sigmoid_focal_loss as sigmoid_focal_loss,
-)
+from ._reduction import reduce
+from ._sigmoid import asymmetric_loss, sigmoid_binary_cross_entropy, sigmoid_focal_loss
 from ._signatures import print_as_written as _print_as_written
-from ._softmax import (
-    generalized_cross_entropy as generalized_cross_entropy,
-    poly_loss_cross_entropy as poly_loss_cross_entropy,
-    safe_softmax_cross_entropy as safe_softmax_cross_entropy,
-    softmax_cross_entropy as softmax_cross_entropy,
-    softmax_cross_entropy_sums as softmax_cross_entropy_sums,
-    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
-    softmax_entropy as softmax_entropy,
-    softmax_focal_loss as softmax_focal_loss,
-    softmax_jensen_shannon_divergence as softmax_jensen_shannon_divergence,
-    softmax_kl_divergence as softmax_kl_divergence,
-    softmax_log_prob as softmax_log_prob,
-    softmax_log_prob_at as softmax_log_prob_at,
-    softmax_statistics as softmax_statistics,
-    softmax_top_k as softmax_top_k,
-    symmetric_cross_entropy as symmetric_cross_entropy,
-    taylor_cross_entropy as taylor_cross_entropy,
-    zlpr_loss as zlpr_loss,
+from ._softmax.cross_entropy import (
+    safe_softmax_cross_entropy,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
 )
-from ._solve import (
-    LossSums as LossSums,
-    Plan as Plan,
-    plan as plan,
+from ._softmax.divergence import (
+    softmax_jensen_shannon_divergence,
+    softmax_kl_divergence,
 )
-from ._tiles import (
-    map_over_tiles as map_over_tiles,
-    sum_over_tiles as sum_over_tiles,
+from ._softmax.focal_and_poly import poly_loss_cross_entropy, softmax_focal_loss
+from ._softmax.generalized_and_taylor import (
+    generalized_cross_entropy,
+    taylor_cross_entropy,
 )
+from ._softmax.several_ids import softmax_log_prob_at, softmax_top_k
+from ._softmax.statistics import softmax_entropy, softmax_log_prob, softmax_statistics
+from ._softmax.sums import softmax_cross_entropy_sums
+from ._softmax.symmetric import symmetric_cross_entropy
+from ._softmax.zlpr import zlpr_loss
+from ._solve.plan import Plan, plan
+from ._solve.results import LossSums
+from ._tiles.maps import map_over_tiles
+from ._tiles.sums import sum_over_tiles
 
 
 __docformat__ = "google"

@@ -22,8 +22,9 @@ from ._arrays import (
     varying_of,
 )
 from ._checks import ArrayLike, Axis
-from ._measures import is_binary, log_prob, measured, metric_problem, total
-from ._problem import Problem, RowLogits
+from ._measures.batch import is_binary, measured, metric_problem, total
+from ._measures.rows import log_prob
+from ._problem.problem import Problem, RowLogits
 from ._reduction import divided
 
 

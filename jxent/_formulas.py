@@ -97,9 +97,39 @@ def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
     return lax.sub(mean_gap, lax.log(sum_ratio))
 
 
-def jensen_shannon_divergence(of_target: Array, of_logits: Array, beta: Array) -> Array:
-    """β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p."""
-    return lax.add(times(beta, of_target), times(1 - beta, of_logits))
+class OfTwo(NamedTuple):
+    """A divergence D = Σ_c w' q_c a_c + w p_c b_c of two softmaxes q and p.
+
+    The weights (w', w) are a function of the parameters, and (a, b), of the logits'
+    shape, one of (log q, log p) and the parameters; Σ w' q da + w p db = 0.
+    """
+
+    weights: Callable[..., tuple[Any, Any]]
+    ratios: Callable[..., tuple[Array, Array]]
+
+
+def _ratios_to_mixture(log_q: Array, log_p: Array, beta: Array) -> tuple[Array, Array]:
+    """log(q/m) and log(p/m), m = β q + (1 − β) p; 0 where q, or p, is 0.
+
+    Both are written with the logarithm of the ratio of q and p alone,
+    log(q/m) = −log(β + (1 − β) p/q), which is exact where q and p are nearly equal.
+    """
+    log_beta, log_rest = lax.log(beta), lax.log1p(-beta)
+
+    def ratio(own: Array, other: Array, log_own: Array, log_other: Array) -> Array:
+        possible = lax.ne(own, lax.full_like(own, -jnp.inf))
+        own, other = select(possible, own), select(possible, other)
+        return select(possible, -jnp.logaddexp(log_own, log_other + (other - own)))
+
+    of_target = ratio(log_q, log_p, log_beta, log_rest)
+    return of_target, ratio(log_p, log_q, log_rest, log_beta)
+
+
+# β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p: as Σ dm = 0, the sum of the
+# terms in d log(q/m) and d log(p/m) is 0.
+jensen_shannon_divergence = OfTwo(
+    weights=lambda beta: (beta, 1 - beta), ratios=_ratios_to_mixture
+)
 
 
 def zlpr(low: Array, high: Array) -> Array:

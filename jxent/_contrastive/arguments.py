@@ -10,7 +10,8 @@ from jax import Array
 from .. import _checks
 from .._checks import ArrayLike, AxisName
 from .._layouts.mesh import head_sharding
-from .._problem import HeadSharding, Maybe
+from .._problem.bundles import Maybe
+from .._problem.problem import HeadSharding
 
 
 BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]

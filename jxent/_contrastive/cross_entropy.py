@@ -13,9 +13,11 @@ from .. import _checks
 from .._arrays import compute_dtype
 from .._checks import ArrayLike, AxisName
 from .._formulas import cross_entropy
-from .._problem import Maybe
+from .._problem.bundles import Maybe
 from .._reduction import Reduction
-from .._statistics import AtIds, Totals, origin
+from .._statistics.at_ids import AtIds
+from .._statistics.statistic import origin
+from .._statistics.totals import Totals
 from .arguments import (
     BlockSizes,
     ContrastiveSettings,

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, compute_dtype
-from .._problem import Maybe, both
+from .._problem.bundles import Maybe
+from .._problem.resolved import both
 from .._product import ROUNDED, dot
 
 

@@ -16,7 +16,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 from .._arrays import cast, compute_dtype, is_below, select, vary, varying_of
 from .._layouts.mesh import enter, resharded, row_spec
-from .._problem import Maybe, both
+from .._problem.bundles import Maybe
+from .._problem.resolved import both
 from .._reduction import combine
 from .arguments import ContrastiveSettings, Options
 from .matrix import NOWHERE, Side

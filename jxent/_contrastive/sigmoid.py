@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import select
-from .._problem import Maybe
+from .._problem.bundles import Maybe
 from .matrix import Block, Logits, Relation
 from .statistics import Form, add
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype
 from .._checks import ArrayLike, AxisName
-from .._problem import Maybe
+from .._problem.bundles import Maybe
 from .._reduction import Reduction
 from .arguments import (
     BlockSizes,

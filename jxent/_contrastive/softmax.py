@@ -8,20 +8,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, select
-from .._problem import Maybe
-from .._statistics import (
-    AtIds,
-    Inputs,
-    Statistic,
-    Totals,
-    UnderLabels,
-    WeightedSum,
-    merge,
-    merge_devices,
-    of_nothing,
-    origin,
-    totals_of_block,
-)
+from .._problem.bundles import Maybe
+from .._statistics.at_ids import AtIds
+from .._statistics.block import totals_of_block
+from .._statistics.inputs import Inputs
+from .._statistics.statistic import Statistic, origin
+from .._statistics.totals import Totals, merge, merge_devices, of_nothing
+from .._statistics.under_labels import UnderLabels
+from .._statistics.weighted import WeightedSum
 from .matrix import Block, Logits, Relation, own, places_in
 from .statistics import Form
 

@@ -14,9 +14,10 @@ from .. import _checks
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike, AxisName
 from .._formulas import cross_entropy
-from .._problem import both
+from .._problem.resolved import both
 from .._reduction import Reduction, divided
-from .._statistics import UnderLabels, origin
+from .._statistics.statistic import origin
+from .._statistics.under_labels import UnderLabels
 from .arguments import (
     BlockSizes,
     ContrastiveSettings,

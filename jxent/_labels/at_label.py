@@ -5,7 +5,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from .._arrays import over_classes, select
-from .._problem import NO_CLASS, class_ids, is_label
+from .._problem.ids import class_ids, is_label
+from .._problem.resolved import NO_CLASS
 
 
 def at_label(

@@ -13,17 +13,13 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import Shape, compute_dtype, row_shape
 from .._checks import ArrayLike, AxisName, SparseLabels
-from .._problem import (
-    Problem,
-    RowLogits,
-    Rows,
-    Settings,
-    Shared,
-    resolve,
-    with_full_rows,
-)
-from .._solve import total_weight_of
-from .._targets import Distribution, Ids, SeveralIds, Target
+from .._problem.problem import Problem, RowLogits, Rows, Settings, Shared
+from .._problem.resolve import resolve, with_full_rows
+from .._solve.solve import total_weight_of
+from .._targets.distribution import Distribution
+from .._targets.ids import Ids
+from .._targets.several_ids import SeveralIds
+from .._targets.target import Target
 
 
 def total_weight(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .. import _checks
 from .._linear_logits import BlockSizes, Implementation
-from .._problem import Problem
+from .._problem.problem import Problem
 
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")

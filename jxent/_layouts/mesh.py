@@ -17,14 +17,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from .. import _checks
 from .._arrays import is_split, vary
-from .._problem import (
-    Axes,
-    HeadSharding,
-    Problem,
-    Settings,
-    is_bundle,
-    map_fields,
-)
+from .._problem.bundles import Axes, map_fields
+from .._problem.problem import HeadSharding, Problem, Settings, is_bundle
 
 
 def mesh_size(sharding: HeadSharding, names: tuple[str, ...]) -> int:

@@ -31,23 +31,23 @@ from .._arrays import (
     varying_of,
     zeros_of,
 )
-from .._problem import (
+from .._problem.bad_labels import reported
+from .._problem.bundles import Maybe, replace_fields
+from .._problem.problem import (
     Head,
-    Maybe,
     Problem,
-    Resolved,
     RowLogits,
     Rows,
     Settings,
     Shared,
     one_axis_of_rows,
-    replace_fields,
-    reported,
 )
+from .._problem.resolved import Resolved
 from .._product import dot, product
 from .._reduction import divided, weighed
-from .._statistics import with_logits
-from .._tiles import Moving, Tiling, over_blocks, tiled_sum
+from .._statistics.inputs import with_logits
+from .._tiles.loop import over_blocks
+from .._tiles.rule import Moving, Tiling, tiled_sum
 from .mesh import (
     enter,
     gradients_over_devices,

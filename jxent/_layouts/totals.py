@@ -22,29 +22,15 @@ from .._arrays import (
     varying_of,
     zeros_of,
 )
-from .._problem import (
-    Maybe,
-    Problem,
-    Resolved,
-    Rows,
-    Shared,
-    class_block,
-    first_class,
-    one_axis_of_rows,
-)
-from .._statistics import (
-    Inputs,
-    Totals,
-    finish,
-    inputs_of_block,
-    merge,
-    merge_devices,
-    of_nothing,
-    or_zeros,
-    tangent_of_block,
-    totals_of_block,
-)
-from .._tiles import live_first, over_blocks, over_tiles
+from .._problem.bundles import Maybe, class_block
+from .._problem.ids import first_class
+from .._problem.problem import Problem, Rows, Shared, one_axis_of_rows
+from .._problem.resolved import Resolved
+from .._statistics.block import totals_of_block
+from .._statistics.inputs import Inputs, inputs_of_block
+from .._statistics.tangent import or_zeros, tangent_of_block
+from .._statistics.totals import Totals, finish, merge, merge_devices, of_nothing
+from .._tiles.loop import live_first, over_blocks, over_tiles
 from .mesh import of_parts
 
 

@@ -12,20 +12,14 @@ from .. import _checks
 from .._arrays import broadcast_like, cast, compute_dtype, select, sharded_like
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import LinearLogits, Logits
-from .._problem import (
-    Problem,
-    Resolved,
-    RowLogits,
-    Rows,
-    Settings,
-    Shared,
-    both,
-    class_ids,
-    equal,
-)
+from .._problem.ids import class_ids, equal
+from .._problem.problem import Problem, RowLogits, Rows, Settings, Shared
+from .._problem.resolved import Resolved, both
 from .._reduction import combine, divided
-from .._solve import RowStatistics, planned_problem, prepared
-from .._targets import ClassLabels, Ids
+from .._solve.results import RowStatistics
+from .._solve.solve import planned_problem, prepared
+from .._targets.given import ClassLabels
+from .._targets.ids import Ids
 
 
 # In place of an axis of classes: every logit is a row, and above 0 says yes.

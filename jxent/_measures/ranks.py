@@ -22,18 +22,11 @@ from .._arrays import (
 )
 from .._chunks import CHUNK, max_along, maxima_of_chunks
 from .._layouts.mesh import of_parts
-from .._problem import (
-    Problem,
-    Resolved,
-    Rows,
-    at_label,
-    first_class,
-    ids_from,
-    is_class,
-    one_axis_of_rows,
-)
-from .._statistics import inputs_of_block
-from .._tiles import live_first, over_tiles
+from .._problem.ids import at_label, first_class, ids_from
+from .._problem.problem import Problem, Rows, one_axis_of_rows
+from .._problem.resolved import Resolved, is_class
+from .._statistics.inputs import inputs_of_block
+from .._tiles.loop import live_first, over_tiles
 
 
 _FEWEST_ROWS = 128  # of a tile

@@ -15,16 +15,14 @@ from jax import Array, lax
 from .._arrays import cast, over_classes, select, sharded_like
 from .._chunks import sum_along
 from .._formulas import SoftmaxStatistics
-from .._problem import (
-    Maybe,
-    Problem,
-    first_class,
-    is_class,
-    report_bad_labels,
-    reported,
-)
-from .._statistics import Argmax, inputs_of_block
-from .._targets import statistics_of
+from .._problem.bad_labels import report_bad_labels, reported
+from .._problem.bundles import Maybe
+from .._problem.ids import first_class
+from .._problem.problem import Problem
+from .._problem.resolved import is_class
+from .._statistics.argmax import Argmax
+from .._statistics.inputs import inputs_of_block
+from .._targets.labels import statistics_of
 from .batch import ids_of, is_binary
 from .ranks import is_among_first
 

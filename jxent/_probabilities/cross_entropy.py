@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from .. import _sigmoid
 from .._arrays import (
     cast,
     over_classes,
@@ -17,22 +16,18 @@ from .._arrays import (
 )
 from .._checks import ArrayLike, Axis, AxisName
 from .._layouts.mesh import like_logits_on_mesh
-from .._problem import (
-    Maybe,
-    Problem,
-    at_label,
-    first_class,
-    ids_from,
-    is_class,
-    is_label,
-    possible_classes,
-    reported,
-    resolve,
-    with_full_rows,
-)
+from .._problem.bad_labels import reported
+from .._problem.bundles import Maybe
+from .._problem.ids import at_label, first_class, ids_from, is_label
+from .._problem.problem import Problem
+from .._problem.resolve import possible_classes, resolve, with_full_rows
+from .._problem.resolved import is_class
 from .._reduction import Reduction, combine
-from .._solve import checked_problem
-from .._targets import ClassLabels, Ids, smoothing_share
+from .._sigmoid.arguments import check, loss
+from .._solve.arguments import checked_problem
+from .._targets.given import ClassLabels
+from .._targets.ids import Ids
+from .._targets.labels import smoothing_share
 from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 
@@ -107,7 +102,7 @@ def binary_cross_entropy(
     See also:
       `sigmoid_binary_cross_entropy`, `categorical_cross_entropy`.
     """
-    plan, arrays = _sigmoid.check(
+    settings, operands = check(
         "binary_cross_entropy",
         "probs",
         probs,
@@ -122,7 +117,7 @@ def binary_cross_entropy(
         normalizer=normalizer,
         batch_axis_name=batch_axis_name,
     )
-    return _sigmoid.loss(plan, arrays)
+    return loss(settings, operands)
 
 
 def _of_ids(problem: Problem, p: Array) -> tuple[Array, Array, Maybe]:

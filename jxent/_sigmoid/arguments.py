@@ -15,8 +15,9 @@ from .._arrays import broadcast_like, compute_dtype, select
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import LinearLogits, Logits
 from .._reduction import combine
-from .._solve import Formula, solution
-from .._targets import BinaryAnswers
+from .._solve.arguments import Formula
+from .._solve.solve import solution
+from .._targets.given import BinaryAnswers
 from .._times import times
 
 

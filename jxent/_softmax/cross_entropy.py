@@ -11,8 +11,10 @@ from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics, cross_entropy
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve import Formula, LossOptions, solution
-from .._targets import ClassLabels
+from .._solve.arguments import Formula
+from .._solve.options import LossOptions
+from .._solve.solve import solution
+from .._targets.given import ClassLabels
 
 
 @overload

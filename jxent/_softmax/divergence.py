@@ -9,8 +9,10 @@ from .._checks import ArrayLike, Axis, AxisName
 from .._formulas import kl_divergence
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve import Formula, solution
-from .._targets import OtherSoftmax, jensen_shannon_formula
+from .._solve.arguments import Formula
+from .._solve.solve import solution
+from .._targets.given import OtherSoftmax
+from .._targets.softmax import jensen_shannon_formula
 
 
 def softmax_kl_divergence(

@@ -9,8 +9,9 @@ from jaxtyping import Float, Integer
 
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._solve import LargestClasses, LogProbsAt, solution
-from .._targets import AskedAt, ClassLabels
+from .._solve.results import LargestClasses, LogProbsAt
+from .._solve.solve import solution
+from .._targets.given import AskedAt, ClassLabels
 
 
 def softmax_log_prob_at(

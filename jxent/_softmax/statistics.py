@@ -8,8 +8,9 @@ from jaxtyping import Float
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import SoftmaxStatistics
 from .._linear_logits import Logits
-from .._solve import RowStatistics, solution
-from .._targets import ClassLabels
+from .._solve.results import RowStatistics
+from .._solve.solve import solution
+from .._targets.given import ClassLabels
 
 
 def softmax_log_prob(

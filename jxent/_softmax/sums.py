@@ -5,8 +5,10 @@ from __future__ import annotations
 from .._checks import ArrayLike, Axis, AxisName
 from .._formulas import cross_entropy
 from .._linear_logits import Logits
-from .._solve import Formula, LossSums, Sums, solution
-from .._targets import ClassLabels
+from .._solve.arguments import Formula
+from .._solve.results import LossSums, Sums
+from .._solve.solve import solution
+from .._targets.given import ClassLabels
 
 
 def softmax_cross_entropy_sums(

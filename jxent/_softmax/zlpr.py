@@ -9,8 +9,9 @@ from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import zlpr
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve import Formula, solution
-from .._targets import BinaryAnswers
+from .._solve.arguments import Formula
+from .._solve.solve import solution
+from .._targets.given import BinaryAnswers
 
 
 def zlpr_loss(

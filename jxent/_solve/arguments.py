@@ -11,17 +11,10 @@ from .. import _checks
 from .._arrays import Shape, Shaped, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import LinearLogits, Logits, checked_head
-from .._problem import (
-    CHECKS,
-    Head,
-    Problem,
-    RowLogits,
-    Rows,
-    Settings,
-    Shared,
-    replace_fields,
-)
-from .._targets import Given, Like
+from .._problem.bundles import replace_fields
+from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings, Shared
+from .._targets.given import Given
+from .._targets.target import Like
 from .results import Loss, LossAndStatistics, Result
 
 

@@ -10,10 +10,15 @@ from jax import Array, lax
 from .. import _checks
 from .._arrays import cast, over_places, select, sum_over_devices
 from .._formulas import SoftmaxStatistics
-from .._problem import Problem, Resolved, is_class
+from .._problem.problem import Problem
+from .._problem.resolved import Resolved, is_class
 from .._reduction import combine, weighed
-from .._statistics import Argmax, Expected, Statistic, TopK
-from .._targets import Losses, lse_squared, statistics_of
+from .._statistics.argmax import Argmax
+from .._statistics.expected import Expected
+from .._statistics.statistic import Statistic
+from .._statistics.top_k import TopK
+from .._targets.labels import lse_squared, statistics_of
+from .._targets.target import Losses
 from .._times import times
 
 

@@ -28,20 +28,13 @@ from .._layouts.mesh import (
 )
 from .._layouts.tiled import tiled_total
 from .._linear_logits import BlockSizes, Implementation, LinearLogits, Logits
-from .._problem import (
-    HeadSharding,
-    Maybe,
-    Problem,
-    Resolved,
-    Settings,
-    both,
-    one_axis_of_rows,
-    resolve,
-    with_full_rows,
-)
+from .._problem.bundles import Maybe
+from .._problem.problem import HeadSharding, Problem, Settings, one_axis_of_rows
+from .._problem.resolve import resolve, with_full_rows
+from .._problem.resolved import Resolved, both
 from .._reduction import weighed
-from .._statistics import with_logits
-from .._targets import Given
+from .._statistics.inputs import with_logits
+from .._targets.given import Given
 from .arguments import checked_problem
 from .plan import NOBODY, Plan, listener
 

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import at_index, is_below, is_split, over_places, select
-from .._problem import Maybe, at_places, is_class, is_label
+from .._problem.bundles import Maybe
+from .._problem.ids import at_places, is_label
+from .._problem.resolved import is_class
 from .statistic import Classes, Finished, Move, Point, Statistic
 
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from .._arrays import vary, varying_of
 from .._chunks import max_along, sum_along
-from .._problem import Maybe
+from .._problem.bundles import Maybe
 from .inputs import Inputs
 from .statistic import Block, Classes, origin, relative, zeros_of
 from .totals import Totals, merge, of_nothing

@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from .._arrays import select
 from .._chunks import sum_along
-from .._problem import Maybe
+from .._problem.bundles import Maybe
 from .statistic import Block, Classes, Move, Point, Statistic, relative
 
 

@@ -18,14 +18,10 @@ from .._arrays import (
     over_rows,
     select,
 )
-from .._problem import (
-    Maybe,
-    Problem,
-    RowLogits,
-    ids_from,
-    possible_classes,
-    replace_fields,
-)
+from .._problem.bundles import Maybe, replace_fields
+from .._problem.ids import ids_from
+from .._problem.problem import Problem, RowLogits
+from .._problem.resolve import possible_classes
 from .._product import product
 from .statistic import found
 

@@ -20,7 +20,8 @@ from jax import Array, lax
 
 from .._arrays import over_classes, select
 from .._chunks import sum_along
-from .._problem import Maybe, Resolved
+from .._problem.bundles import Maybe
+from .._problem.resolved import Resolved
 from .._times import finite_slope
 from .inputs import Part
 from .statistic import (

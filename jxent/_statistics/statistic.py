@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import over_classes, over_places, select
-from .._problem import Maybe, Resolved
+from .._problem.bundles import Maybe
+from .._problem.resolved import Resolved
 
 
 State = TypeVar("State")

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import moving_of, over_classes, select, vary, varying_of
-from .._problem import Maybe, Problem, Rows, Shared
+from .._problem.bundles import Maybe
+from .._problem.problem import Problem, Rows, Shared
 from .inputs import Inputs, inputs_of_block
 from .statistic import Point, exp_of_computed, origin, relative
 from .totals import Totals, computed_rows

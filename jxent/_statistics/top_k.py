@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import at_index, over_places
-from .._problem import Maybe, at_places
+from .._problem.bundles import Maybe
+from .._problem.ids import at_places
 from .statistic import Finished, Move, Point, Statistic
 
 

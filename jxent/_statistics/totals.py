@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import vary, varying_of
-from .._problem import Maybe, Resolved
+from .._problem.bundles import Maybe
+from .._problem.resolved import Resolved
 from .statistic import (
     Finished,
     Move,

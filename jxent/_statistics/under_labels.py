@@ -8,7 +8,8 @@ import dataclasses
 from jax import Array, lax
 
 from .._arrays import cast, over_classes, over_rows, select
-from .._problem import Maybe, Resolved
+from .._problem.bundles import Maybe
+from .._problem.resolved import Resolved
 from .inputs import Part
 from .weighted import Weighted, WeightedSum
 

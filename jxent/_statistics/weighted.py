@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import is_split, over_rows, select, sharded_like
-from .._problem import Maybe
+from .._problem.bundles import Maybe
 from .._times import finite_slope
 from .statistic import Block, Classes, Move, Point, Statistic, relative, zeros_of
 

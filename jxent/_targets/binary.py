@@ -15,30 +15,15 @@ from .. import _checks
 from .._arrays import cast, moving_of, over_rows, select
 from .._formulas import zlpr
 from .._layouts.totals import over_all_classes, totals
-from .._problem import (
-    NOWHERE,
-    ROWS_AND_CLASSES,
-    ROWS_AND_PLACES,
-    Maybe,
-    Problem,
-    Resolved,
-    after_merged,
-    both,
-    class_ids,
-    is_class,
-    of_places,
-    possible_classes,
-    reported,
-)
-from .._statistics import (
-    Part,
-    SecondSoftmax,
-    Statistic,
-    effective_logits,
-    origin,
-    over_classes_if,
-    part_of,
-)
+from .._problem.bad_labels import reported
+from .._problem.bundles import ROWS_AND_CLASSES, ROWS_AND_PLACES, Maybe, after_merged
+from .._problem.ids import class_ids, of_places
+from .._problem.problem import Problem
+from .._problem.resolve import possible_classes
+from .._problem.resolved import NOWHERE, Resolved, both, is_class
+from .._statistics.inputs import Part, effective_logits, over_classes_if, part_of
+from .._statistics.second_softmax import SecondSoftmax
+from .._statistics.statistic import Statistic, origin
 from .._times import times
 from .several_ids import Places
 from .target import Losses, Target, bundle

@@ -8,8 +8,12 @@ from .. import _checks
 from .._arrays import cast, over_classes, over_rows, select, sum_over_devices
 from .._formulas import is_linear, log_above
 from .._layouts.mesh import of_parts
-from .._problem import ROWS_AND_CLASSES, Maybe, Problem, possible_classes
-from .._statistics import Statistic, Totals, UnderLabels
+from .._problem.bundles import ROWS_AND_CLASSES, Maybe
+from .._problem.problem import Problem
+from .._problem.resolve import possible_classes
+from .._statistics.statistic import Statistic
+from .._statistics.totals import Totals
+from .._statistics.under_labels import UnderLabels
 from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, log_p_of
 from .target import Scored, bundle, evenly_if

@@ -9,21 +9,15 @@ from .. import _checks
 from .._arrays import over_rows
 from .._formulas import log_above, reverse_of_id
 from .._layouts.mesh import of_parts
-from .._problem import (
-    ROWS,
-    Maybe,
-    Problem,
-    Resolved,
-    Shared,
-    at_label,
-    class_ids,
-    equal,
-    is_class,
-    is_label,
-    reported,
-    without_masked,
-)
-from .._statistics import AtIds, Part, Totals, effective_logits
+from .._problem.bad_labels import reported
+from .._problem.bundles import ROWS, Maybe
+from .._problem.ids import at_label, class_ids, equal, is_label
+from .._problem.problem import Problem, Shared
+from .._problem.resolve import without_masked
+from .._problem.resolved import Resolved, is_class
+from .._statistics.at_ids import AtIds
+from .._statistics.inputs import Part, effective_logits
+from .._statistics.totals import Totals
 from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, log_p_of, of_known
 from .target import Scored, bundle

@@ -13,21 +13,15 @@ from .. import _checks
 from .._arrays import cast, over_places, select
 from .._formulas import log_above
 from .._layouts.mesh import of_parts
-from .._problem import (
-    ROWS_AND_PLACES,
-    Maybe,
-    Problem,
-    Resolved,
-    after_merged,
-    at_label,
-    both,
-    class_ids,
-    equal,
-    is_class,
-    reported,
-    without_masked,
-)
-from .._statistics import AtIds, Statistic, Totals
+from .._problem.bad_labels import reported
+from .._problem.bundles import ROWS_AND_PLACES, Maybe, after_merged
+from .._problem.ids import at_label, class_ids, equal
+from .._problem.problem import Problem
+from .._problem.resolve import without_masked
+from .._problem.resolved import Resolved, both, is_class
+from .._statistics.at_ids import AtIds
+from .._statistics.statistic import Statistic
+from .._statistics.totals import Totals
 from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, of_known
 from .target import Scored, Target, bundle

@@ -16,8 +16,13 @@ from jax import Array
 
 from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype
-from .._problem import Maybe, Problem, Resolved, Shared
-from .._statistics import Evenly, Part, Statistic, Totals, effective_logits
+from .._problem.bundles import Maybe
+from .._problem.problem import Problem, Shared
+from .._problem.resolved import Resolved
+from .._statistics.evenly import Evenly
+from .._statistics.inputs import Part, effective_logits
+from .._statistics.statistic import Statistic
+from .._statistics.totals import Totals
 
 
 class Losses(NamedTuple):

@@ -29,27 +29,24 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from .._checks import no_attribute as _no_attribute
 from .._signatures import print_as_written as _print_as_written
-from ._binary import (
-    binary_crossentropy as binary_crossentropy,
-    binary_focal_crossentropy as binary_focal_crossentropy,
-)
+from ._binary import binary_crossentropy, binary_focal_crossentropy
 from ._categorical import (
-    categorical_crossentropy as categorical_crossentropy,
-    categorical_focal_crossentropy as categorical_focal_crossentropy,
-    kl_divergence as kl_divergence,
+    categorical_crossentropy,
+    categorical_focal_crossentropy,
+    kl_divergence,
 )
 from ._classes import (
-    BinaryCrossentropy as BinaryCrossentropy,
-    BinaryFocalCrossentropy as BinaryFocalCrossentropy,
-    CategoricalCrossentropy as CategoricalCrossentropy,
-    CategoricalFocalCrossentropy as CategoricalFocalCrossentropy,
-    CategoricalGeneralizedCrossEntropy as CategoricalGeneralizedCrossEntropy,
-    KLDivergence as KLDivergence,
-    SparseCategoricalCrossentropy as SparseCategoricalCrossentropy,
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalFocalCrossentropy,
+    CategoricalGeneralizedCrossEntropy,
+    KLDivergence,
+    SparseCategoricalCrossentropy,
 )
 from ._sparse import (
-    categorical_generalized_cross_entropy as categorical_generalized_cross_entropy,
-    sparse_categorical_crossentropy as sparse_categorical_crossentropy,
+    categorical_generalized_cross_entropy,
+    sparse_categorical_crossentropy,
 )
 
 

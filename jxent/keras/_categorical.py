@@ -15,8 +15,9 @@ from .. import (
 )
 from .._arrays import compute_dtype, over_rows
 from .._checks import ArrayLike
-from .._probabilities import kl_divergence as _kl_divergence
-from .._softmax import softmax_cross_entropy, softmax_focal_loss
+from .._probabilities.divergence import kl_divergence as _kl_divergence
+from .._softmax.cross_entropy import softmax_cross_entropy
+from .._softmax.focal_and_poly import softmax_focal_loss
 from . import _checks
 from ._conventions import (
     EPSILON,

@@ -12,7 +12,7 @@ from .. import (
 )
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike
-from .._labels import smooth_labels
+from .._labels.labels import smooth_labels
 from .._probabilities.floored_log import floored_log, floored_log_1_minus
 
 

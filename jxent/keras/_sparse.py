@@ -15,7 +15,7 @@ from .._arrays import compute_dtype, over_classes, select
 from .._checks import ArrayLike
 from .._labels.at_label import at_label
 from .._probabilities.generalized import generalized
-from .._softmax import softmax_cross_entropy
+from .._softmax.cross_entropy import softmax_cross_entropy
 from . import _checks
 from ._conventions import at_least_two, log, normalized
 

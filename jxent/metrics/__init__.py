@@ -33,27 +33,27 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from .._checks import no_attribute as _no_attribute
 from .._signatures import print_as_written as _print_as_written
 from ._accuracy import (
-    AccuracySums as AccuracySums,
-    accuracy as accuracy,
-    accuracy_sums as accuracy_sums,
-    top_k_accuracy as top_k_accuracy,
-    top_k_accuracy_sums as top_k_accuracy_sums,
+    AccuracySums,
+    accuracy,
+    accuracy_sums,
+    top_k_accuracy,
+    top_k_accuracy_sums,
 )
 from ._calibration import (
-    CalibrationErrorSums as CalibrationErrorSums,
-    ReliabilityBins as ReliabilityBins,
-    calibration_error as calibration_error,
-    calibration_error_sums as calibration_error_sums,
-    reliability_bins as reliability_bins,
+    CalibrationErrorSums,
+    ReliabilityBins,
+    calibration_error,
+    calibration_error_sums,
+    reliability_bins,
 )
-from ._confusion import confusion_matrix as confusion_matrix
+from ._confusion import confusion_matrix
 from ._scores import (
-    BrierScoreSums as BrierScoreSums,
-    PerplexitySums as PerplexitySums,
-    brier_score as brier_score,
-    brier_score_sums as brier_score_sums,
-    perplexity as perplexity,
-    perplexity_sums as perplexity_sums,
+    BrierScoreSums,
+    PerplexitySums,
+    brier_score,
+    brier_score_sums,
+    perplexity,
+    perplexity_sums,
 )
 
 

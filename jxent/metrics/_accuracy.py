@@ -10,8 +10,9 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures import is_right, measured, metric_problem, quotient, total
-from .._problem import Problem
+from .._measures.batch import measured, metric_problem, quotient, total
+from .._measures.rows import is_right
+from .._problem.problem import Problem
 
 
 class AccuracySums(NamedTuple):

@@ -16,8 +16,9 @@ from .. import _checks
 from .._arrays import is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures import confidence, measured, metric_problem, weighed
-from .._problem import Problem
+from .._measures.batch import measured, metric_problem, weighed
+from .._measures.rows import confidence
+from .._problem.problem import Problem
 from .._reduction import divided
 
 

@@ -11,15 +11,10 @@ from jaxtyping import Float
 from .._arrays import is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures import (
-    ids_of,
-    is_binary,
-    log_prob_and_prediction,
-    measured,
-    metric_problem,
-    weighed,
-)
-from .._problem import Problem, is_class
+from .._measures.batch import ids_of, is_binary, measured, metric_problem, weighed
+from .._measures.rows import log_prob_and_prediction
+from .._problem.problem import Problem
+from .._problem.resolved import is_class
 
 
 def _confusion(batch: Problem, classes: int) -> Array:

@@ -11,15 +11,9 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures import (
-    log_prob,
-    measured,
-    metric_problem,
-    quotient,
-    squared_error,
-    total,
-)
-from .._problem import Problem
+from .._measures.batch import measured, metric_problem, quotient, total
+from .._measures.rows import log_prob, squared_error
+from .._problem.problem import Problem
 from .._reduction import divided
 
 

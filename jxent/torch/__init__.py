@@ -17,27 +17,24 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from .._checks import no_attribute as _no_attribute
 from .._signatures import print_as_written as _print_as_written
 from ._binary import (
-    binary_cross_entropy as binary_cross_entropy,
-    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
-    multilabel_soft_margin_loss as multilabel_soft_margin_loss,
-    soft_margin_loss as soft_margin_loss,
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    multilabel_soft_margin_loss,
+    soft_margin_loss,
 )
 from ._classes import (
-    BCELoss as BCELoss,
-    BCEWithLogitsLoss as BCEWithLogitsLoss,
-    CrossEntropyLoss as CrossEntropyLoss,
-    KLDivLoss as KLDivLoss,
-    LinearCrossEntropyLoss as LinearCrossEntropyLoss,
-    MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss,
-    NLLLoss as NLLLoss,
-    SoftMarginLoss as SoftMarginLoss,
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    KLDivLoss,
+    LinearCrossEntropyLoss,
+    MultiLabelSoftMarginLoss,
+    NLLLoss,
+    SoftMarginLoss,
 )
-from ._divergence import kl_div as kl_div
-from ._linear import linear_cross_entropy as linear_cross_entropy
-from ._softmax import (
-    cross_entropy as cross_entropy,
-    nll_loss as nll_loss,
-)
+from ._divergence import kl_div
+from ._linear import linear_cross_entropy
+from ._softmax import cross_entropy, nll_loss
 
 
 __docformat__ = "google"

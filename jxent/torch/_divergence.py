@@ -12,7 +12,7 @@ from jaxtyping import Float
 from .. import _reduction
 from .._arrays import compute_dtype
 from .._checks import ArrayLike, flag
-from .._probabilities import kl_divergence, kl_divergence_with_log_targets
+from .._probabilities.divergence import kl_divergence, kl_divergence_with_log_targets
 from . import _checks
 from ._reduce import or_nan, over_elements
 

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from .. import _reduction
 from .._arrays import compute_dtype
 from .._checks import ArrayLike, as_array
-from .._labels import total_weight
+from .._labels.total_weight import total_weight
 from .._linear_logits import LinearLogits
-from .._softmax import softmax_cross_entropy
+from .._softmax.cross_entropy import softmax_cross_entropy
 from . import _checks
 from ._reduce import or_nan
 

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from .. import _reduction
 from .._arrays import compute_dtype, over_rows
 from .._checks import ArrayLike
-from .._labels import total_weight
 from .._labels.at_label import at_label
-from .._softmax import softmax_cross_entropy
+from .._labels.total_weight import total_weight
+from .._softmax.cross_entropy import softmax_cross_entropy
 from . import _checks
 from ._reduce import or_nan
 

@@ -1,0 +1,148 @@
+"""A divergence of two softmaxes that is a sum over the classes: a second pass.
+
+With q = softmax(z'), p = softmax(z), a formula (see `OfTwo`) gives weights w', w, and
+for each class a and b such that
+
+    D = Σ w' q a + w p b,   where Σ w' q da + w p db = 0
+
+It needs the normalizers of both softmaxes, hence the second pass. With the means
+A = Σ q a and B = Σ p b, and as d log q = dz' − Σ q dz' and d log p = dz − Σ p dz,
+
+    dD = Σ w' q (a − A) dz' + Σ w p (b − B) dz + A dw' + B dw
+
+which is one more pass, whatever has a tangent. The terms in A and B come from the two
+means, the tangents of the normalizers: so the rule does not read those of the totals.
+JAX derives the derivatives of this rule, which go through A, B and the totals.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._arrays import moving_of, over_classes, select, vary, varying_of
+from .._chunks import sum_along
+from .._formulas import OfTwo
+from .._layouts.totals import over_all_classes
+from .._problem.bundles import Maybe
+from .._problem.problem import Problem
+from .._statistics.inputs import Inputs, inputs_of_block, over_classes_if
+from .._statistics.second_softmax import SecondSoftmax
+from .._statistics.statistic import origin, relative
+from .._statistics.totals import Totals, computed_rows
+from .._times import times
+
+
+class Sums(NamedTuple):
+    """Of a block, or of all classes: D, A and B, (rows,)."""
+
+    divergence: Array
+    of_target: Array
+    of_logits: Array
+
+
+@jax.custom_jvp
+def divergence_of(problem: Problem, t: Totals) -> Array:
+    """The divergences (rows,), from the finished totals `t` (rows,)."""
+    return _sums(problem, t).divergence
+
+
+def _sums(problem: Problem, t: Totals) -> Sums:
+    def of_block(problem: Problem, _: Any, first: Maybe, t: Totals) -> Sums:
+        formula, computed = _formula(problem), computed_rows(problem.resolved, t)
+        inputs = inputs_of_block(problem, None, computed)
+        parameters = problem.shared.parameters
+        q, a, p, b = _terms(problem.axis, formula, inputs, parameters, computed, t)
+        of_target, of_logits = formula.weights(*parameters)
+        terms = times(of_target, q * a) + times(of_logits, p * b)
+        sums = (sum_along(x, problem.axis) for x in (terms, q * a, p * b))
+        return Sums(*sums)
+
+    return over_all_classes(of_block, problem, per_row=t)
+
+
+def _formula(problem: Problem) -> OfTwo:
+    formula: Any = problem.settings.formula
+    return formula
+
+
+@functools.partial(divergence_of.defjvp, symbolic_zeros=True)
+def _divergence_of_jvp(primals: Any, tangents: Any) -> Any:
+    problem, t = primals
+    rows, shared = moving_of(tangents[0].pair)
+    sums, parameters = _sums(problem, t), problem.shared.parameters
+
+    def of_block(problem: Problem, moving: Any, first: Maybe, known: Any) -> Array:
+        t, sums = known
+        computed = computed_rows(problem.resolved, t)
+        fixed = problem.shared.parameters, computed, t, sums
+
+        def divergence_at(problem: Problem) -> Array:
+            inputs = inputs_of_block(problem, None, computed)
+            return _divergence(problem.axis, _formula(problem), inputs, fixed)
+
+        return problem.along(moving, divergence_at)
+
+    moving = rows, shared._replace(parameters=(None,) * len(parameters))
+    tangent = over_all_classes(of_block, problem, moving, (t, sums))
+    pairs = zip(parameters, shared.parameters, strict=True)
+    dots = tuple(jnp.zeros_like(x) if dx is None else dx for x, dx in pairs)
+    if any(dx is not None for dx in shared.parameters):
+        of_target, of_logits = jax.jvp(_formula(problem).weights, parameters, dots)[1]
+        tangent += sums.of_target * of_target + sums.of_logits * of_logits
+    return sums.divergence, tangent
+
+
+def _terms(
+    axis: int,
+    formula: OfTwo,
+    inputs: Inputs,
+    parameters: tuple[Array, ...],
+    computed: Maybe,
+    t: Totals,
+) -> tuple[Array, Array, Array, Array]:
+    """q, a, p and b, of the logits' shape; a is 0 where q is, and b where p is."""
+    second_z, second = inputs.of(SecondSoftmax), t[SecondSoftmax]
+
+    def log_softmax(z: Array, maximum: Array, total: Array) -> Array:
+        log_p = relative(z, origin(maximum), axis)
+        log_p = lax.sub(log_p, over_classes(lax.log(total), axis, z))
+        where = over_classes_if(computed, axis, z)
+        return log_p if where is None else select(where, log_p)
+
+    log_q = log_softmax(second_z, second.maximum, second.sum)
+    log_p = log_softmax(inputs.z, t.maximum, t.sum)
+    a, b = formula.ratios(log_q, log_p, *parameters)
+    return lax.exp(log_q), a, lax.exp(log_p), b
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _divergence(axis: int, formula: OfTwo, inputs: Inputs, fixed: Any) -> Array:
+    """The divergence of all classes, here for its derivative in the inputs alone."""
+    *_, sums = fixed
+    return vary(sums.divergence, varying_of((inputs, fixed)))
+
+
+@functools.partial(_divergence.defjvp, symbolic_zeros=True)
+def _divergence_jvp(axis: int, formula: OfTwo, primals: Any, tangents: Any) -> Any:
+    inputs, fixed = primals
+    parameters, computed, t, sums = fixed
+    q, a, p, b = _terms(axis, formula, inputs, parameters, computed, t)
+    of_target, of_logits = formula.weights(*parameters)
+    moved: Inputs = moving_of(tangents[0])
+
+    def total(weight: Any, p: Array, ratio: Array, mean: Array, dz: Array) -> Array:
+        # A weight may be 0, beside which the ratio may be infinite.
+        factor = times(weight * p, ratio - over_classes(mean, axis, p))
+        return lax.reduce_sum(factor * dz, (axis,))
+
+    terms, second_dz = [], moved.of(SecondSoftmax)
+    if second_dz is not None:
+        terms.append(total(of_target, q, a, sums.of_target, second_dz))
+    if moved.z is not None:
+        terms.append(total(of_logits, p, b, sums.of_logits, moved.z))
+    tangent = functools.reduce(lax.add, terms)
+    value = _divergence(axis, formula, *primals)
+    return value, vary(tangent, varying_of(primals))
