@@ -125,8 +125,8 @@ def _ratios_to_mixture(log_q: Array, log_p: Array, beta: Array) -> tuple[Array, 
     return of_target, ratio(log_p, log_q, log_rest, log_beta)
 
 
-# β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p: as Σ dm = 0, the sum of the
-# terms in d log(q/m) and d log(p/m) is 0.
+# β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p. As Σ dm = 0, the terms in
+# d log(q/m) and d log(p/m) add up to 0.
 jensen_shannon_divergence = OfTwo(
     weights=lambda beta: (beta, 1 - beta), ratios=_ratios_to_mixture
 )
