@@ -109,6 +109,7 @@ from ._softmax.cross_entropy import (
 from ._softmax.divergence import (
     softmax_jensen_shannon_divergence,
     softmax_kl_divergence,
+    softmax_total_variation,
 )
 from ._softmax.focal_and_poly import poly_loss_cross_entropy, softmax_focal_loss
 from ._softmax.generalized_and_taylor import (
@@ -173,6 +174,7 @@ __all__ = [
     "softmax_log_prob_at",
     "softmax_statistics",
     "softmax_top_k",
+    "softmax_total_variation",
     "sum_over_tiles",
     "supervised_contrastive_cross_entropy",
     "symmetric_cross_entropy",

@@ -132,6 +132,16 @@ jensen_shannon_divergence = OfTwo(
 )
 
 
+def _signs(log_q: Array, log_p: Array) -> tuple[Array, Array]:
+    """The signs of q − p and of p − q, which are 0 where q = p."""
+    sign = lax.sign(lax.exp(log_q) - lax.exp(log_p))
+    return sign, lax.neg(sign)
+
+
+# ½ Σ |q − p|
+total_variation = OfTwo(weights=lambda: (0.5, 0.5), ratios=_signs)
+
+
 def zlpr(low: Array, high: Array) -> Array:
     """log(1 + exp(low)) + log(1 + exp(high))
 

@@ -120,7 +120,7 @@ class Settings(NamedTuple):
     """Static options of one call: hashable, part of the jit cache's key."""
 
     axis: int  # of the classes; the last one for LinearLogits
-    formula: Callable[..., Array] | None = None  # None: statistics alone
+    formula: Any = None  # None: statistics alone
     result: Any = None  # what the call returns
     reduction: str = "none"
     class_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the classes

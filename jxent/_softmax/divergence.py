@@ -6,7 +6,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName
-from .._formulas import kl_divergence
+from .._formulas import kl_divergence, total_variation
 from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
@@ -205,6 +205,99 @@ def softmax_jensen_shannon_divergence(
         axis,
         where,
         formula=Formula(function=formula, parameters=parameters),
+        target_logit_soft_cap=target_logit_soft_cap,
+        weights=weights,
+        class_mask=class_mask,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        reduction=reduction,
+        normalizer=normalizer,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+    )
+
+
+def softmax_total_variation(
+    logits: Logits,
+    target_logits: Logits,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    target_logit_soft_cap: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    class_mask: ArrayLike | None = None,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    reduction: Reduction = "none",
+    normalizer: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """Total variation between two softmaxes: half the sum of their differences.
+
+        TV = ½ Σ_c |q_c − p_c| = 1 − Σ_c min(p_c, q_c)
+
+    where q is the target's softmax and p that of the logits. 1 − TV is the share of
+    tokens that speculative decoding accepts, where a draft of p is checked against q.
+
+    Args:
+      logits: floating, shape (..., classes, ...), at least two classes.
+      target_logits: floating, of the logits' shape.
+      axis: the class axis. A tuple names several that together make up the classes, an
+        id then counts through them in their order; None stands for all.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      target_logit_soft_cap: the soft cap of the target's logits, as logit_soft_cap is
+        that of the others.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks classes that do not exist, such as the
+        padding of a vocabulary.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap, on both sides; a scalar or one
+        a row. The result is not multiplied by its square.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
+        that multiplies a row: where and weights.
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
+        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
+        split in the same way.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
+        memory need no names.
+
+    Returns:
+      Between 0 and 1, of the logits' shape without `axis`, or a scalar; float32, or
+      float64 where logits or target are.
+
+    Numerics:
+      As in `softmax_kl_divergence`. Where p_c = q_c, which is a kink, the derivative of
+      |q_c − p_c| is 0.
+
+    Raises:
+      As `softmax_kl_divergence`.
+
+    Example:
+      >>> draft = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
+      >>> target = jnp.log(jnp.array([[0.25, 0.25, 0.5]]))
+      >>> print(1 - jxent.softmax_total_variation(draft, target))
+      [0.75]
+
+    Source:
+      Leviathan et al. (2023), "Fast Inference from Transformers via Speculative
+      Decoding", https://arxiv.org/abs/2211.17192, for the rate of acceptance.
+
+    See also:
+      `softmax_jensen_shannon_divergence`, `softmax_kl_divergence`.
+    """
+    return solution(
+        "softmax_total_variation",
+        logits,
+        OtherSoftmax(logits=target_logits),
+        axis,
+        where,
+        formula=Formula(function=total_variation, parameters={}),
         target_logit_soft_cap=target_logit_soft_cap,
         weights=weights,
         class_mask=class_mask,

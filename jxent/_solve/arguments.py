@@ -10,6 +10,7 @@ from jax import Array
 from .. import _checks
 from .._arrays import Shape, Shaped, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName
+from .._formulas import OfTwo
 from .._linear_logits import LinearLogits, Logits, checked_head
 from .._problem.bundles import replace_fields
 from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings, Shared
@@ -21,7 +22,7 @@ from .results import Loss, LossAndStatistics, Result
 class Formula(NamedTuple):
     """A formula with its parameters, as they are passed by name."""
 
-    function: Callable[..., Array]
+    function: Callable[..., Array] | OfTwo
     parameters: dict[str, ArrayLike]
 
 
