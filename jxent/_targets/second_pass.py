@@ -55,7 +55,9 @@ def _sums(problem: Problem, t: Totals) -> Sums:
         inputs = inputs_of_block(problem, None, computed)
         parameters = problem.shared.parameters
         q, a, p, b = _terms(problem.axis, formula, inputs, parameters, computed, t)
-        of_target, of_logits = formula.weights(*parameters)
+        of_target, of_logits = (
+            jnp.asarray(weight, q.dtype) for weight in formula.weights(*parameters)
+        )
         terms = times(of_target, q * a) + times(of_logits, p * b)
         sums = (sum_along(x, problem.axis) for x in (terms, q * a, p * b))
         return Sums(*sums)
