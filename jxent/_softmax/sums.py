@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._checks import ArrayLike, Axis, AxisName
+from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import cross_entropy
 from .._linear_logits import Logits
 from .._solve.arguments import Formula
@@ -13,7 +13,7 @@ from .._targets.given import ClassLabels
 
 def softmax_cross_entropy_sums(
     logits: Logits,
-    labels: ArrayLike,
+    labels: ArrayLike | SparseLabels,
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
@@ -98,7 +98,7 @@ def softmax_cross_entropy_sums(
     return solution(
         "softmax_cross_entropy_sums",
         logits,
-        ClassLabels(labels=labels, ids_only=True),
+        ClassLabels(labels=labels),
         axis,
         where,
         formula=Formula(function=cross_entropy, parameters={}),

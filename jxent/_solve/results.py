@@ -11,7 +11,7 @@ from .. import _checks
 from .._arrays import cast, over_places, select, sum_over_devices
 from .._formulas import SoftmaxStatistics
 from .._problem.problem import Problem
-from .._problem.resolved import Resolved, is_class
+from .._problem.resolved import Resolved
 from .._reduction import combine, weighed
 from .._statistics.argmax import Argmax
 from .._statistics.expected import Expected
@@ -113,7 +113,8 @@ class LossSums(NamedTuple):
       loss: Σ r · cross-entropy, smoothing included and z-loss left out, in nats.
       z_loss: Σ r · z_loss · lse².
       entropy: Σ r · the entropy of the row's softmax, in nats.
-      correct: Σ r over the rows whose largest logit is that of their label.
+      correct: Σ r over the rows whose largest logit is that of their label; of a
+        distribution, of one of its classes of most mass.
       weight: Σ r, what a mean divides by; `total_weight`.
     """
 
@@ -126,7 +127,7 @@ class LossSums(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Sums(Result):
-    """The sums of class ids' losses, over all devices that split the rows."""
+    """The sums of labels' losses, over all devices that split the rows."""
 
     def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
         return Expected(), Argmax()
@@ -136,9 +137,9 @@ class Sums(Result):
         without = problem.replace(shared=shared._replace(z_loss=None))
         unreduced = problem.target.losses(without)
         statistics, factor = unreduced.statistics, unreduced.class_factor
-        assert resolved.ids is not None
-        right = cast(lax.eq(statistics.argmax, resolved.ids), unreduced.losses.dtype)
-        right = select(is_class(resolved.ids), right, jnp.nan)
+        known = lax.eq(unreduced.losses, unreduced.losses)
+        right = problem.target.is_right(problem, statistics.argmax)
+        right = select(known, cast(right, unreduced.losses.dtype), jnp.nan)
         z_loss = lax.full_like(unreduced.losses, 0)
         if shared.z_loss is not None:
             z_loss = shared.z_loss * lse_squared(statistics, problem, factor)

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
@@ -9,6 +10,7 @@ from .._arrays import cast, over_classes, over_rows, select, sum_over_devices
 from .._formulas import is_linear, log_above
 from .._layouts.mesh import of_parts
 from .._problem.bundles import ROWS_AND_CLASSES, Maybe
+from .._problem.ids import at_label
 from .._problem.problem import Problem
 from .._problem.resolve import possible_classes
 from .._statistics.statistic import Statistic
@@ -51,6 +53,21 @@ class Distribution(Labels):
         q = q + over_classes(share, problem.axis, inputs.z)
         log_q = log_above(q, problem.shared.parameters[-1])
         return every.over(log_q, lambda log_p: -lax.exp(log_p))
+
+    def is_right(self, problem: Problem, argmax: Array) -> Array:
+        resolved = problem.resolved._replace(ids=argmax)
+        own, most = of_parts(_own_and_most, problem.replace(resolved=resolved))
+        return lax.ge(own, most)
+
+
+def _own_and_most(problem: Problem) -> tuple[Array, Array]:
+    """The mass of the class of each row's id, and the most of any class, (rows,)."""
+    t, possible = cast(problem.target.labels, problem.dtype), possible_classes(problem)
+    t = t if possible is None else select(possible, t, -jnp.inf)
+    most, names = lax.reduce_max(t, (problem.axis,)), problem.settings.class_axis_name
+    most = lax.pmax(most, names) if names else most
+    assert problem.resolved.ids is not None
+    return at_label(problem, t, problem.resolved.ids), most
 
 
 def _mass(problem: Problem) -> Array:

@@ -84,6 +84,10 @@ class Ids(Labels):
         own, other = log_above(kept + share, log_zero), log_above(share, log_zero)
         return reverse_of_id(scored.label - every.log_sum, own, other)
 
+    def is_right(self, problem: Problem, argmax: Array) -> Array:
+        assert problem.resolved.ids is not None
+        return lax.eq(argmax, problem.resolved.ids)
+
 
 def _weights_of_labels(problem: Problem) -> Array:
     assert problem.shared.class_weights is not None

@@ -96,6 +96,13 @@ class Target:
     def losses(self, problem: Problem) -> Losses:
         raise NotImplementedError
 
+    def is_right(self, problem: Problem, argmax: Array) -> Array:
+        """Whether the class of the largest logit is one of most mass, boolean (rows,).
+
+        `argmax` are class ids (rows,), as all devices count them.
+        """
+        raise NotImplementedError
+
 
 Class = TypeVar("Class", bound=type[Target])
 
