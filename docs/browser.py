@@ -154,7 +154,7 @@ PICTURES_OF_SITE: dict[str, tuple[str, str, int, Literal["light", "dark"]]] = {
         1000,
         "light",
     ),
-    "site-guide": ("language-models.html", "#which-layout", 1000, "dark"),
+    "site-guide": ("fused-head.html", "#which-layout", 1000, "dark"),
     "site-phone": ("index.html", "h1", 390, "light"),
 }
 
