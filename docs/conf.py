@@ -16,6 +16,7 @@ extensions = [
     "sphinx_design",
     "docs.extensions.docstrings",
     "docs.extensions.mathml",
+    "docs.extensions.name_table",
     "docs.extensions.option_table",
     "docs.extensions.printed_results",
 ]
@@ -55,11 +56,4 @@ html_js_files = [("sliders.js", {"defer": "defer"})]
 html_show_sphinx = False
 html_copy_source = False
 html_math_renderer = "mathml"
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
 copybutton_exclude = ".linenos, .gp, .go"
-html_theme_options = {
-    "source_repository": "https://github.com/jxent/jxent",
-    "source_branch": "main",
-    "source_directory": "docs/",
-}
