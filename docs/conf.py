@@ -56,4 +56,6 @@ html_js_files = [("sliders.js", {"defer": "defer"})]
 html_show_sphinx = False
 html_copy_source = False
 html_math_renderer = "mathml"
-copybutton_exclude = ".linenos, .gp, .go"
+copybutton_exclude = ".linenos"
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
