@@ -6,7 +6,7 @@
 Chromium loads each page at a desktop's and at a phone's width. It is an error where the
 console has one, a link or a picture leads nowhere, something comes from another host,
 the page is wider than the screen, or text stands out too little, on a light or a dark
-screen. Search has to find, sliders to move numbers, copy buttons to copy the code, and a
+screen. Search has to find, sliders to move numbers, copy buttons to copy code, and a
 dark screen to get a dark page.
 """
 
@@ -189,7 +189,7 @@ def copied(browser: Browser, address: str, pages: list[str]) -> Iterator[str]:
             button = block.locator(".copybtn")
             block.hover()
             button.click()
-            got = page.evaluate("navigator.clipboard.readText()")
+            got = page.evaluate("navigator.clipboard.readText()").removesuffix("\n")
             want = button.evaluate(TYPED)
             if got != want or not want:
                 yield f"{name}: a copy button copies {got!r}, not {want!r}"

@@ -36,7 +36,8 @@ def row(name: str) -> str:
     module, _, own = name.rpartition(".")
     value = getattr(MODULES[module], own)
     role = "class" if inspect.isclass(value) else "func"
-    line = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+    summary = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+    line = summary.partition(". ")[0].removesuffix(".")
     shown = name.removeprefix("jxent.")
     return f"| {{py:{role}}}`{shown} <{name}>` | {line} |"
 

@@ -78,11 +78,16 @@ def takers(option: str) -> str:
     return "; ".join(words)
 
 
-def shown(parameter: inspect.Parameter) -> str:
-    default = parameter.default
-    if default is None or default is inspect.Parameter.empty:
-        return f"`{parameter.name}`"
-    return f"`{parameter.name}={default!r}`".replace("'", '"')
+def shown(name: str) -> str:
+    """The argument with its default, if all functions that take it have the same."""
+    functions = (f for group in GROUPS.values() for f in group)
+    defaults = [parameters(f)[name].default for f in functions if name in parameters(f)]
+    if len({*map(repr, defaults)}) > 1 or defaults[0] in (
+        None,
+        inspect.Parameter.empty,
+    ):
+        return f"`{name}`"
+    return f"`{name}={defaults[0]!r}`".replace("'", '"')
 
 
 def options() -> Iterator[str]:
@@ -91,10 +96,10 @@ def options() -> Iterator[str]:
     seen = set()
     for functions in GROUPS.values():
         for function in functions:
-            for name, parameter in parameters(function).items():
+            for name in parameters(function):
                 if name not in seen:
                     seen.add(name)
-                    rows.setdefault(takers(name), []).append(shown(parameter))
+                    rows.setdefault(takers(name), []).append(shown(name))
     yield "| argument | functions that take it |"
     yield "|---|---|"
     for functions, names in rows.items():
