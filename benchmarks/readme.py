@@ -292,7 +292,7 @@ def three() -> str:
     lines = [
         """**Right where losses go wrong.** A padded row that holds NaN adds nothing, a
         label out of range gives NaN, and logits of ±10,000 or in bfloat16 lose no
-        digits: [ten calls in four libraries](benchmarks/pictures/ten_calls.md).""",
+        digits: [ten calls in four libraries](docs/benchmarks.md#right-and-wrong).""",
         f"""**Options are nearly free.** Class weights, ignored labels, smoothing and
         z-loss together take {times("jxent", every)} × the time of a plain loss, for
         value and gradient of [2048, 32768] logits on a CPU; with Optax
