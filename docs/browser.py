@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-SEARCHES = {"CLIP": "contrastive", "multi-label": "label", "label+smoothing": ""}
+SEARCHES = {"CLIP": "contrastive", "label+smoothing": ""}
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 LINKS = "links => links.map(a => a.href)"
