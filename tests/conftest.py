@@ -10,6 +10,10 @@ import pytest
 
 import jxent
 from tests.compiling import QUICKLY, as_flags
+from tests.rationing import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+)
 
 
 # Before jax starts its devices: eight of them, so that meshes are real.
