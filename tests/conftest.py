@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jxent
-from tests.compiling import QUICKLY, as_flags
+from tests.compiling import QUICKLY, as_flags, keep_programs, this_machine
 from tests.rationing import (  # noqa: F401
     pytest_addoption,
     pytest_collection_modifyitems,
@@ -55,6 +55,14 @@ def rng(request):
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace):
     doctest_namespace.update(jxent=jxent, jnp=jnp, jax=jax)
+
+
+def pytest_runtest_setup(item):
+    """Programs come from pytest's cache where they can, but not in CI: each is new."""
+    folder = None
+    if "CI" not in os.environ and not item.get_closest_marker("compiles"):
+        folder = item.config.cache.mkdir(f"programs-{this_machine()}")
+    keep_programs(folder)
 
 
 def pytest_collection_finish():
