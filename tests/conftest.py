@@ -32,6 +32,18 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# What a worker holds at the end of the suite, in bytes: programs, mostly.
+OF_A_WORKER = 3 * 2**30
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers():
+    """One worker for each core, as far as there is memory for them."""
+    cores = yield
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, memory // OF_A_WORKER))
+
+
 @pytest.fixture
 def x64():
     """float64 on, for derivatives and for results near the truth."""
