@@ -1,10 +1,16 @@
 """How the tests have their programs compiled: most quickly, some as users do."""
 
 import functools
+import hashlib
+import importlib.metadata
 import math
+import os
+import platform
 import re
+from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 # Nearly all programs here are compiled once and run once on a few numbers. XLA's own
@@ -35,6 +41,42 @@ def as_flags(options: dict[str, int | bool]) -> str:
 
 # For rounding, infinities and NaN, and for what a program holds in memory.
 as_users_jit = functools.partial(jax.jit, compiler_options=AS_USERS)
+
+
+@functools.cache
+def this_machine() -> str:
+    """What a compiled program depends on beside itself, as a short name.
+
+    JAX's own key of a program lacks the features of the CPU: a program that comes from
+    a machine with more of them can crash.
+    """
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    features = {line for line in lines if line.startswith(("flags", "Features"))}
+    versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib")]
+    parts = [platform.machine(), *versions, os.environ["XLA_FLAGS"], *sorted(features)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def keep_programs(folder: Path | None):
+    """Has compiled programs kept in a folder and read from it, or does neither.
+
+    JAX decides at its first program whether it has a cache, and which: hence the reset.
+    The environment is for the processes that a test starts.
+    """
+    directory = "JAX_COMPILATION_CACHE_DIR"
+    shortest = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+    value = folder and str(folder)
+    if value == os.environ.get(directory):
+        return
+    compilation_cache.reset_cache()
+    jax.config.update(directory.lower(), value)
+    jax.config.update(shortest.lower(), 0.0)
+    os.environ[shortest] = "0"
+    if value:
+        os.environ[directory] = value
+    else:
+        del os.environ[directory]
 
 
 def largest_array(text: str) -> int:

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 import jxent
-from tests.compiling import QUICKLY, as_flags
+from tests.compiling import QUICKLY, as_flags, keep_programs, this_machine
+from tests.rationing import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+)
 
 
 # Before jax starts its devices: eight of them, so that meshes are real.
@@ -26,6 +30,18 @@ gc.set_threshold(100_000, 10, 1000)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# What a worker holds at the end of the suite, in bytes: programs, mostly.
+OF_A_WORKER = 3 * 2**30
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers():
+    """One worker for each core, as far as there is memory for them."""
+    cores = yield
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, memory // OF_A_WORKER))
 
 
 @pytest.fixture
@@ -51,6 +67,14 @@ def rng(request):
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace):
     doctest_namespace.update(jxent=jxent, jnp=jnp, jax=jax)
+
+
+def pytest_runtest_setup(item):
+    """Programs come from pytest's cache where they can, but not in CI: each is new."""
+    folder = None
+    if "CI" not in os.environ and not item.get_closest_marker("compiles"):
+        folder = item.config.cache.mkdir(f"programs-{this_machine()}")
+    keep_programs(folder)
 
 
 def pytest_collection_finish():

@@ -1,0 +1,134 @@
+"""Which combinations of its parameters a test runs with: three tiers by one rule.
+
+The axes of a test are its parameters, as `pytest.mark.parametrize` names them. A value
+with a tuple `axes`, such as a case of the table, stands for several axes. In the core a
+test meets every value of each axis; with `--all` every pair of values that any of its
+combinations has; with `--full` every combination. Each tier contains the one before it.
+The test's name decides which of equally good combinations is drawn: every run draws the
+same, and different tests draw different ones.
+
+The rule covers greedily what pytest has collected after `-k`, `-m` and paths. A library
+of covering arrays draws from the product of the axes with a predicate for the valid
+combinations, and most are not: no loss has every kind of labels in every layout. On the
+table in `cases`, allpairspy 2.5.1 misses 34 of the 188 pairs that there are.
+
+`pytest.mark.keep` keeps a test or a `pytest.param` in every tier, and
+`pytest.mark.keep("id", …)` the combinations with these ids. With
+`pytest.mark.every_pair` the core has every pair too. `pytest.mark.beyond_core` leaves a
+test or a `pytest.param` out of the core.
+"""
+
+import itertools
+import zlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+
+Combination = tuple[Hashable, ...]  # a value of every axis
+
+
+def axes_of(parameters: Iterable[Any]) -> Combination:
+    """The values of the axes: those of a value's `axes`, or the value itself."""
+
+    def hashable(value: Any) -> Hashable:
+        try:
+            hash(value)
+        except TypeError:  # an array or a dictionary is equal to itself alone
+            return id(value)
+        return type(value), value
+
+    values = [getattr(x, "axes", (x,)) for x in parameters]
+    return tuple(hashable(x) for several in values for x in several)
+
+
+def cover(combinations: Sequence[Combination], size: int, drawn: Iterable[int] = ()):
+    """Indices of few combinations that have every value, or every pair, of all of them.
+
+    `size` is 1 for values and 2 for pairs. Those that are `drawn` already are among the
+    result. The earlier combination is taken where two of them add equally much.
+    """
+    parts = [set(itertools.combinations(enumerate(c), size)) for c in combinations]
+    drawn = list(drawn)
+    missing = set().union(*parts).difference(*(parts[i] for i in drawn))
+    while missing:
+        best = max(range(len(parts)), key=lambda i: len(parts[i] & missing))
+        drawn.append(best)
+        missing -= parts[best]
+    return drawn
+
+
+def draw(test: str, combinations: Mapping[str, Combination], pairs: bool) -> set[str]:
+    """Ids of the combinations that a test meets, of all that it has by their ids."""
+    ids = sorted(combinations, key=lambda x: zlib.crc32(f"{test}[{x}]".encode()))
+    ordered = [combinations[x] for x in ids]
+    drawn = cover(ordered, 1)
+    return {ids[i] for i in (cover(ordered, 2, drawn) if pairs else drawn)}
+
+
+# For pytest ---------------------------------------------------------------------------
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("tiers", "how much of the suite runs: the core, or")
+    for tier, text in {
+        "all": "every pair of values of each test's axes",
+        "rest": "what --all adds to the core",
+        "full": "every combination of each test's axes",
+    }.items():
+        group.addoption(
+            f"--{tier}", action="store_const", const=tier, dest="tier", help=text
+        )
+
+
+def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
+    """The node ids of each tier."""
+    tests: dict[str, dict[str, pytest.Item]] = {}
+    for item in items:
+        test, _, combination = item.nodeid.partition("[")
+        tests.setdefault(test, {})[combination.removesuffix("]")] = item
+    of_tier: dict[str, set[str]] = {"core": set(), "all": set()}
+    for test, by_id in tests.items():
+        calls = {x: getattr(item, "callspec", None) for x, item in by_id.items()}
+        axes = {x: axes_of(call.params.values()) for x, call in calls.items() if call}
+        late = {x for x, i in by_id.items() if i.get_closest_marker("beyond_core")}
+        pairs = any(i.get_closest_marker("every_pair") for i in by_id.values())
+        core = draw(test, {x: c for x, c in axes.items() if x not in late}, pairs)
+        core |= {x for x in by_id.keys() - axes.keys() if x not in late}
+        core |= {x for x, item in by_id.items() if is_kept(item, x)}
+        whole = core | draw(test, axes, True) | (by_id.keys() - axes.keys())
+        of_tier["core"] |= {by_id[x].nodeid for x in core}
+        of_tier["all"] |= {by_id[x].nodeid for x in whole}
+    return of_tier | {"rest": of_tier["all"] - of_tier["core"]}
+
+
+def is_kept(item: pytest.Item, combination: str) -> bool:
+    """Whether the mark `keep` holds for it, or its node id is asked for."""
+    marks = item.iter_markers("keep")
+    named = any(not mark.args or combination in mark.args for mark in marks)
+    return named or item.nodeid in item.config.args
+
+
+def unknown_names(items: Sequence[pytest.Item]) -> set[str]:
+    """Node ids that the mark `keep` names and no test has."""
+    named = {
+        f"{item.nodeid.partition('[')[0]}[{combination}]"
+        for item in items
+        for mark in item.iter_markers("keep")
+        for combination in mark.args
+    }
+    return named - {item.nodeid for item in items}
+
+
+@pytest.hookimpl(wrapper=True)  # after -k and -m, before --last-failed
+def pytest_collection_modifyitems(config, items):
+    unknown = unknown_names(items)
+    if unknown and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"the mark keep names what is no test: {unknown}")
+    yield
+    if config.option.tier != "full":
+        chosen = tiers(items)[config.option.tier or "core"]
+        dropped = [item for item in items if item.nodeid not in chosen]
+        items[:] = [item for item in items if item.nodeid in chosen]
+        config.hook.pytest_deselected(items=dropped)
