@@ -39,7 +39,7 @@ class LinearLogits:
     131,072 classes the logits are 4 GiB in float32, and their gradient as much again;
     here one block of them exists at a time.
 
-    Attributes:
+    Args:
       hidden: floating, shape (..., features).
       kernel: floating, (features, classes) as in a dense layer; or (classes, features)
         with vocab_axis=0, as an embedding table, which is not copied.
