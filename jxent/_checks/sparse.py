@@ -96,6 +96,6 @@ def no_sparse_labels(function: str, labels: Any) -> None:
     if isinstance(labels, SparseLabels):
         raise TypeError(
             f"{function}: expected an array of labels, got SparseLabels. "
-            "softmax_cross_entropy, its formulas and the fused head take these; for "
-            "log-probabilities at several ids call softmax_log_prob_at."
+            "softmax_cross_entropy and its formulas take these; for log-probabilities "
+            "at several ids call softmax_log_prob_at."
         )

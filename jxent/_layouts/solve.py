@@ -129,7 +129,7 @@ def _same_of_all(function: str, field: str, heads: list[LinearLogits]) -> Any:
         fail(
             function,
             f"expected one {field} for logits and target_logits, got {values[0]!r} and "
-            f"{values[1]!r}. Give it to one of them, or to both the same.",
+            f"{values[1]!r}. Give it to one of them alone, or the same to both.",
         )
     return values[0] if values else None
 
@@ -220,12 +220,12 @@ def _refuse_layout(
             f"Give LinearLogits implementation={others}{mean * reduces}.",
         )
     if layout == "streamed" and every_log_p:
-        tiled = " or 'tiled'" if scalar else " or, for one number, 'tiled'"
+        tiled = "" if scalar else ", with reduction='mean' or 'sum'"
         fail(
             function,
             "label smoothing and distributions need every log p of a row, which a "
             "stream of blocks does not keep. Give LinearLogits "
-            f"implementation='materialized'{tiled}.",
+            f"implementation='materialized' or 'tiled'{tiled}.",
         )
 
 

@@ -59,12 +59,12 @@ def checked_problem(
     """The problem of logits (or probabilities), in memory or given as LinearLogits."""
     x = _operand(function, name, logits, beside=labels, order=f"{name}, labels")
     target = None
-    if target_logits is not None:
-        target = _operand(function, "target_logits", target_logits)
-        _checks.compared(function, x.shape, target.shape, _hint_of_heads(x, target))
     like = x if isinstance(x, Array) else jax.ShapeDtypeStruct(x.shape, x.dtype)
     weighted = options.get("formula") is not None or name == "probs"
     front = _checks.class_axis(function, name, like, axis, weighted=weighted)
+    if target_logits is not None:
+        target = _operand(function, "target_logits", target_logits)
+        _checks.compared(function, x.shape, target.shape, _hint_of_heads(x, target))
     if isinstance(x, LinearLogits) or isinstance(target, LinearLogits):
         front = _last_axis(function, like, axis, front)
     sparse = _sparse(function, labels, ids_only or name == "probs")
@@ -127,15 +127,16 @@ def _operand(
         return _checks.floating(function, name, logits, **beside)
     if name == "probs":
         _checks.as_array(function, name, logits)
-    return checked_head(function, name, logits)
+    if beside.get("order"):
+        beside["order"] = "LinearLogits(hidden, kernel), labels"
+    return checked_head(function, name, logits, **beside)
 
 
 def _hint_of_heads(x: Array | LinearLogits, target: Array | LinearLogits) -> str:
-    """What to do about a head whose classes, or rows, are not those of the other."""
-    if isinstance(x, Array) and isinstance(target, Array):
+    """What to do about a head of other classes than what it is compared with."""
+    arrays = isinstance(x, Array) and isinstance(target, Array)
+    if arrays or x.shape[:-1] != target.shape[:-1]:
         return ""
-    if x.shape[:-1] != target.shape[:-1]:
-        return "Of two hidden states only the last axes, the features, may differ."
     return (
         "Pad the kernel of fewer classes, and give a class_mask that is False for the "
         "classes that only one of them has."
@@ -151,8 +152,7 @@ def _last_axis(
         _checks.fail(
             function,
             f"LinearLogits have their classes in the last axis, got axis={axis!r} for "
-            f"logits of shape {like.shape}. Leave axis out, and give labels in that "
-            "order.",
+            f"logits of shape {like.shape}. Give axis=-1, and labels in that order.",
         )
     return last
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import Logits
+from .._problem import Formula
 from .._reduction import Reduction
 from .arguments import sigmoid_loss
 from .formulas import asymmetric_of_logits, binary_of_logits, focal_of_logits
@@ -129,8 +130,7 @@ def sigmoid_binary_cross_entropy(
         labels,
         axis,
         where,
-        formula=binary_of_logits,
-        parameters={},
+        formula=Formula(function=binary_of_logits, parameters={}, several_labels=True),
         pos_weight=pos_weight,
         weights=weights,
         class_weights=class_weights,
@@ -228,17 +228,20 @@ def sigmoid_focal_loss(
       `softmax_focal_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
     """
     name = "sigmoid_focal_loss"
+    parameters = {"gamma": gamma}
     _checks.in_range(name, "gamma", gamma, low=0)
     if alpha is not None:
         _checks.in_range(name, "alpha", alpha, low=0, high=1)
+        parameters["alpha"] = alpha
     return sigmoid_loss(
         name,
         logits,
         labels,
         axis,
         where,
-        formula=focal_of_logits,
-        parameters={"gamma": gamma, "alpha": alpha},
+        formula=Formula(
+            function=focal_of_logits, parameters=parameters, several_labels=True
+        ),
         weights=weights,
         class_weights=class_weights,
         class_mask=class_mask,
@@ -353,14 +356,16 @@ def asymmetric_loss(
     _checks.in_range(name, "gamma_pos", gamma_pos, low=0)
     _checks.in_range(name, "gamma_neg", gamma_neg, low=0)
     _checks.in_range(name, "clip", clip, low=0, high=1)
+    parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
     return sigmoid_loss(
         name,
         logits,
         labels,
         axis,
         where,
-        formula=asymmetric_of_logits,
-        parameters={"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip},
+        formula=Formula(
+            function=asymmetric_of_logits, parameters=parameters, several_labels=True
+        ),
         pos_weight=pos_weight,
         weights=weights,
         class_weights=class_weights,

@@ -7,6 +7,7 @@ from typing import SupportsIndex
 from jax import Array
 from jaxtyping import Float, Integer
 
+from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._layouts import solution
 from .._linear_logits import Logits
@@ -158,6 +159,7 @@ def softmax_top_k(
     See also:
       `softmax_log_prob_at`, `SparseLabels`.
     """
+    k = _checks.integer("softmax_top_k", "k", k)
     return solution(
         "softmax_top_k",
         logits,
