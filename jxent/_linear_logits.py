@@ -222,7 +222,10 @@ def _array_of(x: Any) -> Any:
     if isinstance(x, Array | np.ndarray):
         return x
     if isinstance(x, list):
-        return jnp.asarray(x)
+        try:
+            return jnp.asarray(x)
+        except (TypeError, ValueError, OverflowError):
+            return x  # a loss refuses it
     to_array: Callable[[], Array] | None = getattr(x, "__jax_array__", None)
     return x if to_array is None else to_array()
 

@@ -1642,7 +1642,9 @@ REFUSED += [
     # What needs an axis of classes, without one.
     *(
         (
-            lambda f=f, option=option: f(floats(4, 3), ints(4, 3), axis=(), **option),
+            lambda f=f, option=option: f(
+                floats(4, 3), ints(4, 3), axis=(), **untyped(option)
+            ),
             ValueError,
             f"{f.__name__}: {name} needs an axis of classes, got axis=(), for which "
             "every element is a row by itself. Give the axis of the classes, axis=-1.",
