@@ -80,5 +80,4 @@ jxent.contrastive_cross_entropy(products, hidden)  # pyright: ignore[reportArgum
 jxent.categorical_cross_entropy(products, labels)  # pyright: ignore[reportArgumentType]
 jxent.torch.cross_entropy(products, labels)  # pyright: ignore[reportArgumentType]
 jxent.LinearLogits(hidden, kernel, implementation="fused")  # pyright: ignore[reportArgumentType]
-products / 2.0  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
-[*products]  # pyright: ignore
+halves = products / 2.0  # pyright: ignore[reportOperatorIssue]
