@@ -19,21 +19,27 @@ distributions; its docstring explains every option that the others share.
 `generalized_cross_entropy`, `taylor_cross_entropy` and `symmetric_cross_entropy` bear
 labels of which some are wrong. `softmax_log_prob`, `softmax_entropy` and
 `softmax_statistics` are what policy gradients and losses of your own are made of.
-`softmax_log_prob_at` takes several ids a row, and `SparseLabels` are distributions that
-are given at a few. `softmax_kl_divergence` and `softmax_jensen_shannon_divergence`
-compare two arrays of logits.
+`softmax_log_prob_at` takes several ids a row, `softmax_top_k` finds the likeliest, and
+`SparseLabels` are distributions that are given at a few. `softmax_kl_divergence` and
+`softmax_jensen_shannon_divergence` compare two models' logits.
 
-**A vocabulary too large to hold logits for.** `linear_softmax_cross_entropy`,
-`linear_softmax_log_prob`, `linear_softmax_entropy` and `linear_softmax_statistics` take
-`hidden` and `kernel` in place of their product; `linear_softmax_plan` tells what they
-need. `linear_softmax_kl_divergence` compares two such heads, and `linear_softmax_top_k`
-finds the likeliest classes. `sum_over_tiles` and `map_over_tiles` do the same for a
-head or a formula of yours: sums, and results of rows.
+**A vocabulary too large to hold logits for.** `LinearLogits(hidden, kernel)` stand for
+the logits hidden @ kernel, of which one block exists at a time. A model returns them
+where it returned logits, and every loss, statistic, divergence and metric of logits
+takes them. `plan` says how a call computes them, and the memory it needs:
+
+>>> hidden, kernel = jnp.eye(2), logits
+>>> print(jxent.softmax_cross_entropy(jxent.LinearLogits(hidden, kernel), labels,
+...     ignore_index=-100))
+[0.23954 0.     ]
+
+`sum_over_tiles` and `map_over_tiles` do the same for a head or a formula of yours:
+sums, and results of rows.
 
 **Yes or no.** `sigmoid_binary_cross_entropy` and `sigmoid_focal_loss`, for one question
 or many at once; `asymmetric_loss` for many labels of which few hold, and `zlpr_loss`, a
-softmax's loss for several labels a row. With `linear_` before their names they take
-`hidden` and `kernel`, and labels as lists of positives.
+softmax's loss for several labels a row. With an axis of classes they give one loss a
+row, and take `LinearLogits`, and labels as lists of positives.
 
 **Pairs and batches.** `contrastive_cross_entropy` and `sigmoid_contrastive_loss` of
 pairs, `supervised_contrastive_cross_entropy` and `ntxent` of labelled batches, in which

@@ -48,16 +48,15 @@ def fit_temperature(
     It changes no prediction, only how sure the model is: above 1 less sure.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes. With axis=() any
+        shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       ignore_index: the class id that marks a dropped row.
@@ -118,16 +117,15 @@ def fit_vector_scaling(
     With axis=() both are one number, p = σ(s z + b): Platt scaling.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes. With axis=() any
+        shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       ignore_index: the class id that marks a dropped row.

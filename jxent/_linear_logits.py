@@ -39,7 +39,7 @@ class LinearLogits:
     131,072 classes the logits are 4 GiB in float32, and their gradient as much again;
     here one block of them exists at a time.
 
-    Attributes:
+    Args:
       hidden: floating, shape (..., features).
       kernel: floating, (features, classes) as in a dense layer; or (classes, features)
         with vocab_axis=0, as an embedding table, which is not copied.
@@ -222,7 +222,10 @@ def _array_of(x: Any) -> Any:
     if isinstance(x, Array | np.ndarray):
         return x
     if isinstance(x, list):
-        return jnp.asarray(x)
+        try:
+            return jnp.asarray(x)
+        except (TypeError, ValueError, OverflowError):
+            return x  # a loss refuses it
     to_array: Callable[[], Array] | None = getattr(x, "__jax_array__", None)
     return x if to_array is None else to_array()
 
@@ -276,7 +279,7 @@ def _class_axis(
             function, f"expected {of}hidden of shape (..., features), got a scalar."
         )
     if kernel.ndim != 2 or vocab_axis not in (-1, 0):
-        hint = "Reshape a kernel of more."
+        hint = "Reshape it, or give vocab_axis -1 or 0."
         if kernel.ndim == 3:
             hint = (
                 "A jax.vmap or scan that returns LinearLogits stacks their kernel: for "
@@ -285,20 +288,24 @@ def _class_axis(
             )
         _checks.fail(
             function,
-            f"expected a {of}kernel of two axes and their class axis, got shape "
-            f"{kernel.shape} and {of}vocab_axis={vocab_axis}. {hint}",
+            f"expected {of}kernel of shape (features, classes), or (classes, features) "
+            f"with vocab_axis=0, got {kernel.shape} with vocab_axis={vocab_axis}. "
+            f"{hint}",
         )
     axis = vocab_axis % 2
     features, classes = kernel.shape[1 - axis], kernel.shape[axis]
     if hidden.shape[-1] != features:
-        hint = f"The {of}kernel is (features, classes)."
+        hint = "A kernel is (features, classes)."
         if axis == 0:
-            hint = f"With vocab_axis=0 the {of}kernel is (classes, features)."
+            hint = "With vocab_axis=0 a kernel is (classes, features)."
         if hidden.shape[-1] == classes:
             hint += f" For its transpose give vocab_axis={axis - 1}."
+        elif kernel.shape[-1:] == hidden.shape[:-1]:
+            hint = f"Are {of}hidden and {of}kernel exchanged? The call is "
+            hint += "LinearLogits(hidden, kernel)."
         _checks.fail(
             function,
-            f"expected {of}hidden of shape (..., {features}) for a {of}kernel of shape "
+            f"expected {of}hidden of shape (..., {features}) for {of}kernel of shape "
             f"{kernel.shape} with vocab_axis={vocab_axis}, got {hidden.shape}. {hint}",
         )
     return axis

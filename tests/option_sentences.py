@@ -24,96 +24,50 @@ HOMES = {
         "generalized_cross_entropy": ("softmax_cross_entropy", "q"),
         "taylor_cross_entropy": ("softmax_cross_entropy", "order"),
         "symmetric_cross_entropy": ("softmax_cross_entropy", "alpha beta log_zero"),
-        "softmax_log_prob": ("softmax_cross_entropy", "labels"),
-        "softmax_log_prob_at": ("softmax_cross_entropy", "ids axis ignore_index"),
+        "softmax_log_prob": ("softmax_cross_entropy", "labels batch_axis_name"),
+        "softmax_log_prob_at": ("softmax_log_prob", "ids axis ignore_index"),
+        "softmax_top_k": ("softmax_log_prob", "k"),
+        "softmax_entropy": ("softmax_log_prob", ""),
+        "softmax_statistics": (
+            "softmax_log_prob",
+            "labels class_weights entropy argmax",
+        ),
+        "softmax_cross_entropy_sums": ("softmax_cross_entropy", "labels"),
         "softmax_kl_divergence": (
             "softmax_cross_entropy",
             "target_logits target_logit_soft_cap temperature reduction",
         ),
         "softmax_jensen_shannon_divergence": ("softmax_kl_divergence", "beta"),
-        "softmax_entropy": ("softmax_cross_entropy", ""),
-        "softmax_statistics": (
-            "softmax_cross_entropy",
-            "labels class_weights entropy argmax",
-        ),
-        "softmax_cross_entropy_sums": ("softmax_cross_entropy", "labels"),
-        "linear_softmax_cross_entropy_sums": (
-            "linear_softmax_cross_entropy",
-            "labels implementation",
-        ),
-        "linear_softmax_cross_entropy": (
-            "softmax_cross_entropy",
-            "hidden kernel labels bias vocab_axis precision class_axis_name "
-            "batch_axis_name block_sizes implementation",
-        ),
-        "linear_softmax_focal_loss": (
-            "linear_softmax_cross_entropy",
-            "gamma implementation",
-        ),
-        "linear_poly_loss_cross_entropy": (
-            "linear_softmax_cross_entropy",
-            "epsilon implementation",
-        ),
-        "linear_sigmoid_binary_cross_entropy": (
-            "linear_softmax_cross_entropy",
-            "labels pos_weight where ignore_index label_smoothing temperature "
-            "reduction implementation",
-        ),
-        "linear_sigmoid_focal_loss": (
-            "linear_sigmoid_binary_cross_entropy sigmoid_focal_loss",
-            "",
-        ),
-        "linear_asymmetric_loss": (
-            "linear_sigmoid_binary_cross_entropy asymmetric_loss",
-            "",
-        ),
-        "linear_zlpr_loss": ("linear_sigmoid_binary_cross_entropy", ""),
         "zlpr_loss": (
-            "linear_sigmoid_binary_cross_entropy softmax_cross_entropy",
-            "logits labels axis class_axis_name batch_axis_name",
+            "softmax_cross_entropy",
+            "logits labels where ignore_index label_smoothing reduction",
         ),
-        "linear_softmax_log_prob": (
-            "linear_softmax_cross_entropy",
-            "labels implementation",
+        "categorical_cross_entropy": (
+            "softmax_cross_entropy",
+            "probs labels where class_axis_name batch_axis_name",
         ),
-        "linear_softmax_log_prob_at": (
-            "linear_softmax_log_prob",
-            "ids ignore_index",
+        "sigmoid_binary_cross_entropy": (
+            "softmax_cross_entropy",
+            "logits labels axis where pos_weight class_weights ignore_index "
+            "label_smoothing reduction",
         ),
-        "linear_softmax_top_k": ("linear_softmax_log_prob", "k"),
-        "linear_softmax_kl_divergence": (
-            "softmax_kl_divergence linear_softmax_cross_entropy",
-            "target_hidden target_kernel target_bias target_vocab_axis "
-            "class_axis_name batch_axis_name",
-        ),
-        "linear_softmax_jensen_shannon_divergence": (
-            "linear_softmax_kl_divergence",
-            "beta",
-        ),
-        "linear_softmax_entropy": ("linear_softmax_cross_entropy", "implementation"),
-        "linear_softmax_statistics": (
-            "linear_softmax_cross_entropy",
-            "labels class_weights entropy argmax implementation",
-        ),
-        "linear_softmax_plan": (
-            "linear_softmax_cross_entropy",
-            "hidden kernel labels bias implementation block_sizes budget platform",
-        ),
-        "categorical_cross_entropy": ("softmax_cross_entropy", "probs labels where"),
         "sigmoid_focal_loss": ("sigmoid_binary_cross_entropy", "gamma alpha"),
         "asymmetric_loss": (
             "sigmoid_binary_cross_entropy",
             "gamma_pos gamma_neg clip",
         ),
-        "binary_cross_entropy": ("sigmoid_binary_cross_entropy", "probs labels"),
-        "fit_temperature": ("jxent.metrics.accuracy", ""),
-        "fit_vector_scaling": ("jxent.metrics.accuracy", ""),
+        "binary_cross_entropy": (
+            "sigmoid_binary_cross_entropy",
+            "probs labels where class_weights reduction batch_axis_name",
+        ),
+        "fit_temperature": ("jxent.metrics.brier_score", ""),
+        "fit_vector_scaling": ("jxent.metrics.brier_score", ""),
         "sigmoid_contrastive_loss": ("contrastive_cross_entropy", "logit_bias"),
         "supervised_contrastive_cross_entropy": (
             "contrastive_cross_entropy",
             "x labels temperature log",
         ),
-        "total_weight": ("softmax_cross_entropy", "labels axis where"),
+        "total_weight": ("categorical_cross_entropy", "labels axis where"),
         "kl_divergence": ("entropy", "log_predictions targets"),
         "kl_divergence_with_log_targets": ("entropy", "log_predictions log_targets"),
         "generalized_kl_divergence": ("entropy", "log_predictions targets"),
@@ -122,24 +76,20 @@ HOMES = {
         **{
             name: ("accuracy", "")
             for name in (
-                "accuracy_sums perplexity perplexity_sums brier_score "
-                "brier_score_sums confusion_matrix"
+                "accuracy_sums perplexity perplexity_sums confusion_matrix"
             ).split()
         },
+        "accuracy": (
+            "jxent.softmax_cross_entropy",
+            "logits labels axis where weights batch_axis_name",
+        ),
+        "brier_score": ("accuracy", "logits batch_axis_name"),
+        "brier_score_sums": ("brier_score", ""),
         "top_k_accuracy": ("accuracy", "k"),
         "top_k_accuracy_sums": ("top_k_accuracy", ""),
         "calibration_error": ("accuracy", "bins norm strategy"),
         "calibration_error_sums": ("calibration_error", ""),
         "reliability_bins": ("calibration_error", ""),
-        "linear_accuracy": (
-            "jxent.linear_softmax_entropy accuracy",
-            "labels implementation",
-        ),
-        "linear_accuracy_sums": ("linear_accuracy", ""),
-        "linear_top_k_accuracy": ("linear_accuracy top_k_accuracy", ""),
-        "linear_top_k_accuracy_sums": ("linear_top_k_accuracy", ""),
-        "linear_perplexity": ("linear_accuracy", ""),
-        "linear_perplexity_sums": ("linear_accuracy", ""),
     },
     "jxent.torch": {
         "nll_loss": ("cross_entropy", "input target"),
@@ -199,11 +149,11 @@ HOMES = {
 AT_HOME = {
     "jxent": (
         "class_weights_of_counts contrastive_cross_entropy entropy map_over_tiles "
-        "next_token_labels ntxent reduce safe_softmax_cross_entropy sequence_weights "
-        "sigmoid_binary_cross_entropy smooth_labels softmax_cross_entropy "
+        "LinearLogits next_token_labels ntxent plan reduce safe_softmax_cross_entropy "
+        "sequence_weights smooth_labels softmax_cross_entropy "
         "softmax_cross_entropy_with_integer_labels sum_over_tiles"
     ),
-    "jxent.metrics": "accuracy",
+    "jxent.metrics": "",
     "jxent.torch": "cross_entropy",
     "jxent.keras": (
         "binary_crossentropy categorical_crossentropy kl_divergence "

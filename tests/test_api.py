@@ -30,6 +30,7 @@ LAYERS = [
     "_times",
     "_reduction",
     "_product",
+    "_linear_logits",
     "_problem",
     "_statistics",
     "_formulas",
@@ -39,7 +40,6 @@ LAYERS = [
     "_labels",
     "_softmax",
     "_sigmoid",
-    "_linear",
     "_contrastive",
     "_probabilities",
     "_measures",
@@ -92,6 +92,7 @@ FACES = {
         ),
         ("jxent", "Softmax_Crossentropy", "Did you mean softmax_cross_entropy or "),
         ("jxent", "tourch", "Did you mean torch?"),
+        ("jxent", "linear_regression", "It has LinearLogits, LossSums, "),
         ("jxent", "metric", "Did you mean metrics?"),
         ("jxent.metrics", "accuracies", "Did you mean accuracy"),
         ("jxent.torch", "BCEWithLogits", "Did you mean BCEWithLogitsLoss or BCELoss?"),
@@ -113,6 +114,47 @@ def test_a_name_that_is_not_there(module, name, hint):
     assert str(error.value).startswith(start)
     assert not hasattr(face, name)
     assert getattr(face, name, None) is None
+
+
+TAKES = "Losses and metrics take LinearLogits in place of logits: call "
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        (
+            "jxent",
+            "linear_softmax_cross_entropy",
+            "softmax_cross_entropy(LinearLogits(hidden, kernel, bias), …)",
+        ),
+        (
+            "jxent",
+            "linear_sigmoid_focal_loss",
+            "sigmoid_focal_loss(LinearLogits(hidden, kernel, bias), labels, axis=-1)",
+        ),
+        (
+            "jxent",
+            "linear_asymmetric_loss",
+            "asymmetric_loss(LinearLogits(hidden, kernel, bias), labels, axis=-1)",
+        ),
+        (
+            "jxent",
+            "linear_softmax_plan",
+            "plan(softmax_cross_entropy)(LinearLogits(hidden, kernel), labels)",
+        ),
+        (
+            "jxent.metrics",
+            "linear_accuracy",
+            "accuracy(LinearLogits(hidden, kernel, bias), …)",
+        ),
+    ],
+)
+def test_the_names_of_a_family_for_products_are_gone(module, name, call):
+    """The error spells the call that takes their place."""
+    with pytest.raises(AttributeError) as error:
+        getattr(FACES[module], name)
+    text = f"module {module!r} has no attribute {name!r}. {TAKES}{call}."
+    assert str(error.value) == text
 
 
 def test_the_subpackages_are_listed():
@@ -177,6 +219,24 @@ def test_the_statistics_are_documented():
         assert inspect.getdoc(getattr(jxent.SoftmaxStatistics, name))
 
 
+def test_linear_logits_and_their_plan_are_documented():
+    """Each argument, field, property and method."""
+    _, found = sections_of("LinearLogits")
+    assert found == ["Args", "Numerics", "Raises", "Example", "Source", "See also"]
+    assert sections_of("Plan")[1] == ["Attributes"]
+    for name in ("shape", "ndim", "dtype", "replace", "materialize", "__getitem__"):
+        assert inspect.getdoc(getattr(jxent.LinearLogits, name))
+
+
+@pytest.mark.parametrize("name", ["Plan", "LossSums", "SparseLabels"])
+def test_the_fields_of_a_bundle_are_documented(name):
+    """Each field has its line under Attributes, in their order."""
+    text, _ = sections_of(name)
+    attributes = text.partition("\nAttributes:\n")[2].partition("\n\n")[0]
+    fields = re.findall(r"^  (\w+): ", attributes, re.MULTILINE)
+    assert tuple(fields) == getattr(jxent, name)._fields
+
+
 @pytest.mark.parametrize("module", FACES)
 def test_references_lead_somewhere(module):
     """What stands under See also is a public name or an option."""
@@ -215,7 +275,12 @@ def test_one_option_has_one_default():
         for parameter in inspect.signature(function).parameters.values():
             defaults.setdefault(parameter.name, {})[name] = parameter.default
     allowed = {
-        "axis": {"reduce"},  # all axes
+        "axis": {  # all axes; none
+            "reduce",
+            "sigmoid_binary_cross_entropy",
+            "sigmoid_focal_loss",
+            "asymmetric_loss",
+        },
         "reduction": {"reduce"},  # the mean
         "alpha": {"symmetric_cross_entropy"},  # not a balance of yes and no
         "beta": {  # not a mixture's share

@@ -25,7 +25,7 @@ from jxent._formulas import (
     kl_divergence,
     zlpr,
 )
-from jxent._layouts import HeadOptions, LossOptions, solve
+from jxent._layouts import LossOptions, solve
 from jxent._problem import Problem, Rows, Settings, Shared
 from jxent._sigmoid import binary_of_logits, focal_of_logits
 from tests.cases import CLASSES
@@ -52,7 +52,10 @@ WITHOUT = {
     "ids": OF_PLACES | OF_TARGETS | OF_SEVERAL,
     "distributions": OF_IDS | OF_PLACES | OF_TARGETS | OF_SEVERAL,
     "places": {"labels", "margin"} | OF_TARGETS | OF_SEVERAL,
-    "target": {"labels"} | OF_IDS | OF_PLACES | OF_LABELS,
+    **dict.fromkeys(
+        ("target", "target in memory", "target of logits in memory"),
+        {"labels"} | OF_IDS | OF_PLACES | OF_LABELS,
+    ),
     "several": OF_IDS | OF_PLACES | OF_TARGETS | {"z_loss"},
     "several places": {"labels", "margin", "z_loss"} | OF_TARGETS,
 }
@@ -122,7 +125,7 @@ def settings_of(layout, *, labels, formula):
     )
 
 
-def of_layout(layout, rows, shared, formula):
+def of_layout(layout, labels, rows, shared, formula):
     """The bundles as a layout has them: logits, or what they are made of."""
     if formula in (cross_entropy, kl_divergence, binary_of_logits, zlpr):
         shared = shared._replace(parameters=())
@@ -130,11 +133,17 @@ def of_layout(layout, rows, shared, formula):
         shared = shared._replace(pos_weight=None)
     if formula is zlpr:
         shared = shared._replace(class_weights=None)
-    if layout == "in memory":
-        of_head = ("kernel", "bias", "target_kernel", "target_bias")
-        rows = rows._replace(hidden=None, target_hidden=None)
-        return rows, shared._replace(**dict.fromkeys(of_head))
-    return rows._replace(logits=None, target_logits=None), shared
+    in_memory = {
+        "": layout == "in memory" or labels == "target of logits in memory",
+        "target_": layout == "in memory" or labels == "target in memory",
+    }
+    for of, formed in in_memory.items():
+        if not formed:
+            rows = rows._replace(**{f"{of}logits": None})
+            continue
+        rows = rows._replace(**{f"{of}hidden": None})
+        shared = shared._replace(**{f"{of}kernel": None, f"{of}bias": None})
+    return rows, shared
 
 
 def floating(tree):
@@ -158,6 +167,14 @@ CONFIGURATIONS += [
 ]
 CONFIGURATIONS += [
     (layout, labels, formula)
+    for labels in ("target in memory", "target of logits in memory")
+    for layout, formula in (
+        ("streamed", jensen_shannon_divergence),
+        ("tiled", kl_divergence),
+    )
+]
+CONFIGURATIONS += [
+    (layout, labels, formula)
     for layout in LAYOUTS
     for labels, formula in (
         ("several", focal_of_logits),
@@ -174,7 +191,7 @@ CONFIGURATIONS += [
 )
 def test_every_floating_field_has_a_derivative(layout, labels, formula, rng, x64):
     """In every layout, and the one that a central difference finds."""
-    pair = of_layout(layout, *fields(rng, labels=labels), formula)
+    pair = of_layout(layout, labels, *fields(rng, labels=labels), formula)
     pair = jax.tree.map(jnp.asarray, pair)
     settings = settings_of(layout, labels=labels, formula=formula)
 
@@ -268,9 +285,8 @@ def test_the_first_trace_is_short(options, layout, most):
     def fused(hidden, kernel):
         head = {"implementation": layout, "block_sizes": (2, 4)}
         head |= {"bias": jnp.ones(8)} if options else {}
-        return jxent.linear_softmax_cross_entropy(
-            hidden, kernel, labels, **common, **head
-        )
+        logits = jxent.LinearLogits(hidden, kernel, **head)
+        return jxent.softmax_cross_entropy(logits, labels, **common)
 
     arrays = (jnp.ones((4, 3)), jnp.ones((3, 8))) if layout else (jnp.ones((4, 8)),)
     both = jax.value_and_grad(fused if layout else in_memory, range(len(arrays)))
@@ -366,12 +382,11 @@ WITH_STATISTICS = {
     name: function
     for name, function in FUNCTIONS.items()
     if "return_statistics" in inspect.signature(function).parameters
-    and function is not jxent.linear_softmax_plan  # a plan whatever it is
 }
 
 
 def test_the_losses_with_statistics_are_found():
-    assert {"jxent.softmax_cross_entropy", "jxent.linear_softmax_focal_loss"} <= {
+    assert {"jxent.softmax_cross_entropy", "jxent.taylor_cross_entropy"} <= {
         *WITH_STATISTICS
     }
 
@@ -383,14 +398,13 @@ def test_the_overloads_take_every_option(name):
     types = typing.get_type_hints(function)
     results = [*map(str, typing.get_args(types.pop("return")))]
     assert types.pop("return_statistics") is bool
-    of_head = "hidden" in types
     overloads = [typing.get_type_hints(f) for f in typing.get_overloads(function)]
     flags = [hints.pop("return_statistics") for hints in overloads]
     assert flags == [typing.Literal[False], typing.Literal[True]]
     assert [str(hints.pop("return")) for hints in overloads] == results
     for hints in overloads:
         (options,) = typing.get_args(hints.pop("options"))
-        assert options is (HeadOptions if of_head else LossOptions)
+        assert options is LossOptions
         of_options = typing.get_type_hints(options)
         assert not hints.keys() & of_options.keys()
         assert hints | of_options == types

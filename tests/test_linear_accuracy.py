@@ -226,7 +226,7 @@ def test_a_loss_is_never_negative(rng):
         for classes in (7, 60):
             layout = STREAMED._replace(block_sizes=(None, classes))
             arguments = {"hidden": hidden, "kernel": kernel}
-            statistics = jxent.linear_softmax_statistics
+            statistics = jxent.softmax_statistics
             best = fused(layout, arguments, statistics, argmax=True).argmax
             results.append(fused(layout, arguments | {"ids": best}))
         return results

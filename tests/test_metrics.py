@@ -1,4 +1,4 @@
-"""jxent.metrics: against NumPy, as sums that add up, of fused heads, on devices."""
+"""jxent.metrics: against NumPy, as sums that add up, of LinearLogits, on devices."""
 
 import functools
 from typing import Any
@@ -249,6 +249,24 @@ def test_scikit_learn(x64, rng):
     )
 
 
+OPTIONS = {"class_mask": np.arange(CLASSES) != 1, "logit_soft_cap": 3.0}
+
+
+def test_options_of_logits(x64, rng):
+    """A mask of classes, a soft cap and a temperature, as the losses have them."""
+    z, y, options = batch(rng)
+    y[y == 1] = 2
+    of_rows = rng.uniform(0.5, 2, y.shape)
+    changed = np.where(OPTIONS["class_mask"], 3 * np.tanh(z / 3), -np.inf)
+    run = jax.jit(lambda z, t, **o: everything(z, y, temperature=t, **options, **o))
+    got, sums = run(z, of_rows, **OPTIONS)
+    rows = rows_of(changed / of_rows[..., None], y, **options)
+    close(got, {n: of(*rows) for n, (_, of) in METRICS.items()}, 1e-10)
+    close(sums["perplexity"].compute(), got["perplexity"])
+    bad, _ = run(z, of_rows, class_mask=np.arange(CLASSES) != 2)
+    assert all(np.isnan(x).any() for x in jax.tree.leaves(bad))
+
+
 # Ranks --------------------------------------------------------------------------------
 
 
@@ -390,17 +408,18 @@ def test_sums_add_up_over_any_split(axis, x64, rng):
 
 @pytest.mark.newest_jax
 def test_sums_over_devices(x64, rng):
-    """psum inside shard_map; whole arrays, split by their types or automatically."""
+    """Inside shard_map by psum or a name; whole arrays, split by types or not."""
     z, y, options = batch(rng, (16,))
     rows = {"where": options.pop("where"), "weights": options.pop("weights")}
 
-    def of(z, y, where, weights):
-        given = options | {"where": where, "weights": weights}
+    def of(z, y, where, weights, **names):
+        given = options | {"where": where, "weights": weights} | names
         _, sums = everything(z, y, **given)
         return sums, metrics.confusion_matrix(z, y, **given)
 
     def on_device(*arrays):
-        return jax.lax.psum(of(*arrays), "data")
+        named = of(*arrays, batch_axis_name="data")
+        return jax.lax.psum(of(*arrays), "data"), named
 
     wanted = jax.jit(of)(z, y, **rows)
     arrays = (z, y, *rows.values())
@@ -408,7 +427,7 @@ def test_sums_over_devices(x64, rng):
     with jax.set_mesh(jax.make_mesh((4, 2), ("data", "model"), axis_types=kind)):
         placed = [jax.device_put(x, P("data")) for x in arrays]
         split = jax.shard_map(on_device, in_specs=P("data"), out_specs=P())
-        close(jax.jit(split)(*placed), wanted)
+        close(jax.jit(split)(*placed), (wanted, wanted))
         close(jax.jit(of)(*placed), wanted)
         quantile = functools.partial(metrics.calibration_error, strategy="quantile")
         close(jax.jit(quantile)(*placed[:2]), quantile(z, y))
@@ -534,7 +553,7 @@ HEADS = [
     {"implementation": "materialized"},
     {"implementation": "streamed", "block_sizes": (4, 5)},
 ]
-FUSED = {"accuracy": {}, "top_k_accuracy": {"k": 3}, "perplexity": {}}
+FUSED = [name for name in METRICS if name != "brier_score"]  # that needs logits whole
 
 
 def head(rng, rows=(3, 5), features=4, classes=13):
@@ -543,6 +562,13 @@ def head(rng, rows=(3, 5), features=4, classes=13):
     labels = rng.integers(0, classes - 1, rows)
     labels.reshape(-1)[::5] = -100
     return hidden, kernel, labels
+
+
+def of_fused(logits, labels, **options):
+    """{name: the metric}, and of those that add up {name: the sums}."""
+    values = {name: metric(name)(logits, labels, **options) for name in FUSED}
+    adding = [name for name in FUSED if name in SUMS]
+    return values, {name: sums_of(name)(logits, labels, **options) for name in adding}
 
 
 @pytest.mark.parametrize("layout", HEADS, ids=lambda x: x["implementation"])
@@ -554,10 +580,8 @@ def test_fused_heads(layout, x64, rng):
     mask = np.arange(13) < 12
     temperature = rng.uniform(0.5, 2, labels.shape)
     where = rng.random(labels.shape) < 0.9
-    z = 3 * np.tanh((hidden @ kernel + bias) / 3) / temperature[..., None]
-    of_rows = {"weights": weights * where, "ignore_index": -100}
-    everything = {
-        "bias": bias,
+    z = hidden @ kernel + bias
+    options = {
         "class_mask": mask,
         "logit_soft_cap": 3.0,
         "temperature": temperature,
@@ -566,44 +590,40 @@ def test_fused_heads(layout, x64, rng):
         "ignore_index": -100,
     }
     hidden[~where] = np.nan
-    given = layout | everything | {"vocab_axis": 0}
-
-    @jax.jit
-    def run(labels):
-        call = hidden, kernel.T, labels
-        return {
-            name: (
-                getattr(metrics, f"linear_{name}")(*call, **options, **given),
-                getattr(metrics, f"linear_{name}_sums")(*call, **options, **given),
-            )
-            for name, options in FUSED.items()
-        }
-
-    for name, (value, sums) in run(labels).items():
-        options = FUSED[name] | of_rows | {"where": np.broadcast_to(mask, z.shape)}
-        wanted = getattr(metrics, name)(z, labels, **options)
-        close((value, sums.compute()), (wanted, wanted), 1e-10)
+    logits = jxent.LinearLogits(hidden, kernel.T, bias, vocab_axis=0, **layout)
+    run = jax.jit(functools.partial(of_fused, **options))
+    in_memory, got = run(z, labels), run(logits, labels)
+    close(got, in_memory, 1e-10)
+    bins = functools.partial(metrics.reliability_bins, labels=labels, **options)
+    for strategy in ("uniform", "quantile"):
+        close(bins(logits, strategy=strategy), bins(z, strategy=strategy), 1e-10)
     for label in (13, 12):  # none, and one that is masked
-        bad = run(np.where(labels == -100, labels, label))
-        assert all(np.isnan(value) for value, _ in bad.values())
+        bad, _ = run(logits, np.where(labels == -100, labels, label))
+        assert all(np.isnan(value).all() for value in bad.values())
 
 
 def test_fused_gradients(x64, rng):
     hidden, kernel, labels = head(rng)
     given: Any = {"labels": labels, "ignore_index": -100}
-    fused = given | HEADS[1]
+    fused: Any = HEADS[1]
 
     @jax.jit
     def gradients(*at):
+        def linear(h, k):
+            return jxent.LinearLogits(h, k, **fused)
+
         functions = (
-            lambda h, k: metrics.linear_perplexity(h, k, **fused),
+            lambda h, k: metrics.perplexity(linear(h, k), **given),
             lambda h, k: metrics.perplexity(h @ k, **given),
-            lambda h, k: metrics.linear_top_k_accuracy(h, k, **fused),
+            lambda h, k: metrics.calibration_error(linear(h, k), **given),
+            lambda h, k: metrics.calibration_error(h @ k, **given),
+            lambda h, k: metrics.top_k_accuracy(linear(h, k), **given),
         )
         return [jax.grad(f, (0, 1))(*at) for f in functions]
 
-    got, wanted, of_counts = gradients(hidden, kernel)
-    close(got, wanted, 1e-10)
+    perplexity, in_memory, calibration, of_array, of_counts = gradients(hidden, kernel)
+    close(perplexity, in_memory, 1e-10)
+    close(calibration, of_array, 1e-10)
     assert not any(g.any() for g in of_counts)
 
 
@@ -614,31 +634,21 @@ def test_fused_heads_over_devices(kind, x64, rng):
     hidden, kernel, labels = head(rng, (16,), classes=12)
     specs = (P("data"), P(None, "model"), P("data"))
     names = {"batch_axis_name": "data", "class_axis_name": "model"}
-    common = {"ignore_index": -100}
 
-    def of(hidden, kernel, labels, **more):
-        return {
-            name: getattr(metrics, f"linear_{name}_sums")(
-                hidden, kernel, labels, **options, **common, **more
-            )
-            for name, options in FUSED.items()
-        }
+    def of(hidden, kernel, labels, layout, **more):
+        logits = jxent.LinearLogits(hidden, kernel, **layout)
+        return of_fused(logits, labels, ignore_index=-100, **more)
 
-    wanted = {
-        name: getattr(metrics, f"{name}_sums")(
-            hidden @ kernel, labels, **options, **common
-        )
-        for name, options in FUSED.items()
-    }
+    wanted = of_fused(hidden @ kernel, labels, ignore_index=-100)
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind, kind))
     with jax.set_mesh(mesh):
         arrays = (hidden, kernel, labels)
         placed = [jax.device_put(x, s) for x, s in zip(arrays, specs, strict=True)]
         outside = names if kind == AxisType.Auto else {}
         for layout in HEADS:
-            f = functools.partial(of, **layout, **outside)
+            f = functools.partial(of, layout=layout, **outside)
             close(jax.jit(f)(*placed), wanted)
-            inside = functools.partial(of, **layout, **names)
+            inside = functools.partial(of, layout=layout, **names)
             split = jax.shard_map(inside, in_specs=specs, out_specs=P())
             close(jax.jit(split)(*placed), wanted)
 

@@ -1,5 +1,6 @@
 """Axes of arrays, and of a mesh."""
 
+import math
 import operator
 from collections.abc import Hashable, Mapping
 from typing import Any, SupportsIndex, TypeAlias
@@ -10,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from .._arrays import Shaped
-from .numbers import is_integer
+from .numbers import is_integer, is_on
 from .words import SCALARS, fail, shown, to_be_static
 
 
@@ -33,17 +34,13 @@ def class_axis(
         )
     if axis is None:
         return tuple(range(x.ndim))
+    if type(axis) is int and -x.ndim <= axis < x.ndim:
+        return axis % x.ndim
     axes = axis if isinstance(axis, tuple) else (axis,)
     for a in axes:
         if is_integer(a):
             continue
-        hint = to_be_static("axis", a)
-        some = a.ndim if isinstance(a, np.ndarray | Array) else isinstance(a, list)
-        if weighted and (some or (isinstance(axis, tuple) and isinstance(a, float))):
-            hint = " Weights of classes are class_weights=, those of rows weights=."
-            if some and jnp.issubdtype(getattr(a, "dtype", float), jnp.integer):
-                hint = f" For hidden @ kernel call {function}(LinearLogits(hidden, "
-                hint += "kernel), labels)."
+        hint = _meant_by_axis(name, axis, a, weighted) or to_be_static("axis", a)
         raise TypeError(
             f"{function}: expected axis to be an int, a tuple of ints or None, "
             f"got {shown(axis)}.{hint}"
@@ -64,15 +61,36 @@ def class_axis(
     return front if isinstance(axis, tuple) else front[0]
 
 
-def without_classes(function: str, options: Mapping[str, Any]) -> None:
-    """Refuses options of classes where axis=() says that there are none."""
-    for name, value in options.items():
-        if value is not None:
-            fail(
-                function,
-                f"{name} needs an axis of classes, got axis=(), for which every "
-                "element is a row by itself. Give axis=-1, for one loss a row.",
-            )
+def _meant_by_axis(name: str, axis: Any, entry: Any, weighted: bool) -> str:
+    """What an argument in the place of `axis` may be: by habit, weights or labels."""
+    ndim = getattr(entry, "ndim", int(isinstance(entry, list)))
+    dtype = getattr(entry, "dtype", np.dtype(float))
+    hint = ""
+    if ndim and dtype == jnp.bool_:
+        return " A mask is where=."
+    floats = ndim or (isinstance(axis, tuple) and isinstance(entry, float))
+    if weighted and floats and jnp.issubdtype(dtype, jnp.floating):
+        hint = " Weights of classes are class_weights=, those of rows weights=."
+    if name == "logits" and (ndim > 1 or (ndim and dtype.kind in "iu")):
+        hint += " For logits hidden @ kernel give LinearLogits(hidden, kernel)."
+    return hint
+
+
+def without_classes(function: str, options: Mapping[str, Any], *arguments: Any) -> None:
+    """Refuses what needs an axis of classes where axis=() says that there is none.
+
+    That is each of the options, and LinearLogits and SparseLabels.
+    """
+    named = [name for name, x in options.items() if is_on(x, off=math.inf)]
+    kinds = [type(x).__name__ for x in arguments]
+    of_classes = {"LinearLogits", "SparseLabels"}
+    needy = [f"{kind} need" for kind in kinds if kind in of_classes]
+    for need in [*needy, *(f"{name} needs" for name in named)]:
+        fail(
+            function,
+            f"{need} an axis of classes, got axis=(), for which every element is a row "
+            "by itself. Give the axis of the classes, axis=-1.",
+        )
 
 
 def classes_last(x: Array, axes: tuple[int, ...]) -> Array:
@@ -91,9 +109,11 @@ def _is_bound(name: str) -> bool:
 
 
 def bound_axis_names(
-    function: str, argument: str, names: AxisName, *arrays: Array | None
+    function: str, argument: str, names: AxisName, *arrays: Any
 ) -> tuple[str, ...]:
     """The names bound by an enclosing `shard_map` (or `vmap`).
+
+    `arrays` are those of the call, in trees.
 
     A name that is not bound but belongs to the mesh in use needs nothing here: such an
     array is seen whole, and the partitioner splits the work. Any other is an error.
@@ -113,9 +133,8 @@ def bound_axis_names(
         )
     bound = tuple(n for n in several if _is_bound(n))
     known = set(jax.sharding.get_abstract_mesh().axis_names)
-    for x in arrays:
-        if x is not None:
-            known.update(jax.typeof(x).sharding.mesh.axis_names)
+    for x in jax.tree.leaves(arrays):
+        known.update(jax.typeof(x).sharding.mesh.axis_names)
     for n in several:
         if n not in bound and n not in known:
             raise ValueError(

@@ -14,9 +14,9 @@ class SparseLabels(NamedTuple):
 
         q_c = Σ_k values_k [ids_k = c]
 
-    It stands for the `labels` of softmax losses where an array of all classes would be
-    mostly zeros: the top-k of a teacher, several right answers, synonyms. Equal ids in
-    a row add up. The values need not sum to 1.
+    It stands for the `labels` of softmax losses, and of binary ones with an axis, where
+    an array of all classes would be mostly zeros: the top-k of a teacher, several right
+    answers, lists of positives. Equal ids add up. The values need not sum to 1.
 
     Attributes:
       ids: integer class ids, of the logits' shape with K in place of the classes. Where
@@ -40,7 +40,7 @@ class SparseLabels(NamedTuple):
       Teachers' top-k log-probabilities, as distillation stores them.
 
     See also:
-      `softmax_log_prob_at`, `linear_softmax_top_k`.
+      `softmax_log_prob_at`, `softmax_top_k`.
     """
 
     ids: ArrayLike
@@ -96,6 +96,6 @@ def no_sparse_labels(function: str, labels: Any) -> None:
     if isinstance(labels, SparseLabels):
         raise TypeError(
             f"{function}: expected an array of labels, got SparseLabels. "
-            "softmax_cross_entropy, its formulas and the fused head take these; for "
-            "log-probabilities at several ids call softmax_log_prob_at."
+            "softmax_cross_entropy and its formulas take these; for log-probabilities "
+            "at several ids call softmax_log_prob_at."
         )

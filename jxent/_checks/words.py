@@ -24,8 +24,8 @@ def fail(function: str, message: str) -> NoReturn:
 
 def no_attribute(module: str, name: str, public: Sequence[str]) -> AttributeError:
     """The error for a name that a module does not have, with the nearest it has."""
-    if name.startswith("linear_"):
-        own = name.removeprefix("linear_")
+    own = name.removeprefix("linear_")
+    if own != name and own in (*public, "softmax_plan"):
         call = f"{own}(LinearLogits(hidden, kernel, bias), …)"
         if own in ("asymmetric_loss", *SIGMOID):
             call = f"{own}(LinearLogits(hidden, kernel, bias), labels, axis=-1)"

@@ -142,7 +142,7 @@ def contrastive_cross_entropy(
 
     See also:
       `sigmoid_contrastive_loss`, `supervised_contrastive_cross_entropy`, `ntxent`;
-      `linear_softmax_cross_entropy`, where all candidates are classes.
+      `LinearLogits`, where all candidates are classes.
     """
     name = "contrastive_cross_entropy"
     x, y = both_of_pairs(name, x, y)

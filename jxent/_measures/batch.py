@@ -59,15 +59,13 @@ def metric_problem(
     `whole_logits` cannot be LinearLogits. With `argmax` the class of the largest logit
     is one of the statistics, with `argmax_of_head` one of those of LinearLogits.
     """
-    linear = isinstance(logits, LinearLogits)
+    linear = isinstance(logits, LinearLogits) and not whole_logits
+    x = logits if linear else _checks.as_array(function, "logits", logits)
     if isinstance(axis, tuple) and not axis:
-        _checks.without_classes(function, options)
+        _checks.without_classes(function, options, x)
         return _binary_problem(
-            function, logits, labels, where, weights, ignore_index, batch_axis_name
+            function, x, labels, where, weights, ignore_index, batch_axis_name
         )
-    if linear and whole_logits:
-        _checks.as_array(function, "logits", logits)
-    x = _checks.as_array(function, "logits", logits) if not linear else logits
     if isinstance(x, Array) and x.ndim and not isinstance(axis, tuple | None):
         front = _checks.class_axis(function, "logits", x, axis)
         if isinstance(front, int) and x.shape[front] == 1:

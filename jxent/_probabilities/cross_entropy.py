@@ -63,16 +63,17 @@ def binary_cross_entropy(
       probs: floating probabilities of label 1, in [0, 1], any shape.
       labels: of the probabilities' shape, boolean, integer or floating; or one number,
         the label of every element.
-      pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
-        axis (any shape that broadcasts from the right). n_no / n_yes balances.
+      pos_weight: w⁺ multiplies the y-term: a number, or one a class, (classes,); with
+        axis=() any shape that broadcasts from the right. n_no / n_yes balances.
       class_weights: factors of the losses, one for each class of the last axis.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
         drops an element.
-      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements, r =
         where · weights · class_weights.
-      normalizer: what the mean divides by in place of Σ r.
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
       batch_axis_name: the mesh axes that the elements are split over, inside
         `jax.shard_map`: the mean and the sum run over them too.
 
@@ -229,30 +230,26 @@ def categorical_cross_entropy(
         are: nothing normalizes them.
       labels: class ids of the probabilities' shape without `axis`, or distributions of
         their shape.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the probabilities' rank: False makes the class impossible
         there.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       class_weights: w, (classes,): the factor of each class's term in the loss.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
       label_smoothing: ε, between 0 and 1: this share of the label is spread over all
-        classes that exist and are not masked, the label's own included. None for no
-        smoothing.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
-        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
-        for a distribution).
+        classes that are not masked, the label's own included. None for no smoothing.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r what multiplies a
+        row: where · weights · its label's class weight (of a distribution Σ_c q_c w_c).
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       class_axis_name: the mesh axis (or axes) that the classes are split over, inside
         `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
         split in the same way.
       batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
-        memory need no names.
+        `jax.shard_map`: the mean and the sum run over them too.
 
     Returns:
       The losses in nats, of the probabilities' shape without `axis`, or a scalar;

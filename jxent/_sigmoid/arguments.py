@@ -128,8 +128,7 @@ def sigmoid_loss(
     axis: Axis,
     where: ArrayLike | None,
     *,
-    formula: Callable[..., Array],
-    parameters: dict[str, ArrayLike | None],
+    formula: Formula,
     pos_weight: ArrayLike | None = None,
     class_mask: ArrayLike | None,
     ignore_index: ArrayLike | None,
@@ -147,45 +146,35 @@ def sigmoid_loss(
         "class_axis_name": class_axis_name,
     }
     if not isinstance(axis, tuple) or axis:
-        given = {name: x for name, x in parameters.items() if x is not None}
         return solution(
             function,
             logits,
             BinaryAnswers(labels=labels),
             axis,
             where,
-            formula=Formula(function=formula, parameters=given),
+            formula=formula,
             pos_weight=pos_weight,
             **of_classes,
             **options,
         )
-    if isinstance(logits, LinearLogits) or isinstance(labels, SparseLabels):
-        kind = type(logits if isinstance(logits, LinearLogits) else labels).__name__
-        _checks.fail(
-            function,
-            f"{kind} need an axis of classes, got axis=(), for which every element is "
-            "a row by itself. Give axis=-1, for one loss a row, summed over its "
-            "classes.",
-        )
-    _checks.without_classes(function, of_classes)
+    _checks.without_classes(function, of_classes, logits, labels)
+    assert not isinstance(logits, LinearLogits)
     settings, operands = check(
         function,
         "logits",
         logits,
         labels,
         where=where,
-        formula=formula,
+        formula=formula.function,
         pos_weight=pos_weight,
         **options,
     )
     x = operands.x
     values = tuple(
-        None
-        if value is None
-        else from_the_right(function, name, value, x)
+        from_the_right(function, name, value, x)
         if name == "alpha"
         else _checks.number(function, name, value, compute_dtype(x))
-        for name, value in parameters.items()
+        for name, value in formula.parameters.items()
     )
     return loss(settings, operands._replace(parameters=values))
 

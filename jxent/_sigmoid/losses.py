@@ -9,6 +9,7 @@ from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import Logits
 from .._reduction import Reduction
+from .._solve.arguments import Formula
 from .arguments import sigmoid_loss
 from .formulas import asymmetric_of_logits, binary_of_logits, focal_of_logits
 
@@ -32,45 +33,65 @@ def sigmoid_binary_cross_entropy(
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
 ) -> Float[Array, "..."]:
-    """Binary cross-entropy of logits with binary labels, element by element.
+    """Binary cross-entropy of logits with binary labels, of each element or each row.
 
         loss = −(w⁺ y log p + (1 − y) log(1 − p)),   p = σ(z) = 1/(1 + exp(−z))
 
-    One logit for each yes/no question: (batch,) for one, (batch, classes) for several
-    labels that may all hold at once.
+    With axis=() each logit is a row by itself, the answer to one yes/no question. With
+    an axis of classes a row may have many labels, and its loss is the sum of those of
+    its classes, each times its class weight; so it is for `LinearLogits`.
 
     Args:
-      logits: floating, any shape.
+      logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. One number is the label of every element; no other shape
+        or a probability. With axis=() also one number, the label of all; with an axis
+        also `SparseLabels`, the ids of the classes whose label is yes. No other shape
         broadcasts.
-      pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
-        axis (any shape that broadcasts from the right). n_no / n_yes balances.
-      class_weights: factors of the losses, one for each class of the last axis.
+      axis: () for one loss an element. The class axis, or several as a tuple, for one
+        loss a row, the sum over its classes: mean, weights and where then speak of
+        rows, and class_mask, ignore_index, logit_soft_cap, temperature and
+        class_axis_name may be given.
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed): False
+        drops the row. With an axis also of the logits' rank: False leaves the class out
+        in that row.
+      pos_weight: w⁺ multiplies the y-term: a number, or one a class, (classes,); with
+        axis=() any shape that broadcasts from the right. n_no / n_yes balances.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss. With
+        axis=() the classes are the last axis.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
+      ignore_index: the id that marks padding among `SparseLabels`.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
-      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
-        drops an element.
-      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements,
-        r = where · weights · class_weights.
-      normalizer: what the mean divides by in place of Σ r.
-      batch_axis_name: the mesh axes that the elements are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights;
+        with axis=() · class_weights, too, which with an axis do not divide.
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
 
     Returns:
-      The losses in nats, of the logits' shape, or a scalar; float32, or float64 for
-      float64 logits.
+      The losses in nats, of the logits' shape without `axis`, or a scalar; float32, or
+      float64 where the logits are.
 
     Numerics:
       bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
       Exact at every logit, ±inf included: 0 or +inf, with a finite gradient. No
-      epsilon, no clip. A dropped element is exactly 0 with gradient 0, whatever it
-      holds.
+      epsilon, no clip. A dropped row is exactly 0 with gradient 0, whatever it holds.
+
+      A class that is masked adds nothing, whatever its label. Equal ids in a row add
+      up; an id outside [0, classes) that is not ignore_index makes loss and gradient of
+      its row NaN. `SparseLabels` form no array of all labels.
 
     Raises:
       TypeError: logits are not floating, where is floating, or a bool stands for a
         number.
-      ValueError: shapes differ, or a Python number is out of range.
+      ValueError: shapes differ, a Python number is out of range, what needs an axis is
+        given without, or ignore_index with labels that are not lists of ids.
 
     Example:
       >>> logits = jnp.array([2.0, -1.0, jnp.inf])
@@ -84,13 +105,24 @@ def sigmoid_binary_cross_entropy(
       ...     + jxent.sigmoid_binary_cross_entropy(fake, 0.0, reduction="mean"))
       0.8037
 
+      Many labels a row, as lists of the positive classes that are padded with −1:
+
+      >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> kernel = jnp.array([[2.0, 0.0, 1.0], [0.0, -1.0, 1.5]])
+      >>> positives = jxent.SparseLabels(jnp.array([[0, 2], [2, -1]]))
+      >>> print(jxent.sigmoid_binary_cross_entropy(
+      ...     jxent.LinearLogits(hidden, kernel), positives, axis=-1, ignore_index=-1))
+      [1.13334 0.86866]
+
     Source:
       Optax's function of this name, which broadcasts labels of any shape and computes
       bfloat16 in bfloat16; PyTorch's `BCEWithLogitsLoss` for pos_weight; Keras's
-      `BinaryCrossentropy(from_logits=True)` for label_smoothing.
+      `BinaryCrossentropy(from_logits=True)` for label_smoothing; for lists of positives
+      the extreme classification repository, http://manikvarma.org/downloads/XC.
 
     See also:
-      `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`, `asymmetric_loss`.
+      `binary_cross_entropy` for probabilities, `sigmoid_focal_loss`, `asymmetric_loss`;
+      `zlpr_loss`, a softmax's loss for many labels a row.
     """
     return sigmoid_loss(
         "sigmoid_binary_cross_entropy",
@@ -98,8 +130,7 @@ def sigmoid_binary_cross_entropy(
         labels,
         axis,
         where,
-        formula=binary_of_logits,
-        parameters={},
+        formula=Formula(function=binary_of_logits, parameters={}),
         pos_weight=pos_weight,
         weights=weights,
         class_weights=class_weights,
@@ -141,26 +172,40 @@ def sigmoid_focal_loss(
         p_t = y p + (1 − y)(1 − p),   α_t = y α + (1 − y)(1 − α)
 
     Args:
-      logits: floating, any shape.
+      logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. One number is the label of every element; no other shape
+        or a probability. With axis=() also one number, the label of all; with an axis
+        also `SparseLabels`, the ids of the classes whose label is yes. No other shape
         broadcasts.
+      axis: () for one loss an element. The class axis, or several as a tuple, for one
+        loss a row, the sum over its classes: mean, weights and where then speak of
+        rows, and class_mask, ignore_index, logit_soft_cap, temperature and
+        class_axis_name may be given.
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed): False
+        drops the row. With an axis also of the logits' rank: False leaves the class out
+        in that row.
       alpha: α between 0 and 1, the weight of label 1; None for no weighting.
       gamma: γ, at least 0. At 0 this is binary cross-entropy.
-      class_weights: factors of the losses, one for each class of the last axis.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss. With
+        axis=() the classes are the last axis.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
+      ignore_index: the id that marks padding among `SparseLabels`.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
-      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
-        drops an element.
-      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements, r =
-        where · weights · class_weights.
-      normalizer: what the mean divides by in place of Σ r.
-      batch_axis_name: the mesh axes that the elements are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights;
+        with axis=() · class_weights, too, which with an axis do not divide.
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
 
     Returns:
-      The losses in nats, of the logits' shape, or a scalar; float32, or float64 for
-      float64 logits.
+      As `sigmoid_binary_cross_entropy`.
 
     Numerics:
       As in `sigmoid_binary_cross_entropy`. (1 − p_t)^γ is formed in log space: every
@@ -183,17 +228,18 @@ def sigmoid_focal_loss(
       `softmax_focal_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
     """
     name = "sigmoid_focal_loss"
+    parameters = {"gamma": gamma}
     _checks.in_range(name, "gamma", gamma, low=0)
     if alpha is not None:
         _checks.in_range(name, "alpha", alpha, low=0, high=1)
+        parameters["alpha"] = alpha
     return sigmoid_loss(
         name,
         logits,
         labels,
         axis,
         where,
-        formula=focal_of_logits,
-        parameters={"gamma": gamma, "alpha": alpha},
+        formula=Formula(function=focal_of_logits, parameters=parameters),
         weights=weights,
         class_weights=class_weights,
         class_mask=class_mask,
@@ -239,30 +285,44 @@ def asymmetric_loss(
     hold would outweigh the rest. A no whose p is at most m has no loss at all.
 
     Args:
-      logits: floating, any shape.
+      logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. One number is the label of every element; no other shape
+        or a probability. With axis=() also one number, the label of all; with an axis
+        also `SparseLabels`, the ids of the classes whose label is yes. No other shape
         broadcasts.
+      axis: () for one loss an element. The class axis, or several as a tuple, for one
+        loss a row, the sum over its classes: mean, weights and where then speak of
+        rows, and class_mask, ignore_index, logit_soft_cap, temperature and
+        class_axis_name may be given.
+      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed): False
+        drops the row. With an axis also of the logits' rank: False leaves the class out
+        in that row.
       gamma_pos: γ₊, at least 0: the larger, the less an easy yes counts.
       gamma_neg: γ₋, at least 0: the larger, the less an easy no counts.
       clip: the margin m, between 0 and 1. Where it and both γ are 0, this is binary
         cross-entropy.
-      pos_weight: w⁺ multiplies the y-term: a number, or one for each class of the last
-        axis (any shape that broadcasts from the right). n_no / n_yes balances.
-      class_weights: factors of the losses, one for each class of the last axis.
+      pos_weight: w⁺ multiplies the y-term: a number, or one a class, (classes,); with
+        axis=() any shape that broadcasts from the right. n_no / n_yes balances.
+      weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
+        allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_weights: w, (classes,): the factor of each class's term in the loss. With
+        axis=() the classes are the last axis.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
+      ignore_index: the id that marks padding among `SparseLabels`.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
-      where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
-        drops an element.
-      weights: factors of the losses, shaped like where. Exactly 0 drops as well.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over all elements, r =
-        where · weights · class_weights.
-      normalizer: what the mean divides by in place of Σ r.
-      batch_axis_name: the mesh axes that the elements are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights;
+        with axis=() · class_weights, too, which with an axis do not divide.
+      normalizer: what the mean divides by in place of Σ r; a global token count, say.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
 
     Returns:
-      The losses in nats, of the logits' shape, or a scalar; float32, or float64 for
-      float64 logits.
+      As `sigmoid_binary_cross_entropy`.
 
     Numerics:
       As in `sigmoid_binary_cross_entropy`. Linear in y. Powers are formed in log space:
@@ -294,14 +354,14 @@ def asymmetric_loss(
     _checks.in_range(name, "gamma_pos", gamma_pos, low=0)
     _checks.in_range(name, "gamma_neg", gamma_neg, low=0)
     _checks.in_range(name, "clip", clip, low=0, high=1)
+    parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
     return sigmoid_loss(
         name,
         logits,
         labels,
         axis,
         where,
-        formula=asymmetric_of_logits,
-        parameters={"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip},
+        formula=Formula(function=asymmetric_of_logits, parameters=parameters),
         pos_weight=pos_weight,
         weights=weights,
         class_weights=class_weights,

@@ -41,31 +41,28 @@ def softmax_kl_divergence(
     reverse divergence KL(p ‖ q) exchange the two.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
-      target_logits: floating, of the logits' shape.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+      target_logits: floating, of the logits' shape; or `LinearLogits` of that shape,
+        with features of their own. Either may be an array, and the other not.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       target_logit_soft_cap: the soft cap of the target's logits, as logit_soft_cap is
         that of the others.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
       temperature: divides the logits after the soft cap, on both sides; a scalar or one
         a row. The result is not multiplied by its square.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
-        that multiplies a row: where and weights.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
-      batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
-        memory need no names.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
 
     Returns:
       The divergences in nats, of the logits' shape without `axis`, or a scalar;
@@ -75,7 +72,8 @@ def softmax_kl_divergence(
       As in `softmax_cross_entropy`. A class that is impossible for the target (−inf)
       adds 0; one that is impossible for the logits alone makes the divergence +inf.
 
-      Differentiable in both. A target that is not differentiated costs no gradient.
+      Differentiable in both. A target that is not differentiated costs no gradient. Two
+      `LinearLogits` are computed in one layout: give it to one, or to both the same.
 
     Raises:
       As `softmax_cross_entropy`, and a ValueError where the two shapes differ.
@@ -87,13 +85,16 @@ def softmax_kl_divergence(
       [0.11198 0.     ]
       >>> print(jxent.softmax_kl_divergence(teacher, logits))  # the reverse
       [0.09889 0.     ]
+      >>> table = jxent.LinearLogits(jnp.eye(2), logits)
+      >>> print(jxent.softmax_kl_divergence(table, teacher))
+      [0.11198 0.     ]
 
     Source:
       Kullback and Leibler (1951); Hinton, Vinyals and Dean (2015),
       https://arxiv.org/abs/1503.02531, for distillation, whose factor T² is yours.
 
     See also:
-      `linear_softmax_kl_divergence`, `softmax_jensen_shannon_divergence`,
+      `softmax_jensen_shannon_divergence`,
       `kl_divergence` of probabilities.
     """
     return solution(
@@ -142,10 +143,11 @@ def softmax_jensen_shannon_divergence(
     instead, the limit of the formula divided by β, and a Python 1 for KL(p ‖ q).
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
-      target_logits: floating, of the logits' shape.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+      target_logits: floating, of the logits' shape; or `LinearLogits` of that shape,
+        with features of their own. Either may be an array, and the other not.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       beta: β, between 0 and 1; the share of the target in the mixture m.
@@ -153,21 +155,17 @@ def softmax_jensen_shannon_divergence(
         that of the others.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
       temperature: divides the logits after the soft cap, on both sides; a scalar or one
         a row. The result is not multiplied by its square.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
-        that multiplies a row: where and weights.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
-      batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
-        memory need no names.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
 
     Returns:
       The divergences in nats, of the logits' shape without `axis`, or a scalar;
@@ -191,7 +189,7 @@ def softmax_jensen_shannon_divergence(
       (2023), https://arxiv.org/abs/2306.13649, for β in distillation (GKD).
 
     See also:
-      `softmax_kl_divergence`, `linear_softmax_jensen_shannon_divergence`.
+      `softmax_kl_divergence`.
     """
     name = "softmax_jensen_shannon_divergence"
     formula, parameters, reverse = jensen_shannon_formula(name, beta)

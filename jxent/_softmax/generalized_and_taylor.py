@@ -76,43 +76,35 @@ def generalized_cross_entropy(
     p_y^q times that of cross-entropy, and the loss is at most 1/q.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
-      labels: the rank decides. One less than the logits': integer class ids, of the
-        logits' shape without `axis`. The same: distributions of the logits' shape and
-        any dtype; they need not sum to 1. Labels never broadcast. `SparseLabels` are
-        distributions that are given at a few classes.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+      labels: integer class ids, of the logits' shape without `axis`; or distributions,
+        of the logits' shape and any dtype, which need not sum to 1; or `SparseLabels`,
+        distributions that are given at a few classes. Labels never broadcast.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       q: between 0 and 1. 0 gives cross-entropy, 1 the mean absolute error.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       class_weights: w, (classes,): the factor of each class's term in the loss.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
       label_smoothing: ε, between 0 and 1: this share of the label is spread over all
-        classes that exist and are not masked, the label's own included. None for no
-        smoothing.
-      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
-        None for no z-loss.
+        classes that are not masked, the label's own included. None for no smoothing.
+      z_loss: adds z_loss · lse² times the row's class weight, lse = log Σ_c exp(z_c).
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. An
-        infinite temperature makes all possible classes equally likely.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
       margin: m, subtracted from the logit of the row's label after the soft cap and
         before the temperature; a number, or one a class, (classes,). For class ids.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
-        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
-        for a distribution).
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r what multiplies a
+        row: where · weights · its label's class weight (of a distribution Σ_c q_c w_c).
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
-      batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
-        memory need no names.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
       return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
@@ -229,43 +221,35 @@ def taylor_cross_entropy(
     and the loss is at most 1 + 1/2 + … + 1/order.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
-      labels: the rank decides. One less than the logits': integer class ids, of the
-        logits' shape without `axis`. The same: distributions of the logits' shape and
-        any dtype; they need not sum to 1. Labels never broadcast. `SparseLabels` are
-        distributions that are given at a few classes.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+      labels: integer class ids, of the logits' shape without `axis`; or distributions,
+        of the logits' shape and any dtype, which need not sum to 1; or `SparseLabels`,
+        distributions that are given at a few classes. Labels never broadcast.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       order: the number of terms, a Python integer of at least 1.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       class_weights: w, (classes,): the factor of each class's term in the loss.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
       label_smoothing: ε, between 0 and 1: this share of the label is spread over all
-        classes that exist and are not masked, the label's own included. None for no
-        smoothing.
-      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
-        None for no z-loss.
+        classes that are not masked, the label's own included. None for no smoothing.
+      z_loss: adds z_loss · lse² times the row's class weight, lse = log Σ_c exp(z_c).
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. An
-        infinite temperature makes all possible classes equally likely.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
       margin: m, subtracted from the logit of the row's label after the soft cap and
         before the temperature; a number, or one a class, (classes,). For class ids.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
-        that multiplies a row: where, weights, and the label's class weight (Σ_c q_c w_c
-        for a distribution).
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r what multiplies a
+        row: where · weights · its label's class weight (of a distribution Σ_c q_c w_c).
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
-      batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
-        memory need no names.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
       return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:

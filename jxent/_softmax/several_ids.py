@@ -7,6 +7,7 @@ from typing import SupportsIndex
 from jax import Array
 from jaxtyping import Float, Integer
 
+from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
 from .._solve.results import LargestClasses, LogProbsAt
@@ -32,27 +33,26 @@ def softmax_log_prob_at(
         log p_k = z_k − log Σ_c exp(z_c)   for each id k of the row
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
       ids: integer class ids, of the logits' shape with K in place of the classes, such
         as the top-k of a teacher. Equal ids in a row are no harm.
       axis: the class axis of the logits, and that of the K ids. A tuple names several
         that together make up the classes; the K ids are then the last axis.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the id that marks padding among the ids: 0 stands there.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. An
-        infinite temperature makes all possible classes equally likely.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, for `LinearLogits` on
+        automatic axes outside of `jax.shard_map`; elsewhere it changes nothing.
 
     Returns:
-      Log-probabilities in nats, of the shape of ids; float32, or float64 for float64
-      logits.
+      Log-probabilities in nats, of the shape of ids; float32, or float64 where the
+      logits are.
 
     Numerics:
       As in `softmax_cross_entropy`; never above 0. A dropped row gives 0. An id outside
@@ -110,31 +110,20 @@ def softmax_top_k(
     one for each class. Exact; of LinearLogits in one pass over blocks of classes.
 
     Args:
-      hidden: floating, shape (..., features).
-      kernel: floating, (features, classes) as in a dense layer; or (classes, features)
-        with vocab_axis=0, as an embedding table, which is not copied.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
       k: how many, an integer between 1 and the number of classes.
-      bias: (classes,), added to the logits.
-      vocab_axis: the kernel's axis of classes.
-      precision: the precision of the products with the kernel, those of the gradients
-        too, as `jnp.dot` takes it; not a pair. None is the platform's own, and bfloat16
-        for a bfloat16 hidden. With any other the factors are float32.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. An
-        infinite temperature makes all possible classes equally likely.
-      class_axis_name: the mesh axis (or axes) that the classes are split over. Needed
-        inside `jax.shard_map`, and outside of it for automatic axes; explicit axes are
-        read from the arrays' types. Labels stay global ids.
-      batch_axis_name: the mesh axes that the rows are split over, named where
-        class_axis_name is: the mean and the sum run over them too.
-      block_sizes: (rows, classes) of a block; None, or a None in it, for what suits.
-      implementation: "streamed" scans blocks of classes, and forms each again for the
-        derivative: the least memory. "materialized" holds the logits. None plans.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, for `LinearLogits` on
+        automatic axes outside of `jax.shard_map`; elsewhere it changes nothing.
 
     Returns:
       A pair, each of the logits' shape with k in place of the classes: the
@@ -160,12 +149,19 @@ def softmax_top_k(
        [-0.09492 -3.09492]] [[0 1]
        [2 0]]
 
+      What a teacher's predictions are stored as, a student trains on:
+
+      >>> labels = jxent.SparseLabels(ids, jnp.exp(log_probs))
+      >>> print(jxent.softmax_cross_entropy(logits, labels))
+      [0.42705 0.22646]
+
     Source:
       `jax.lax.top_k`, a block of classes at a time.
 
     See also:
       `softmax_log_prob_at`, `SparseLabels`.
     """
+    k = _checks.integer("softmax_top_k", "k", k)
     return solution(
         "softmax_top_k",
         logits,

@@ -32,28 +32,27 @@ def softmax_log_prob(
         log p_y = z_y − log Σ_c exp(z_c)
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
       labels: integer class ids (actions, tokens), of the logits' shape without `axis`.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. An
-        infinite temperature makes all possible classes equally likely.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
       margin: m, subtracted from the logit of the row's label after the soft cap and
         before the temperature; a number, or one a class, (classes,). For class ids.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, for `LinearLogits` on
+        automatic axes outside of `jax.shard_map`; elsewhere it changes nothing.
 
     Returns:
       Log-probabilities in nats, of the logits' shape without `axis`; float32, or
-      float64 for float64 logits. Reduce them with `reduce`.
+      float64 where the logits are. Reduce them with `reduce`.
 
     Numerics:
       As in `softmax_cross_entropy`; never above 0. A dropped row gives 0.
@@ -105,24 +104,23 @@ def softmax_entropy(
         H = −Σ_c p_c log p_c,   p = softmax(logits)
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. An
-        infinite temperature makes all possible classes equally likely.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, for `LinearLogits` on
+        automatic axes outside of `jax.shard_map`; elsewhere it changes nothing.
 
     Returns:
       Entropies in nats, from 0 to log(classes), of the logits' shape without `axis`;
-      float32, or float64 for float64 logits. Reduce them with `reduce`.
+      float32, or float64 where the logits are. Reduce them with `reduce`.
 
     Numerics:
       Formed relative to the row maximum, H = log Σ exp(z − max) − E_p[z − max], which
@@ -179,34 +177,33 @@ def softmax_statistics(
         shift = max_c z_c,   log_sum = log Σ_c exp(z_c − shift),   lse = shift + log_sum
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
       labels: integer class ids of the logits' shape without `axis`, or distributions of
         the logits' shape; or None, for statistics without a label.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       class_weights: (classes,), for `weighted_logit` = Σ_c w_c (z_c − shift); with a
         distribution t they make its q_c = w_c t_c instead.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. An
-        infinite temperature makes all possible classes equally likely.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
       margin: m, subtracted from the logit of the row's label after the soft cap and
         before the temperature; a number, or one a class, (classes,). For class ids.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, for `LinearLogits` on
+        automatic axes outside of `jax.shard_map`; elsewhere it changes nothing.
       entropy: also compute `expected_logit`, which the property `entropy` needs.
       argmax: also compute the class of the largest logit.
 
     Returns:
       `SoftmaxStatistics`, a NamedTuple whose fields have the logits' shape without
       `axis`, with the properties lse, log_prob and entropy, in nats; float32, or
-      float64 for float64 logits.
+      float64 where the logits are.
 
     Numerics:
       As in `softmax_cross_entropy`. Fields are relative to the row maximum; prefer them

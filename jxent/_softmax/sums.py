@@ -38,38 +38,32 @@ def softmax_cross_entropy_sums(
     are added field by field, and divided by their weight once.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
       labels: integer class ids, of the logits' shape without `axis`.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       class_weights: w, (classes,): the factor of each class's term in the loss.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
       label_smoothing: ε, between 0 and 1: this share of the label is spread over all
-        classes that exist and are not masked, the label's own included. None for no
-        smoothing.
-      z_loss: adds z_loss · lse², lse = log Σ_c exp(z_c), times the row's class weight.
-        None for no z-loss.
+        classes that are not masked, the label's own included. None for no smoothing.
+      z_loss: adds z_loss · lse² times the row's class weight, lse = log Σ_c exp(z_c).
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. An
-        infinite temperature makes all possible classes equally likely.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
       margin: m, subtracted from the logit of the row's label after the soft cap and
         before the temperature; a number, or one a class, (classes,). For class ids.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
-      batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
-        memory need no names.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
 
     Returns:
-      `LossSums`, a NamedTuple of scalars in float32, or float64 for float64 logits.
+      `LossSums`, a NamedTuple of scalars in float32, or float64 where the logits are.
 
     Numerics:
       As in `softmax_cross_entropy`; sums are in float32 or better. A bad label makes
@@ -93,7 +87,7 @@ def softmax_cross_entropy_sums(
       What T5X, MaxText and EasyDeL log beside their losses.
 
     See also:
-      `softmax_cross_entropy`, `total_weight`, `linear_softmax_cross_entropy_sums`.
+      `softmax_cross_entropy`, `total_weight`, `jxent.metrics`.
     """
     return solution(
         "softmax_cross_entropy_sums",

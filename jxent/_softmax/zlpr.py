@@ -40,34 +40,34 @@ def zlpr_loss(
     needs no weights against the many negatives. Predict the classes with z > 0.
 
     Args:
-      logits: floating, any number of axes, classes at `axis`.
+      logits: floating, shape (..., classes, ...); or `LinearLogits`, with their classes
+        in the last axis.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
         or a probability. Or `SparseLabels`, the ids of the classes whose label is yes.
         Labels never broadcast.
-      axis: the class axis, or a tuple of axes that are one class axis together.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False leaves the class out in that row.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the id that marks padding among `SparseLabels`.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
-      temperature: divides the logits after the soft cap; a scalar or one a row. At an
-        infinite temperature every p is ½.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r over the rows, where r
         = where · weights: what weighs classes does not divide.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids.
-      batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
 
     Returns:
       The losses in nats, of the logits' shape without `axis`, or a scalar; float32, or
-      float64 for float64 logits.
+      float64 where the logits are.
 
     Numerics:
       bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
@@ -94,7 +94,7 @@ def zlpr_loss(
       https://arxiv.org/abs/2208.02955.
 
     See also:
-      `linear_zlpr_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
+      `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
     """
     return solution(
         "zlpr_loss",

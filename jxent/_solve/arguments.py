@@ -1,6 +1,5 @@
 """From arguments to a checked problem: static settings, and the pair of bundles."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,6 @@ from jax import Array
 from .. import _checks
 from .._arrays import Shape, Shaped, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName
-from .._formulas import OfTwo
 from .._linear_logits import LinearLogits, Logits, checked_head
 from .._problem.bundles import replace_fields
 from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings, Shared
@@ -22,8 +20,18 @@ from .results import Loss, LossAndStatistics, Result
 class Formula(NamedTuple):
     """A formula with its parameters, as they are passed by name."""
 
-    function: Callable[..., Array] | OfTwo
+    function: Any  # of log p, of a logit and its label, or of two softmaxes
     parameters: dict[str, ArrayLike]
+
+
+# Arguments of which None is as good as none.
+OPTIONAL = frozenset(CHECKS) | {
+    "target_logit_soft_cap",
+    "ignore_index",
+    "normalizer",
+    "class_axis_name",
+    "batch_axis_name",
+}
 
 
 def checked_problem(
@@ -36,30 +44,31 @@ def checked_problem(
     name: str = "logits",
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
+    formula: Formula | None = None,
     **options: Any,
 ) -> Problem:
     """The problem of logits (or probabilities), in memory or given as LinearLogits."""
     order = f"{name}, labels"
-    operands = [_operand(function, name, logits, beside=given.labels, order=order)]
-    if given.second_logits is not None:
-        operands.append(_operand(function, "target_logits", given.second_logits))
-        x, second = operands
-        _checks.compared(function, x.shape, second.shape, _hint_of_heads(x, second))
-    x, linear = operands[0], any(isinstance(y, LinearLogits) for y in operands)
+    x = _operand(function, name, logits, beside=given.labels, order=order)
     like_x = x if isinstance(x, Array) else jax.ShapeDtypeStruct(x.shape, x.dtype)
-    weighted = options.get("formula") is not None or name == "probs"
+    weighted = formula is not None or name == "probs"
     front = _checks.class_axis(function, name, like_x, axis, weighted=weighted)
+    operands = [x]
+    if given.second_logits is not None:
+        second = _operand(function, "target_logits", given.second_logits)
+        _checks.compared(function, x.shape, second.shape, _hint_of_heads(x, second))
+        operands.append(second)
+    linear = any(isinstance(y, LinearLogits) for y in operands)
     if linear:
         front = _last_axis(function, like_x, axis, front)
-    like = Like(name=name, x=like_x, axis=front, axis_is_free=not linear)
+    like = Like(name, like_x, front, not linear)
     target = given.target(function, like)
-    arrays = jax.tree.leaves((operands, target))
-    class_names, batch_names = (
-        _checks.bound_axis_names(function, argument, names, *arrays)
-        for argument, names in (
-            ("class_axis_name", class_axis_name),
-            ("batch_axis_name", batch_axis_name),
-        )
+    arrays = operands, target
+    class_names = _checks.bound_axis_names(
+        function, "class_axis_name", class_axis_name, arrays
+    )
+    batch_names = _checks.bound_axis_names(
+        function, "batch_axis_name", batch_axis_name, arrays
     )
     if given.one_softmax and not class_names:
         _checks.several_classes(function, name, like_x, front)
@@ -70,14 +79,19 @@ def checked_problem(
                 where = jnp.broadcast_to(where, like_x.shape)
                 where = _checks.classes_last(where, front)
         operands = [like.classes_last(y) for y in operands if isinstance(y, Array)]
+    shape, at = like.shape, like.classes_at
+    row_where, class_where = _checks.row_or_class_mask(function, where, shape, at)
     parts = [_of_rows_and_shared(y) for y in operands]
-    rows = Rows(logits=tuple(of_rows for of_rows, _ in parts), target=target)
-    shared = Shared(heads=tuple(head for _, head in parts))
-    settings = Settings(
-        axis=like.classes_at, class_axis_name=class_names, batch_axis_name=batch_names
+    rows = Rows(
+        logits=tuple(of_rows for of_rows, _ in parts),
+        target=target,
+        where=row_where,
+        class_where=class_where,
     )
+    shared = Shared(heads=tuple(head for _, head in parts))
+    settings = Settings(at, class_axis_name=class_names, batch_axis_name=batch_names)
     problem = Problem(settings, rows, shared)
-    return _with_options(function, problem, like.shape, where, **options)
+    return _with_options(function, problem, shape, formula, **options)
 
 
 def _operand(
@@ -88,7 +102,9 @@ def _operand(
         return _checks.floating(function, name, logits, **beside)
     if name == "probs":
         _checks.as_array(function, name, logits)
-    return checked_head(function, name, logits)
+    if beside.get("order"):
+        beside["order"] = "LinearLogits(hidden, kernel), labels"
+    return checked_head(function, name, logits, **beside)
 
 
 def _of_rows_and_shared(logits: Array | LinearLogits) -> tuple[RowLogits, Head]:
@@ -103,11 +119,10 @@ def _of_rows_and_shared(logits: Array | LinearLogits) -> tuple[RowLogits, Head]:
 
 
 def _hint_of_heads(x: Array | LinearLogits, target: Array | LinearLogits) -> str:
-    """What to do about a head whose classes, or rows, are not those of the other."""
-    if isinstance(x, Array) and isinstance(target, Array):
+    """What to do about a head of other classes than what it is compared with."""
+    arrays = isinstance(x, Array) and isinstance(target, Array)
+    if arrays or x.shape[:-1] != target.shape[:-1]:
         return ""
-    if x.shape[:-1] != target.shape[:-1]:
-        return "Of two hidden states only the last axes, the features, may differ."
     return (
         "Pad the kernel of fewer classes, and give a class_mask that is False for the "
         "classes that only one of them has."
@@ -123,8 +138,7 @@ def _last_axis(
         _checks.fail(
             function,
             f"LinearLogits have their classes in the last axis, got axis={axis!r} for "
-            f"logits of shape {like.shape}. Leave axis out, and give labels in that "
-            "order.",
+            f"logits of shape {like.shape}. Give axis=-1, and labels in that order.",
         )
     return last
 
@@ -133,11 +147,10 @@ def _with_options(
     function: str,
     problem: Problem,
     shape: Shape,
-    where: ArrayLike | None,
+    formula: Formula | None,
     *,
     result: Result | None = None,
     return_statistics: bool = False,
-    formula: Formula | None = None,
     ignore_index: Any = None,
     reduction: str = "none",
     normalizer: ArrayLike | None = None,
@@ -146,35 +159,36 @@ def _with_options(
     """Adds every option; those declared with a check go through it."""
     settings, (rows, shared), target = problem.settings, problem.pair, problem.target
     axis, dtype = settings.axis, problem.dtype
-    sizes = row_shape(shape, axis), shape[axis], dtype
-    row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
-    values = {
-        name: _checks.option(
-            function, name, value, CHECKS[name.removeprefix("target_")], *sizes
-        )
-        for name, value in options.items()
-        if value is not None
-    }
+    of_rows: dict[str, Any] = {}
+    of_shared: dict[str, Any] = {}
+    if options:
+        sizes = row_shape(shape, axis), shape[axis], dtype
+        of_heads: dict[str, Any] = {"logit_soft_cap": None}
+        of_heads["target_logit_soft_cap"] = None
+        for name, value in options.items():
+            check = CHECKS[name.removeprefix("target_")]
+            if _checks.is_option_on(value, check):
+                x = _checks.option(function, name, value, check, *sizes)
+                fields = of_rows if name in Rows._fields else of_shared
+                (of_heads if name in of_heads else fields)[name] = x
+        if any(cap is not None for cap in of_heads.values()):
+            of_shared["heads"] = tuple(
+                replace_fields(head, logit_soft_cap=cap)
+                for head, cap in zip(shared.heads, of_heads.values(), strict=False)
+            )
+        target.check_margin(function, options.get("margin"))
     _checks.reduction(function, reduction, normalizer)
     index = target.ignore_index(function, ignore_index)
-    target.check_margin(function, options.get("margin"))
-    soft_caps = (values.get("logit_soft_cap"), values.get("target_logit_soft_cap"))
-    heads = (
-        head if soft_cap is None else replace_fields(head, logit_soft_cap=soft_cap)
-        for head, soft_cap in zip(shared.heads, soft_caps, strict=False)
-    )
-    rows = rows._replace(
-        where=row_where,
-        class_where=class_where,
-        **{name: x for name, x in values.items() if name in Rows._fields},
-    )
-    shared = shared._replace(
-        heads=tuple(heads),
-        ignore_index=index,
-        parameters=_parameters(function, formula, dtype),
-        normalizer=_checks.normalizer(function, normalizer, dtype),
-        **{name: x for name, x in values.items() if name in Shared._fields},
-    )
+    if index is not None:
+        of_shared["ignore_index"] = index
+    if formula is not None and formula.parameters:
+        of_shared["parameters"] = _parameters(function, formula, dtype)
+    if normalizer is not None:
+        of_shared["normalizer"] = _checks.normalizer(function, normalizer, dtype)
+    if of_rows:
+        rows = rows._replace(**of_rows)
+    if of_shared:
+        shared = shared._replace(**of_shared)
     with_statistics = _checks.flag(function, "return_statistics", return_statistics)
     if result is None:
         result = LossAndStatistics() if with_statistics else Loss()
@@ -189,11 +203,7 @@ def _with_options(
     return problem.with_settings(statistics=(*target.statistics(problem), *of_result))
 
 
-def _parameters(
-    function: str, formula: Formula | None, dtype: jnp.dtype
-) -> tuple[Array, ...]:
-    if formula is None:
-        return ()
+def _parameters(function: str, formula: Formula, dtype: jnp.dtype) -> tuple[Array, ...]:
     return tuple(
         _checks.number(function, name, value, dtype)
         for name, value in formula.parameters.items()

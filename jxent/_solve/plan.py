@@ -134,13 +134,14 @@ def plan(
             jax.eval_shape(traced, shapes)
         plans = dict.fromkeys(heard.plans)  # a loop may be traced more than once
         if len(plans) != 1:
-            came = (
-                "none did" if not plans else f"these did: {', '.join(map(str, plans))}"
-            )
+            several = ", ".join(f"{p[0]} {p[1]!r} {p[2]}" for p in plans)
+            hint = f"several: {several}. Plan each by itself"
+            if not plans:
+                hint = "none. Give LinearLogits where it takes logits"
             _checks.fail(
                 "plan",
                 "expected a function in which one call of jxent takes LinearLogits, "
-                f"{came}. Plan each call by itself.",
+                f"found {hint}.",
             )
         return next(iter(plans))
 

@@ -35,7 +35,7 @@ from .._problem.resolved import Resolved, both
 from .._reduction import weighed
 from .._statistics.inputs import with_logits
 from .._targets.given import Given
-from .arguments import checked_problem
+from .arguments import OPTIONAL, checked_problem
 from .plan import NOBODY, Plan, listener
 
 
@@ -65,31 +65,25 @@ def planned_problem(
     given: Given,
     axis: Axis,
     where: ArrayLike | None,
-    *,
-    class_axis_name: AxisName = None,
-    batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
     """The checked problem of a call; with the layout of its LinearLogits."""
-    problem = checked_problem(
-        function,
-        logits,
-        given,
-        axis,
-        where,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
-        **options,
-    )
-    if not problem.has_head:
-        return problem
-    several = (logits, given.second_logits)
+    # Most options are None, and each part that they go through would look at them.
+    asked: dict[str, Any] = {
+        name: value
+        for name, value in options.items()
+        if value is not None or name not in OPTIONAL
+    }
+    problem = checked_problem(function, logits, given, axis, where, **asked)
+    several = logits, given.second_logits
     heads = [x for x in several if isinstance(x, LinearLogits)]
+    if not heads:
+        return problem
     return _with_layout(
         function,
         problem,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        class_axis_name=asked.get("class_axis_name"),
+        batch_axis_name=asked.get("batch_axis_name"),
         block_sizes=_same_of_all(function, "block_sizes", heads),
         implementation=_same_of_all(function, "implementation", heads),
     )
@@ -102,7 +96,7 @@ def _same_of_all(function: str, field: str, heads: list[LinearLogits]) -> Any:
         fail(
             function,
             f"expected one {field} for logits and target_logits, got {values[0]!r} and "
-            f"{values[1]!r}. Give it to one of them, or to both the same.",
+            f"{values[1]!r}. Give it to one of them alone, or the same to both.",
         )
     return values[0] if values else None
 
@@ -194,12 +188,12 @@ def _refuse_layout(
             f"Give LinearLogits implementation={others}{mean}.",
         )
     if layout == "streamed" and every_log_p:
-        tiled = " or 'tiled'" if scalar else " or, for one number, 'tiled'"
+        tiled = "" if scalar else ", with reduction='mean' or 'sum'"
         fail(
             function,
             "label smoothing and distributions need every log p of a row, which a "
             "stream of blocks does not keep. Give LinearLogits "
-            f"implementation='materialized'{tiled}.",
+            f"implementation='materialized' or 'tiled'{tiled}.",
         )
 
 

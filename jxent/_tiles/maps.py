@@ -93,7 +93,7 @@ def map_over_tiles(
 
     See also:
       `sum_over_tiles`, which computes nothing twice where sums are all that is needed;
-      `linear_softmax_log_prob`.
+      `LinearLogits`, for the losses here.
     """
     name = "map_over_tiles"
 

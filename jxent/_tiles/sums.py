@@ -83,8 +83,7 @@ def sum_over_tiles(
       differentiation.
 
     See also:
-      `map_over_tiles` for results of rows, `linear_softmax_cross_entropy`, which needs
-      no function of yours.
+      `map_over_tiles` for results of rows; `LinearLogits`, for the losses here.
     """
     name = "sum_over_tiles"
 

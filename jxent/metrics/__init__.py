@@ -6,10 +6,11 @@
 0.5
 
 Each takes the losses' arguments: `(logits, labels, axis=-1, where=None, *,
-weights=None, ignore_index=None)`. Labels are class ids. With axis=() there is no axis
-of classes, but one logit for each binary label. A dropped row counts nothing, and a bad
-label makes the result NaN. Of equal logits the first class is predicted. Nothing left
-gives 0, or a perplexity of 1.
+weights=None, ignore_index=None, …)`. Logits are an array or `jxent.LinearLogits`, but
+for the Brier score; labels are class ids. With axis=() there is no axis of classes, but
+one logit for each binary label. A dropped row counts nothing, and a bad label makes the
+result NaN. Of equal logits the first class is predicted. Nothing left gives 0, or a
+perplexity of 1.
 
 **Of one batch.** `accuracy`, `top_k_accuracy`, `perplexity`, `brier_score`,
 `calibration_error`, `confusion_matrix`; `reliability_bins` for a diagram.
@@ -23,9 +24,6 @@ field by field, over batches, micro-batches and devices, and has `compute()`.
 ...     for i in (slice(0, 2), slice(2, 3)))
 >>> print(jax.tree.map(jnp.add, first, second).compute())
 0.5
-
-**Without logits.** `linear_accuracy`, `linear_top_k_accuracy` and `linear_perplexity`
-take the fused head's `hidden` and `kernel`.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING

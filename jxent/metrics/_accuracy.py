@@ -62,23 +62,30 @@ def accuracy(
         accuracy = Σ r · [argmax_c z_c = y] / Σ r,   r = where · weights
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
-      A number between 0 and 1; float32, or float64 for float64 logits. Its gradient in
-      the logits is 0.
+      A number between 0 and 1; float32, or float64 where the logits are. Its gradient
+      in the logits is 0.
 
     Numerics:
       Of equal logits the first class is predicted; a binary logit of 0 is a no. A row
@@ -89,7 +96,8 @@ def accuracy(
     Raises:
       TypeError: logits are not floating, labels are floating (or boolean, but for
         axis=()), or where is floating.
-      ValueError: a shape does not fit, or there is one class.
+      ValueError: a shape does not fit, there is one class, or axis=() comes with
+        class_mask, logit_soft_cap, temperature or class_axis_name.
 
     Example:
       >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
@@ -103,7 +111,8 @@ def accuracy(
       scikit-learn's `accuracy_score`, of logits.
 
     See also:
-      `accuracy_sums`, for more than one batch; `linear_accuracy`, `top_k_accuracy`.
+      `accuracy_sums`, for more than one batch; `top_k_accuracy`;
+      `jxent.softmax_cross_entropy_sums` for loss and hits from one pass.
     """
     problem = metric_problem(
         "accuracy",
@@ -143,25 +152,33 @@ def accuracy_sums(
 
     Add the sums of batches, micro-batches or devices field by field, and divide once,
     with `compute()`. Inside `jax.shard_map` the sums are those of the device's rows:
-    `jax.lax.psum(sums, names)` adds them up. Outside of it nothing is to be done.
+    batch_axis_name, or `jax.lax.psum(sums, names)`, adds them up. Outside of it nothing
+    is to be done.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
-      `AccuracySums`, a NamedTuple of scalars in float32, or float64 for float64 logits.
+      `AccuracySums`, a NamedTuple of scalars, float32, or float64 where the logits are.
 
     Numerics:
       As in `accuracy`. Counts, and weights that are whole numbers, are added exactly up
@@ -183,7 +200,7 @@ def accuracy_sums(
       `flax.nnx.metrics` and `clu.metrics`, which add up in the same way.
 
     See also:
-      `accuracy`, `linear_accuracy_sums`, `jxent.softmax_cross_entropy_sums`.
+      `accuracy`, `jxent.softmax_cross_entropy_sums`.
     """
     problem = metric_problem(
         "accuracy_sums",
@@ -226,24 +243,31 @@ def top_k_accuracy(
     Nothing is sorted.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       k: how many classes may be named, at least 1; with all of them every row is right.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
-      A number between 0 and 1; float32, or float64 for float64 logits. Its gradient in
-      the logits is 0.
+      A number between 0 and 1; float32, or float64 where the logits are. Its gradient
+      in the logits is 0.
 
     Numerics:
       As in `accuracy`. A class of −inf is impossible, and ahead of none.
@@ -261,7 +285,7 @@ def top_k_accuracy(
       https://arxiv.org/abs/1409.0575.
 
     See also:
-      `top_k_accuracy_sums`, `linear_top_k_accuracy`, `accuracy`.
+      `top_k_accuracy_sums`, `accuracy`.
     """
     name = "top_k_accuracy"
     k = _checks.positive_integer(name, "k", k)
@@ -304,23 +328,30 @@ def top_k_accuracy_sums(
     They are added up, inside `jax.shard_map` too, as those of `accuracy_sums` are.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       k: how many classes may be named, at least 1; with all of them every row is right.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
-      `AccuracySums`, a NamedTuple of scalars in float32, or float64 for float64 logits.
+      `AccuracySums`, a NamedTuple of scalars, float32, or float64 where the logits are.
 
     Numerics:
       As in `top_k_accuracy` and `accuracy_sums`.
@@ -337,7 +368,7 @@ def top_k_accuracy_sums(
       As `top_k_accuracy` and `accuracy_sums`.
 
     See also:
-      `top_k_accuracy`, `linear_top_k_accuracy_sums`.
+      `top_k_accuracy`.
     """
     name = "top_k_accuracy_sums"
     k = _checks.positive_integer(name, "k", k)

@@ -224,16 +224,15 @@ def calibration_error(
     axis=() the probability is that of yes, and accuracy_b the share of yes labels.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       bins: how many bins, between 0 and 1; or their edges, (bins + 1,), increasing. A
         bin has its upper edge and not its lower one; the first and the last bin have
         what lies beyond them, too.
@@ -243,10 +242,18 @@ def calibration_error(
         quantiles are those of the device's rows.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
-      A number between 0 and 1; float32, or float64 for float64 logits.
+      A number between 0 and 1; float32, or float64 where the logits are.
 
     Numerics:
       As in `accuracy`. An empty bin counts 0.
@@ -318,26 +325,33 @@ def calibration_error_sums(
     all rows: give edges for bins of equal weight, those of a `reliability_bins`, say.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       bins: how many bins, between 0 and 1; or their edges, (bins + 1,), increasing. A
         bin has its upper edge and not its lower one; the first and the last bin have
         what lies beyond them, too.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
-      `CalibrationErrorSums`, a NamedTuple of arrays (bins,) in float32, or float64 for
-      float64 logits.
+      `CalibrationErrorSums`, a NamedTuple of arrays (bins,), in float32, or float64
+      where the logits are.
 
     Numerics:
       As in `calibration_error`.
@@ -403,16 +417,15 @@ def reliability_bins(
     yes, and the accuracy the share of yes labels.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       bins: how many bins, between 0 and 1; or their edges, (bins + 1,), increasing. A
         bin has its upper edge and not its lower one; the first and the last bin have
         what lies beyond them, too.
@@ -421,11 +434,19 @@ def reliability_bins(
         quantiles are those of the device's rows.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
       `ReliabilityBins`, a NamedTuple of edges (bins + 1,), and confidence, accuracy and
-      weight (bins,); float32, or float64 for float64 logits. The quantiles' edges go
+      weight (bins,); float32, or float64 where the logits are. The quantiles' edges go
       from the smallest confidence to the largest.
 
     Numerics:

@@ -52,26 +52,34 @@ def confusion_matrix(
         matrix[i, j] = Σ r over the rows of label i whose largest logit is that of j
 
     Matrices of batches, micro-batches or devices are added. Inside `jax.shard_map` the
-    matrix is that of the device's rows, and `jax.lax.psum(matrix, names)` adds them up.
+    matrix is that of the device's rows: batch_axis_name, or `jax.lax.psum(matrix,
+    names)`, adds them up.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
       (classes, classes), label by prediction, with axis=() (2, 2), no before yes;
-      float32, or float64 for float64 logits. Divide rows by their sums for recall,
+      float32, or float64 where the logits are. Divide rows by their sums for recall,
       columns by theirs for precision.
 
     Numerics:

@@ -99,22 +99,29 @@ def perplexity(
     It is the number of equally likely classes that would be as hard to guess.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
-      A number of at least 1; float32, or float64 for float64 logits. Differentiable.
+      A number of at least 1; float32, or float64 where the logits are. Differentiable.
 
     Numerics:
       As in `accuracy`, and the loss as in `jxent.softmax_cross_entropy`: a label of
@@ -133,7 +140,7 @@ def perplexity(
       recognition tasks".
 
     See also:
-      `perplexity_sums`, for more than one batch; `linear_perplexity`.
+      `perplexity_sums`, for more than one batch; `jxent.softmax_cross_entropy`.
     """
     problem = metric_problem(
         "perplexity",
@@ -174,23 +181,30 @@ def perplexity_sums(
     mean of the perplexities of batches is no perplexity; that of their sums is.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+        With axis=() any shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the sums run over them too.
 
     Returns:
-      `PerplexitySums`, a NamedTuple of scalars in float32, or float64 for float64
-      logits. loss / weight is the mean cross-entropy in nats.
+      `PerplexitySums`, a NamedTuple of scalars in float32, or float64 where the
+      logits are. loss / weight is the mean cross-entropy in nats.
 
     Numerics:
       As in `perplexity`.
@@ -207,7 +221,7 @@ def perplexity_sums(
       As `perplexity` and `accuracy_sums`.
 
     See also:
-      `perplexity`, `linear_perplexity_sums`, `jxent.softmax_cross_entropy_sums`.
+      `perplexity`, `jxent.softmax_cross_entropy_sums`.
     """
     problem = metric_problem(
         "perplexity_sums",
@@ -246,23 +260,28 @@ def brier_score(
     With axis=() a row's term is (p − y)², p = σ(z): half of what two classes give.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes. With axis=() any
+        shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the sums run over them too.
 
     Returns:
-      A number between 0 and 2, with axis=() between 0 and 1; float32, or float64 for
-      float64 logits. Differentiable.
+      A number between 0 and 2, with axis=() between 0 and 1; float32, or float64 where
+      the logits are. Differentiable.
 
     Numerics:
       As in `accuracy`. No softmax is held. The label's term is formed from log p_y, and
@@ -320,23 +339,28 @@ def brier_score_sums(
     They are added up, inside `jax.shard_map` too, as those of `accuracy_sums` are.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes. With axis=()
-        any shape: one logit for each binary label, above 0 where yes is likelier.
+      logits: floating, (..., classes, ...), at least two classes. With axis=() any
+        shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all. () stands for
-        none: binary labels.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
+        () is for binary labels: every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
-        drops the row. Of the logits' rank: False makes the class impossible there. With
-        axis=() every logit is a row.
+        drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      batch_axis_name: the mesh axes that the rows are split over, inside
+        `jax.shard_map`: the sums run over them too.
 
     Returns:
-      `BrierScoreSums`, a NamedTuple of scalars in float32, or float64 for float64
-      logits.
+      `BrierScoreSums`, a NamedTuple of scalars in float32, or float64 where the
+      logits are.
 
     Numerics:
       As in `brier_score`.
