@@ -27,6 +27,7 @@ from .labels import (
     are_class_ids as are_class_ids,
     compared as compared,
     ignorable as ignorable,
+    ignorable_binary as ignorable_binary,
     labels_of_classes as labels_of_classes,
     rearranged as rearranged,
     same_shape as same_shape,

@@ -158,13 +158,28 @@ def are_class_ids(
 def ignorable(
     function: str, ignore_index: Any, labels: Array, *, ids: bool
 ) -> Array | None:
-    if ignore_index is None:
-        return None
-    if not ids:
+    """The checked option, in the labels' dtype if it is a Python number."""
+    if ignore_index is not None and not ids:
         raise ValueError(
             f"{function}: ignore_index={ignore_index!r} needs integer class ids, got "
             f"distributions of shape {labels.shape}. Drop rows with where instead."
         )
+    return _index_among(function, ignore_index, labels)
+
+
+def ignorable_binary(function: str, ignore_index: Any, labels: Array) -> Array | None:
+    """`ignorable` of binary labels: integers, of which it marks those that miss."""
+    if ignore_index is not None and not is_integral(labels.dtype):
+        raise ValueError(
+            f"{function}: ignore_index={ignore_index!r} needs integer labels, got "
+            f"dtype {labels.dtype}. Leave labels out with where instead."
+        )
+    return _index_among(function, ignore_index, labels)
+
+
+def _index_among(function: str, ignore_index: Any, labels: Array) -> Array | None:
+    if ignore_index is None:
+        return None
     if is_number(ignore_index) and is_integer(ignore_index):
         info = jnp.iinfo(labels.dtype)
         if not info.min <= ignore_index <= info.max:

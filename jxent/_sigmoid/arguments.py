@@ -14,6 +14,9 @@ from .. import _checks
 from .._arrays import broadcast_like, compute_dtype, select
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import LinearLogits, Logits
+from .._problem.bad_labels import report_bad_labels
+from .._problem.ids import equal
+from .._problem.resolved import both
 from .._reduction import combine
 from .._solve.arguments import Formula
 from .._solve.solve import solution
@@ -32,6 +35,7 @@ class BinaryOperands(NamedTuple):
     where: Array | None
     weights: Array | None
     normalizer: Array | None
+    ignore_index: Array | None = None
     parameters: tuple[Array | None, ...] = ()
 
 
@@ -53,6 +57,7 @@ def check(
     formula: Callable[..., Array],
     pos_weight: ArrayLike | None = None,
     class_weights: ArrayLike | None,
+    ignore_index: Any,
     label_smoothing: Any,
     where: ArrayLike | None,
     weights: ArrayLike | None,
@@ -94,6 +99,7 @@ def check(
         where=where,
         weights=weights,
         normalizer=_checks.normalizer(function, normalizer, dtype),
+        ignore_index=_checks.ignorable_binary(function, ignore_index, y),
     )
     return BinarySettings(
         formula=formula,
@@ -140,7 +146,6 @@ def sigmoid_loss(
     """The losses of the elements, or with an axis of classes those of the rows."""
     of_classes = {
         "class_mask": class_mask,
-        "ignore_index": ignore_index,
         "logit_soft_cap": logit_soft_cap,
         "temperature": temperature,
         "class_axis_name": class_axis_name,
@@ -154,6 +159,7 @@ def sigmoid_loss(
             where,
             formula=formula,
             pos_weight=pos_weight,
+            ignore_index=ignore_index,
             **of_classes,
             **options,
         )
@@ -167,6 +173,7 @@ def sigmoid_loss(
         where=where,
         formula=formula.function,
         pos_weight=pos_weight,
+        ignore_index=ignore_index,
         **options,
     )
     x = operands.x
@@ -182,10 +189,15 @@ def sigmoid_loss(
 @functools.partial(jax.jit, static_argnums=0)
 def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     dtype = compute_dtype(a.x)
-    x, y = a.x.astype(dtype), a.labels.astype(dtype)
-    y = broadcast_like(y, x)
-    keep = usable = a.where
-    possible = None
+    x = a.x.astype(dtype)
+    labels, keep, bad = broadcast_like(a.labels, x), a.where, None
+    y = labels.astype(dtype)
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        bad = (labels != 0) & (labels != 1)
+        y = select(~bad, y, jnp.nan)
+    if a.ignore_index is not None:
+        keep = both(keep, ~equal(labels, a.ignore_index))
+    usable, possible = keep, None
     if a.weights is not None:
         # Dropped too, but computed where it can be: under a weight of 0 the loss is the
         # derivative in that weight.
@@ -202,6 +214,10 @@ def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     losses = settings.formula(x, y, a.pos_weight, *a.parameters)
     if possible is not None:
         losses = select(possible, losses)
+    if bad is not None:
+        counts = both(keep, None if a.weights is None else a.weights != 0)
+        bad = bad if counts is None else bad & counts
+        losses = report_bad_labels(losses, labels, bad, 2)
     factor = None
     if a.class_weights is not None:
         factor = jax.lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import cast, moving_of, over_rows, select
+from .._arrays import cast, is_below, moving_of, over_rows, select, sum_over_devices
 from .._formulas import zlpr
+from .._layouts.mesh import of_parts
 from .._layouts.totals import over_all_classes, totals
 from .._problem.bad_labels import reported
 from .._problem.bundles import ROWS_AND_CLASSES, ROWS_AND_PLACES, Maybe, after_merged
-from .._problem.ids import class_ids, of_places
-from .._problem.problem import Problem
+from .._problem.ids import class_ids, equal, of_places
+from .._problem.problem import Problem, Shared
 from .._problem.resolve import possible_classes
 from .._problem.resolved import NOWHERE, Resolved, both, is_class
 from .._statistics.inputs import Part, effective_logits, over_classes_if, part_of
@@ -33,6 +34,11 @@ class Binary(Target):
     def labels_of(self, part: Part, z: Array) -> Array:
         """The labels of a block's classes, of the shape of its logits z."""
         raise NotImplementedError
+
+    def answered(self, shared: Shared) -> Maybe:
+        """False where a class has no label in a row, of the logits' shape; None for
+        nowhere."""
+        return None
 
     def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
         two_sides = problem.settings.formula is zlpr
@@ -53,28 +59,74 @@ class Binary(Target):
 
         return side(1 - y, z), side(y, lax.neg(z))
 
+    def known(self, problem: Problem) -> Maybe:
+        """False in rows (rows,) with a label that is none; None for no such row."""
+        return None
+
     def losses(self, problem: Problem) -> Losses:
-        if problem.settings.formula is not zlpr:
-            return Losses(losses=_sum_over_classes(problem))
-        t = totals(problem)
-        high = t[SecondSoftmax]
-        sides = _log_sum(t.maximum, t.sum), _log_sum(high.maximum, high.sum)
-        return Losses(losses=zlpr(*sides))
+        """A bad label makes the row's loss NaN, and as a factor its gradient too."""
+        if problem.settings.formula is zlpr:
+            t = totals(problem)
+            high = t[SecondSoftmax]
+            low, above = _log_sum(t.maximum, t.sum), _log_sum(high.maximum, high.sum)
+            losses = zlpr(low, above)
+        else:
+            losses = _sum_over_classes(problem)
+        known = self.known(problem)
+        if known is None:
+            return Losses(losses=losses)
+        factor = select(known, lax.full_like(losses, 1), jnp.nan)
+        return Losses(losses=reported(lax.mul(losses, factor), problem))
 
 
 @bundle
 class BinaryLabels(Binary):
-    """A label for every class."""
+    """A label for every class; of integers only 0 and 1 are labels."""
 
     labels: Annotated[Array, ROWS_AND_CLASSES]
 
     of_every_class = True
 
     def ignore_index(self, function: str, index: Any) -> Maybe:
-        return _checks.ignorable(function, index, self.labels, ids=False)
+        return _checks.ignorable_binary(function, index, self.labels)
 
     def labels_of(self, part: Part, z: Array) -> Array:
-        return cast(part.problem.target.labels, z.dtype)
+        return cast(self.labels, z.dtype)
+
+    def answered(self, shared: Shared) -> Maybe:
+        if shared.ignore_index is None:
+            return None
+        return lax.bitwise_not(equal(self.labels, shared.ignore_index))
+
+    def known(self, problem: Problem) -> Maybe:
+        if not jnp.issubdtype(self.labels.dtype, jnp.integer):
+            return None
+        return lax.eq(of_parts(_count_bad, problem), 0)
+
+    def bad(self, problem: Problem) -> tuple[Array, Array] | None:
+        if not jnp.issubdtype(self.labels.dtype, jnp.integer):
+            return None
+        return self.labels, _bad_labels(problem)
+
+
+def _bad_labels(problem: Problem) -> Array:
+    """True where a label is none and counts, of the logits' shape."""
+    target = problem.target
+    bad = lax.bitwise_not(is_below(target.labels, 2))
+    computed = over_classes_if(problem.resolved.weighted, problem.axis, bad)
+    for counts in (
+        possible_classes(problem),
+        target.answered(problem.shared),
+        computed,
+    ):
+        bad = bad if counts is None else lax.bitwise_and(bad, counts)
+    return bad
+
+
+def _count_bad(problem: Problem) -> Array:
+    """How many labels of a row are none, over all devices, (rows,)."""
+    count = lax.reduce_sum(cast(_bad_labels(problem), jnp.int32), (problem.axis,))
+    return sum_over_devices(count, problem.settings.class_axis_name)
 
 
 @bundle
@@ -95,13 +147,10 @@ class BinaryIds(Binary, Places):
         values = part.problem.target.values
         return cast(of_places(values, part.ids, part.problem.axis, z), z.dtype)
 
-    def losses(self, problem: Problem) -> Losses:
-        """A bad id makes the loss NaN, and as a factor its gradient too."""
-        losses, ids = super().losses(problem).losses, problem.resolved.ids
+    def known(self, problem: Problem) -> Array:
+        ids = problem.resolved.ids
         assert ids is not None
-        known = lax.reduce_and(is_class(ids), (ids.ndim - 1,))
-        factor = select(known, lax.full_like(losses, 1), jnp.nan)
-        return Losses(losses=reported(lax.mul(losses, factor), problem))
+        return lax.reduce_and(is_class(ids), (ids.ndim - 1,))
 
 
 def _smoothed(part: Part, z: Array) -> Array:
@@ -113,9 +162,13 @@ def _smoothed(part: Part, z: Array) -> Array:
 
 
 def _where(part: Part, z: Array) -> Maybe:
-    """False where a class is not possible, or a row not computed; None for nowhere."""
-    computed = over_classes_if(part.computed, part.problem.axis, z)
-    return both(computed, possible_classes(part.problem))
+    """False where a class is not possible or has no label, or a row is not computed;
+    None for nowhere."""
+    problem = part.problem
+    where = over_classes_if(part.computed, problem.axis, z)
+    for mask in (possible_classes(problem), problem.target.answered(problem.shared)):
+        where = both(where, mask)
+    return where
 
 
 def _log_sum(maximum: Maybe, total: Maybe) -> Array:

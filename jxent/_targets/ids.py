@@ -44,9 +44,9 @@ class Ids(Labels):
         ids = class_ids(self.labels, weighted, problem.classes)
         return problem.resolved._replace(ids=without_masked(problem, ids, weighted))
 
-    def bad(self, resolved: Resolved) -> tuple[Array, Array]:
-        assert resolved.ids is not None
-        return self.labels, lax.bitwise_not(is_class(resolved.ids))
+    def bad(self, problem: Problem) -> tuple[Array, Array]:
+        assert problem.resolved.ids is not None
+        return self.labels, lax.bitwise_not(is_class(problem.resolved.ids))
 
     def logits(self, part: Part) -> tuple[Array, Maybe]:
         """With the margin subtracted from the label's."""

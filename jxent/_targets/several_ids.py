@@ -48,9 +48,9 @@ class Places(Target):
             return scored, scored
         return scored, both(scored, over_places(weighted, self.ids))
 
-    def bad(self, resolved: Resolved) -> tuple[Array, Array]:
-        assert resolved.ids is not None
-        return self.ids, lax.bitwise_not(is_class(resolved.ids))
+    def bad(self, problem: Problem) -> tuple[Array, Array]:
+        assert problem.resolved.ids is not None
+        return self.ids, lax.bitwise_not(is_class(problem.resolved.ids))
 
 
 @bundle

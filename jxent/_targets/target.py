@@ -76,7 +76,7 @@ class Target:
         """What is resolved so far with class ids, and which of these are scored."""
         return problem.resolved
 
-    def bad(self, resolved: Resolved) -> tuple[Array, Array] | None:
+    def bad(self, problem: Problem) -> tuple[Array, Array] | None:
         """Labels as the caller gave them, and True for those that are none."""
         return None
 
