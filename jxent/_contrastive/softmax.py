@@ -91,7 +91,7 @@ def _totals(axis: int, log_sum: LogSum, block: Block, logits: Logits) -> Totals:
     target, sides = _target(log_sum, block, z.dtype), block if axis else reversed(block)
     places = (places_in(*sides),) if log_sum.label else ()
     weights = () if target is None else (target,)
-    inputs = Inputs(log_sum.statistics, z=z, given=places + weights)
+    inputs = Inputs(statistics=log_sum.statistics, z=z, given=places + weights)
     return totals_of_block(axis, inputs, None)
 
 
@@ -115,7 +115,7 @@ def _tangent(
         states += (WeightedSum(sum=total(lax.mul(target, dz)), mass=None),)
     constant: Any = None
     return Totals(
-        t.statistics,
+        statistics=t.statistics,
         maximum=constant,
         sum=total(lax.mul(lax.exp(lax.sub(z, shift)), dz)),
         states=states,

@@ -195,14 +195,7 @@ def _add_gradients(
     heads, of_logits = list(added.heads), list(of_options.logits)
     for k, head in enumerate(shared.heads):
         if moving_rows.logits[k].hidden is not None:
-            assert head.kernel is not None
-            of_hidden = product(
-                g.logits[k].array,
-                head.kernel,
-                head.vocab_axis,
-                head.precision,
-                transpose=True,
-            )
+            of_hidden = _of_hidden(head, g.logits[k].array)
             of_logits[k] = of_logits[k]._replace(hidden=of_hidden)
         of_kernel = gradients.heads[k].kernel
         if of_kernel is not None:
@@ -212,6 +205,12 @@ def _add_gradients(
     added = added._replace(heads=tuple(heads))
     of_options = of_options._replace(logits=tuple(of_logits))
     return (total, [added]), [(of_options, unmoved)]
+
+
+def _of_hidden(head: Head, g: Array) -> Array:
+    """g kernelᵀ, the gradient of hidden states."""
+    assert head.kernel is not None
+    return product(g, head.kernel, head.vocab_axis, head.precision, transpose=True)
 
 
 def _by_groups(

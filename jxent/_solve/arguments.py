@@ -61,7 +61,7 @@ def checked_problem(
     linear = any(isinstance(y, LinearLogits) for y in operands)
     if linear:
         front = _last_axis(function, like_x, axis, front)
-    like = Like(name, like_x, front, not linear)
+    like = Like(name=name, x=like_x, axis=front, axis_is_free=not linear)
     target = given.target(function, like)
     arrays = operands, target
     class_names = _checks.bound_axis_names(
@@ -89,7 +89,9 @@ def checked_problem(
         class_where=class_where,
     )
     shared = Shared(heads=tuple(head for _, head in parts))
-    settings = Settings(at, class_axis_name=class_names, batch_axis_name=batch_names)
+    settings = Settings(
+        axis=at, class_axis_name=class_names, batch_axis_name=batch_names
+    )
     problem = Problem(settings, rows, shared)
     return _with_options(function, problem, shape, formula, **options)
 

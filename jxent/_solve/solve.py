@@ -13,6 +13,7 @@ from .._checks import ArrayLike, Axis, AxisName, fail
 from .._layouts.choice import (
     PIECE,
     Sizes,
+    Uses,
     chosen,
     rows_of_group,
     sizes_of,
@@ -157,16 +158,23 @@ def _with_layout(
         settings = settings._replace(block=block, piece=piece)
     if heard is not NOBODY:
         blocks = tile, settings.block
-        memory = temporaries(layout, sizes, blocks, uses)
-        heard.plans.append(
-            Plan(
-                function=function,
-                implementation=layout,
-                block_sizes=blocks,
-                temporary_bytes=memory,
-            )
-        )
+        heard.plans.append(_plan_of(function, layout, sizes, blocks, uses))
     return problem.replace(settings=settings)
+
+
+def _plan_of(
+    function: str,
+    layout: Implementation,
+    sizes: Sizes,
+    blocks: tuple[int, int],
+    uses: Uses,
+) -> Plan:
+    return Plan(
+        function=function,
+        implementation=layout,
+        block_sizes=blocks,
+        temporary_bytes=temporaries(layout, sizes, blocks, uses),
+    )
 
 
 def _refuse_layout(

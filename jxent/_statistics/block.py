@@ -64,7 +64,7 @@ def two_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
         s.of_block(block, given) if read is None else read[0]
         for s, given, read in inputs.each(reads)
     )
-    t = Totals(inputs.statistics, maximum=maximum, sum=total, states=states)
+    t = Totals(statistics=inputs.statistics, maximum=maximum, sum=total, states=states)
     return _numbered(inputs, t)
 
 
@@ -106,7 +106,7 @@ def _single_classes(axis: int, inputs: Inputs) -> tuple[Totals, Totals]:
             z = lax.add(z, zero)
     classes = Classes(axis=axis, z=z, zero=zero)
     t = Totals(
-        inputs.statistics,
+        statistics=inputs.statistics,
         maximum=z,
         sum=lax.add(zero, lax.full_like(z, 1)),
         states=tuple(s.of_class(classes, given) for s, given in inputs.each()),

@@ -108,7 +108,7 @@ def inputs_of_block(
     possible = possible_classes(problem)
     part = part._replace(z=z, second=second, possible=possible)
     given = tuple(s.given(part) for s in statistics)
-    return Inputs(statistics, z=z, given=given, first=first)
+    return Inputs(statistics=statistics, z=z, given=given, first=first)
 
 
 def part_of(problem: Problem, first: Maybe, computed: Maybe) -> Part:

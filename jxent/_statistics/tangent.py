@@ -77,7 +77,7 @@ def _statistics_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     )
     constant: Any = None
     total: Any = at.poisoned(at.sum((at.e, at.dz)))
-    sums = Totals(t.statistics, maximum=constant, sum=total, states=states)
+    sums = Totals(statistics=t.statistics, maximum=constant, sum=total, states=states)
     return values, or_zeros(vary(sums, varying_of(primals)), zeros)
 
 

@@ -98,7 +98,7 @@ def merge(a: Totals, b: Totals) -> Totals:
         None if x is None else s.merge(x, y, from_a, from_b)
         for s, x, y in a.each(b.states)
     )
-    return Totals(a.statistics, maximum=maximum, sum=total, states=states)
+    return Totals(statistics=a.statistics, maximum=maximum, sum=total, states=states)
 
 
 def merge_devices(t: Totals, names: tuple[str, ...]) -> Totals:
@@ -107,7 +107,7 @@ def merge_devices(t: Totals, names: tuple[str, ...]) -> Totals:
     move = Move(t.maximum, t.sum, maximum)
     total = lax.psum(lax.mul(t.sum, move.factor), names)
     states = tuple(s.merge_devices(x, move, names) for s, x in t.each())
-    return Totals(t.statistics, maximum=maximum, sum=total, states=states)
+    return Totals(statistics=t.statistics, maximum=maximum, sum=total, states=states)
 
 
 def finish(t: Totals, resolved: Resolved) -> Totals:
@@ -125,7 +125,7 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
         shift=origin(t.maximum), computable=computable, resolved=resolved
     )
     t = Totals(
-        t.statistics,
+        statistics=t.statistics,
         maximum=t.maximum,
         sum=finished.filled(t.sum, 1),
         states=tuple(s.finish(x, finished) for s, x in t.each()),

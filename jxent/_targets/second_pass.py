@@ -59,8 +59,11 @@ def _sums(problem: Problem, t: Totals) -> Sums:
             jnp.asarray(weight, q.dtype) for weight in formula.weights(*parameters)
         )
         terms = times(of_target, q * a) + times(of_logits, p * b)
-        sums = (sum_along(x, problem.axis) for x in (terms, q * a, p * b))
-        return Sums(*sums)
+        return Sums(
+            divergence=sum_along(terms, problem.axis),
+            of_target=sum_along(q * a, problem.axis),
+            of_logits=sum_along(p * b, problem.axis),
+        )
 
     return over_all_classes(of_block, problem, per_row=t)
 
