@@ -67,6 +67,7 @@ def binary_cross_entropy(
       pos_weight: w⁺ multiplies the y-term: a number, or one a class, (classes,); with
         axis=() any shape that broadcasts from the right. n_no / n_yes balances.
       class_weights: factors of the losses, one for each class of the last axis.
+      ignore_index: the id that marks padding among `SparseLabels`.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
         drops an element.

@@ -239,31 +239,28 @@ def softmax_total_variation(
     tokens that speculative decoding accepts, where a draft of p is checked against q.
 
     Args:
-      logits: floating, shape (..., classes, ...), at least two classes.
-      target_logits: floating, of the logits' shape.
-      axis: the class axis. A tuple names several that together make up the classes, an
-        id then counts through them in their order; None stands for all.
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+      target_logits: floating, of the logits' shape; or `LinearLogits` of that shape,
+        with features of their own. Either may be an array, and the other not.
+      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
+        the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       target_logit_soft_cap: the soft cap of the target's logits, as logit_soft_cap is
         that of the others.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
-      class_mask: boolean (classes,). False marks classes that do not exist, such as the
-        padding of a vocabulary.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
       temperature: divides the logits after the soft cap, on both sides; a scalar or one
         a row. The result is not multiplied by its square.
-      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, where r is everything
-        that multiplies a row: where and weights.
+      reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
-      class_axis_name: the mesh axis (or axes) that the classes are split over, inside
-        `jax.shard_map`. Labels stay global ids. Arguments with one number a class are
-        split in the same way.
-      batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too. Outside of it logits in
-        memory need no names.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, named where
+        class_axis_name is: the mean and the sum run over them too.
 
     Returns:
       Between 0 and 1, of the logits' shape without `axis`, or a scalar; float32, or

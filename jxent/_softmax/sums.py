@@ -39,7 +39,9 @@ def softmax_cross_entropy_sums(
 
     Args:
       logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
-      labels: integer class ids, of the logits' shape without `axis`.
+      labels: integer class ids, of the logits' shape without `axis`; or distributions,
+        of the logits' shape and any dtype, which need not sum to 1; or `SparseLabels`,
+        distributions that are given at a few classes. Labels never broadcast.
       axis: the class axis, for `LinearLogits` the last. A tuple names several that are
         the classes together, an id counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False

@@ -103,10 +103,10 @@ class BinaryLabels(Binary):
             return None
         return lax.eq(of_parts(_count_bad, problem), 0)
 
-    def bad(self, problem: Problem) -> tuple[Array, Array] | None:
+    def bad(self, problem: Problem) -> tuple[Array, Array, int] | None:
         if not jnp.issubdtype(self.labels.dtype, jnp.integer):
             return None
-        return self.labels, _bad_labels(problem)
+        return self.labels, _bad_labels(problem), 2
 
 
 def _bad_labels(problem: Problem) -> Array:

@@ -44,9 +44,10 @@ class Ids(Labels):
         ids = class_ids(self.labels, weighted, problem.classes)
         return problem.resolved._replace(ids=without_masked(problem, ids, weighted))
 
-    def bad(self, problem: Problem) -> tuple[Array, Array]:
+    def bad(self, problem: Problem) -> tuple[Array, Array, int]:
         assert problem.resolved.ids is not None
-        return self.labels, lax.bitwise_not(is_class(problem.resolved.ids))
+        bad = lax.bitwise_not(is_class(problem.resolved.ids))
+        return self.labels, bad, problem.classes
 
     def logits(self, part: Part) -> tuple[Array, Maybe]:
         """With the margin subtracted from the label's."""

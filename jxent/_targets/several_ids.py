@@ -48,9 +48,10 @@ class Places(Target):
             return scored, scored
         return scored, both(scored, over_places(weighted, self.ids))
 
-    def bad(self, problem: Problem) -> tuple[Array, Array]:
+    def bad(self, problem: Problem) -> tuple[Array, Array, int]:
         assert problem.resolved.ids is not None
-        return self.ids, lax.bitwise_not(is_class(problem.resolved.ids))
+        bad = lax.bitwise_not(is_class(problem.resolved.ids))
+        return self.ids, bad, problem.classes
 
 
 @bundle

@@ -76,8 +76,9 @@ class Target:
         """What is resolved so far with class ids, and which of these are scored."""
         return problem.resolved
 
-    def bad(self, problem: Problem) -> tuple[Array, Array] | None:
-        """Labels as the caller gave them, and True for those that are none."""
+    def bad(self, problem: Problem) -> tuple[Array, Array, int] | None:
+        """Labels as the caller gave them, True for those that are none, and the number
+        of which they have to be below."""
         return None
 
     def logits(self, part: Part) -> tuple[Array, Maybe]:
