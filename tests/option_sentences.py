@@ -32,12 +32,13 @@ HOMES = {
             "softmax_log_prob",
             "labels class_weights entropy argmax",
         ),
-        "softmax_cross_entropy_sums": ("softmax_cross_entropy", "labels"),
+        "softmax_cross_entropy_sums": ("softmax_cross_entropy", ""),
         "softmax_kl_divergence": (
             "softmax_cross_entropy",
             "target_logits target_logit_soft_cap temperature reduction",
         ),
         "softmax_jensen_shannon_divergence": ("softmax_kl_divergence", "beta"),
+        "softmax_total_variation": ("softmax_kl_divergence", ""),
         "zlpr_loss": (
             "softmax_cross_entropy",
             "logits labels where ignore_index label_smoothing reduction",

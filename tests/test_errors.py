@@ -156,6 +156,12 @@ REFUSED = [
         "got (4, 1). Every row is compared with one of its own; none broadcasts.",
     ),
     (
+        lambda: jxent.softmax_total_variation(floats(4, 3), floats(5, 3)),
+        ValueError,
+        "softmax_total_variation: expected target_logits of the logits' shape (4, 3), "
+        "got (5, 3). Every row is compared with one of its own; none broadcasts.",
+    ),
+    (
         lambda: jxent.softmax_jensen_shannon_divergence(
             floats(4, 3), floats(4, 3), beta=1.5
         ),
@@ -1787,6 +1793,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.softmax_log_prob_at: LOGITS | {"ids": ints(4, 2)},
     jxent.softmax_kl_divergence: LOGITS | TARGET,
     jxent.softmax_jensen_shannon_divergence: LOGITS | TARGET,
+    jxent.softmax_total_variation: LOGITS | TARGET,
     jxent.softmax_entropy: LOGITS,
     jxent.softmax_statistics: LOGITS | IDS,
     jxent.softmax_top_k: LOGITS | {"k": 2},

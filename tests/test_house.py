@@ -6,9 +6,11 @@ option that is added is tested by them from its first day.
 
 import ast
 import inspect
+import io
 import re
+import tokenize
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import jax
@@ -18,132 +20,175 @@ import pytest
 from jax.tree_util import tree_leaves_with_path
 
 import jxent
+from jxent import _formulas
 from jxent._formulas import (
     cross_entropy,
     focal,
     jensen_shannon_divergence,
     kl_divergence,
+    symmetric,
+    total_variation,
     zlpr,
 )
-from jxent._layouts import LossOptions, solve
-from jxent._problem import Problem, Rows, Settings, Shared
-from jxent._sigmoid import binary_of_logits, focal_of_logits
-from tests.cases import CLASSES
+from jxent._problem.bundles import declared
+from jxent._problem.problem import Head, Problem, RowLogits, Rows, Settings, Shared
+from jxent._sigmoid.formulas import binary_of_logits, focal_of_logits
+from jxent._solve.options import LossOptions
+from jxent._solve.results import LogProbsAt, Loss, RowStatistics
+from jxent._solve.solve import solve
+from jxent._statistics.statistic import Statistic
+from jxent._targets.binary import BinaryIds, BinaryLabels
+from jxent._targets.distribution import Distribution
+from jxent._targets.ids import Ids
+from jxent._targets.several_ids import AskedIds, SeveralIds
+from jxent._targets.softmax import Softmax
+from jxent._targets.target import NoTarget, Target
+from tests.comparing import weighed
 from tests.compiling import as_users_jit
-from tests.test_api import modules
+from tests.test_api import imports_of, modules
 
 
-ROWS, FEATURES = 4, 3
+ROWS, FEATURES, CLASSES = 4, 3, 8
 LAYOUTS = ("in memory", "materialized", "streamed", "tiled")
 
 
 # Every field of the bundles -----------------------------------------------------------
 
 
-# What rows are scored against, and the fields that it leaves None: fields of the other
-# kinds, and options that it does not take.
-OF_IDS = {"ignore_index", "margin"}
-OF_PLACES = {"label_ids", "label_values"}
-OF_TARGETS = {"target_logits", "target_hidden", "target_kernel", "target_bias"}
-OF_TARGETS |= {"target_logit_soft_cap"}
-OF_LABELS = {"class_weights", "label_smoothing", "z_loss", "pos_weight"}
-OF_SEVERAL = {"pos_weight"}  # labels a row
+def subclasses(kind: type) -> Iterator[type]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from subclasses(below)
+
+
+# Those that are made, not the recipes that they share.
+TARGETS = [k for k in subclasses(Target) if "__dataclass_params__" in vars(k)]
+STATISTICS = [k for k in subclasses(Statistic) if "__dataclass_params__" in vars(k)]
+BUNDLES = [Rows, Shared, RowLogits, Head, *TARGETS]
+
+
+def fields_of(kind: type) -> set[str]:
+    """The declared fields of a bundle that are arrays, not bundles themselves."""
+    return {name for name, (axes, *_) in declared(kind).items() if axes is not None}
+
+
+def values_of_fields(rng) -> dict[type, dict[str, Any]]:
+    """A value for every field of every bundle."""
+    several = {
+        "ids": rng.integers(0, CLASSES - 1, (ROWS, 2)).astype(np.int32),
+        "values": rng.uniform(size=(ROWS, 2)),
+    }
+    shares = {"labels": rng.uniform(size=(ROWS, CLASSES))}
+    return {
+        RowLogits: {
+            "array": rng.normal(size=(ROWS, CLASSES)),
+            "hidden": rng.normal(size=(ROWS, FEATURES)),
+        },
+        Head: {
+            "kernel": rng.normal(size=(FEATURES, CLASSES)),
+            "bias": rng.normal(size=CLASSES),
+            "logit_soft_cap": rng.uniform(2, 4),
+        },
+        Rows: {
+            "where": np.array([True, True, False, True]),
+            "class_where": np.arange(CLASSES)[None] != np.full((ROWS, 1), CLASSES - 1),
+            "weights": rng.uniform(0.5, 2, ROWS),
+            "temperature": rng.uniform(0.5, 2, ROWS),
+        },
+        Shared: {
+            "class_weights": rng.uniform(0.5, 2, CLASSES),
+            "class_mask": np.arange(CLASSES) != CLASSES - 1,
+            "ignore_index": np.int32(-100),
+            "label_smoothing": np.float64(0.1),
+            "z_loss": np.float64(0.1),
+            "pos_weight": rng.uniform(0.5, 2, CLASSES),
+            "margin": rng.uniform(0.1, 0.5, CLASSES),
+            "parameters": (),  # see PARAMETERS
+            "normalizer": np.float64(3.0),
+        },
+        Ids: {"labels": rng.integers(0, CLASSES - 1, ROWS).astype(np.int32)},
+        Distribution: shares,
+        SeveralIds: several,
+        AskedIds: {"ids": several["ids"]},
+        BinaryLabels: shares,
+        BinaryIds: several,
+        Softmax: {},
+        NoTarget: {},
+    }
+
+
+@pytest.mark.parametrize("kind", BUNDLES, ids=lambda kind: kind.__name__)
+def test_every_field_has_a_value_here(kind, rng):
+    """A bundle, or a field, that is added fails here until it has one."""
+    values = values_of_fields(rng)
+    assert kind in values, f"give the fields of {kind.__name__} values here"
+    assert {*values[kind]} == fields_of(kind)
+    assert not [name for name, value in values[kind].items() if value is None]
+
+
+# The options that a kind of target does not take.
+OF_LABELS = {"class_weights", "label_smoothing", "z_loss"}
+OF_LOSSES = {"weights", "normalizer"}
 WITHOUT = {
-    "ids": OF_PLACES | OF_TARGETS | OF_SEVERAL,
-    "distributions": OF_IDS | OF_PLACES | OF_TARGETS | OF_SEVERAL,
-    "places": {"labels", "margin"} | OF_TARGETS | OF_SEVERAL,
-    **dict.fromkeys(
-        ("target", "target in memory", "target of logits in memory"),
-        {"labels"} | OF_IDS | OF_PLACES | OF_LABELS,
-    ),
-    "several": OF_IDS | OF_PLACES | OF_TARGETS | {"z_loss"},
-    "several places": {"labels", "margin", "z_loss"} | OF_TARGETS,
+    Ids: {"pos_weight"},
+    Distribution: {"ignore_index", "margin", "pos_weight"},
+    SeveralIds: {"margin", "pos_weight"},
+    Softmax: {"ignore_index", "margin", "pos_weight"} | OF_LABELS,
+    BinaryLabels: {"ignore_index", "margin", "z_loss"},
+    BinaryIds: {"margin", "z_loss"},
+    AskedIds: {"margin", "pos_weight"} | OF_LABELS | OF_LOSSES,
+    NoTarget: {"ignore_index", "margin", "pos_weight"} | OF_LABELS | OF_LOSSES,
 }
+# A formula's parameters; and the options that it does not take.
+PARAMETERS: dict[Any, tuple[float, ...]] = {
+    focal: (0.3,),
+    focal_of_logits: (0.3,),
+    jensen_shannon_divergence: (0.3,),
+    symmetric: (0.3, 0.6, -4.0),
+}
+WITHOUT_OF_FORMULA = {
+    focal_of_logits: {"pos_weight"},
+    zlpr: {"pos_weight", "class_weights"},
+}
+# What is in memory and what a product: of the row's own logits, and of another softmax.
+HEADS, ARRAYS = (False, False), (True, True)
 
 
-def fields(rng, *, labels):
-    """A value for every field of both bundles that goes with a kind of labels."""
-    ids = labels == "ids"
-    of_rows: dict[str, Any] = dict(
-        logits=rng.normal(size=(ROWS, CLASSES)),
-        hidden=rng.normal(size=(ROWS, FEATURES)),
-        labels=rng.integers(0, CLASSES - 1, ROWS).astype(np.int32)
-        if ids
-        else rng.uniform(size=(ROWS, CLASSES)),
-        label_ids=rng.integers(0, CLASSES - 1, (ROWS, 2)).astype(np.int32),
-        label_values=rng.uniform(size=(ROWS, 2)),
-        target_logits=rng.normal(size=(ROWS, CLASSES)),
-        target_hidden=rng.normal(size=(ROWS, FEATURES + 1)),
-        where=np.array([True, True, False, True]),
-        class_where=np.arange(CLASSES)[None] != np.full((ROWS, 1), CLASSES - 1),
-        weights=rng.uniform(0.5, 2, ROWS),
-        temperature=rng.uniform(0.5, 2, ROWS),
-    )
-    of_all: dict[str, Any] = dict(
-        kernel=rng.normal(size=(FEATURES, CLASSES)),
-        bias=rng.normal(size=CLASSES),
-        class_weights=rng.uniform(0.5, 2, CLASSES),
-        class_mask=np.arange(CLASSES) != CLASSES - 1,
-        target_kernel=rng.normal(size=(FEATURES + 1, CLASSES)),
-        target_bias=rng.normal(size=CLASSES),
-        target_logit_soft_cap=np.float64(2.0),
-        ignore_index=np.int32(-100),
-        label_smoothing=np.float64(0.1),
-        z_loss=np.float64(0.1),
-        logit_soft_cap=np.float64(3.0),
-        pos_weight=rng.uniform(0.5, 2, CLASSES),
-        margin=rng.uniform(0.1, 0.5, CLASSES),
-        parameters=(np.float64(0.3),),
-        normalizer=np.float64(3.0),
-    )
-    rows, shared = Rows(**of_rows), Shared(**of_all)
-    missing = [
-        name
-        for bundle in (rows, shared)
-        for name, value in bundle._asdict().items()
-        if value is None
-    ]
-    assert not missing, f"give {missing} a value here"
+def problem_of(rng, layout, target, formula, in_memory) -> Problem:
+    """A problem with every option that its target and its formula take."""
+    values = values_of_fields(rng)
+    without = WITHOUT[target] | WITHOUT_OF_FORMULA.get(formula, set())
 
-    def fitting(bundle):
-        return bundle._replace(**dict.fromkeys(WITHOUT[labels] & {*bundle._fields}))
+    def bundle(kind, without: Set[str] = frozenset(), **more):
+        fields = {n: x for n, x in values[kind].items() if n not in without}
+        return kind(**fields | more)
 
-    return fitting(rows), fitting(shared)
-
-
-def settings_of(layout, *, labels, formula):
-    return Settings(
+    logits, heads = [], []
+    for formed in in_memory[: 1 + (target is Softmax)]:
+        values = values | values_of_fields(rng)  # of each side others
+        logits.append(bundle(RowLogits, {"hidden" if formed else "array"}))
+        heads.append(bundle(Head, {"kernel", "bias"} if formed else set()))
+    parameters = tuple(map(np.float64, PARAMETERS.get(formula, ())))
+    results: dict[type, Any] = {
+        AskedIds: LogProbsAt(),
+        NoTarget: RowStatistics(entropy=True),
+    }
+    result = results.get(target, Loss())
+    settings = Settings(
         axis=1,
-        ids=labels == "ids",
-        several_labels="several" in labels,
         formula=formula,
-        reduction="mean",
-        even=labels in ("ids", "distributions", "places"),
+        result=result,
+        reduction="none" if target in results else "mean",
         implementation="materialized" if layout == "in memory" else layout,
         tile=2,
         block=2,
     )
-
-
-def of_layout(layout, labels, rows, shared, formula):
-    """The bundles as a layout has them: logits, or what they are made of."""
-    if formula in (cross_entropy, kl_divergence, binary_of_logits, zlpr):
-        shared = shared._replace(parameters=())
-    if formula in (focal_of_logits, zlpr):
-        shared = shared._replace(pos_weight=None)
-    if formula is zlpr:
-        shared = shared._replace(class_weights=None)
-    in_memory = {
-        "": layout == "in memory" or labels == "target of logits in memory",
-        "target_": layout == "in memory" or labels == "target in memory",
-    }
-    for of, formed in in_memory.items():
-        if not formed:
-            rows = rows._replace(**{f"{of}logits": None})
-            continue
-        rows = rows._replace(**{f"{of}hidden": None})
-        shared = shared._replace(**{f"{of}kernel": None, f"{of}bias": None})
-    return rows, shared
+    rows = bundle(Rows, without, logits=tuple(logits), target=bundle(target))
+    shared = bundle(Shared, without, heads=tuple(heads), parameters=parameters)
+    problem = Problem(settings=settings, rows=rows, shared=shared)
+    statistics = problem.target.statistics(problem)
+    statistics += result.statistics("a test", CLASSES)
+    return problem.with_settings(statistics=statistics)
 
 
 def floating(tree):
@@ -154,55 +199,81 @@ def floating(tree):
 
 
 CONFIGURATIONS = [
-    (layout, labels, formula)
+    (layout, target, formula, ARRAYS if layout == "in memory" else HEADS)
     for layout in LAYOUTS
-    for labels in ("ids", "distributions", "places")
-    for formula in (cross_entropy, focal)
-    if not (formula is focal and layout == "streamed")  # it needs every log p
+    for target, formula in (
+        *((t, cross_entropy) for t in (Ids, Distribution, SeveralIds)),
+        *((t, focal) for t in (Ids, Distribution, SeveralIds)),
+        (Softmax, kl_divergence),
+        (Softmax, jensen_shannon_divergence),
+        (Softmax, total_variation),
+        (BinaryLabels, focal_of_logits),
+        (BinaryIds, binary_of_logits),
+        (BinaryIds, zlpr),
+        (AskedIds, None),
+        (NoTarget, None),
+    )
+    # What needs every log p is not streamed, what is a number a row is not tiled.
+    if not (layout == "streamed" and formula is focal)
+    and not (layout == "tiled" and formula is None)
 ]
 CONFIGURATIONS += [
-    (layout, "target", formula)
-    for layout in LAYOUTS
-    for formula in (kl_divergence, jensen_shannon_divergence)
+    ("in memory", Distribution, symmetric, ARRAYS),
+    ("streamed", SeveralIds, symmetric, HEADS),
+    ("tiled", Ids, symmetric, HEADS),
 ]
 CONFIGURATIONS += [
-    (layout, labels, formula)
-    for labels in ("target in memory", "target of logits in memory")
+    (layout, Softmax, formula, in_memory)
+    for in_memory in ((True, False), (False, True))
     for layout, formula in (
         ("streamed", jensen_shannon_divergence),
+        ("streamed", total_variation),
         ("tiled", kl_divergence),
     )
 ]
-CONFIGURATIONS += [
-    (layout, labels, formula)
-    for layout in LAYOUTS
-    for labels, formula in (
-        ("several", focal_of_logits),
-        ("several places", binary_of_logits),
-        ("several places", zlpr),
-    )
-]
+
+
+NAMES = {
+    HEADS: "heads",
+    ARRAYS: "arrays",
+    (True, False): "array and head",
+    (False, True): "head and array",
+    **{x: name for name, x in vars(_formulas).items() if type(x) is _formulas.OfTwo},
+}
+
+
+def name_of(x) -> str:
+    return NAMES.get(x) or getattr(x, "__name__", str(x))
+
+
+def test_every_target_and_formula_is_configured():
+    """Those of the house; every formula of log p goes the way of one of these."""
+    assert {target for _, target, *_ in CONFIGURATIONS} == {*TARGETS}
+    of_two = {x for x in vars(_formulas).values() if type(x) is _formulas.OfTwo}
+    assert of_two <= {formula for *_, formula, _ in CONFIGURATIONS}
 
 
 @pytest.mark.parametrize(
-    ("layout", "labels", "formula"),
-    CONFIGURATIONS,
-    ids=lambda x: getattr(x, "__name__", str(x)),
+    ("layout", "target", "formula", "in_memory"), CONFIGURATIONS, ids=name_of
 )
-def test_every_floating_field_has_a_derivative(layout, labels, formula, rng, x64):
+def test_every_floating_field_has_a_derivative(
+    layout, target, formula, in_memory, rng, x64
+):
     """In every layout, and the one that a central difference finds."""
-    pair = of_layout(layout, labels, *fields(rng, labels=labels), formula)
-    pair = jax.tree.map(jnp.asarray, pair)
-    settings = settings_of(layout, labels=labels, formula=formula)
+    problem = problem_of(rng, layout, target, formula, in_memory)
+    pair = jax.tree.map(jnp.asarray, problem.pair)
 
     def loss(values):
-        rows, shared = jax.tree.map(
+        moved = jax.tree.map(
             lambda v, x: x if v is None else v,
             values,
             pair,
             is_leaf=lambda v: v is None,
         )
-        return solve(Problem(settings=settings, rows=rows, shared=shared))
+        result = solve(problem.with_pair(moved))
+        if target is NoTarget:  # the other statistics are relative to a constant shift
+            result = result.lse, result.entropy
+        return weighed(result) if formula is None else result
 
     points = floating(pair)
     both = jax.jit(jax.value_and_grad(loss))
@@ -223,6 +294,39 @@ def test_every_floating_field_has_a_derivative(layout, labels, formula, rng, x64
         assert product, f"{name} has no derivative in the layout {layout}"
         slope = (both(moved(name, 1e-6))[0] - both(moved(name, -1e-6))[0]) / 2e-6
         np.testing.assert_allclose(product, slope, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+SWITCHES = {"where", "class_where", "class_mask", "ignore_index"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_field_without_a_derivative_has_an_effect(layout, rng):
+    """Masks and the ignored id: without one of them the loss is another."""
+    in_memory = ARRAYS if layout == "in memory" else HEADS
+    whole = problem_of(rng, layout, Ids, cross_entropy, in_memory)
+    ids = whole.target.labels % 5
+    ids[0] = 5
+    others = np.arange(CLASSES) != CLASSES - 2  # as two masks of different classes
+    rows = whole.rows._replace(target=Ids(labels=ids), class_where=others[None])
+    whole = whole.replace(
+        rows=rows, shared=whole.shared._replace(ignore_index=np.int32(5))
+    )
+    fields = [n for x in (Rows, Shared) for n in fields_of(x)]
+    flags = {n for n in fields if _is_switch(whole, n)}
+    assert flags == SWITCHES
+    loss = solve(whole)
+    assert jnp.isfinite(loss)
+    for name in SWITCHES:
+        rows, shared = (
+            x._replace(**{name: None}) if name in x._fields else x for x in whole.pair
+        )
+        without = solve(whole.replace(rows=rows, shared=shared))
+        assert not np.isclose(without, loss), name
+
+
+def _is_switch(problem: Problem, name: str) -> bool:
+    values = [getattr(x, name) for x in problem.pair if name in x._fields]
+    return any(getattr(x, "dtype", np.dtype(float)).kind in "bi" for x in values)
 
 
 # Small programs -----------------------------------------------------------------------
@@ -252,12 +356,12 @@ EVERY_OPTION: dict[str, Any] = {
     "margin": jnp.full(8, 0.1),
     "normalizer": 3.0,
 }
-OPERANDS = {"logits", "hidden", "kernel", "bias", "labels", "parameters"}
 
 
 def test_every_option_of_class_ids_is_in_the_programs():
     """Each field of the pair; a class_where is a where, and the bias is a head's."""
-    options = {*Rows._fields, *Shared._fields} - WITHOUT["ids"] - OPERANDS
+    options = fields_of(Rows) | fields_of(Shared) | fields_of(Head)
+    options -= WITHOUT[Ids] | {"kernel", "bias", "parameters"}
     assert {*EVERY_OPTION} == options - {"class_where"}
 
 
@@ -307,6 +411,91 @@ def test_a_cpu_forms_exponentials_once(options):
     assert len(re.findall(r"f32\[4,8\]\S* exponential\(", text)) == 1
 
 
+# Rooms --------------------------------------------------------------------------------
+
+# What the parts of a statistic have in common; the other modules hold one each.
+PROTOCOL = {"statistic", "inputs", "block", "totals", "tangent"}
+FORMULAS = {
+    name
+    for name, value in vars(_formulas).items()
+    if getattr(value, "__module__", "") == _formulas.__name__
+    and (inspect.isfunction(value) or type(value) is _formulas.OfTwo)
+}
+
+
+def names_in(tree) -> set[str]:
+    """Everything that a module names: in code, not in docstrings."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.alias):
+            found |= {*node.name.split("."), node.asname or ""}
+    return found
+
+
+def test_layouts_know_no_statistic_target_or_loss():
+    """Neither by an import nor by a name: they take whatever a problem holds."""
+    kinds = {kind.__name__ for kind in (*STATISTICS, *TARGETS)} | FORMULAS
+    assert {"AtIds", "Expected", "Softmax", "Ids", "cross_entropy", "focal"} <= kinds
+    layouts = [m for m in modules() if m[0][:1] == ("_layouts",)]
+    assert len(layouts) > 3
+    for parts, path, tree in layouts:
+        for room, *names in imports_of(parts, path, tree):
+            assert room not in ("_formulas", "_targets", "_solve"), path.name
+            assert room != "_statistics" or names[0] in PROTOCOL, (path.name, names)
+        assert not names_in(tree) & kinds, path.name
+
+
+def test_the_protocol_knows_no_statistic():
+    """One that is added is known to its own file, and to who asks for it."""
+    kinds = {kind.__name__ for kind in STATISTICS}
+    for parts, path, tree in modules():
+        if parts[0:1] == ("_statistics",) and path.stem in PROTOCOL:
+            assert not names_in(tree) & kinds, path.name
+
+
+MACHINERY = ("_problem", "_statistics", "_targets", "_layouts", "_solve", "_tiles")
+# Words of one kind of statistic, target or loss; and the modules that are about it.
+WORDS = {
+    "SecondSoftmax": {"second_softmax"},
+    "Second": {"second_softmax"},
+    "cross": {"second_softmax"},
+    "mixture": set(),
+    "TopK": {"top_k"},
+    "top": {"top_k"},
+    "Expected": {"expected"},
+    "expected": {"expected"},
+    "Evenly": {"evenly"},
+    "evenly": {"evenly"},
+    "even": {"evenly"},
+    "Argmax": {"argmax"},
+    "UnderLabels": {"under_labels"},
+    "AtIds": {"at_ids"},
+}
+
+
+def words_of(path) -> set[str]:
+    """The parts of all identifiers: `top` and `k` of `top_k`."""
+    lines = io.StringIO(path.read_text(encoding="utf-8")).readline
+    tokens = [t for t in tokenize.generate_tokens(lines) if t.type == tokenize.NAME]
+    return {word for token in tokens for word in token.string.split("_")}
+
+
+def test_a_word_of_one_kind_stands_in_few_files():
+    """In three of the machinery at most, beside those of the kind."""
+    files = {
+        path: words_of(path) for p, path, _ in modules() if p[:1] and p[0] in MACHINERY
+    }
+    for word, own in WORDS.items():
+        found = [p.name for p, words in files.items() if word in words]
+        assert not own or found, f"nothing is called {word} any more"
+        others = [name for name in found if name.removesuffix(".py") not in own]
+        assert len(others) <= 3, (word, others)
+
+
 # Plain code ---------------------------------------------------------------------------
 
 
@@ -334,6 +523,65 @@ def test_no_function_is_long():
     assert {name: n for name, n in found.items() if n > 60} == {}
 
 
+def lines_without_docstrings(path, tree) -> int:
+    """Those of a module; the docstrings of its public functions and classes aside."""
+    count = len(path.read_text(encoding="utf-8").splitlines())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+            first = node.body[0]
+            if ast.get_docstring(node) and first.end_lineno is not None:
+                count -= first.end_lineno - first.lineno + 1
+    return count
+
+
+def test_no_module_is_long():
+    """350 lines at most; of a module of public functions beside their docstrings, which
+    say for each of many options what it means."""
+    files = [(path, tree) for _, path, tree in modules()]
+    rooms = {path for p, path, _ in modules() if p[:1] and p[0] in MACHINERY}
+    assert len(rooms) > 40
+    lines = {
+        str(path): len(path.read_text(encoding="utf-8").splitlines())
+        if path in rooms
+        else lines_without_docstrings(path, tree)
+        for path, tree in files
+    }
+    assert {name: n for name, n in lines.items() if n > 350} == {}
+
+
+def top_level_names(tree) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (x.id for x in targets if isinstance(x, ast.Name))
+
+
+# Top-level names that stand in two rooms, and why; five at most.
+IN_TWO_ROOMS = {
+    "BlockSizes": "a user's argument: classes of a head, columns of pairs",
+    "Implementation": "a user's argument: layouts of a head, those of pairs",
+    "kl_divergence": "Optax's function of probabilities, and the formula of logits",
+    "focal": "the formula in log p, and that of binary labels",
+    "generalized": "the formula in log p, and that of probabilities, which may be 0",
+}
+# Their names are PyTorch's, Keras's and the language's.
+FACES = {"torch", "keras"}
+
+
+def test_a_name_stands_in_one_room():
+    """Two things never share a name."""
+    rooms: dict[str, set[str]] = {}
+    for parts, _, tree in modules():
+        if parts and parts[0] not in FACES:
+            for name in top_level_names(tree):
+                rooms.setdefault(name, set()).add(parts[0])
+    two = {n for n, where in rooms.items() if len(where) > 1 and n[:2] != "__"}
+    assert two == {*IN_TWO_ROOMS}
+    assert len(IN_TWO_ROOMS) <= 5
+
+
 def test_no_arguments_by_locals():
     """Arguments are handed on by name."""
     for parts, path, tree in modules():
@@ -341,18 +589,33 @@ def test_no_arguments_by_locals():
         assert "locals" not in names, (parts, path)
 
 
-def named_tuples(trees) -> set[str]:
-    """Classes with a NamedTuple among their bases, or among those of a base."""
-    bases = {
-        node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+def bundles_of(trees) -> set[str]:
+    """Classes with a NamedTuple among their bases, or among those of a base; and the
+    dataclasses that are registered as pytrees, or are fields of one."""
+    classes = [
+        node
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
+    ]
+    bases = {
+        node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        for node in classes
     }
     found: set[str] = set()
     while new := {n for n in bases if bases[n] & {"NamedTuple", *found}} - found:
         found |= new
-    return found
+    return found | {
+        node.name
+        for node in classes
+        for decorator in node.decorator_list
+        if re.search(r"register_dataclass|^bundle$", ast.unparse(decorator))
+    }
+
+
+# The parts of a problem are bundles of different kinds, which cannot be exchanged in
+# silence; hidden states and kernel stand in the order of their product.
+IN_AN_ORDER = {"Problem", "LinearLogits"}
 
 
 def built_by_place(bundles, path, tree) -> Iterator[str]:
@@ -364,10 +627,13 @@ def built_by_place(bundles, path, tree) -> Iterator[str]:
 
 
 def test_bundles_are_built_by_keyword():
-    """Fields of a NamedTuple that stand in no order are easily exchanged."""
+    """Fields that stand in no order are easily exchanged."""
     files = [(path, tree) for _, path, tree in modules()]
-    bundles = named_tuples([tree for _, tree in files])
-    assert {"Rows", "Shared", "Settings", "Totals", "SoftmaxStatistics"} <= bundles
+    bundles = bundles_of([tree for _, tree in files])
+    known = {"Rows", "Shared", "RowLogits", "Head", "Settings", "SoftmaxStatistics"}
+    known |= {"Totals", "Inputs", "Ids", "SeveralIds", "Problem"}
+    assert known <= bundles
+    bundles -= IN_AN_ORDER
     found = {x for path, tree in files for x in built_by_place(bundles, path, tree)}
     assert not found
 

@@ -42,21 +42,27 @@ def every_option(rng, shape=(ROWS,)):
     }
 
 
-def in_memory(hidden, kernel, labels, **options):
-    return jxent.softmax_cross_entropy_sums(hidden @ kernel, labels, **options)
+def sums_of(logits):
+    """The sums as a function of hidden states and a kernel, whose logits are these."""
+
+    def sums(hidden, kernel, labels, **options):
+        z = logits(hidden, kernel)
+        return jxent.softmax_cross_entropy_sums(z, labels, **options)
+
+    return sums
 
 
 def layout(name, **blocks):
-    return functools.partial(
-        jxent.linear_softmax_cross_entropy_sums, implementation=name, **blocks
-    )
+    head = functools.partial(jxent.LinearLogits, implementation=name, **blocks)
+    return sums_of(head)
 
 
+in_memory = sums_of(jnp.matmul)
 LAYOUTS = {
     "in memory": in_memory,
     "materialized": layout("materialized"),
     "streamed": layout("streamed", block_sizes=(4, 2)),
-    "by default": jxent.linear_softmax_cross_entropy_sums,
+    "by default": layout(None),
 }
 
 
@@ -144,11 +150,156 @@ def test_over_devices(x64, rng):
             name: jax.device_put(arrays[name], spec)
             for name, spec in zip(("hidden", "kernel", "labels"), specs, strict=True)
         }
-        for sums in (split, jxent.linear_softmax_cross_entropy_sums):
+        for sums in (split, LAYOUTS["by default"]):
             run = functools.partial(
                 values_and_gradients, sums, options={"ignore_index": -100}
             )
             close(jax.jit(run)(placed), wanted)
+
+
+# Several classes a row ----------------------------------------------------------------
+
+
+RIGHT = [True, False, True, True, True, False, True, True]
+
+
+def of_several_classes(rng):
+    """Arrays whose labels name several classes: ids, with padding, and their counts.
+
+    The largest logit's class is one of most mass in the rows of RIGHT.
+    """
+    arrays = batch(rng)
+    possible = np.asarray(arrays["hidden"] @ arrays["kernel"])[:, :-1]
+    orders = np.argsort(-possible, axis=1)
+    masked, none = CLASSES - 1, -100
+    ids = [
+        [
+            (best, best, second, none),  # equal ids add up
+            (second, second, best, none),
+            (third, best, second, none),  # a tie
+            (masked, masked, masked, best),  # mass on a masked class is dropped
+            (best, second, third, best),
+            (third, third, best, third),
+            (second, best, best, none),
+            (best, none, none, none),
+        ][k]
+        for k, (best, second, third, *_) in enumerate(orders)
+    ]
+    counts = np.zeros((ROWS, CLASSES + 1))  # the last column is padding's
+    np.add.at(counts, (np.arange(ROWS)[:, None], np.where(np.less(ids, 0), -1, ids)), 1)
+    weights = np.where(np.arange(ROWS) == ROWS - 1, 0, rng.uniform(0.5, 2, ROWS))
+    second_class = orders[2, 1]
+    options = {
+        "weights": jnp.asarray(weights),
+        # In the row of the tie another class has most weight, which does not count.
+        "class_weights": jnp.asarray(1.0 + 2 * (np.arange(CLASSES) == second_class)),
+        "class_mask": jnp.arange(CLASSES) < CLASSES - 1,
+        "z_loss": 0.01,
+    }
+    labels = {
+        "distributions": jnp.asarray(counts[:, :-1]),
+        "SparseLabels": jxent.SparseLabels(jnp.asarray(ids)),
+        "with values": jxent.SparseLabels(jnp.asarray(ids), jnp.ones((ROWS, 4))),
+    }
+    return arrays, labels, options
+
+
+def of_counts(hidden, kernel, q, *, weights, class_weights, class_mask, z_loss):
+    """The same sums, written out for distributions."""
+    mask = class_mask[None]
+    z, q = jnp.where(mask, hidden @ kernel, -jnp.inf), jnp.where(mask, q, 0.0)
+    lse = jax.nn.logsumexp(z, axis=-1)
+    log_p = jnp.where(mask, z - lse[:, None], 0.0)
+    q_of_all = q * class_weights[None]
+    r = weights * jnp.sum(q_of_all, -1)
+    entropy = -jnp.sum(jnp.where(mask, jnp.exp(log_p) * log_p, 0.0), -1)
+    right = jnp.asarray(RIGHT, z.dtype)
+    return jxent.LossSums(
+        loss=-jnp.sum(weights * jnp.sum(q_of_all * log_p, -1)),
+        z_loss=z_loss * jnp.sum(r * lse**2),
+        entropy=jnp.sum(r * entropy),
+        correct=jnp.sum(r * right),
+        weight=jnp.sum(r),
+    )
+
+
+KINDS = ("distributions", "SparseLabels", "with values")
+
+
+def ignoring(kind, options):
+    return options | ({} if kind == "distributions" else {"ignore_index": -100})
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_that_name_several_classes(kind, name, x64, rng):
+    """Correct where the largest logit's class is one of most mass: ties count, class
+    weights do not, nor what is masked; equal ids add up."""
+    arrays, labels, options = of_several_classes(rng)
+    wanted = values_and_gradients(
+        of_counts, arrays | {"labels": labels["distributions"]}, options
+    )
+    options = ignoring(kind, options)
+    run = functools.partial(values_and_gradients, LAYOUTS[name], options=options)
+    close(jax.jit(run)(arrays | {"labels": labels[kind]}), wanted, 1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_classes_over_devices(kind, x64, rng):
+    """Rows and classes split inside shard_map, and the head on a mesh."""
+    arrays, labels, options = of_several_classes(rng)
+    options = ignoring(kind, options)
+    arrays |= {"labels": labels[kind]}
+    wanted = values_and_gradients(in_memory, arrays, options)
+    mesh = jax.make_mesh((2, 2), ("data", "model"))
+    names = {"batch_axis_name": "data", "class_axis_name": "model"}
+    of_classes = "class_weights", "class_mask"
+    specs = {
+        "hidden": P("data"),
+        "kernel": P(None, "model"),
+        "labels": P("data", "model") if kind == "distributions" else P("data"),
+        "weights": P("data"),
+    } | dict.fromkeys(of_classes, P("model"))
+    numbers = {n: options[n] for n in options if n not in specs}
+
+    def split(hidden, kernel, labels, **options):
+        arrays = {n: options[n] for n in ("weights", *of_classes)}
+        arrays |= {"hidden": hidden, "kernel": kernel, "labels": labels}
+
+        def on_device(arrays):
+            return in_memory(**arrays, **numbers, **names)
+
+        in_specs = ({name: specs[name] for name in arrays},)
+        run = jax.shard_map(on_device, mesh=mesh, in_specs=in_specs, out_specs=P())
+        return run(arrays)
+
+    with jax.set_mesh(mesh):
+        placed, of_mesh = (
+            {n: jax.device_put(x, specs[n]) if n in specs else x for n, x in of.items()}
+            for of in (arrays, options)
+        )
+        for sums in (split, LAYOUTS["by default"]):
+            run = functools.partial(values_and_gradients, sums, options=of_mesh)
+            close(jax.jit(run)(placed), wanted, 1e-11)
+
+
+def test_a_bad_id_among_several(x64, rng):
+    """Its row is NaN in loss and correct, and counts as before in the weight."""
+    arrays, labels, options = of_several_classes(rng)
+    ids = labels["SparseLabels"].ids
+    for bad, dropped in ((ids.at[0, 1].set(CLASSES), False), (ids.at[-1].set(9), True)):
+        several = jxent.SparseLabels(bad)
+        sums = in_memory(
+            arrays["hidden"],
+            arrays["kernel"],
+            several,
+            **ignoring("SparseLabels", options),
+        )
+        assert np.isnan(sums.loss) == (not dropped)
+        assert np.isnan(sums.correct) == (not dropped)
+
+
+# Rows that do not count ---------------------------------------------------------------
 
 
 def test_dropped_rows_and_bad_labels(x64, rng):
