@@ -8,7 +8,7 @@ from jax import Array
 
 from .._arrays import Shape, Shaped, row_shape
 from .arrays import as_array
-from .numbers import is_integer, is_number
+from .numbers import is_integer
 
 
 def rearranged(name: str, shape: Shape, target: Shape, axis: int | None = None) -> str:
@@ -179,7 +179,7 @@ def ignorable(
             f"{function}: ignore_index={ignore_index!r} needs integer class ids, got "
             f"distributions of shape {labels.shape}. Drop rows with where instead."
         )
-    if is_number(ignore_index) and is_integer(ignore_index):
+    if is_integer(ignore_index) and not isinstance(ignore_index, Array):
         info = jnp.iinfo(labels.dtype)
         if not info.min <= ignore_index <= info.max:
             raise ValueError(

@@ -48,6 +48,7 @@ def is_among_first(
 ) -> Array:
     """1 or 0 (rows,); NaN where the loss is NaN. Its derivative is 0."""
     assert resolved.ids is not None
+    k = min(k, 2**31 - 1)  # which counts of classes are compared with
     first = _first_or_nan(k, settings, *lax.stop_gradient((rows, shared)), resolved)
     return select(is_class(resolved.ids), first, jnp.nan)
 

@@ -80,6 +80,7 @@ def logits_problem(
     )
     shapes = function, name, x, y, front
     ids = _are_class_ids(*shapes, options, split=class_names, ids_only=ids_only)
+    _fits(function, None if ids or sparse else labels, options)
     target = None
     if target_logits is not None:
         target = _checks.floating(function, "target_logits", target_logits)
@@ -142,6 +143,7 @@ def head_problem(
     shapes = function, "logits", like, y, axis
     how = {"ids_only": ids_only, "axis_is_free": False}
     ids = _are_class_ids(*shapes, options, split=class_names, **how)
+    _fits(function, None if ids or sparse else labels, options)
     given_precision = _checks.precision(function, precision)
     precision = _precision(given_precision, h)
     settings = Settings(
@@ -251,6 +253,13 @@ def _are_class_ids(
         _checks.labels_of_classes(function, name, x, labels, axis)
         return False
     return _checks.are_class_ids(function, name, x, labels, axis, **how)
+
+
+def _fits(function: str, distribution: Any, options: dict[str, Any]) -> None:
+    """Refuses integers of a distribution that JAX does not hold."""
+    formula: Formula | None = options.get("formula")
+    if formula is None or not formula.several_labels:
+        _checks.fits(function, "labels", distribution)
 
 
 def _labels(function: str, labels: ArrayLike | None, optional: bool) -> Maybe:
