@@ -207,6 +207,42 @@ def test_what_a_dropped_element_holds(loss):
     check_dropped(lambda x: loss(x, y[KEPT]), ways, x)
 
 
+LOGITS, HOT = spread(4, 5), jax.nn.softmax(5 * spread(4, 5))
+OF_TEMPERATURES = {
+    "ids": partial(cross_entropy, LOGITS, np.arange(4), z_loss=0.1),
+    "distributions": partial(cross_entropy, LOGITS, HOT),
+    "smoothed focal": partial(
+        jxent.softmax_focal_loss, LOGITS, np.arange(4), label_smoothing=0.1
+    ),
+    "symmetric": partial(jxent.symmetric_cross_entropy, LOGITS, HOT),
+    "kl": partial(jxent.softmax_kl_divergence, LOGITS, 2 * LOGITS),
+    "jensen-shannon": partial(
+        jxent.softmax_jensen_shannon_divergence, LOGITS, 2 * LOGITS
+    ),
+    "zlpr": partial(jxent.zlpr_loss, LOGITS, LOGITS > 0.5),
+}
+
+
+def check_dropped_temperatures(loss):
+    """`loss` of temperatures (4,), of which the second row's is nobody's."""
+    keep = np.array([True, False, True, True])
+    total = lambda t, drop: jnp.sum(loss(temperature=t, **drop))
+    both = jax.jit(lambda *at: (jax.grad(total)(*at), jax.hessian(total)(*at)))
+    for drop in ({"where": keep}, {"weights": keep.astype(np.float32)}):
+        for bad in (0.0, NAN, INF, -1.0):
+            gradient, hessian = both(jnp.array([1.0, bad, 2.0, 0.5]), drop)
+            assert all_finite(gradient, hessian)
+            assert np.all((gradient != 0) == keep)
+            assert not np.any(hessian[1])
+            assert not np.any(hessian[:, 1])
+
+
+@table(OF_TEMPERATURES)
+def test_the_temperature_of_a_dropped_row(loss):
+    """0 or NaN there, and every derivative in it is 0."""
+    check_dropped_temperatures(loss)
+
+
 def test_reduce():
     """where and a weight of 0 drop an element, whatever it holds."""
     losses = np.array([1.0, *GARBAGE, 3.0], np.float32)
@@ -421,3 +457,19 @@ def test_rows_without_mass_are_not_counted():
         cross_entropy(x, q, reduction="mean"),
         cross_entropy(x[some], q[some], reduction="mean"),
     )
+
+
+@pytest.mark.parametrize("block_sizes", [None, (2, 4)])
+@pytest.mark.parametrize("implementation", ["materialized", "streamed", "tiled"])
+def test_the_temperature_of_a_dropped_row_of_a_head(implementation, block_sizes):
+    """In one block and in several."""
+    loss = partial(
+        jxent.linear_softmax_cross_entropy,
+        spread(4, 3),
+        spread(3, 6),
+        np.arange(4),
+        reduction="sum",
+        implementation=implementation,
+        block_sizes=block_sizes,
+    )
+    check_dropped_temperatures(loss)

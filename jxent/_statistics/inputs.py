@@ -188,7 +188,10 @@ def effective_logits(
         margin = over_rows(margin, axis, z) if margin.ndim else jnp.full_like(z, margin)
         z = lax.select(is_label(ids, axis, z), lax.sub(z, margin), z)
     if rows.temperature is not None:
-        z = over_temperature(z, over_classes(rows.temperature, axis, z))
+        temperature = rows.temperature
+        if computed is not None:
+            temperature = select(computed, temperature, 1)
+        z = over_temperature(z, over_classes(temperature, axis, z))
     return z if possible is None else select(possible, z, -jnp.inf)
 
 
