@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import broadcast_like, select
-from ._times import times
+from ._times import times, varying_near_0
 
 
 def cross_entropy(log_p: Array) -> Array:
@@ -30,7 +30,8 @@ def focal(log_p: Array, gamma: Array) -> Array:
     # In log space: (1 − p)^γ itself has no finite derivative at p = 1 where γ < 1.
     # Where p rounds to 1, the weight is the constant 0^γ.
     certain = log_p >= 0
-    log_miss = lax.log(-lax.expm1(select(~certain, log_p, -1)))
+    near = varying_near_0(log_p)
+    log_miss = lax.log(-lax.expm1(select(~certain, near, -1)))
     log_miss = select(~certain, log_miss, -jnp.inf)
     weight = lax.exp(times(gamma, log_miss))
     return times(weight, -log_p)

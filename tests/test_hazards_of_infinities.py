@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import jxent
+from jxent._problem import Settings
+from jxent._statistics import Inputs, block
 from tests.compiling import as_users_jit
 from tests.hazards import (
     ELEMENTWISE,
@@ -322,6 +324,32 @@ def test_infinite_logits_of_a_sigmoid(loss):
     same(grad, [0.0, 1.0, -1.0, 0.0])
 
 
+@table({k: v for k, v in OF_DISTRIBUTIONS.items() if k != "probabilities"})
+def test_logits_further_apart_than_float32_reaches(loss):
+    """A one-hot distribution is as good as its id, for each class."""
+    x, ids = np.tile(np.float32([3e38, -3e38, 0.0, 1e38, -1e38]), (5, 1)), np.arange(5)
+    hot = jax.nn.one_hot(ids, 5)
+    of_ids, of_hot = values_and_grads(
+        [partial(loss, labels=y) for y in (ids, hot)], x, x
+    )
+    assert not np.isnan(of_ids[0]).any()
+    same(of_hot[0], of_ids[0])
+    assert all_finite(of_ids[1], of_hot[1])
+    same(of_hot[1], of_ids[1])
+
+
+@pytest.mark.parametrize("form", [block.two_pass, block.one_pass, block.one_pass_gpu])
+def test_distributions_of_logits_that_far_apart(form):
+    """In the form of every platform."""
+    settings = Settings(axis=1, ids=False)
+    inputs = Inputs(
+        z=jnp.tile(jnp.array([[3e38, -3e38, 0.0]]), (2, 1)),
+        target=jnp.array([[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]),
+    )
+    t = form(settings, inputs, None, None)
+    np.testing.assert_array_equal(t.target, jnp.array([-1.5e38, -INF]))
+
+
 @some("plain", "smoothed", "focal", "poly")
 def test_an_infinite_logit_of_a_softmax(loss):
     """NaN, as documented, in its own row."""
@@ -334,7 +362,9 @@ def test_an_infinite_logit_of_a_softmax(loss):
 
 
 GAMMAS = jnp.array([0.0, 0.5, 1.0, 1.5, 2.0, 5.0])
-EXTREMES = jnp.array([-1e4, -100.0, -20.0, -1.0, 0.0, 1.0, 20.0, 100.0, 1e4])
+EXTREMES = jnp.array(
+    [-2e38, -1e4, -100.0, -20.0, -1.0, 0.0, 1.0, 20.0, 100.0, 1e4, 2e38]
+)
 
 
 @pytest.mark.parametrize("label", [0.0, 0.3, 1.0])

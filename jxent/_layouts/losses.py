@@ -324,7 +324,7 @@ def lse_squared(
     lse = statistics.lse
     if resolved.weighted is not None:  # the square of another row may overflow
         lse = select(resolved.weighted | lax.is_finite(lax.square(lse)), lse)
-    square = lax.square(lse)
+    square = lax.mul(lse, lse)  # 2 lse, in the slope of lax.square, may overflow
     return square if factor is None else times(factor, square)
 
 

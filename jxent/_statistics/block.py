@@ -201,7 +201,8 @@ def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) ->
         # and the second operand of the reduction from storing the terms.
         full = over_rows(w, axis, z) if w.ndim == 1 else w
         rel = lax.sub(z, over_classes(lax.optimization_barrier(start), axis, z))
-        possible = lax.ne(z, lax.full_like(z, -jnp.inf))
+        # Of two finite logits the difference may be −∞, too.
+        possible = lax.ne(rel, lax.full_like(rel, -jnp.inf))
         terms = lax.mul(select(possible, rel), full)
         no_mass = lax.eq(full, lax.full_like(full, 0))
         lost = select(lax.bitwise_or(possible, no_mass), zeros_of_logits(z), 1)
