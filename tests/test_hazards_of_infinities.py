@@ -327,7 +327,8 @@ def test_infinite_logits_of_a_sigmoid(loss):
 @table({k: v for k, v in OF_DISTRIBUTIONS.items() if k != "probabilities"})
 def test_logits_further_apart_than_float32_reaches(loss):
     """A one-hot distribution is as good as its id, for each class."""
-    x, ids = np.tile(np.float32([3e38, -3e38, 0.0, 1e38, -1e38]), (5, 1)), np.arange(5)
+    row = np.array([3e38, -3e38, 0.0, 1e38, -1e38], np.float32)
+    x, ids = np.tile(row, (5, 1)), np.arange(5)
     hot = jax.nn.one_hot(ids, 5)
     of_ids, of_hot = values_and_grads(
         [partial(loss, labels=y) for y in (ids, hot)], x, x
