@@ -24,6 +24,7 @@ from ._arrays import (
 )
 from ._checks import ArrayLike, Axis
 from ._measures import Batch, log_prob, measured, metric_problem, total
+from ._problem import is_label
 from ._reduction import divided
 
 
@@ -66,9 +67,11 @@ def fit_temperature(
       divided by. float32, or float64 for float64 logits.
 
     Numerics:
-      Fitted through log T, from T = 1, until the derivative of the loss in log T is
-      below 3e-6 (1e-10 in float64), in 100 steps at most. Rows that are all right have
-      no best T: it ends at a small one. A row whose loss is NaN makes T NaN. Nothing
+      Fitted through log T, from the mean distance between the label's logit and the
+      largest other, so that T grows with the logits' scale and is otherwise the same.
+      It ends where the derivative of the loss in log T is below 3e-6 (1e-10 in
+      float64), after 100 steps at most. Rows that are all right have no best T: it ends
+      at a small one. A row whose loss is NaN makes T NaN. Nothing
       left gives 1. Works inside jit and vmap, and inside `jax.shard_map`, where it fits
       the rows of all devices together. It has no reverse-mode derivative.
 
@@ -168,12 +171,32 @@ def _require_optax(function: str) -> None:
 
 
 def _temperature(batch: Batch) -> Array:
-    z = _logits(batch)
-
     def loss(log_t: Array) -> Array:
         return _mean_loss(batch, lax.exp(-log_t), lax.full_like(log_t, 0))
 
-    return lax.exp(_minimized(loss, jnp.zeros((), z.dtype)))
+    return lax.exp(_minimized(loss, lax.log(_typical_margin(batch))))
+
+
+def _typical_margin(batch: Batch) -> Array:
+    """Σ r |z_y − max_{c ≠ y} z_c| / Σ r, the scale of the logits; 1 if it is 0.
+
+    In log T the fit from there is the same for logits of every scale. Classes that are
+    hardly possible, −1e9 in place of a mask, do not change it.
+    """
+    z, axis = _logits(batch), batch.settings.axis
+    if batch.is_binary:
+        margin = lax.abs(z)
+    else:
+        own = is_label(batch.ids, axis, z)
+        label = lax.reduce_sum(select(own, z), (axis,))
+        others = select(lax.bitwise_not(own), z, -jnp.inf)
+        margin = lax.abs(label - lax.reduce_max(others, (axis,)))
+    known = lax.is_finite(margin)
+    margin = _mean(batch, select(known, margin), cast(known, z.dtype))
+    some = lax.bitwise_and(
+        lax.is_finite(margin), lax.gt(margin, lax.full_like(margin, 0))
+    )
+    return select(some, margin, 1)
 
 
 def _vector_scaling(batch: Batch) -> tuple[Array, Array]:
@@ -209,7 +232,12 @@ def _mean_loss(batch: Batch, scale: Array, bias: Array) -> Array:
     scaled = select(finite, select(finite, z) * scale + bias, z)
     batch = batch._replace(rows=batch.rows._replace(logits=scaled))
     losses = -log_prob(batch)
-    sums = total(batch, losses), total(batch, lax.full_like(losses, 1))
+    return _mean(batch, losses, lax.full_like(losses, 1))
+
+
+def _mean(batch: Batch, x: Array, counts: Array) -> Array:
+    """Σ r x / Σ r counts, of arrays (rows,), over all devices."""
+    sums = total(batch, x), total(batch, counts)
     names = tuple(sorted(varying_of(sums)))
     return divided(*sum_over_devices(sums, names))
 
