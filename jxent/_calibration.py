@@ -246,15 +246,25 @@ def _minimized(loss: Callable[[Any], Array], start: Any) -> Any:
     """Where a loss is smallest, by L-BFGS; NaN where it is."""
     import optax
 
+    dtype = jax.tree.leaves(start)[0].dtype
+    small = jnp.finfo(dtype).eps ** 0.5 / 100
+    # Optax's line search has numbers of the default dtype, float64 with 64 bits on.
+    wide = jnp.result_type(float)
+
+    def as_dtype(tree: Any, dtype: Any) -> Any:
+        return jax.tree.map(lambda x: cast(x, dtype), tree)
+
+    def wide_loss(at: Any) -> Array:
+        return as_dtype(loss(as_dtype(at, dtype)), wide)
+
     solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
-    small = jnp.finfo(jax.tree.leaves(start)[0].dtype).eps ** 0.5 / 100
+    value_and_grad = optax.value_and_grad_from_state(wide_loss)
 
     def step(carry: tuple[Any, Any, Array]) -> tuple[Any, Any, Array]:
         at, state, count = carry
         value, gradient = value_and_grad(at, state=state)
         updates, state = solver.update(
-            gradient, state, at, value=value, grad=gradient, value_fn=loss
+            gradient, state, at, value=value, grad=gradient, value_fn=wide_loss
         )
         return optax.apply_updates(at, updates), state, count + 1
 
@@ -265,8 +275,10 @@ def _minimized(loss: Callable[[Any], Array], start: Any) -> Any:
 
     # Optax mixes dtypes, which a caller's strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
+        start = as_dtype(start, wide)
         first = start, solver.init(start), jnp.zeros((), jnp.int32)
         at, *_ = lax.while_loop(goes_on, step, first)
+    at = as_dtype(at, dtype)
     value = loss(at)
     known = lax.eq(value, value)
     return jax.tree.map(lambda x: select(known, x, jnp.nan), at)

@@ -145,6 +145,19 @@ def test_temperature_beside_classes_that_are_no_answer(rng):
         close(jxent.fit_temperature(more, y), wanted, 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("fit", [jxent.fit_temperature, jxent.fit_vector_scaling])
+def test_fits_in_float32_with_64_bits_on(fit, dtype, rng):
+    """The results of 64 bits off, in the same dtypes."""
+    z, y = held_out(rng)
+    wanted = fit(jnp.asarray(z, dtype), jnp.asarray(y))
+    with jax.enable_x64(True):
+        got = fit(jnp.asarray(z, dtype), jnp.asarray(y))
+    for result in jax.tree.leaves(got):
+        assert result.dtype == jnp.float32
+    close(got, wanted, 1e-4)
+
+
 def test_temperatures_of_many(x64, rng):
     """vmap fits each by itself."""
     z, y = held_out(rng, 120)
