@@ -65,8 +65,10 @@ def _largest(settings: Settings, z: Array) -> tuple[Array, Array]:
     chosen = lax.sort(chosen, dimension=axis)
     found = jnp.take_along_axis(chunks, chosen[..., None], axis, mode="clip")
     logits, place = lax.top_k(found.reshape(*rows, k * size), k)
-    chunk = at_index(chosen, lax.div(place, size), axis)
-    return logits, chunk * size + lax.rem(place, size)
+    # `lax` takes a Python integer for one of 64 bits, where these are on.
+    sizes = lax.full_like(place, size)
+    chunk = at_index(chosen, lax.div(place, sizes), axis)
+    return logits, chunk * size + lax.rem(place, sizes)
 
 
 # Traced once for the value and for the rule that forms it again.
