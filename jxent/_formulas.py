@@ -9,6 +9,7 @@ A divergence is a formula in the statistics of two softmaxes.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -98,9 +99,52 @@ def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
     return lax.sub(mean_gap, lax.log(sum_ratio))
 
 
-def jensen_shannon_divergence(of_target: Array, of_logits: Array, beta: Array) -> Array:
-    """β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p."""
-    return lax.add(times(beta, of_target), times(1 - beta, of_logits))
+def jensen_shannon_divergence(
+    q: Array, log_q_ratio: Array, p: Array, log_p_ratio: Array, beta: Array
+) -> Array:
+    """β q log(q/m) + (1 − β) p log(p/m), m = β q + (1 − β) p, of each class.
+
+    `log_q_ratio` is log(q/m), and `log_p_ratio` log(p/m). The sum over the classes is
+    the divergence.
+    """
+    # As β q + (1 − β) p = m, it is m (β f(log(q/m)) + (1 − β) f(log(p/m))), where
+    # f(x) = eˣ (x − 1) + 1 = Σ_n xⁿ (n − 1)/n!, which is never negative. Near 0, where
+    # the products cancel, the series does not.
+    largest = lax.max(lax.abs(log_q_ratio), lax.abs(log_p_ratio))
+    near = lax.lt(largest, lax.full_like(largest, 1 / 4))
+
+    def f(x: Array) -> Array:
+        x = select(near, x)
+        coefficients = [(n - 1) / math.factorial(n) for n in range(2, 9 + _more(x))]
+        return lax.mul(lax.mul(x, x), polynomial(coefficients, x))
+
+    beta, rest = (lax.full_like(q, x) for x in (beta, 1 - beta))
+    m = lax.add(lax.mul(beta, q), lax.mul(rest, p))
+    series = lax.add(lax.mul(beta, f(log_q_ratio)), lax.mul(rest, f(log_p_ratio)))
+    products = lax.add(
+        times(beta, lax.mul(q, log_q_ratio)), times(rest, lax.mul(p, log_p_ratio))
+    )
+    return lax.select(near, lax.mul(m, series), products)
+
+
+def expm1_near_0(x: Array) -> Array:
+    """eˣ − 1 by its series, for |x| < ½"""
+    terms = range(1, 9 + _more(x))
+    return lax.mul(x, polynomial([1 / math.factorial(n) for n in terms], x))
+
+
+def _more(x: Array) -> int:
+    """How many more terms of a series double precision needs than single."""
+    return 6 if x.dtype == jnp.float64 else 0
+
+
+def polynomial(coefficients: list[float], x: Array) -> Array:
+    """Σ_n coefficients[n] xⁿ"""
+    *rest, last = coefficients
+    total = lax.full_like(x, last)
+    for c in reversed(rest):
+        total = lax.add(lax.mul(total, x), lax.full_like(x, c))
+    return total
 
 
 def zlpr(low: Array, high: Array) -> Array:

@@ -3,11 +3,16 @@
 With q = softmax(z'), p = softmax(z) and their mixture m = βq + (1 − β)p, the sums over
 a block of classes
 
-    K' = Σ q log(q/m)        K = Σ p log(p/m)
+    K' = Σ q log(q/m)        K = Σ p log(p/m)        J = β K' + (1 − β) K
 
-are the block's shares of KL(q ‖ m) and KL(p ‖ m). Both are written with the logarithm
-of the ratio of q and p alone, log(q/m) = −log(β + (1 − β) p/q), which is exact where q
-and p are nearly equal.
+are the block's shares of KL(q ‖ m), of KL(p ‖ m) and of the divergence. They are
+written with the ratio of q and p alone, d = log(p/q):
+
+    log(q/m) = −log(β + (1 − β) eᵈ)        log(p/m) = −log(1 − β + β e⁻ᵈ)
+
+Where q and p are nearly equal, d is the difference of the logits themselves, and J,
+which is of the second order in d, is summed from terms of that order: see
+`jensen_shannon_divergence`.
 """
 
 import functools
@@ -27,9 +32,9 @@ from ._arrays import (
     varying_of,
 )
 from ._chunks import sum_along
+from ._formulas import expm1_near_0, jensen_shannon_divergence
 from ._problem import Maybe, Resolved, Rows, Settings, Shared
 from ._statistics import Inputs, Totals, computed_rows, inputs_of_block, origin
-from ._times import times
 
 
 def mixture_of_block(
@@ -37,16 +42,42 @@ def mixture_of_block(
     pair: tuple[Rows, Shared],
     resolved: Resolved,
     t: Totals,
-) -> tuple[Array, Array]:
-    """K' and K of a block, (rows,); plain JAX, which its own derivatives follow."""
+    *,
+    means: bool,
+) -> tuple[Array, ...]:
+    """J of a block, and with `means` K' and K, (rows,); plain JAX, which its own
+    derivatives follow."""
     _, shared = pair
     (beta,) = shared.parameters
     computed = computed_rows(resolved, t)
     inputs = inputs_of_block(settings, *pair, None, computed)
+    if not means:  # the barrier keeps XLA from storing exponentials that `t` is made of
+        t = lax.optimization_barrier(t)
     q, log_q_ratio, p, log_p_ratio = _terms(settings, inputs, beta, computed, t)
-    terms = q * log_q_ratio, p * log_p_ratio
-    of_target, of_logits = (sum_along(x, settings.axis) for x in terms)
-    return of_target, of_logits
+    summands = jensen_shannon_divergence(q, log_q_ratio, p, log_p_ratio, beta)
+    divergence = sum_along(summands, settings.axis)
+    if not means:
+        return (divergence,)
+    products = lax.mul(q, log_q_ratio), lax.mul(p, log_p_ratio)
+    return divergence, *_two_sums(settings.axis, *products)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _two_sums(axis: int, a: Array, b: Array) -> tuple[Array, Array]:
+    """Sums along an axis by one reduction, for which XLA on a CPU stores neither."""
+    zero = jnp.zeros((), a.dtype)
+
+    def add(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, Array]:
+        return lax.add(x[0], y[0]), lax.add(x[1], y[1])
+
+    total_a, total_b = lax.reduce((a, b), (zero, zero), add, (axis,))
+    return total_a, total_b
+
+
+@_two_sums.defjvp
+def _two_sums_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    a, b = (lax.reduce_sum(x, (axis,)) for x in tangents)
+    return _two_sums(axis, *primals), (a, b)
 
 
 def mixture_tangent_of_block(
@@ -89,27 +120,73 @@ def _terms(
     assert inputs.target_z is not None
     assert t.target_maximum is not None
     assert t.target_sum is not None
+    z, target_z = inputs.z, inputs.target_z
 
-    def log_softmax(z: Array, maximum: Array, total: Array) -> Array:
-        rel = lax.sub(z, over_classes(origin(maximum), axis, z))
-        log_p = lax.sub(rel, over_classes(lax.log(total), axis, z))
-        where = None if computed is None else over_classes(computed, axis, z)
-        return log_p if where is None else select(where, log_p)
+    def over(rows: Array) -> Array:
+        return over_classes(rows, axis, z)
 
-    log_q = log_softmax(inputs.target_z, t.target_maximum, t.target_sum)
-    log_p = log_softmax(inputs.z, t.maximum, t.sum)
+    def of_computed(x: Array) -> Array:
+        return x if computed is None else select(over(computed), x)
+
+    def log_softmax(z: Array, shift: Array, total: Array) -> Array:
+        return of_computed(lax.sub(lax.sub(z, over(shift)), over(lax.log(total))))
+
+    shift, target_shift = origin(t.maximum), origin(t.target_maximum)
+    log_q = log_softmax(target_z, target_shift, t.target_sum)
+    log_p = log_softmax(z, shift, t.sum)
+    # d = (z − a) − (z' − a') − constant. Logits relative to their maximum are rounded,
+    # and the difference of nearly equal ones is not; but other offsets of two rows
+    # would round that, and leave first.
+    apart = lax.sub(shift, target_shift)
+    close = lax.lt(lax.abs(apart), lax.full_like(apart, 1))
+    constant = lax.log(lax.div(t.sum, t.target_sum)) + select(close, apart)
+    a, target_a = (select(lax.bitwise_not(close), x) for x in (shift, target_shift))
+    d = lax.sub(lax.sub(z, over(a)), lax.sub(target_z, over(target_a)))
+    d = of_computed(lax.sub(d, over(constant)))
+    log_q_ratio, log_p_ratio = _log_ratios(d, log_q, log_p, beta)
+    return lax.exp(log_q), log_q_ratio, lax.exp(log_p), log_p_ratio
+
+
+# With b the smaller of β and 1 − β and r the other one, and δ = d or −d the log of the
+# ratio of the softmax whose share is b to the other, the logarithms are
+#
+#     −log(r + b e^δ) = −max(log r, log b + δ) − L         of the softmax with share r
+#     δ − log(r + b e^δ) = −max(log r − δ, log b) − L      of that with share b
+#
+# with one L = log(1 + exp −|log r − log b − δ|). Near δ = 0, −log1p(b (e^δ − 1)) stands
+# in place of the first, which then is small beside δ, and δ added to it is the second.
+def _log_ratios(
+    d: Array, log_q: Array, log_p: Array, beta: Array
+) -> tuple[Array, Array]:
+    """log(q/m) and log(p/m), of the logits' shape; 0 where q, or p, is impossible."""
+    lowest = lax.full_like(d, -(jnp.finfo(d.dtype).max ** 0.5))  # d itself is finite
+    has_q, has_p = lax.gt(log_q, lowest), lax.gt(log_p, lowest)
+    infinite = lax.full_like(d, jnp.inf)
+    infinite = lax.select(has_p, infinite, lax.neg(infinite))
+    d = lax.select(lax.bitwise_and(has_q, has_p), d, infinite)
     log_beta, log_rest = lax.log(beta), lax.log1p(-beta)
-
-    def ratio(own: Array, other: Array, log_own: Array, log_other: Array) -> Array:
-        possible = lax.ne(own, lax.full_like(own, -jnp.inf))
-        own, other = select(possible, own), select(possible, other)
-        return select(possible, -jnp.logaddexp(log_own, log_other + (other - own)))
-
+    small = lax.le(beta, lax.full_like(beta, 0.5))  # β is b, and δ = log(q/p)
+    share = lax.min(beta, 1 - beta)
+    log_b, log_r = (
+        lax.select(small, log_beta, log_rest),
+        lax.select(small, log_rest, log_beta),
+    )
+    sign = select(small, lax.full_like(beta, -1), 1)
+    delta = lax.mul(lax.full_like(d, sign), d)
+    near = lax.lt(lax.abs(d), lax.full_like(d, 1 / 4))
+    log_b, log_r = lax.full_like(d, log_b), lax.full_like(d, log_r)
+    gap = lax.sub(lax.sub(log_r, log_b), delta)
+    gap = lax.abs(select(lax.eq(gap, gap), gap))
+    excess = lax.mul(lax.full_like(d, share), expm1_near_0(select(near, delta)))
+    log_1p = lax.log1p(lax.select(near, excess, lax.exp(lax.neg(gap))))
+    larger = lax.max(log_r, lax.add(log_b, delta))
+    of_r = lax.add(select(lax.bitwise_not(near), larger), log_1p)
+    larger = lax.max(lax.sub(log_r, delta), log_b)
+    of_b = lax.add(lax.select(near, lax.neg(delta), larger), log_1p)
+    small = lax.full_like(d, small, dtype=bool)
     return (
-        lax.exp(log_q),
-        ratio(log_q, log_p, log_beta, log_rest),
-        lax.exp(log_p),
-        ratio(log_p, log_q, log_rest, log_beta),
+        select(has_q, lax.neg(lax.select(small, of_b, of_r))),
+        select(has_p, lax.neg(lax.select(small, of_r, of_b))),
     )
 
 
@@ -129,8 +206,10 @@ def _divergence_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
 
     def total(share: Array, p: Array, ratio: Array, mean: Array, dz: Array) -> Array:
         # A β of 0 or 1 is a share of 0, beside which the ratio may be infinite.
-        factor = times(share * p, ratio - over_classes(mean, axis, p))
-        return lax.reduce_sum(factor * dz, (axis,))
+        counts = lax.full_like(p, lax.ne(share, lax.full_like(share, 0)), dtype=bool)
+        centered = select(counts, lax.sub(ratio, over_classes(mean, axis, p)))
+        factor = lax.mul(p, centered)
+        return lax.mul(share, lax.reduce_sum(lax.mul(factor, dz), (axis,)))
 
     value = _divergence(settings, *primals)
     sums = []

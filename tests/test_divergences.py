@@ -89,6 +89,38 @@ def test_no_further_from_the_truth_than_the_naive_code(scale, rng):
     assert error(head) <= 1.1 * error(naive) + 1e-9
 
 
+@pytest.mark.parametrize("beta", [0.5, 0.1])
+@pytest.mark.parametrize("scale", [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0])
+def test_nearly_equal_softmaxes(scale, beta, rng):
+    """Of the second order in the distance, and yet as float64 has it."""
+    target = np.float32(3 * rng.normal(size=(16, 64)))
+    z = np.float32(target + scale * rng.normal(size=target.shape))
+    divergence = functools.partial(JENSEN_SHANNON, beta=beta)
+
+    def value_and_gradients(*arrays):
+        value, pull = jax.vjp(divergence, *arrays)
+        return value, *pull(jnp.ones_like(value))
+
+    value, *gradients = as_users_jit(value_and_gradients)(z, target)
+    with jax.enable_x64(True):
+        arrays = np.float64(z), np.float64(target)
+        wide, *wide_gradients = as_users_jit(value_and_gradients)(*arrays)
+    truth = oracles.softmax_jensen_shannon_divergence(*arrays, beta=beta)
+    np.testing.assert_allclose(wide, truth, rtol=1e-5, atol=1e-16)
+    np.testing.assert_allclose(value, wide, rtol=max(1e-5, 2e-7 / scale))
+    for got, wanted in zip(gradients, wide_gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=4e-6 * np.abs(wanted).max())
+
+
+def test_softmaxes_further_apart_than_float32_reaches():
+    """−log of the share of each, with gradients of 0."""
+    z = jnp.array([[3e38, -3e38, 0.0], [3e38, 0.0, 0.0], [0.0, -3e38, 3e38]])
+    both = jax.value_and_grad(lambda *x: jnp.sum(JENSEN_SHANNON(*x)), (0, 1))
+    value, slopes = both(z, z[:, ::-1])
+    np.testing.assert_allclose(value, 3 * np.log(2), rtol=1e-6)
+    assert not np.any(slopes)
+
+
 def test_the_ends_of_beta(rng, x64):
     """Python's 0 and 1 are the two KL divergences, traced ones the formula's 0."""
     z, target = rng.normal(size=(2, ROWS, CLASSES))

@@ -57,20 +57,24 @@ def _jensen_shannon(
     settings: Settings, rows: Rows, shared: Shared, resolved: Resolved, t: Totals
 ) -> Array:
     """The Jensen–Shannon divergences (rows,), from the finished totals `t` (rows,)."""
-    (beta,) = shared.parameters
-    both = _from_mixture(settings, rows, shared, resolved, t)
-    return jensen_shannon_divergence(*both, beta)
+    return _from_mixture(settings, rows, shared, resolved, t, means=False)[0]
 
 
 def _from_mixture(
-    settings: Settings, rows: Rows, shared: Shared, resolved: Resolved, t: Totals
-) -> tuple[Array, Array]:
-    """KL(target ‖ m) and KL(logits ‖ m), (rows,)."""
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    resolved: Resolved,
+    t: Totals,
+    *,
+    means: bool,
+) -> tuple[Array, ...]:
+    """The divergences, and with `means` KL(target ‖ m) and KL(logits ‖ m), (rows,)."""
 
     def of_block(
         settings: Settings, pair: Any, moving: Any, ids: Maybe, resolved: Any, t: Any
-    ) -> tuple[Array, Array]:
-        return mixture_of_block(settings, pair, resolved, t)
+    ) -> tuple[Array, ...]:
+        return mixture_of_block(settings, pair, resolved, t, means=means)
 
     nothing = Rows(), Shared()
     return over_all_classes(settings, of_block, rows, shared, resolved, t, *nothing)
@@ -80,8 +84,8 @@ def _from_mixture(
 def _jensen_shannon_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     rows, shared, resolved, t = primals
     moving = moving_of(tangents[:2])
-    of_target, of_logits = _from_mixture(settings, *primals)
-    (beta,), (dbeta,) = shared.parameters, tangents[1].parameters
+    value, of_target, of_logits = _from_mixture(settings, *primals, means=True)
+    (dbeta,) = tangents[1].parameters
 
     def of_block(
         settings: Settings, pair: Any, moving: Any, ids: Maybe, resolved: Any, t: Any
@@ -89,7 +93,6 @@ def _jensen_shannon_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
         pair = as_points(pair, moving)
         return mixture_tangent_of_block(settings, pair, moving, resolved, *t)
 
-    value = jensen_shannon_divergence(of_target, of_logits, beta)
     known = t, of_target, of_logits, value
     tangent = over_all_classes(
         settings, of_block, rows, shared, resolved, known, *moving
