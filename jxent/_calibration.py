@@ -22,8 +22,9 @@ from ._arrays import (
     varying_of,
 )
 from ._checks import ArrayLike, Axis
-from ._measures.batch import is_binary, measured, metric_problem, total
+from ._measures.batch import ids_of, is_binary, measured, metric_problem, total
 from ._measures.rows import log_prob
+from ._problem.ids import is_label
 from ._problem.problem import Problem, RowLogits
 from ._reduction import divided
 
@@ -66,9 +67,11 @@ def fit_temperature(
       divided by. float32, or float64 for float64 logits.
 
     Numerics:
-      Fitted through log T, from T = 1, until the derivative of the loss in log T is
-      below 3e-6 (1e-10 in float64), in 100 steps at most. Rows that are all right have
-      no best T: it ends at a small one. A row whose loss is NaN makes T NaN. Nothing
+      Fitted through log T, from the mean distance between the label's logit and the
+      largest other, so that T grows with the logits' scale and is otherwise the same.
+      It ends where the derivative of the loss in log T is below 3e-6 (1e-10 in
+      float64), after 100 steps at most. Rows that are all right have no best T: it ends
+      at a small one. A row whose loss is NaN makes T NaN. Nothing
       left gives 1. Works inside jit and vmap, and inside `jax.shard_map`, where it fits
       the rows of all devices together. It has no reverse-mode derivative.
 
@@ -181,12 +184,32 @@ def _require_optax(function: str) -> None:
 
 
 def _temperature(batch: Problem) -> Array:
-    z = _logits(batch)
-
     def loss(log_t: Array) -> Array:
         return _mean_loss(batch, lax.exp(-log_t), lax.full_like(log_t, 0))
 
-    return lax.exp(_minimized(loss, jnp.zeros((), z.dtype)))
+    return lax.exp(_minimized(loss, lax.log(_typical_margin(batch))))
+
+
+def _typical_margin(batch: Problem) -> Array:
+    """Σ r |z_y − max_{c ≠ y} z_c| / Σ r, the scale of the logits; 1 if it is 0.
+
+    In log T the fit from there is the same for logits of every scale. Classes that are
+    hardly possible, −1e9 in place of a mask, do not change it.
+    """
+    z, axis = _logits(batch), batch.settings.axis
+    if is_binary(batch):
+        margin = lax.abs(z)
+    else:
+        own = is_label(ids_of(batch), axis, z)
+        label = lax.reduce_sum(select(own, z), (axis,))
+        others = select(lax.bitwise_not(own), z, -jnp.inf)
+        margin = lax.abs(label - lax.reduce_max(others, (axis,)))
+    known = lax.is_finite(margin)
+    margin = _mean(batch, select(known, margin), cast(known, z.dtype))
+    some = lax.bitwise_and(
+        lax.is_finite(margin), lax.gt(margin, lax.full_like(margin, 0))
+    )
+    return select(some, margin, 1)
 
 
 def _vector_scaling(batch: Problem) -> tuple[Array, Array]:
@@ -224,7 +247,12 @@ def _mean_loss(batch: Problem, scale: Array, bias: Array) -> Array:
     rows = batch.rows._replace(logits=(RowLogits(array=scaled),))
     batch = batch.replace(rows=rows)
     losses = -log_prob(batch)
-    sums = total(batch, losses), total(batch, lax.full_like(losses, 1))
+    return _mean(batch, losses, lax.full_like(losses, 1))
+
+
+def _mean(batch: Problem, x: Array, counts: Array) -> Array:
+    """Σ r x / Σ r counts, of arrays (rows,), over all devices."""
+    sums = total(batch, x), total(batch, counts)
     names = tuple(sorted(varying_of(sums)))
     return divided(*sum_over_devices(sums, names))
 
@@ -233,15 +261,25 @@ def _minimized(loss: Callable[[Any], Array], start: Any) -> Any:
     """Where a loss is smallest, by L-BFGS; NaN where it is."""
     import optax
 
+    dtype = jax.tree.leaves(start)[0].dtype
+    small = jnp.finfo(dtype).eps ** 0.5 / 100
+    # Optax's line search has numbers of the default dtype, float64 with 64 bits on.
+    wide = jnp.result_type(float)
+
+    def as_dtype(tree: Any, dtype: Any) -> Any:
+        return jax.tree.map(lambda x: cast(x, dtype), tree)
+
+    def wide_loss(at: Any) -> Array:
+        return as_dtype(loss(as_dtype(at, dtype)), wide)
+
     solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
-    small = jnp.finfo(jax.tree.leaves(start)[0].dtype).eps ** 0.5 / 100
+    value_and_grad = optax.value_and_grad_from_state(wide_loss)
 
     def step(carry: tuple[Any, Any, Array]) -> tuple[Any, Any, Array]:
         at, state, count = carry
         value, gradient = value_and_grad(at, state=state)
         updates, state = solver.update(
-            gradient, state, at, value=value, grad=gradient, value_fn=loss
+            gradient, state, at, value=value, grad=gradient, value_fn=wide_loss
         )
         return optax.apply_updates(at, updates), state, count + 1
 
@@ -252,8 +290,10 @@ def _minimized(loss: Callable[[Any], Array], start: Any) -> Any:
 
     # Optax mixes dtypes, which a caller's strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
+        start = as_dtype(start, wide)
         first = start, solver.init(start), jnp.zeros((), jnp.int32)
         at, *_ = lax.while_loop(goes_on, step, first)
+    at = as_dtype(at, dtype)
     value = loss(at)
     known = lax.eq(value, value)
     return jax.tree.map(lambda x: select(known, x, jnp.nan), at)

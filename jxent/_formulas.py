@@ -9,6 +9,7 @@ A divergence is a formula in the statistics of two softmaxes.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import broadcast_like, select
-from ._times import times
+from ._times import times, varying_near_0
 
 
 def cross_entropy(log_p: Array) -> Array:
@@ -30,7 +31,8 @@ def focal(log_p: Array, gamma: Array) -> Array:
     # In log space: (1 − p)^γ itself has no finite derivative at p = 1 where γ < 1.
     # Where p rounds to 1, the weight is the constant 0^γ.
     certain = log_p >= 0
-    log_miss = lax.log(-lax.expm1(select(~certain, log_p, -1)))
+    near = varying_near_0(log_p)
+    log_miss = lax.log(-lax.expm1(select(~certain, near, -1)))
     log_miss = select(~certain, log_miss, -jnp.inf)
     weight = lax.exp(times(gamma, log_miss))
     return times(weight, -log_p)
@@ -100,46 +102,137 @@ def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
 class OfTwo(NamedTuple):
     """A divergence D = Σ_c w' q_c a_c + w p_c b_c of two softmaxes q and p.
 
-    The weights (w', w) are a function of the parameters, and (a, b), of the logits'
-    shape, one of (log q, log p) and the parameters; Σ w' q da + w p db = 0.
+    Attributes:
+      weights: (parameters) → (w', w).
+      ratios: (log(p/q), log q, log p, parameters) → (a, b), of the logits' shape, such
+        that Σ w' q da + w p db = 0.
+      summands: (q, a, p, b, parameters) → w' q a + w p b, without cancellation.
     """
 
     weights: Callable[..., tuple[Any, Any]]
     ratios: Callable[..., tuple[Array, Array]]
+    summands: Callable[..., Array]
 
 
-def _ratios_to_mixture(log_q: Array, log_p: Array, beta: Array) -> tuple[Array, Array]:
-    """log(q/m) and log(p/m), m = β q + (1 − β) p; 0 where q, or p, is 0.
+def _ratios_to_mixture(
+    d: Array, log_q: Array, log_p: Array, beta: Array
+) -> tuple[Array, Array]:
+    """log(q/m) and log(p/m), m = β q + (1 − β) p; 0 where q, or p, is impossible.
 
-    Both are written with the logarithm of the ratio of q and p alone,
-    log(q/m) = −log(β + (1 − β) p/q), which is exact where q and p are nearly equal.
+    They are written with the ratio of q and p alone, d = log(p/q):
+
+        log(q/m) = −log(β + (1 − β) eᵈ)        log(p/m) = −log(1 − β + β e⁻ᵈ)
+
+    With b the smaller of β and 1 − β and r the other one, and δ = d or −d the log of
+    the ratio of the softmax whose share is b to the other, the logarithms are
+
+        −log(r + b e^δ) = −max(log r, log b + δ) − L       of the softmax with share r
+        δ − log(r + b e^δ) = −max(log r − δ, log b) − L    of that with share b
+
+    with one L = log(1 + exp −|log r − log b − δ|). Near δ = 0, −log1p(b (e^δ − 1))
+    stands in place of the first, which then is small beside δ, and δ added to it is the
+    second.
     """
+    lowest = lax.full_like(d, -(jnp.finfo(d.dtype).max ** 0.5))  # d itself is finite
+    has_q, has_p = lax.gt(log_q, lowest), lax.gt(log_p, lowest)
+    infinite = lax.full_like(d, jnp.inf)
+    infinite = lax.select(has_p, infinite, lax.neg(infinite))
+    d = lax.select(lax.bitwise_and(has_q, has_p), d, infinite)
     log_beta, log_rest = lax.log(beta), lax.log1p(-beta)
+    small = lax.le(beta, lax.full_like(beta, 0.5))  # β is b, and δ = log(q/p)
+    share = lax.min(beta, 1 - beta)
+    log_b, log_r = (
+        lax.select(small, log_beta, log_rest),
+        lax.select(small, log_rest, log_beta),
+    )
+    sign = select(small, lax.full_like(beta, -1), 1)
+    delta = lax.mul(lax.full_like(d, sign), d)
+    near = lax.lt(lax.abs(d), lax.full_like(d, 1 / 4))
+    log_b, log_r = lax.full_like(d, log_b), lax.full_like(d, log_r)
+    gap = lax.sub(lax.sub(log_r, log_b), delta)
+    gap = lax.abs(select(lax.eq(gap, gap), gap))
+    excess = lax.mul(lax.full_like(d, share), _expm1_near_0(select(near, delta)))
+    log_1p = lax.log1p(lax.select(near, excess, lax.exp(lax.neg(gap))))
+    larger = lax.max(log_r, lax.add(log_b, delta))
+    of_r = lax.add(select(lax.bitwise_not(near), larger), log_1p)
+    larger = lax.max(lax.sub(log_r, delta), log_b)
+    of_b = lax.add(lax.select(near, lax.neg(delta), larger), log_1p)
+    small = lax.full_like(d, small, dtype=bool)
+    return (
+        select(has_q, lax.neg(lax.select(small, of_b, of_r))),
+        select(has_p, lax.neg(lax.select(small, of_r, of_b))),
+    )
 
-    def ratio(own: Array, other: Array, log_own: Array, log_other: Array) -> Array:
-        possible = lax.ne(own, lax.full_like(own, -jnp.inf))
-        own, other = select(possible, own), select(possible, other)
-        return select(possible, -jnp.logaddexp(log_own, log_other + (other - own)))
 
-    of_target = ratio(log_q, log_p, log_beta, log_rest)
-    return of_target, ratio(log_p, log_q, log_rest, log_beta)
+def _of_mixture(
+    q: Array, log_q_ratio: Array, p: Array, log_p_ratio: Array, beta: Array
+) -> Array:
+    """β q log(q/m) + (1 − β) p log(p/m), m = β q + (1 − β) p, of each class.
+
+    `log_q_ratio` is log(q/m), and `log_p_ratio` log(p/m). The sum over the classes is
+    the divergence.
+    """
+    # As β q + (1 − β) p = m, it is m (β f(log(q/m)) + (1 − β) f(log(p/m))), where
+    # f(x) = eˣ (x − 1) + 1 = Σ_n xⁿ (n − 1)/n!, which is never negative. Near 0, where
+    # the products cancel, the series does not.
+    largest = lax.max(lax.abs(log_q_ratio), lax.abs(log_p_ratio))
+    near = lax.lt(largest, lax.full_like(largest, 1 / 4))
+
+    def f(x: Array) -> Array:
+        x = select(near, x)
+        coefficients = [(n - 1) / math.factorial(n) for n in range(2, 9 + _more(x))]
+        return lax.mul(lax.mul(x, x), _polynomial(coefficients, x))
+
+    beta, rest = (lax.full_like(q, x) for x in (beta, 1 - beta))
+    m = lax.add(lax.mul(beta, q), lax.mul(rest, p))
+    series = lax.add(lax.mul(beta, f(log_q_ratio)), lax.mul(rest, f(log_p_ratio)))
+    products = lax.add(
+        times(beta, lax.mul(q, log_q_ratio)), times(rest, lax.mul(p, log_p_ratio))
+    )
+    return lax.select(near, lax.mul(m, series), products)
+
+
+def _expm1_near_0(x: Array) -> Array:
+    """eˣ − 1 by its series, for |x| < ½"""
+    terms = range(1, 9 + _more(x))
+    return lax.mul(x, _polynomial([1 / math.factorial(n) for n in terms], x))
+
+
+def _more(x: Array) -> int:
+    """How many more terms of a series double precision needs than single."""
+    return 6 if x.dtype == jnp.float64 else 0
+
+
+def _polynomial(coefficients: list[float], x: Array) -> Array:
+    """Σ_n coefficients[n] xⁿ"""
+    *rest, last = coefficients
+    total = lax.full_like(x, last)
+    for c in reversed(rest):
+        total = lax.add(lax.mul(total, x), lax.full_like(x, c))
+    return total
 
 
 # β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p. As Σ dm = 0, the terms in
 # d log(q/m) and d log(p/m) add up to 0.
 jensen_shannon_divergence = OfTwo(
-    weights=lambda beta: (beta, 1 - beta), ratios=_ratios_to_mixture
+    weights=lambda beta: (beta, 1 - beta),
+    ratios=_ratios_to_mixture,
+    summands=_of_mixture,
 )
 
 
-def _signs(log_q: Array, log_p: Array) -> tuple[Array, Array]:
+def _signs(d: Array, log_q: Array, log_p: Array) -> tuple[Array, Array]:
     """The signs of q − p and of p − q, which are 0 where q = p."""
     sign = lax.sign(lax.exp(log_q) - lax.exp(log_p))
     return sign, lax.neg(sign)
 
 
 # ½ Σ |q − p|
-total_variation = OfTwo(weights=lambda: (0.5, 0.5), ratios=_signs)
+total_variation = OfTwo(
+    weights=lambda: (0.5, 0.5),
+    ratios=_signs,
+    summands=lambda q, a, p, b: lax.abs(q - p) / 2,
+)
 
 
 def zlpr(low: Array, high: Array) -> Array:

@@ -25,6 +25,17 @@ def finite_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return lax.select(infinite, lax.mul(lax.sign(x), huge), x)
 
 
+def varying_near_0(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x`, with a derivative of 0 where |x| > √max, 1.8e19 in float32.
+
+    For a factor that is constant there, beside a loss as large as x. The chain rule
+    forms a multiple of that loss first, which may be infinite, and times the factor's
+    slope of 0 would be NaN.
+    """
+    far = lax.gt(lax.abs(x), lax.full_like(x, math.sqrt(jnp.finfo(x.dtype).max)))
+    return lax.select(far, lax.stop_gradient(x), x)
+
+
 def times(factor: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """factor · x, where 0 times anything is 0: infinities and NaN too.
 

@@ -182,6 +182,22 @@ def test_no_derivative_is_infinite():
         assert np.all(np.isfinite(x))
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_logits_near_the_largest_number(label, clip):
+    """On the wrong side, where a multiple of the loss is infinite: a slope of ±1."""
+    z = jnp.float32(3e38 * (1 - 2 * label))
+    loss = functools.partial(
+        asymmetric, y=label, gamma_pos=4.0, gamma_neg=4.0, clip=clip
+    )
+    value, slope = jax.value_and_grad(loss)(z)
+    second = jax.grad(jax.grad(loss))(z)
+    at_no = clip and not label  # p_m = 1 − m, whose logarithm is finite
+    np.testing.assert_allclose(value, -np.log(clip) * 0.95**4 if at_no else 3e38, 1e-6)
+    assert slope == (0 if at_no else 1 - 2 * label)
+    assert second == 0
+
+
 @pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_it_rounds_no_worse(dtype, scale, rng):

@@ -107,7 +107,7 @@ def test_temperature_of_yes_and_no(x64, rng):
     close(got, best_temperature(5 * z, y.astype(int), np.ones(300)), 1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-15, 3e-4, 1e-3, 1.0, 1e4, 1e15])
 def test_temperature_follows_the_scale(scale, rng):
     """Of logits, in float32; the derivative of the loss in log T is 0."""
     z, y = (jnp.asarray(x) for x in held_out(rng))
@@ -122,6 +122,40 @@ def test_temperature_follows_the_scale(scale, rng):
         )
 
     assert abs(jax.grad(loss)(jnp.log(t))) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e-30, 3e-4, 1e30])
+def test_binary_temperature_follows_the_scale(scale, rng):
+    z = jnp.asarray(2 * rng.normal(size=300), jnp.float32)
+    y = rng.random(300) < 1 / (1 + np.exp(-np.float64(z)))
+    close(
+        jxent.fit_temperature(scale * z, y, ()) / scale,
+        jxent.fit_temperature(z, y, ()),
+        1e-4,
+    )
+
+
+def test_temperature_beside_classes_that_are_no_answer(rng):
+    """−1e9 in place of a mask, in float32: the scale is that of the other logits."""
+    z, y = held_out(rng)
+    z = jnp.asarray(z, jnp.float32)
+    wanted = jxent.fit_temperature(z, y)
+    for never in (-1e9, -np.inf):
+        more = jnp.pad(z, ((0, 0), (0, 3)), constant_values=never)
+        close(jxent.fit_temperature(more, y), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("fit", [jxent.fit_temperature, jxent.fit_vector_scaling])
+def test_fits_in_float32_with_64_bits_on(fit, dtype, rng):
+    """The results of 64 bits off, in the same dtypes."""
+    z, y = held_out(rng)
+    wanted = fit(jnp.asarray(z, dtype), jnp.asarray(y))
+    with jax.enable_x64(True):
+        got = fit(jnp.asarray(z, dtype), jnp.asarray(y))
+    for result in jax.tree.leaves(got):
+        assert result.dtype == jnp.float32
+    close(got, wanted, 1e-4)
 
 
 def test_temperatures_of_many(x64, rng):

@@ -19,7 +19,7 @@ from jax.sharding import (
 
 import jxent
 from jxent._contrastive.arguments import Implementation
-from tests.comparing import close, same_bits, weighed_rows
+from tests.comparing import close, floats, ints, refuses, same_bits, weighed_rows
 from tests.compiling import as_users_jit, largest_array
 
 
@@ -662,6 +662,42 @@ def test_a_ring_under_vmap(x64, rng):
     alone = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     with jax.set_mesh(alone):
         close(jax.jit(gradients(axes, **ring))(*arrays, scales), wanted)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jxent.contrastive_cross_entropy,
+        jxent.sigmoid_contrastive_loss,
+        jxent.supervised_contrastive_cross_entropy,
+    ],
+)
+def test_a_ring_without_devices_is_refused(loss):
+    """Gathered in its place it would need the memory that it is to save."""
+    x = floats(16, FEATURES)
+    of_labels = loss is jxent.supervised_contrastive_cross_entropy
+    call = lambda x, **options: loss(
+        x, ints(len(x)) if of_labels else x, implementation="ring", **options
+    )
+    needs = (
+        f"{loss.__name__}: implementation='ring' needs a batch that mesh axes split "
+        "evenly, got "
+    )
+    unnamed = f"{needs}no batch_axis_name. Name the mesh axes that split the batch."
+    refuses(lambda: call(x), ValueError, unnamed)
+    here = mesh()
+    in_shard_map = jax.shard_map(call, mesh=here, in_specs=P("data"), out_specs=P())
+    refuses(lambda: in_shard_map(x), ValueError, unnamed)
+    for mesh_in_use in (here, mesh(AxisType.Explicit)):  # whole on each device
+        with jax.set_mesh(mesh_in_use):
+            refuses(lambda: call(x), ValueError, unnamed)
+    with jax.set_mesh(here):
+        refuses(
+            lambda: call(x[:12], batch_axis_name="data"),
+            ValueError,
+            f"{needs}a batch of 12 for batch_axis_name='data'. Pad it to a multiple of "
+            "the devices, and drop the padding with where.",
+        )
 
 
 @pytest.mark.newest_jax

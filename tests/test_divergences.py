@@ -23,7 +23,12 @@ from tests.compiling import as_users_jit, largest_array
 ROWS, CLASSES, WIDTH, TARGET_WIDTH = 6, 8, 3, 5
 KL = jxent.softmax_kl_divergence
 JENSEN_SHANNON = jxent.softmax_jensen_shannon_divergence
-DIVERGENCES = {"KL": KL, "Jensen-Shannon": JENSEN_SHANNON}
+TOTAL_VARIATION = jxent.softmax_total_variation
+DIVERGENCES = {
+    "KL": KL,
+    "Jensen-Shannon": JENSEN_SHANNON,
+    "total variation": TOTAL_VARIATION,
+}
 of_each = pytest.mark.parametrize("name", DIVERGENCES)
 in_both_layouts = pytest.mark.parametrize("layout", ["streamed", "tiled"])
 
@@ -73,7 +78,7 @@ def test_impossible_classes(x64):
 def test_equal_softmaxes(rng):
     """Exactly 0 with a gradient of 0, at any offset."""
     z = np.float32(np.round(16 * rng.normal(size=(ROWS, CLASSES))))
-    for divergence in (KL, JENSEN_SHANNON):
+    for divergence in DIVERGENCES.values():
         for offset in (0, 1024):
             value, slopes = jax.value_and_grad(
                 lambda *x, f=divergence: jnp.sum(f(*x)), (0, 1)
@@ -98,6 +103,38 @@ def test_no_further_from_the_truth_than_the_naive_code(scale, rng):
     head = lambda z, target: KL(eye(z), eye(target))
     assert error(KL) <= 1.1 * error(naive) + 1e-9
     assert error(head) <= 1.1 * error(naive) + 1e-9
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.1])
+@pytest.mark.parametrize("scale", [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0])
+def test_nearly_equal_softmaxes(scale, beta, rng):
+    """Of the second order in the distance, and yet as float64 has it."""
+    target = np.float32(3 * rng.normal(size=(16, 64)))
+    z = np.float32(target + scale * rng.normal(size=target.shape))
+    divergence = functools.partial(JENSEN_SHANNON, beta=beta)
+
+    def value_and_gradients(*arrays):
+        value, pull = jax.vjp(divergence, *arrays)
+        return value, *pull(jnp.ones_like(value))
+
+    value, *gradients = as_users_jit(value_and_gradients)(z, target)
+    with jax.enable_x64(True):
+        arrays = np.float64(z), np.float64(target)
+        wide, *wide_gradients = as_users_jit(value_and_gradients)(*arrays)
+    truth = oracles.softmax_jensen_shannon_divergence(*arrays, beta=beta)
+    np.testing.assert_allclose(wide, truth, rtol=1e-5, atol=1e-16)
+    np.testing.assert_allclose(value, wide, rtol=max(1e-5, 2e-7 / scale))
+    for got, wanted in zip(gradients, wide_gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=4e-6 * np.abs(wanted).max())
+
+
+def test_softmaxes_further_apart_than_float32_reaches():
+    """−log of the share of each, with gradients of 0."""
+    z = jnp.array([[3e38, -3e38, 0.0], [3e38, 0.0, 0.0], [0.0, -3e38, 3e38]])
+    both = jax.value_and_grad(lambda *x: jnp.sum(JENSEN_SHANNON(*x)), (0, 1))
+    value, slopes = both(z, z[:, ::-1])
+    np.testing.assert_allclose(value, 3 * np.log(2), rtol=1e-6)
+    assert not np.any(slopes)
 
 
 def test_the_ends_of_beta(rng, x64):
@@ -129,6 +166,68 @@ def test_it_is_cross_entropy_without_the_targets_entropy(rng, x64):
     close(KL(z, target), wanted - jxent.softmax_entropy(target))
     for x, y in ((a, b), (a, target), (z, b)):
         close(KL(x, y), KL(z, target))
+
+
+# Total variation ----------------------------------------------------------------------
+
+
+def half_of_differences(z, target):
+    return jnp.sum(jnp.abs(jax.nn.softmax(z) - jax.nn.softmax(target)), -1) / 2
+
+
+@pytest.mark.parametrize(
+    "sort", ["two heads", "an array and a head", "a head and an array"]
+)
+@in_both_layouts
+def test_total_variation_of_arrays_and_heads(layout, sort, rng, x64):
+    """Its value and both gradients, at no point where p_c = q_c for some class."""
+    operands = sides(rng, sort, layout, (4, 3))
+    loss = functools.partial(TOTAL_VARIATION, reduction="sum")
+
+    def truth(*operands):
+        arrays = (product(x) if isinstance(x, LinearLogits) else x for x in operands)
+        return jnp.sum(half_of_differences(*arrays))
+
+    got, wanted = (
+        jax.jit(jax.value_and_grad(f, (0, 1)))(*operands) for f in (loss, truth)
+    )
+    close(got, wanted)
+
+
+def test_its_complement_is_the_rate_of_acceptance(rng, x64):
+    """Σ min(p, q): between 1 for equal softmaxes and 0 where they share no class."""
+    z, target = rng.normal(size=(2, ROWS, CLASSES))
+    p, q = jax.nn.softmax(z), jax.nn.softmax(target)
+    close(1 - TOTAL_VARIATION(z, target), jnp.sum(jnp.minimum(p, q), -1))
+    close(TOTAL_VARIATION(target, z), TOTAL_VARIATION(z, target))
+    odd = np.arange(CLASSES) % 2 == 1
+    apart = np.where(odd, z, -np.inf), np.where(odd, -np.inf, target)
+    total = jax.value_and_grad(lambda *x: jnp.sum(TOTAL_VARIATION(*x)), (0, 1))
+    value, slopes = total(*apart)
+    close(value, jnp.float64(ROWS))
+    close(slopes, (jnp.zeros_like(z), jnp.zeros_like(z)))
+
+
+def test_total_variation_where_two_probabilities_are_equal(x64):
+    """p_0 = q_0 = ½, a kink: the derivative of their difference counts as 0."""
+    inf = np.inf
+    z, target = np.array([0.0, 0.0, -inf]), np.array([0.0, -inf, 0.0])
+    value, slopes = jax.value_and_grad(TOTAL_VARIATION, (0, 1))(z, target)
+    assert value == 0.5
+    wanted = np.array([-1 / 8, 1 / 8, 0.0]), np.array([-1 / 8, 0.0, 1 / 8])
+    close(slopes, wanted)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+def test_total_variation_is_as_exact_as_the_naive_code(scale, rng):
+    z, target = (np.float32(scale * rng.normal(size=(256, 64))) for _ in range(2))
+    target = target + np.float32(5 * rng.normal(size=(256, 1)))
+    truth = oracles.softmax_total_variation(z, target)
+    error = lambda f: np.sqrt(np.mean((as_users_jit(f)(z, target) - truth) ** 2))
+    assert error(TOTAL_VARIATION) <= 1.1 * error(half_of_differences) + 1e-9
+
+
+# Heads --------------------------------------------------------------------------------
 
 
 @in_both_layouts

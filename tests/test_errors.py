@@ -30,6 +30,11 @@ def bools(*shape):
     return jnp.zeros(shape, jnp.bool_)
 
 
+def wide(*shape):
+    """NumPy integers that int32 does not hold."""
+    return np.full(shape, 2**32)
+
+
 REFUSED = [
     (
         lambda: jxent.softmax_cross_entropy(ints(4, 3), ints(4)),
@@ -1385,6 +1390,112 @@ REFUSED += [
         "softmax_cross_entropy: expected labels to be an array of numbers, got "
         "[0, 10000000000000000000000000000000000000000]. No integer of JAX is wide "
         "enough.",
+    ),
+    (
+        lambda: jxent.class_weights_of_counts(np.array([3_000_000_000, 10])),
+        ValueError,
+        "class_weights_of_counts: expected counts of integers that 32 bits hold, got "
+        "3000000000. Give floats, np.asarray(counts, float), or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.class_weights_of_counts([3_000_000_000, 10]),
+        ValueError,
+        "class_weights_of_counts: expected counts of integers that 32 bits hold, got "
+        "3000000000. Give floats, np.asarray(counts, float), or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 2), wide(2, 2)),
+        ValueError,
+        "softmax_cross_entropy: expected labels of integers that 32 bits hold, got "
+        "4294967296. Give floats, np.asarray(labels, float), or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 2), ints(2), weights=wide(2)),
+        ValueError,
+        "softmax_cross_entropy: expected weights of integers that 32 bits hold, got "
+        "4294967296. Give floats, np.asarray(weights, float), or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(floats(2, 2), ints(2), where=wide(2)),
+        ValueError,
+        "softmax_cross_entropy: expected where of integers that 32 bits hold, got "
+        "4294967296. Compare, where != 0, or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(2, 2), sparse(ints(2, 1), wide(2, 1))
+        ),
+        ValueError,
+        "softmax_cross_entropy: expected SparseLabels.values of integers that 32 "
+        "bits hold, got 4294967296. Give floats, np.asarray(SparseLabels.values, "
+        "float), or switch 64 bits on, jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.next_token_labels(wide(3)),
+        ValueError,
+        "next_token_labels: expected tokens of integers that 32 bits hold, got "
+        "4294967296. Number them anew, np.unique(tokens, return_inverse=True)[1], or "
+        "switch 64 bits on, jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.next_token_labels(ints(3), segment_ids=wide(3)),
+        ValueError,
+        "next_token_labels: expected segment_ids of integers that 32 bits hold, got "
+        "4294967296. Number them anew, np.unique(segment_ids, "
+        "return_inverse=True)[1], or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.sequence_weights(segment_ids=-wide(3)),
+        ValueError,
+        "sequence_weights: expected segment_ids of integers that 32 bits hold, got "
+        "-4294967296. Number them anew, np.unique(segment_ids, "
+        "return_inverse=True)[1], or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.contrastive_cross_entropy(
+            floats(2, 2), floats(2, 2), groups=wide(2)
+        ),
+        ValueError,
+        "contrastive_cross_entropy: expected groups of integers that 32 bits hold, "
+        "got 4294967296. Number them anew, np.unique(groups, "
+        "return_inverse=True)[1], or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.supervised_contrastive_cross_entropy(floats(2, 2), wide(2)),
+        ValueError,
+        "supervised_contrastive_cross_entropy: expected labels of integers that 32 "
+        "bits hold, got 4294967296. Number them anew, np.unique(labels, "
+        "return_inverse=True)[1], or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.ntxent(floats(2, 2), [np.array(2**32), 0]),
+        ValueError,
+        "ntxent: expected labels of integers that 32 bits hold, got 4294967296. "
+        "Number them anew, np.unique(labels, return_inverse=True)[1], or switch 64 "
+        "bits on, jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: jxent.sum_over_tiles(jnp.dot, floats(2), wide(2), tile=1),
+        ValueError,
+        "sum_over_tiles: expected rows of integers that 32 bits hold, got "
+        "4294967296. Give floats, np.asarray(rows, float), or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True).",
+    ),
+    (
+        lambda: keras.categorical_crossentropy(wide(2, 2), floats(2, 2)),
+        ValueError,
+        "categorical_crossentropy: expected y_true of integers that 32 bits hold, "
+        "got 4294967296. Give floats, np.asarray(y_true, float), or switch 64 bits "
+        "on, jax.config.update('jax_enable_x64', True).",
     ),
     (
         lambda: jxent.softmax_cross_entropy(

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import jxent
+from jxent._problem import Settings
+from jxent._statistics import Inputs, block
 from tests.compiling import as_users_jit
 from tests.hazards import (
     ELEMENTWISE,
@@ -207,6 +209,42 @@ def test_what_a_dropped_element_holds(loss):
     check_dropped(lambda x: loss(x, y[KEPT]), ways, x)
 
 
+LOGITS, HOT = spread(4, 5), jax.nn.softmax(5 * spread(4, 5))
+OF_TEMPERATURES = {
+    "ids": partial(cross_entropy, LOGITS, np.arange(4), z_loss=0.1),
+    "distributions": partial(cross_entropy, LOGITS, HOT),
+    "smoothed focal": partial(
+        jxent.softmax_focal_loss, LOGITS, np.arange(4), label_smoothing=0.1
+    ),
+    "symmetric": partial(jxent.symmetric_cross_entropy, LOGITS, HOT),
+    "kl": partial(jxent.softmax_kl_divergence, LOGITS, 2 * LOGITS),
+    "jensen-shannon": partial(
+        jxent.softmax_jensen_shannon_divergence, LOGITS, 2 * LOGITS
+    ),
+    "zlpr": partial(jxent.zlpr_loss, LOGITS, LOGITS > 0.5),
+}
+
+
+def check_dropped_temperatures(loss):
+    """`loss` of temperatures (4,), of which the second row's is nobody's."""
+    keep = np.array([True, False, True, True])
+    total = lambda t, drop: jnp.sum(loss(temperature=t, **drop))
+    both = jax.jit(lambda *at: (jax.grad(total)(*at), jax.hessian(total)(*at)))
+    for drop in ({"where": keep}, {"weights": keep.astype(np.float32)}):
+        for bad in (0.0, NAN, INF, -1.0):
+            gradient, hessian = both(jnp.array([1.0, bad, 2.0, 0.5]), drop)
+            assert all_finite(gradient, hessian)
+            assert np.all((gradient != 0) == keep)
+            assert not np.any(hessian[1])
+            assert not np.any(hessian[:, 1])
+
+
+@table(OF_TEMPERATURES)
+def test_the_temperature_of_a_dropped_row(loss):
+    """0 or NaN there, and every derivative in it is 0."""
+    check_dropped_temperatures(loss)
+
+
 def test_reduce():
     """where and a weight of 0 drop an element, whatever it holds."""
     losses = np.array([1.0, *GARBAGE, 3.0], np.float32)
@@ -286,6 +324,33 @@ def test_infinite_logits_of_a_sigmoid(loss):
     same(grad, [0.0, 1.0, -1.0, 0.0])
 
 
+@table({k: v for k, v in OF_DISTRIBUTIONS.items() if k != "probabilities"})
+def test_logits_further_apart_than_float32_reaches(loss):
+    """A one-hot distribution is as good as its id, for each class."""
+    row = np.array([3e38, -3e38, 0.0, 1e38, -1e38], np.float32)
+    x, ids = np.tile(row, (5, 1)), np.arange(5)
+    hot = jax.nn.one_hot(ids, 5)
+    of_ids, of_hot = values_and_grads(
+        [partial(loss, labels=y) for y in (ids, hot)], x, x
+    )
+    assert not np.isnan(of_ids[0]).any()
+    same(of_hot[0], of_ids[0])
+    assert all_finite(of_ids[1], of_hot[1])
+    same(of_hot[1], of_ids[1])
+
+
+@pytest.mark.parametrize("form", [block.two_pass, block.one_pass, block.one_pass_gpu])
+def test_distributions_of_logits_that_far_apart(form):
+    """In the form of every platform."""
+    settings = Settings(axis=1, ids=False)
+    inputs = Inputs(
+        z=jnp.tile(jnp.array([[3e38, -3e38, 0.0]]), (2, 1)),
+        target=jnp.array([[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]),
+    )
+    t = form(settings, inputs, None, None)
+    np.testing.assert_array_equal(t.target, jnp.array([-1.5e38, -INF]))
+
+
 @some("plain", "smoothed", "focal", "poly")
 def test_an_infinite_logit_of_a_softmax(loss):
     """NaN, as documented, in its own row."""
@@ -298,7 +363,9 @@ def test_an_infinite_logit_of_a_softmax(loss):
 
 
 GAMMAS = jnp.array([0.0, 0.5, 1.0, 1.5, 2.0, 5.0])
-EXTREMES = jnp.array([-1e4, -100.0, -20.0, -1.0, 0.0, 1.0, 20.0, 100.0, 1e4])
+EXTREMES = jnp.array(
+    [-2e38, -1e4, -100.0, -20.0, -1.0, 0.0, 1.0, 20.0, 100.0, 1e4, 2e38]
+)
 
 
 @pytest.mark.parametrize("label", [0.0, 0.3, 1.0])
@@ -421,3 +488,19 @@ def test_rows_without_mass_are_not_counted():
         cross_entropy(x, q, reduction="mean"),
         cross_entropy(x[some], q[some], reduction="mean"),
     )
+
+
+@pytest.mark.parametrize("block_sizes", [None, (2, 4)])
+@pytest.mark.parametrize("implementation", ["materialized", "streamed", "tiled"])
+def test_the_temperature_of_a_dropped_row_of_a_head(implementation, block_sizes):
+    """In one block and in several."""
+    loss = partial(
+        jxent.linear_softmax_cross_entropy,
+        spread(4, 3),
+        spread(3, 6),
+        np.arange(4),
+        reduction="sum",
+        implementation=implementation,
+        block_sizes=block_sizes,
+    )
+    check_dropped_temperatures(loss)

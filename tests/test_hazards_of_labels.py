@@ -45,6 +45,77 @@ def test_a_label_out_of_range(loss, dtype):
     assert all_finite(value[0], value[-1], grad[0], grad[-1])
 
 
+def at_sparse_ids(loss):
+    """The loss of ids as that of lists of one label each."""
+    return lambda x, y: loss(x, jxent.SparseLabels(np.expand_dims(y, -1)))
+
+
+def at_ids(x, y):
+    return jxent.softmax_log_prob_at(x, np.expand_dims(y, -1))
+
+
+OF_WIDE_IDS = {
+    **OF_IDS,
+    "several": at_sparse_ids(cross_entropy),
+    "several focal": at_sparse_ids(jxent.softmax_focal_loss),
+    "log prob at": at_ids,
+    "torch": partial(jxent.torch.cross_entropy, reduction="none"),
+    "torch of log p": partial(jxent.torch.nll_loss, reduction="none"),
+    "keras": lambda x, y: jxent.keras.sparse_categorical_crossentropy(y, x),
+    "keras class": lambda x, y: jxent.keras.SparseCategoricalCrossentropy(
+        reduction="none", ignore_class=2**32
+    )(y, x),
+}
+
+
+@table(OF_WIDE_IDS)
+def test_an_id_of_64_bits_is_never_wrapped(loss):
+    """2³² is not class 0: NaN in its row, from NumPy and from a list."""
+    x = spread(5, 5)
+    ids = np.array([2, 2**32, -(2**32) + 1, 2**31 + 3, 4])
+    for labels in (ids, ids.tolist(), ids.astype(np.uint64)):
+        value = np.asarray(loss(x, labels)).reshape(5)
+        assert np.isnan(value).tolist() == [False, True, True, True, False]
+    fits = np.where(np.isnan(value), 0, ids)
+    wanted = np.asarray(loss(x, fits.astype(np.int32))).reshape(5)
+    np.testing.assert_array_equal(np.asarray(loss(x, fits)).reshape(5), wanted)
+
+
+def test_metrics_and_totals_of_an_id_of_64_bits():
+    """NaN too, and a class that is as good as any where k is larger than int32."""
+    x, ids = spread(2, 5), np.array([2**32, 1])
+    for metric in (
+        jxent.metrics.accuracy,
+        jxent.metrics.top_k_accuracy,
+        jxent.metrics.perplexity,
+        jxent.metrics.brier_score,
+        jxent.metrics.calibration_error,
+    ):
+        assert np.isnan(metric(x, ids))
+    assert np.isnan(jxent.metrics.accuracy(x[0, :2], ids, axis=()))
+    assert np.isnan(jxent.fit_temperature(x, ids))
+    assert jxent.metrics.top_k_accuracy(x, ids % 5, k=np.int64(2**32)) == 1
+    with pytest.raises(ValueError, match="cannot occur among labels of dtype int32"):
+        cross_entropy(x, ids, ignore_index=np.array(2**32))
+
+
+def test_an_id_of_64_bits_is_reported():
+    def loss(x):
+        return cross_entropy(x, np.array([0, 2**32]))
+
+    error, _ = checkify.checkify(loss, errors=checkify.user_checks)(spread(2, 5))
+    with pytest.raises(checkify.JaxRuntimeError, match=r"expected labels in \[0, 5\)"):
+        error.throw()
+
+
+def test_64_bits_hold_what_32_do_not(x64):
+    """No integer is refused that JAX holds."""
+    segments = np.array([2**32, 2**32, 0])
+    same(jxent.sequence_weights(segment_ids=segments), np.array([0.5, 0.5, 1]))
+    weights = jxent.class_weights_of_counts(np.array([3_000_000_000, 1_000_000_000]))
+    same(weights, np.array([2 / 3, 2]))
+
+
 @table(OF_IDS)
 def test_a_label_on_a_masked_class(loss):
     """As out of range: masked by class_mask, or by a where of the logits' rank."""

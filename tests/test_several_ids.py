@@ -317,3 +317,18 @@ def test_no_array_of_rows_and_classes(layout, rng):
     program = both.lower(hidden, kernel, values).compile()
     assert largest_array(str(program.as_text())) <= 16 * 512
     same_bits(program(hidden, kernel, values), program(hidden, kernel, values))
+
+
+@pytest.mark.parametrize("implementation", ["materialized", "streamed"])
+def test_top_k_of_float32_with_64_bits_on(implementation, rng):
+    """The results of 64 bits off, in the same dtypes; classes enough for chunks."""
+    hidden, kernel = np.float32(rng.normal(size=(4, 3))), rng.normal(size=(3, 1024))
+    find = lambda: jxent.linear_softmax_top_k(
+        hidden, np.float32(kernel), 5, implementation=implementation
+    )
+    wanted = find()
+    with jax.enable_x64(True):
+        got = find()
+    assert [x.dtype for x in got] == [jnp.float32, jnp.int32]
+    np.testing.assert_array_equal(got[1], wanted[1])
+    np.testing.assert_allclose(got[0], wanted[0], rtol=1e-6)

@@ -23,24 +23,79 @@ ArrayLike: TypeAlias = jax.typing.ArrayLike | SupportsJaxArray | Sequence[Any]
 
 
 def array(x: ArrayLike) -> Array:
-    return x if isinstance(x, Array) else jnp.asarray(x)
+    """`x` as a JAX array; an OverflowError for an integer that does not fit there."""
+    if isinstance(x, Array):
+        return x
+    too_wide = _too_wide(x)
+    if too_wide is not None:
+        raise OverflowError(too_wide)
+    return jnp.asarray(x)
 
 
-def as_array(function: str, name: str, x: Any, *, names: bool = False) -> Array:
-    """Converts `x`, or raises a TypeError that says what came and what to do.
+def _too_wide(x: Any) -> int | None:
+    """An integer of `x` that its dtype in JAX does not hold; None if there is none.
 
-    With `names`, strings may be the names of classes.
+    With 64 bits off JAX would wrap it in silence, if it comes in a NumPy array.
+    """
+    if isinstance(x, list | tuple):
+        return next((y for y in map(_too_wide, x) if y is not None), None)
+    if isinstance(x, int):
+        if -(2**31) <= x < 2**31:
+            return None
+        low, high, dtype = x, x, np.dtype(int)
+    elif hasattr(x, "__array__") and not hasattr(x, "__jax_array__"):
+        values = np.asarray(x)
+        dtype = values.dtype
+        if dtype.kind not in "iu" or dtype.itemsize < 8 or not values.size:
+            return None
+        low, high = int(values.min()), int(values.max())
+    else:
+        return None
+    held = np.iinfo(jax.dtypes.canonicalize_dtype(dtype))
+    if low < held.min:
+        return low
+    return high if high > held.max else None
+
+
+# What to do about integers that 32 bits do not hold: amounts, or names of something.
+_AMOUNTS = "Give floats, np.asarray({name}, float)"
+_NAMES = "Number them anew, np.unique({name}, return_inverse=True)[1]"
+
+
+def as_array(
+    function: str, name: str, x: Any, *, names: bool = False, remedy: str = _AMOUNTS
+) -> Array:
+    """Converts `x`, or raises an error that says what came and what to do.
+
+    With `names`, strings may be the names of classes. `remedy` is for integers that JAX
+    does not hold.
     """
     try:
         return array(x)
-    except (TypeError, ValueError, OverflowError) as error:
+    except OverflowError as error:
+        raise _no_integers(function, name, x, error.args[0], remedy) from error
+    except (TypeError, ValueError) as error:
         came, remedy = _no_array(function, name, x, names)
-        if isinstance(error, OverflowError):
-            remedy = "No integer of JAX is wide enough."
         raise TypeError(
             f"{function}: expected {name} to be an array of numbers, got {came}. "
             f"{remedy}"
         ) from error
+
+
+def _no_integers(
+    function: str, name: str, x: Any, too_wide: int, remedy: str
+) -> TypeError | ValueError:
+    """The error for an integer of `x` that JAX does not hold."""
+    if jax.config.read("jax_enable_x64") or too_wide.bit_length() > 64:
+        return TypeError(
+            f"{function}: expected {name} to be an array of numbers, got {shown(x)}. "
+            "No integer of JAX is wide enough."
+        )
+    return ValueError(
+        f"{function}: expected {name} of integers that 32 bits hold, got {too_wide}. "
+        f"{remedy.format(name=name)}, or switch 64 bits on, "
+        "jax.config.update('jax_enable_x64', True)."
+    )
 
 
 def _no_array(function: str, name: str, x: Any, names: bool) -> tuple[str, str]:
@@ -105,20 +160,46 @@ def is_real(dtype: Any) -> bool:
 
 
 def integers(function: str, name: str, x: Any) -> Array:
-    y = as_array(function, name, x)
+    y = as_array(function, name, x, remedy=_NAMES)
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"{function}: expected integer {name}, got dtype {y.dtype}.")
     return y
 
 
-def label_array(function: str, name: str, x: Any) -> Array:
-    """Labels of any kind: integers, booleans, or real numbers."""
-    y = as_array(function, name, x, names=True)
+def id_array(function: str, name: str, x: Any, *, names: bool = False) -> Array:
+    """`as_array` of class ids: one that JAX does not hold is as large as may be.
+
+    It is no class then either. Next to the largest, as that itself may be ignored.
+    """
+    if _too_wide(x) is not None:
+        values = np.asarray(x)
+        if values.dtype.kind in "iu":
+            held = jax.dtypes.canonicalize_dtype(values.dtype)
+            bounds = np.iinfo(held)
+            values = np.where(values > bounds.max, bounds.max - 1, values)
+            x = np.where(values < bounds.min, bounds.min + 1, values).astype(held)
+    return as_array(function, name, x, names=names)
+
+
+def label_array(function: str, name: str, x: Any, *, amounts: bool = False) -> Array:
+    """Labels of any kind: integers, booleans, or real numbers.
+
+    They may be class ids, unless they are `amounts`.
+    """
+    convert = as_array if amounts else id_array
+    y = convert(function, name, x, names=True)
     if not is_real(y.dtype) and y.dtype != jnp.bool_:
         raise TypeError(
             f"{function}: expected {name} to be real numbers, got dtype {y.dtype}."
         )
     return y
+
+
+def fits(function: str, name: str, x: Any) -> None:
+    """Refuses amounts among which is an integer that JAX does not hold."""
+    too_wide = _too_wide(x)
+    if too_wide is not None:
+        raise _no_integers(function, name, x, too_wide, _AMOUNTS)
 
 
 def real(

@@ -8,7 +8,7 @@ from jax import Array
 
 from .._arrays import Shape, Shaped, row_shape
 from .arrays import as_array, is_integral
-from .numbers import is_integer, is_number
+from .numbers import is_integer
 
 
 def rearranged(name: str, shape: Shape, target: Shape, axis: int | None = None) -> str:
@@ -180,7 +180,7 @@ def ignorable_binary(function: str, ignore_index: Any, labels: Array) -> Array |
 def _index_among(function: str, ignore_index: Any, labels: Array) -> Array | None:
     if ignore_index is None:
         return None
-    if is_number(ignore_index) and is_integer(ignore_index):
+    if is_integer(ignore_index) and not isinstance(ignore_index, Array):
         info = jnp.iinfo(labels.dtype)
         if not info.min <= ignore_index <= info.max:
             raise ValueError(

@@ -26,6 +26,8 @@ def number(
     above: int | float | None = None,
 ) -> Array:
     """One number, its range checked where it is a Python number (it may be traced)."""
+    if isinstance(value, np.ndarray) and not value.ndim:
+        value = value[()]
     if is_number(value):
         in_range(function, name, value, low=low, high=high, above=above)
         with np.errstate(over="ignore"):  # 1e40 is infinite in float32

@@ -28,7 +28,7 @@ def boolean(function: str, name: str, x: Any) -> Array:
             f"{function}: expected boolean {name}, got {x!r}. Give True, False, or an "
             "array of these, mask > 0."
         )
-    x = as_array(function, name, x)
+    x = as_array(function, name, x, remedy="Compare, {name} != 0")
     if x.dtype == jnp.bool_:
         return x
     if jnp.issubdtype(x.dtype, jnp.integer):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import Shape
-from .arrays import ArrayLike, as_array, real
+from .arrays import ArrayLike, id_array, real
 
 
 class SparseLabels(NamedTuple):
@@ -55,7 +55,7 @@ def sparse_labels(
     if labels.values is None:
         return ids, None
     values = real(function, "SparseLabels.values", labels.values, dtype)
-    given = as_array(function, "SparseLabels.ids", labels.ids).shape
+    given = id_array(function, "SparseLabels.ids", labels.ids).shape
     if values.shape != given:
         raise ValueError(
             f"{function}: expected SparseLabels.values of the shape of its ids, "
@@ -66,7 +66,7 @@ def sparse_labels(
 
 def class_ids_at(function: str, name: str, ids: Any, shape: Shape, axis: int) -> Array:
     """Several class ids a row, with their places moved to the last axis."""
-    y = as_array(function, name, ids)
+    y = id_array(function, name, ids)
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(
             f"{function}: expected {name} to be integer class ids, got {y.dtype} of "

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias, get_args
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    SupportsIndex,
+    TypeAlias,
+    get_args,
+)
 
 import jax.numpy as jnp
 from jax import Array
@@ -113,12 +121,16 @@ def checked(
         weights = _checks.per_row(function, "weights", weights, batch)
     _checks.one_of(function, "implementation", implementation, get_args(Implementation))
     names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x)
+    sharding = head_sharding(function, x, x, 0, batch_axis_name=batch_axis_name)
+    ring = implementation == "ring"
+    if ring and not names and not sharding.row_names:
+        _no_ring(function, batch, batch_axis_name)
     settings = ContrastiveSettings(
         reduction=reduction,
         batch_axis_name=names,
         block_sizes=_checks.block_sizes(function, block_sizes, "columns"),
-        ring=implementation == "ring",
-        sharding=head_sharding(function, x, x, 0, batch_axis_name=batch_axis_name),
+        ring=ring,
+        sharding=sharding,
     )
     options = Options(
         where=where,
@@ -126,3 +138,15 @@ def checked(
         normalizer=_checks.normalizer(function, normalizer, dtype),
     )
     return settings, options
+
+
+def _no_ring(function: str, batch: Any, batch_axis_name: AxisName) -> NoReturn:
+    came, remedy = "no batch_axis_name", "Name the mesh axes that split the batch."
+    if batch_axis_name is not None:
+        came = f"a batch of {batch[0]} for batch_axis_name={batch_axis_name!r}"
+        remedy = "Pad it to a multiple of the devices, and drop the padding with where."
+    _checks.fail(
+        function,
+        "implementation='ring' needs a batch that mesh axes split evenly, got "
+        f"{came}. {remedy}",
+    )

@@ -73,7 +73,8 @@ def sigmoid_contrastive_loss(
       block_sizes: (rows, columns) of a block of similarities; chosen where None.
       implementation: where devices split the batch, "gathered" gives each of them the
         vectors of all, and so does None. "ring" sends the vectors of each from device
-        to device, and their gradient with them: no device holds those of all.
+        to device, and their gradient with them: no device holds those of all. It needs
+        axes that split the batch: bound or named ones, or explicit ones of x.
 
     Returns:
       The losses in nats, (batch,), or a scalar; float32, or float64 for float64

@@ -159,7 +159,7 @@ def _arrays_of(
     ids, values = labels
     if values is not None:
         values = _checks.as_array(function, "SparseLabels.values", values)
-    return _checks.as_array(function, "SparseLabels.ids", ids), values
+    return _checks.id_array(function, "SparseLabels.ids", ids), values
 
 
 def _masks(

@@ -37,6 +37,7 @@ _SHARED = 5
 def is_among_first(k: int, batch: Problem) -> Array:
     """1 or 0 (rows,); NaN where the loss is NaN. Its derivative is 0."""
     assert batch.resolved.ids is not None
+    k = min(k, 2**31 - 1)  # which counts of classes are compared with
     first = _first_or_nan(k, batch.with_pair(lax.stop_gradient(batch.pair)))
     return select(is_class(batch.resolved.ids), first, jnp.nan)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import select
-from .._times import times
+from .._times import times, varying_near_0
 
 
 def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Array:
@@ -36,7 +36,7 @@ def focal(
 ) -> Array:
     """α_t (1 − p_t)^γ · binary, p_t = y p + (1 − y) q, α_t = y α + (1 − y)(1 − α)"""
     loss = binary(log_p, log_q, y, None)
-    weight = jnp.exp(times(gamma, _log_miss(z, y)))
+    weight = jnp.exp(times(gamma, _log_miss(varying_near_0(z), y)))
     loss = times(weight, loss)
     if alpha is None:
         return loss
@@ -109,15 +109,21 @@ def asymmetric_of_logits(
     clip: Array,
 ) -> Array:
     """−(w⁺ y (1 − p)^γ₊ log p + (1 − y) p_m^γ₋ log(1 − p_m)), p_m = max(p − m, 0)"""
-    log_p, log_q = -jax.nn.softplus(-z), -jax.nn.softplus(z)
+    near = varying_near_0(z)
+    log_p, log_q = -jax.nn.softplus(-z), -jax.nn.softplus(near)
+    log_p_m, log_q_m = _log_of_shifted(near, -clip), _log_of_shifted(-z, clip)
+    yes = times(jnp.exp(times(gamma_pos, log_q)), -log_p)
+    no = times(jnp.exp(times(gamma_neg, log_p_m)), -log_q_m)
+    return _of_label(yes, no, y, pos_weight)
+
+
+def _log_of_shifted(z: Array, m: Array) -> Array:
+    """log(p + m), p = σ(z); see `_log_sum`"""
     # The derivative p (1 − p) of σ is exact where p is small.
     small_p, small_q = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
     p = jnp.where(z < 0, small_p, 1 - small_q)
     q = jnp.where(z < 0, 1 - small_p, small_q)
-    log_p_m, log_q_m = _log_sum(p, q, log_p, -clip), _log_sum(q, p, log_q, clip)
-    yes = times(jnp.exp(times(gamma_pos, log_q)), -log_p)
-    no = times(jnp.exp(times(gamma_neg, log_p_m)), -log_q_m)
-    return _of_label(yes, no, y, pos_weight)
+    return _log_sum(p, q, -jax.nn.softplus(-z), m)
 
 
 def _log_sum(p: Array, q: Array, log_p: Array, m: Array) -> Array:

@@ -140,6 +140,8 @@ def effective_logits(
     if adjusted is not None:
         z = adjusted(z)
     if temperature is not None:
+        if computed is not None:
+            temperature = select(computed, temperature, 1)
         z = over_temperature(z, over_classes(temperature, axis, z))
     return z if possible is None else select(possible, z, -jnp.inf)
 

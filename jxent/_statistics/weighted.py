@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import is_split, over_rows, select, sharded_like
+from .._chunks import sums_of_both
 from .._problem.bundles import Maybe
 from .._times import finite_slope
-from .statistic import Block, Classes, Move, Point, Statistic, relative, zeros_of
+from .statistic import Block, Classes, Move, Point, Statistic, relative
 
 
 class WeightedSum(NamedTuple):
@@ -25,10 +26,7 @@ class Weighted(Statistic[WeightedSum]):
 
     def of_block(self, block: Block, given: Array) -> WeightedSum:
         axis, z, shift = block.axis, block.z, block.shift
-        return WeightedSum(
-            sum=_weighted_sum(axis, z, given, shift, block.exempt),
-            mass=_mass_of(axis, given, shift),
-        )
+        return WeightedSum(*_weighted_sum(axis, z, given, shift, block.exempt))
 
     def of_class(self, classes: Classes, given: Array) -> WeightedSum:
         zero = classes.zero
@@ -60,8 +58,10 @@ def _mass_of(axis: int, w: Array, rows: Array) -> Array:
     return lax.reduce_sum(w, (axis if w.ndim > 1 else 0,))
 
 
-def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) -> Array:
-    """Σ_c w_c (z_c − start), (rows,), for logits of any offset, without a temporary.
+def _weighted_sum(
+    axis: int, z: Array, w: Array, start: Array, exempt: Maybe
+) -> tuple[Array, Array]:
+    """Σ_c w_c (z_c − start) and Σ_c w_c, (rows,), without a temporary.
 
     z has the logits' shape, w that or (classes,); `start` and `exempt` are (rows,).
 
@@ -73,28 +73,21 @@ def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) ->
     weight 0 too, the derivatives in weights and smoothing see these sums.
     """
 
-    def one_by_one() -> Array:
-        # The barrier keeps XLA from storing z − start to share it with the exponents,
-        # and the second operand of the reduction from storing the terms.
+    def one_by_one() -> tuple[Array, Array]:
+        # The barrier keeps XLA from storing z − start to share it with the exponents.
         full = over_rows(w, axis, z) if w.ndim == 1 else w
         rel = relative(z, lax.optimization_barrier(start), axis)
-        possible = lax.ne(z, lax.full_like(z, -jnp.inf))
-        terms = lax.mul(select(possible, rel), full)
-        no_mass = lax.eq(full, lax.full_like(full, 0))
-        lost = select(lax.bitwise_or(possible, no_mass), zeros_of(z), 1)
-        zero = jnp.zeros((), z.dtype)
-        total, impossible_mass = lax.reduce(
-            (terms, lost),
-            (zero, zero),
-            lambda a, b: (lax.add(a[0], b[0]), lax.add(a[1], b[1])),
-            (axis,),
-        )
-        none_lost = lax.eq(impossible_mass, lax.full_like(impossible_mass, 0))
-        return select(none_lost, total, -jnp.inf)
+        # Of two finite logits the difference may be −∞, too.
+        possible = lax.ne(rel, lax.full_like(rel, -jnp.inf))
+        zero = lax.full_like(full, 0)
+        lost = lax.select(lax.eq(full, zero), zero, lax.full_like(full, -jnp.inf))
+        terms = lax.select(possible, lax.mul(rel, full), lost)
+        return sums_of_both(axis, terms, full)
 
     if w.ndim > 1 or is_split(z):
         return one_by_one()
-    offset = lax.mul(start, _mass_of(axis, w, start))
+    mass = _mass_of(axis, w, start)
+    offset = lax.mul(start, mass)
     # Without a precision a GPU may round the factors to 10 bits.
     whole = lax.dot_general(
         z, w, (((axis,), (0,)), ((), ())), precision=lax.Precision.HIGHEST
@@ -106,4 +99,5 @@ def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) ->
     fine = lax.bitwise_and(fine, close)
     if exempt is not None:
         fine = lax.bitwise_or(fine, exempt)
-    return lax.cond(lax.reduce_and(fine, range(fine.ndim)), lambda: product, one_by_one)
+    every_row = lax.reduce_and(fine, range(fine.ndim))
+    return lax.cond(every_row, lambda: (product, mass), one_by_one)

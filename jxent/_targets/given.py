@@ -57,6 +57,7 @@ class ClassLabels(Given):
         how = {"ids_only": self.ids_only, "axis_is_free": like.axis_is_free}
         if _checks.are_class_ids(function, *shapes, **how):
             return Ids(labels=labels)
+        _checks.fits(function, "labels", self.labels)
         return Distribution(labels=like.classes_last(labels))
 
 

@@ -189,7 +189,7 @@ def lse_squared(
     lse, weighted = statistics.lse, problem.resolved.weighted
     if weighted is not None:  # the square of another row may overflow
         lse = select(weighted | lax.is_finite(lax.square(lse)), lse)
-    square = lax.square(lse)
+    square = lax.mul(lse, lse)  # 2 lse, in the slope of lax.square, may overflow
     return square if factor is None else times(factor, square)
 
 

@@ -28,44 +28,60 @@ from .._formulas import OfTwo
 from .._layouts.totals import over_all_classes
 from .._problem.bundles import Maybe
 from .._problem.problem import Problem
-from .._statistics.inputs import Inputs, inputs_of_block, over_classes_if
+from .._statistics.inputs import Inputs, inputs_of_block
 from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import origin, relative
 from .._statistics.totals import Totals, computed_rows
-from .._times import times
 
 
 class Sums(NamedTuple):
     """Of a block, or of all classes: D, A and B, (rows,)."""
 
     divergence: Array
-    of_target: Array
-    of_logits: Array
+    of_target: Any = None
+    of_logits: Any = None
 
 
 @jax.custom_jvp
 def divergence_of(problem: Problem, t: Totals) -> Array:
     """The divergences (rows,), from the finished totals `t` (rows,)."""
-    return _sums(problem, t).divergence
+    return _sums(problem, t, means=False).divergence
 
 
-def _sums(problem: Problem, t: Totals) -> Sums:
+def _sums(problem: Problem, t: Totals, *, means: bool) -> Sums:
+    """The sums of all classes; without `means` the divergence alone."""
+
     def of_block(problem: Problem, _: Any, first: Maybe, t: Totals) -> Sums:
         formula, computed = _formula(problem), computed_rows(problem.resolved, t)
         inputs = inputs_of_block(problem, None, computed)
-        parameters = problem.shared.parameters
-        q, a, p, b = _terms(problem.axis, formula, inputs, parameters, computed, t)
-        of_target, of_logits = (
-            jnp.asarray(weight, q.dtype) for weight in formula.weights(*parameters)
-        )
-        terms = times(of_target, q * a) + times(of_logits, p * b)
-        return Sums(
-            divergence=sum_along(terms, problem.axis),
-            of_target=sum_along(q * a, problem.axis),
-            of_logits=sum_along(p * b, problem.axis),
-        )
+        parameters, axis = problem.shared.parameters, problem.axis
+        if not means:  # keeps XLA from storing exponentials that `t` is made of
+            t = lax.optimization_barrier(t)
+        q, a, p, b = _terms(axis, formula, inputs, parameters, computed, t)
+        divergence = sum_along(formula.summands(q, a, p, b, *parameters), axis)
+        if not means:
+            return Sums(divergence=divergence)
+        return Sums(divergence, *_two_sums(axis, lax.mul(q, a), lax.mul(p, b)))
 
     return over_all_classes(of_block, problem, per_row=t)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _two_sums(axis: int, a: Array, b: Array) -> tuple[Array, Array]:
+    """Sums along an axis by one reduction, for which XLA on a CPU stores neither."""
+    zero = jnp.zeros((), a.dtype)
+
+    def add(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, Array]:
+        return lax.add(x[0], y[0]), lax.add(x[1], y[1])
+
+    total_a, total_b = lax.reduce((a, b), (zero, zero), add, (axis,))
+    return total_a, total_b
+
+
+@_two_sums.defjvp
+def _two_sums_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    a, b = (lax.reduce_sum(x, (axis,)) for x in tangents)
+    return _two_sums(axis, *primals), (a, b)
 
 
 def _formula(problem: Problem) -> OfTwo:
@@ -77,7 +93,7 @@ def _formula(problem: Problem) -> OfTwo:
 def _divergence_of_jvp(primals: Any, tangents: Any) -> Any:
     problem, t = primals
     rows, shared = moving_of(tangents[0].pair)
-    sums, parameters = _sums(problem, t), problem.shared.parameters
+    sums, parameters = _sums(problem, t, means=True), problem.shared.parameters
 
     def of_block(problem: Problem, moving: Any, first: Maybe, known: Any) -> Array:
         t, sums = known
@@ -109,17 +125,31 @@ def _terms(
     t: Totals,
 ) -> tuple[Array, Array, Array, Array]:
     """q, a, p and b, of the logits' shape; a is 0 where q is, and b where p is."""
-    second_z, second = inputs.of(SecondSoftmax), t[SecondSoftmax]
+    z, second_z, second = inputs.z, inputs.of(SecondSoftmax), t[SecondSoftmax]
 
-    def log_softmax(z: Array, maximum: Array, total: Array) -> Array:
-        log_p = relative(z, origin(maximum), axis)
-        log_p = lax.sub(log_p, over_classes(lax.log(total), axis, z))
-        where = over_classes_if(computed, axis, z)
-        return log_p if where is None else select(where, log_p)
+    def over(rows: Array) -> Array:
+        return over_classes(rows, axis, z)
 
-    log_q = log_softmax(second_z, second.maximum, second.sum)
-    log_p = log_softmax(inputs.z, t.maximum, t.sum)
-    a, b = formula.ratios(log_q, log_p, *parameters)
+    def of_computed(x: Array) -> Array:
+        return x if computed is None else select(over(computed), x)
+
+    def log_softmax(z: Array, shift: Array, total: Array) -> Array:
+        return of_computed(lax.sub(relative(z, shift, axis), over(lax.log(total))))
+
+    shift, second_shift = origin(t.maximum), origin(second.maximum)
+    log_q = log_softmax(second_z, second_shift, second.sum)
+    log_p = log_softmax(z, shift, t.sum)
+    # d = (z − a) − (z' − a') − constant. Logits relative to their maximum are rounded,
+    # and the difference of nearly equal ones is not; but other offsets of two rows
+    # would round that, and leave first.
+    apart = lax.sub(shift, second_shift)
+    close = lax.lt(lax.abs(apart), lax.full_like(apart, 1))
+    constant = lax.log(lax.div(t.sum, second.sum)) + select(close, apart)
+    offsets = (select(lax.bitwise_not(close), x) for x in (shift, second_shift))
+    offset, second_offset = map(over, offsets)
+    d = lax.sub(lax.sub(z, offset), lax.sub(second_z, second_offset))
+    d = of_computed(lax.sub(d, over(constant)))
+    a, b = formula.ratios(d, log_q, log_p, *parameters)
     return lax.exp(log_q), a, lax.exp(log_p), b
 
 
@@ -140,8 +170,11 @@ def _divergence_jvp(axis: int, formula: OfTwo, primals: Any, tangents: Any) -> A
 
     def total(weight: Any, p: Array, ratio: Array, mean: Array, dz: Array) -> Array:
         # A weight may be 0, beside which the ratio may be infinite.
-        factor = times(weight * p, ratio - over_classes(mean, axis, p))
-        return lax.reduce_sum(factor * dz, (axis,))
+        weight = jnp.asarray(weight, p.dtype)
+        counts = lax.full_like(p, lax.ne(weight, jnp.zeros_like(weight)), dtype=bool)
+        centered = select(counts, lax.sub(ratio, over_classes(mean, axis, p)))
+        factor = lax.mul(p, centered)
+        return lax.mul(weight, lax.reduce_sum(lax.mul(factor, dz), (axis,)))
 
     terms, second_dz = [], moved.of(SecondSoftmax)
     if second_dz is not None:

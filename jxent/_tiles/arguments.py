@@ -56,7 +56,10 @@ def checked(
             f"{name}: expected a {kind} that can be called with (params, a tile of "
             f"rows), got {type(function).__name__}. Give the function first."
         )
-    params, rows = jax.tree.map(_checks.array, (params, rows))
+    params, rows = (
+        jax.tree.map(functools.partial(_checks.as_array, name, of), tree)
+        for of, tree in (("params", params), ("rows", rows))
+    )
     count = _count_rows(name, rows)
     tile = max(min(_tile_size(name, tile), count), 1)
     live = None

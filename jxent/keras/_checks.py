@@ -29,8 +29,9 @@ def reduction(function: str, value: str | None) -> None:
         )
 
 
-def labels(function: str, y_true: ArrayLike) -> Array:
-    return _checks.label_array(function, "y_true", y_true)
+def labels(function: str, y_true: ArrayLike, *, ids: bool = False) -> Array:
+    """Class ids, or numbers, whatever their dtype."""
+    return _checks.label_array(function, "y_true", y_true, amounts=not ids)
 
 
 def floating(function: str, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
@@ -57,7 +58,7 @@ def floating(function: str, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
 
 def class_ids(function: str, y_true: ArrayLike, y_pred: Array, axis: int) -> Array:
     """Integers of y_pred's shape without `axis`; Keras takes ids of any dtype."""
-    y = labels(function, y_true)
+    y = labels(function, y_true, ids=True)
     if not jnp.issubdtype(y.dtype, jnp.integer):
         y = y.astype(jnp.int32)
     if y.ndim == y_pred.ndim and y.shape[axis] == 1:

@@ -26,6 +26,7 @@ class _Loss:
     reduction: str | None
     name: str | None
     dtype: Any
+    _of_ids = False  # whether y_true are class ids
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_static(cls)
@@ -54,7 +55,7 @@ class _Loss:
     ) -> Float[Array, "..."]:
         name = type(self).__name__
         x = _checks.floating(name, y_pred, y_true)
-        y, x = _same_rank(_checks.labels(name, y_true), x)
+        y, x = _same_rank(_checks.labels(name, y_true, ids=self._of_ids), x)
         losses = self.call(y, x)
         counted = self._counted(y, losses)
         weight = None
@@ -302,6 +303,7 @@ class SparseCategoricalCrossentropy(_Loss):
     axis: SupportsIndex = -1
     name: str | None = "sparse_categorical_crossentropy"
     dtype: Any = None
+    _of_ids = True
 
     def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
         return _sparse.sparse_categorical_crossentropy(
@@ -309,12 +311,9 @@ class SparseCategoricalCrossentropy(_Loss):
         )
 
     def _counted(self, y_true: Array, losses: Array) -> Bool[Array, "..."] | None:
-        if self.ignore_class is None:
-            return None
-        ignored = _core_checks.integer(
-            type(self).__name__, "ignore_class", self.ignore_class
-        )
-        return y_true.reshape(losses.shape).astype(jnp.int32) != ignored
+        ids = y_true.reshape(losses.shape).astype(jnp.int32)
+        ignored = _checks.ignore_class(type(self).__name__, self.ignore_class, ids)
+        return None if ignored is None else ids != ignored
 
 
 @dataclass(frozen=True)
@@ -364,6 +363,7 @@ class CategoricalGeneralizedCrossEntropy(_Loss):
     reduction: str | None = "sum_over_batch_size"
     name: str | None = "categorical_generalized_cross_entropy"
     dtype: Any = None
+    _of_ids = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
