@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import PartitionSpec as P
 
 from .._arrays import (
     at_index,
@@ -26,7 +27,7 @@ from .._arrays import (
 from .._chunks import first_along, max_along, sum_along
 from .._problem import Maybe, Settings, at_places, is_label
 from .inputs import Inputs
-from .totals import Totals, merge, of_no_class, origin
+from .totals import Totals, largest_of_devices, merge, of_no_class, origin
 
 
 def totals_of_block(
@@ -44,20 +45,43 @@ def totals_of_block(
 
 
 def _largest(settings: Settings, z: Array) -> tuple[Array, Array]:
-    """The k largest logits and their ids, (rows, k), of equals the smaller id first.
+    """The k largest logits and their ids, (rows, k), of equals the smaller id first."""
+    z = jnp.moveaxis(z, settings.axis, -1)
+    if not is_split(z):
+        return _largest_on_device(z, settings.top_k)
+    sharding = jax.typeof(z).sharding
+    *rows, names = sharding.spec
+
+    def on_device(z: Array) -> tuple[Array, Array]:
+        logits, ids = _largest_on_device(z, settings.top_k)
+        if names is None:
+            return logits, ids
+        split = names if isinstance(names, tuple) else (names,)
+        return largest_of_devices(logits, ids, z.shape[-1], split, settings.top_k)
+
+    return jax.shard_map(
+        on_device,
+        mesh=sharding.mesh,
+        in_specs=P(*rows, names),
+        out_specs=P(*rows, None),
+    )(z)
+
+
+def _largest_on_device(z: Array, k: int) -> tuple[Array, Array]:
+    """Those of logits (rows, classes) that nothing splits, k or all there are.
 
     The k largest lie in the k chunks of classes whose largest are the largest. To look
     for these chunks first, and then among their classes, is faster where classes are
     many: on a CPU `lax.top_k` takes some ten times as long for a logit as a maximum.
     """
-    z = jnp.moveaxis(z, settings.axis, -1)
     *rows, classes = z.shape
-    k = min(settings.top_k, classes)
+    k = min(k, classes)
     size = 1 << (math.isqrt(classes // k).bit_length() - 1) if classes >= k else 1
     while classes % size:
         size //= 2
     if size < 4:
-        return lax.top_k(z, k)
+        logits, ids = lax.top_k(z, k)
+        return logits, ids
     chunks = z.reshape(*rows, classes // size, size)
     axis = len(rows)
     _, chosen = lax.top_k(lax.reduce_max(chunks, (axis + 1,)), k)
@@ -65,8 +89,9 @@ def _largest(settings: Settings, z: Array) -> tuple[Array, Array]:
     chosen = lax.sort(chosen, dimension=axis)
     found = jnp.take_along_axis(chunks, chosen[..., None], axis, mode="clip")
     logits, place = lax.top_k(found.reshape(*rows, k * size), k)
-    chunk = at_index(chosen, lax.div(place, size), axis)
-    return logits, chunk * size + lax.rem(place, size)
+    width = lax.full_like(place, size)
+    chunk = at_index(chosen, lax.div(place, width), axis)
+    return logits, lax.add(lax.mul(chunk, width), lax.rem(place, width))
 
 
 # Traced once for the value and for the rule that forms it again.

@@ -201,7 +201,8 @@ def merge_devices(
         argmax = lax.pmin(select(t.maximum == maximum, here, 2**31 - 1), names)
     top, label = None, None
     if t.top is not None:
-        top, label = _largest_of_devices(t, classes, names, top_k)
+        assert t.label is not None
+        label, top = largest_of_devices(t.label, t.top, classes, names, top_k)
         t = t._replace(top=None, label=None)
     target_maximum = None
     if t.target_maximum is not None:
@@ -214,16 +215,14 @@ def merge_devices(
     return sums._replace(**largest)
 
 
-def _largest_of_devices(
-    t: Totals, classes: int, names: tuple[str, ...], top_k: int
+def largest_of_devices(
+    logits: Array, ids: Array, classes: int, names: tuple[str, ...], top_k: int
 ) -> tuple[Array, Array]:
-    """The ids and logits (rows, k) of the k largest of all devices, on each of them.
+    """The k largest logits of all devices and their ids, (rows, k), on each device.
 
     `classes` is how many each device has.
     """
-    assert t.top is not None
-    assert t.label is not None
-    device, rows, count = lax.axis_index(names), t.top.ndim - 1, t.top.shape[-1]
+    device, rows, count = lax.axis_index(names), ids.ndim - 1, ids.shape[-1]
 
     def gathered(x: Array) -> Array:
         slots = jnp.zeros((*x.shape[:-1], lax.axis_size(names) * count), x.dtype)
@@ -231,9 +230,9 @@ def _largest_of_devices(
         here = lax.dynamic_update_slice_in_dim(slots, x, device * count, rows)
         return lax.psum(here, names)
 
-    ids = gathered(t.top + device * classes)
-    label, order = lax.top_k(gathered(t.label), top_k)
-    return at_index(ids, order, rows), label
+    every_id = gathered(ids + device * classes)
+    largest, order = lax.top_k(gathered(logits), top_k)
+    return largest, at_index(every_id, order, rows)
 
 
 def filled(t: Totals, x: Array, resolved: Resolved, unweighted: int = 0) -> Array:
