@@ -334,15 +334,15 @@ def multi_label_loss(
 def sums_over_classes(f):
     """The loss whose rows are Σ_c w_c f(z_c, y_c), f a binary loss of this module."""
 
-    def loss(logits, labels, *, class_weights=1.0, pos_weight=None, **options):
+    def loss(logits, labels, axis=-1, *, class_weights=1.0, pos_weight=None, **options):
         own = {k: options.pop(k) for k in [*options] if k in PARAMETERS}
-        w = np.broadcast_to(class_weights, np.shape(logits)[-1])
+        w = np.broadcast_to(class_weights, np.shape(logits)[axis])
 
         def of_row(z, y, some):
             weigh = {} if pos_weight is None else {"pos_weight": pos_weight[some]}
             return times(w[some], f(z, y, **weigh, **own)).sum()
 
-        return multi_label_loss(of_row, logits, labels, **options)
+        return multi_label_loss(of_row, logits, labels, axis, **options)
 
     return loss
 
