@@ -1,4 +1,4 @@
-"""Divergences between two softmaxes: their limits, and what two heads may be."""
+"""Divergences between two softmaxes: their limits, and what both sides may be."""
 
 import functools
 from typing import Any
@@ -14,6 +14,7 @@ from jax.sharding import (
 )
 
 import jxent
+from jxent import LinearLogits
 from tests import oracles
 from tests.comparing import close
 from tests.compiling import as_users_jit, largest_array
@@ -22,18 +23,33 @@ from tests.compiling import as_users_jit, largest_array
 ROWS, CLASSES, WIDTH, TARGET_WIDTH = 6, 8, 3, 5
 KL = jxent.softmax_kl_divergence
 JENSEN_SHANNON = jxent.softmax_jensen_shannon_divergence
-LINEAR = {
-    "KL": jxent.linear_softmax_kl_divergence,
-    "Jensen-Shannon": jxent.linear_softmax_jensen_shannon_divergence,
-}
+DIVERGENCES = {"KL": KL, "Jensen-Shannon": JENSEN_SHANNON}
+of_each = pytest.mark.parametrize("name", DIVERGENCES)
+in_both_layouts = pytest.mark.parametrize("layout", ["streamed", "tiled"])
 
 
 def heads(rng, rows=ROWS, classes=CLASSES):
+    """Two of different widths: those of logits and of a target."""
     return tuple(
-        rng.normal(size=shape)
+        LinearLogits(rng.normal(size=(rows, width)), rng.normal(size=(width, classes)))
         for width in (WIDTH, TARGET_WIDTH)
-        for shape in ((rows, width), (width, classes))
     )
+
+
+def product(logits):
+    return jnp.asarray(logits.hidden) @ jnp.asarray(logits.kernel)
+
+
+def sides(rng, sort, layout, blocks, *sizes) -> tuple[Any, Any]:
+    """Both sides: heads of this layout, or one of them an array."""
+    logits, target = (
+        x.replace(implementation=layout, block_sizes=blocks) for x in heads(rng, *sizes)
+    )
+    if sort == "an array and a head":
+        return product(logits), target
+    if sort == "a head and an array":
+        return logits, product(target)
+    return logits, target
 
 
 def test_impossible_classes(x64):
@@ -77,14 +93,9 @@ def test_no_further_from_the_truth_than_the_naive_code(scale, rng):
 
     truth = oracles.softmax_kl_divergence(z, target)
     error = lambda f: np.sqrt(np.mean((as_users_jit(f)(z, target) - truth) ** 2))
-    head = lambda z, target: jxent.linear_softmax_kl_divergence(
-        z,
-        jnp.eye(64),
-        target,
-        jnp.eye(64),
-        implementation="streamed",
-        block_sizes=(64, 16),
-    )
+    streamed = {"implementation": "streamed", "block_sizes": (64, 16)}
+    eye = lambda x: LinearLogits(x, jnp.eye(64), **streamed)
+    head = lambda z, target: KL(eye(z), eye(target))
     assert error(KL) <= 1.1 * error(naive) + 1e-9
     assert error(head) <= 1.1 * error(naive) + 1e-9
 
@@ -96,11 +107,10 @@ def test_the_ends_of_beta(rng, x64):
     exchanged: dict[str, Any] = {"logit_soft_cap": 3.0, "target_logit_soft_cap": 2.0}
     close(JENSEN_SHANNON(z, target, beta=0, **options), KL(z, target, **options))
     close(JENSEN_SHANNON(z, target, beta=1.0, **options), KL(target, z, **exchanged))
-    a, b, c, d = heads(rng)
-    linear = LINEAR["Jensen-Shannon"]
-    head = {"bias": z[0], "target_bias": z[1], "target_vocab_axis": 0} | options
-    turned = {"bias": z[1], "target_bias": z[0], "vocab_axis": 0} | exchanged
-    close(linear(a, b, c, d.T, beta=1, **head), LINEAR["KL"](c, d.T, a, b, **turned))
+    a, b = heads(rng)
+    a, b = a.replace(bias=z[0]), LinearLogits(b.hidden, b.kernel.T, z[1], vocab_axis=0)
+    for x, y in ((a, b), (a, target), (z, b)):
+        close(JENSEN_SHANNON(x, y, beta=1, **options), KL(y, x, **exchanged))
     for beta in (0.0, 1.0):
         at = lambda z, beta: jnp.sum(JENSEN_SHANNON(z, target, beta=beta))
         value, slopes = jax.value_and_grad(at, (0, 1))(z, jnp.float64(beta))
@@ -113,91 +123,100 @@ def test_the_ends_of_beta(rng, x64):
 
 def test_it_is_cross_entropy_without_the_targets_entropy(rng, x64):
     """Written with what there is besides, in memory and fused."""
-    a, b, c, d = heads(rng)
-    z, target = a @ b, c @ d
+    a, b = heads(rng)
+    z, target = product(a), product(b)
     wanted = jxent.softmax_cross_entropy(z, jax.nn.softmax(target))
     close(KL(z, target), wanted - jxent.softmax_entropy(target))
-    close(LINEAR["KL"](a, b, c, d), KL(z, target))
+    for x, y in ((a, b), (a, target), (z, b)):
+        close(KL(x, y), KL(z, target))
 
 
-@pytest.mark.parametrize("layout", ["streamed", "tiled"])
-@pytest.mark.parametrize("name", LINEAR)
+@in_both_layouts
+@of_each
 def test_heads_of_different_dtypes(name, layout, rng):
     """bfloat16 beside float32: each gradient has its operand's dtype."""
-    a, b, c, d = heads(rng)
-    operands = (
-        jnp.asarray(a, jnp.bfloat16),
-        jnp.asarray(b, jnp.float32),
-        jnp.asarray(c, jnp.float32),
-        jnp.asarray(d.T, jnp.bfloat16),
+    a, b = sides(rng, "two heads", layout, (4, 3))
+    cast = lambda x, dtype: jnp.asarray(x, dtype)
+    a = a.replace(
+        hidden=cast(a.hidden, jnp.bfloat16), kernel=cast(a.kernel, jnp.float32)
     )
-    options = {"implementation": layout, "block_sizes": (4, 3), "reduction": "mean"}
-
-    def loss(*operands):
-        return LINEAR[name](*operands, target_vocab_axis=0, **options)
-
-    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(*operands)
-    a, b, c, d = (np.asarray(x, np.float64) for x in operands)
-    truth = {
-        "KL": oracles.softmax_kl_divergence,
-        "Jensen-Shannon": oracles.softmax_jensen_shannon_divergence,
-    }[name]
-    close(value, truth(a @ b, c @ d.T, reduction="mean"), 2e-6)
-    assert [g.dtype for g in gradients] == [x.dtype for x in operands]
+    table = {"kernel": cast(b.kernel.T, jnp.bfloat16), "vocab_axis": 0}
+    b = b.replace(hidden=cast(b.hidden, jnp.float32), **table)
+    loss = functools.partial(DIVERGENCES[name], reduction="mean")
+    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(a, b)
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), (a, b))
+    logits = wide[0].hidden @ wide[0].kernel, wide[1].hidden @ wide[1].kernel.T
+    truth = getattr(oracles, DIVERGENCES[name].__name__)
+    close(value, truth(*logits, reduction="mean"), 2e-6)
+    dtypes = lambda tree: jax.tree.map(lambda x: x.dtype, tree)
+    assert jax.tree.leaves(dtypes(gradients)) == jax.tree.leaves(dtypes((a, b)))
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("layout", ["streamed", "tiled"])
-@pytest.mark.parametrize("name", LINEAR)
-def test_heads_on_a_mesh(name, layout, kind, rng, x64):
+@pytest.mark.parametrize(
+    ("sort", "kind"),
+    [
+        ("two heads", AxisType.Auto),
+        ("two heads", AxisType.Explicit),
+        ("a head and an array", AxisType.Explicit),
+        ("an array and a head", AxisType.Auto),
+    ],
+)
+@in_both_layouts
+@of_each
+def test_both_sides_on_a_mesh(name, layout, sort, kind, rng, x64):
     """Rows and classes split outside of shard_map; the values of one device."""
-    operands = heads(rng, 8)
-    loss = functools.partial(
-        LINEAR[name], reduction="mean", implementation=layout, block_sizes=(2, 2)
-    )
-    wanted = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(*operands)
+    operands = sides(rng, sort, layout, (2, 2), 8)
+    loss = functools.partial(DIVERGENCES[name], reduction="mean")
+    wanted = jax.jit(jax.value_and_grad(loss, (0, 1)))(*operands)
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
-    specs = (P("data"), P(None, "model")) * 2
+    rows, classes, both = (
+        NamedSharding(mesh, P(*x))
+        for x in (("data",), (None, "model"), ("data", "model"))
+    )
     names = {"class_axis_name": "model", "batch_axis_name": "data"}
     with jax.set_mesh(mesh):
         split = tuple(
-            jax.device_put(x, NamedSharding(mesh, spec))
-            for x, spec in zip(operands, specs, strict=True)
+            jax.device_put(x, x.replace(hidden=rows, kernel=classes))
+            if isinstance(x, LinearLogits)
+            else jax.device_put(x, both)
+            for x in operands
         )
         loss = functools.partial(loss, **names)
-        close(jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(*split), wanted)
+        close(jax.jit(jax.value_and_grad(loss, (0, 1)))(*split), wanted)
 
 
-@pytest.mark.parametrize("layout", ["streamed", "tiled"])
-@pytest.mark.parametrize("name", LINEAR)
+@in_both_layouts
+@of_each
 def test_a_teacher_that_does_not_move_costs_no_gradient(name, layout, rng):
     """Two products of the logits' size with its features less."""
     rows, width, classes = 64, 48, 512
-    shapes = ((rows, width), (width, classes)) * 2
-    operands = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
-
-    def loss(*operands):
-        options = {"implementation": layout, "block_sizes": (rows, classes)}
-        return LINEAR[name](*operands, reduction="mean", **options)
+    shape = (rows, width), (width, classes)
+    student, teacher = (
+        LinearLogits(
+            *(rng.normal(size=x).astype(np.float32) for x in shape),
+            implementation=layout,
+            block_sizes=(rows, classes),
+        )
+        for _ in range(2)
+    )
+    loss = functools.partial(DIVERGENCES[name], reduction="mean")
 
     def work(moving):
         both = as_users_jit(jax.value_and_grad(loss, moving))
-        costs: Any = both.lower(*operands).compile().cost_analysis()
+        costs: Any = both.lower(student, teacher).compile().cost_analysis()
         return costs["flops"]
 
     product = 2 * rows * width * classes
-    assert work((0, 1, 2, 3)) - work((0, 1)) > 1.9 * product
+    assert work((0, 1)) - work(0) > 1.9 * product
 
 
-@pytest.mark.parametrize("layout", ["streamed", "tiled"])
-@pytest.mark.parametrize("name", LINEAR)
+@in_both_layouts
+@of_each
 def test_no_array_of_rows_and_classes(name, layout, rng):
-    operands = tuple(np.float32(x) for x in heads(rng, 64, 512))
-
-    def loss(*operands):
-        options = {"reduction": "mean", "implementation": layout}
-        return LINEAR[name](*operands, block_sizes=(16, 64), **options)
-
-    both = as_users_jit(jax.value_and_grad(loss, (0, 1, 2, 3)))
-    program = both.lower(*operands).compile()
+    operands = sides(rng, "two heads", layout, (16, 64), 64, 512)
+    operands = jax.tree.map(np.float32, operands)
+    both = jax.value_and_grad(
+        functools.partial(DIVERGENCES[name], reduction="mean"), (0, 1)
+    )
+    program = as_users_jit(both).lower(*operands).compile()
     assert largest_array(str(program.as_text())) <= 16 * 512

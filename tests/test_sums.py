@@ -42,21 +42,27 @@ def every_option(rng, shape=(ROWS,)):
     }
 
 
-def in_memory(hidden, kernel, labels, **options):
-    return jxent.softmax_cross_entropy_sums(hidden @ kernel, labels, **options)
+def sums_of(logits):
+    """The sums as a function of hidden states and a kernel, whose logits are these."""
+
+    def sums(hidden, kernel, labels, **options):
+        z = logits(hidden, kernel)
+        return jxent.softmax_cross_entropy_sums(z, labels, **options)
+
+    return sums
 
 
 def layout(name, **blocks):
-    return functools.partial(
-        jxent.linear_softmax_cross_entropy_sums, implementation=name, **blocks
-    )
+    head = functools.partial(jxent.LinearLogits, implementation=name, **blocks)
+    return sums_of(head)
 
 
+in_memory = sums_of(jnp.matmul)
 LAYOUTS = {
     "in memory": in_memory,
     "materialized": layout("materialized"),
     "streamed": layout("streamed", block_sizes=(4, 2)),
-    "by default": jxent.linear_softmax_cross_entropy_sums,
+    "by default": layout(None),
 }
 
 
@@ -144,7 +150,7 @@ def test_over_devices(x64, rng):
             name: jax.device_put(arrays[name], spec)
             for name, spec in zip(("hidden", "kernel", "labels"), specs, strict=True)
         }
-        for sums in (split, jxent.linear_softmax_cross_entropy_sums):
+        for sums in (split, LAYOUTS["by default"]):
             run = functools.partial(
                 values_and_gradients, sums, options={"ignore_index": -100}
             )
