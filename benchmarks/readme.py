@@ -269,7 +269,7 @@ def small() -> str:
 
 
 def three() -> str:
-    """The README's: a time, a memory, and both."""
+    """The README's reasons, each with a link to its evidence."""
     head = {"rows": 2048, "classes": 32768, "dtype": "float32", "derivative": GRADIENT}
     every, plain = "logits, every option", "logits"
     cpu, of_head, tpu = map(_results, ("cpu", "cpu-head", "tpu-v5e"))
@@ -286,24 +286,28 @@ def three() -> str:
     llama = {"rows": 8192, "features": features, "classes": classes}
     llama |= {"dtype": "bfloat16", "derivative": GRADIENT}
     small = head | {"features": 512}
-    ours, theirs = "jxent, tiled", "Optax, materialized"
+    theirs = "Optax, materialized"
     quick = _seconds(fused(of_head, "jxent", **small))
     quick /= _seconds(fused(of_head, theirs, **small))
     lines = [
-        f"""**{times("jxent", every)} × the time of a plain loss** for value and
-        gradient with class weights, ignored labels, smoothing and z-loss on
-        [2048, 32768] logits in memory, on a CPU. Optax with the same takes
-        {times("Optax", every)} ×:
-        `python -m benchmarks --suite dense`.""",
-        f"""**{quick:.2f} × the time and {_memory(fused(of_head, "jxent", **small))} in
-        place of {_memory(fused(of_head, theirs, **small))}** for the fused head of
-        [2048, 512] @ [512, 32768] on a CPU, against Optax's loss on the product:
-        `python -m benchmarks --suite linear --shape 2048x512x32768`.""",
-        f"""**{_memory(fused(tpu, "jxent, streamed", **llama))}, or
-        {_memory(fused(tpu, ours, **llama))} with no product made twice, in place of
-        {_memory(fused(tpu, theirs, **llama))}** of temporary memory for Llama 3's
-        output layer and 8,192 tokens on a TPU v5e, as its compiler reports:
-        `python -m benchmarks compile --suite linear`.""",
+        """**Right where losses go wrong.** A padded row that holds NaN adds nothing, a
+        label out of range gives NaN, and logits of ±10,000 or in bfloat16 lose no
+        digits: [ten calls in four libraries](docs/benchmarks.md#right-and-wrong).""",
+        f"""**Options are nearly free.** Class weights, ignored labels, smoothing and
+        z-loss together take {times("jxent", every)} × the time of a plain loss, for
+        value and gradient of [2048, 32768] logits on a CPU; with Optax
+        {times("Optax", every)} × ([measured](docs/benchmarks.md#logits-in-memory)).""",
+        f"""**Large vocabularies fit.** Loss and gradients of Llama 3's output layer for
+        8,192 tokens need {_memory(fused(tpu, "jxent, streamed", **llama))} beside their
+        operands, and with the logits in memory
+        {_memory(fused(tpu, theirs, **llama))}, as the compiler of a TPU v5e reports. On
+        a CPU a head of [2048, 512] @ [512, 32768] takes
+        {_memory(fused(of_head, "jxent", **small))} in place of
+        {_memory(fused(of_head, theirs, **small))}, and {quick:.2f} × the time
+        ([both](docs/benchmarks.md#the-fused-head)).""",
+        """**Every derivative, on every mesh.** Forward, reverse and second order,
+        per-example gradients, rows and classes split over devices: one rule gives them
+        all, and [how it works](docs/how-it-works.md) derives it.""",
     ]
     return "\n".join(
         textwrap.fill(
@@ -334,7 +338,7 @@ def filled(text: str) -> str:
     return _SECTION.sub(lambda m: f"{m[1]}\n{SECTIONS[m[2]]()}\n\n{m[3]}", text)
 
 
-PAGES = ("README.md", "docs/language-models.md", "docs/benchmarks.md")
+PAGES = ("README.md", "docs/fused-head.md", "docs/benchmarks.md")
 
 
 def main(*, check: bool) -> int:

@@ -5,7 +5,8 @@
 
 Chromium loads each page at a desktop's and at a phone's width. It is an error where the
 console has one, a link or a picture leads nowhere, something comes from another host,
-or the page is wider than the screen. Search has to find, sliders to move numbers, and a
+the page is wider than the screen, or text stands out too little, on a light or a dark
+screen. Search has to find, sliders to move numbers, copy buttons to copy code, and a
 dark screen to get a dark page.
 """
 
@@ -19,7 +20,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.parse import unquote, urldefrag
 
 from playwright.sync_api import (
     Browser,
@@ -33,9 +34,9 @@ from playwright.sync_api import (
 from tqdm import tqdm
 
 
-REPOSITORY = Path(__file__).parent.parent
-FILES = "https://github.com/jxent/jxent/blob/main/"
 WIDTHS = {"desktop": 1280, "phone": 390}
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+SEARCHES = {"CLIP": "contrastive", "label+smoothing": ""}
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 LINKS = "links => links.map(a => a.href)"
@@ -48,6 +49,51 @@ TOO_WIDE = """() => {
     .filter(e => e.getBoundingClientRect().right > screen + 1)
     .map(e => `${e.tagName} ${e.textContent.trim().slice(0, 40)}`).slice(0, 3)
     .concat(`${document.documentElement.scrollWidth} of ${screen} pixels`)
+}"""
+
+
+# Text whose contrast is below that of WCAG's level AA: 4.5, or 3 where it is large.
+TOO_FAINT = """() => {
+  const parsed = css => {
+    const [r, g, b, a = 1] = css.match(/[\\d.]+(?:e-?\\d+)?/g).map(Number)
+    const scale = css.startsWith('color(') ? 255 : 1
+    return [r * scale, g * scale, b * scale, a]
+  }
+  const over = ([r, g, b, a], [R, G, B]) =>
+    [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a), 1]
+  const luminance = ([r, g, b]) => [r, g, b].map(x => x / 255)
+    .map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0)
+  const behind = element => {
+    if (!element) return [255, 255, 255, 1]
+    const color = parsed(getComputedStyle(element).backgroundColor)
+    return color[3] === 1 ? color : over(color, behind(element.parentElement))
+  }
+  const found = new Map()
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement
+    const text = texts.currentNode.textContent.trim()
+    const seen = {opacityProperty: true, visibilityProperty: true}
+    if (!text || !element.checkVisibility(seen) || element.closest('script, style'))
+      continue
+    const style = getComputedStyle(element), back = behind(element)
+    const color = element.closest('svg') ? style.fill : style.color
+    if (!/\\d/.test(color)) continue
+    const [dark, light] = [luminance(over(parsed(color), back)), luminance(back)]
+      .sort((a, b) => a - b)
+    const ratio = (light + 0.05) / (dark + 0.05), size = parseFloat(style.fontSize)
+    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700)
+    if (ratio < (large ? 3 : 4.5) - 0.005)
+      found.set(`${color} ${back}`, `${ratio.toFixed(2)} : 1 of ${text.slice(0, 40)}`)
+  }
+  return [...found.values()]
+}"""
+# What a copy button is to copy: of a session with prompts, what was typed.
+TYPED = """button => {
+  const lines = button.parentElement.querySelector('pre').innerText.split('\\n')
+  const typed = lines.filter(line => /^(>>>|\\.\\.\\.) /.test(line))
+  return (typed.length ? typed.map(line => line.slice(4)) : lines).join('\\n').trim()
 }"""
 
 
@@ -96,24 +142,60 @@ def broken(links: dict[str, set[str]], anchors: dict[str, set[str]]) -> Iterator
     for page, targets in links.items():
         for target in targets:
             address, fragment = urldefrag(target)
-            if address.startswith(FILES):
-                file = unquote(urlsplit(address.removeprefix(FILES)).path)
-                if not (REPOSITORY / file).exists():
-                    yield f"{page}: no file {address}"
-            elif address not in anchors:
+            if address not in anchors:
                 yield f"{page}: no page {address}"
             elif fragment and unquote(fragment) not in anchors[address]:
                 yield f"{page}: no {fragment} on {address}"
 
 
 def searched(browser: Browser, address: str) -> Iterator[str]:
+    """What people search for leads to the page about it."""
     page = browser.new_page()
     found = watched(page, address)
-    page.goto(f"{address}search.html?q=label+smoothing")
-    page.wait_for_selector("#search-results li")
+    for words, first in SEARCHES.items():
+        page.goto(f"{address}search.html?q={words}")
+        page.wait_for_selector("#search-results li a")
+        page.wait_for_function("!document.querySelector('#search-progress')?.innerText")
+        came = page.locator("#search-results a").first.get_attribute("href") or ""
+        if first not in came:
+            yield f"search: {words} finds {came}, not {first}"
     yield from (f"search: {text}" for text in found)
-    if not page.locator("#search-results a").count():
-        yield "search: finds nothing for label smoothing"
+
+
+def faint(browser: Browser, address: str, pages: list[str]) -> Iterator[str]:
+    """Text that is hard to read, on a light and on a dark screen."""
+    for scheme in SCHEMES:
+        page = browser.new_page(color_scheme=scheme)
+        for name in tqdm(pages, desc=scheme, unit="page", disable=None):
+            page.goto(f"{address}{name}")
+            yield from (f"{name}, {scheme}: {x}" for x in page.evaluate(TOO_FAINT))
+        page.close()
+
+
+def copied(browser: Browser, address: str, pages: list[str]) -> Iterator[str]:
+    """A click on a copy button copies its code: of each page's first of a language."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    count = 0
+    for name in pages:
+        page.goto(f"{address}{name}")
+        seen = set()
+        for block in page.locator("article div[class*=highlight-]:has(.copybtn)").all():
+            language = block.get_attribute("class")
+            if language in seen or not block.is_visible():
+                continue
+            seen.add(language)
+            count += 1
+            button = block.locator(".copybtn")
+            block.hover()
+            button.click()
+            got = page.evaluate("navigator.clipboard.readText()").removesuffix("\n")
+            want = button.evaluate(TYPED)
+            if got != want or not want:
+                yield f"{name}: a copy button copies {got!r}, not {want!r}"
+    if not count:
+        yield "no page has a copy button"
+    context.close()
 
 
 def darkened(browser: Browser, address: str) -> Iterator[str]:
@@ -154,7 +236,7 @@ PICTURES_OF_SITE: dict[str, tuple[str, str, int, Literal["light", "dark"]]] = {
         1000,
         "light",
     ),
-    "site-guide": ("language-models.html", "#which-layout", 1000, "dark"),
+    "site-guide": ("fused-head.html", "#which-layout", 1000, "dark"),
     "site-phone": ("index.html", "h1", 390, "light"),
 }
 
@@ -194,7 +276,7 @@ def main(site: Path, pictures: Path | None = None) -> list[str]:
                 wrong += [f"{name} on a {screen}: {text}" for text in found]
                 found.clear()
                 here = page.eval_on_selector_all("a[href]", LINKS)
-                links[name] = {x for x in here if x.startswith((address, FILES))}
+                links[name] = {x for x in here if x.startswith(address)}
                 ids = page.eval_on_selector_all("[id]", ANCHORS)
                 anchors[f"{address}{name}"] = set(ids)
         files = (p for p in site.rglob("*") if p.is_file() and p.suffix != ".html")
@@ -203,6 +285,8 @@ def main(site: Path, pictures: Path | None = None) -> list[str]:
         wrong += broken(links, anchors)
         wrong += searched(browser, address)
         wrong += darkened(browser, address)
+        wrong += faint(browser, address, pages)
+        wrong += copied(browser, address, pages)
         wrong += moved(browser, address, [p for p in pages if "/" not in p])
         if pictures is not None:
             draw(browser, address, pictures)

@@ -16,6 +16,7 @@ extensions = [
     "sphinx_design",
     "docs.extensions.docstrings",
     "docs.extensions.mathml",
+    "docs.extensions.name_table",
     "docs.extensions.option_table",
     "docs.extensions.printed_results",
 ]
@@ -30,6 +31,8 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 nb_output_stderr = "show"
 
 # The reference.
@@ -55,11 +58,6 @@ html_js_files = [("sliders.js", {"defer": "defer"})]
 html_show_sphinx = False
 html_copy_source = False
 html_math_renderer = "mathml"
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
-copybutton_exclude = ".linenos, .gp, .go"
-html_theme_options = {
-    "source_repository": "https://github.com/jxent/jxent",
-    "source_branch": "main",
-    "source_directory": "docs/",
-}
+copybutton_exclude = ".linenos"
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True

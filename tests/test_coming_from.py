@@ -38,7 +38,7 @@ def blocks(page):
 
 PROGRAMS = [
     pytest.param(library, source, id=f"{library}-{page}")
-    for page in ("cross-entropy.md", "coming-from.md")
+    for page in ("cross-entropy-in-code.md", "coming-from.md")
     for _, _, source in blocks(page)
     for library in ("torch", "keras")
     if source.startswith(f"import {library}\n")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -10,118 +11,111 @@ from sphinx.util.docutils import SphinxDirective
 import jxent
 
 
-# Functions that take nearly the same options share a column; with each goes the word
-# that tells it from the others there.
-COLUMNS = {
-    "loss": {
-        "softmax_cross_entropy": "",
-        "softmax_cross_entropy_with_integer_labels": "",
-        "safe_softmax_cross_entropy": "",
-        "softmax_focal_loss": "focal",
-        "poly_loss_cross_entropy": "poly",
-        "generalized_cross_entropy": "generalized",
-        "taylor_cross_entropy": "taylor",
-        "symmetric_cross_entropy": "symmetric",
-        "linear_softmax_cross_entropy": "linear",
-        "linear_softmax_focal_loss": "linear focal",
-        "linear_poly_loss_cross_entropy": "linear poly",
-    },
-    "sums": {
-        "softmax_cross_entropy_sums": "",
-        "linear_softmax_cross_entropy_sums": "linear",
-    },
-    "divergence": {
-        "softmax_kl_divergence": "",
-        "softmax_jensen_shannon_divergence": "Jensen–Shannon",
-        "linear_softmax_kl_divergence": "linear",
-        "linear_softmax_jensen_shannon_divergence": "linear Jensen–Shannon",
-    },
-    "log-prob": {"softmax_log_prob": "", "linear_softmax_log_prob": "linear"},
-    "log-prob at ids": {
-        "softmax_log_prob_at": "",
-        "linear_softmax_log_prob_at": "linear",
-        "linear_softmax_top_k": "linear top-k",
-    },
-    "entropy": {"softmax_entropy": "", "linear_softmax_entropy": "linear"},
-    "statistics": {"softmax_statistics": "", "linear_softmax_statistics": "linear"},
-    "categorical": {"categorical_cross_entropy": ""},
-    "binary": {
-        "sigmoid_binary_cross_entropy": "",
-        "sigmoid_focal_loss": "focal",
-        "asymmetric_loss": "asymmetric",
-        "binary_cross_entropy": "binary",
-    },
-    "linear binary": {
-        "linear_sigmoid_binary_cross_entropy": "",
-        "linear_sigmoid_focal_loss": "focal",
-        "linear_asymmetric_loss": "asymmetric",
-    },
-    "ZLPR": {"zlpr_loss": "", "linear_zlpr_loss": "linear"},
-    "contrastive": {
-        "contrastive_cross_entropy": "softmax",
-        "sigmoid_contrastive_loss": "sigmoid",
-        "supervised_contrastive_cross_entropy": "supervised",
-    },
+# Functions that take nearly the same options, under the words that name them all.
+GROUPS = {
+    "softmax losses": (
+        "softmax_cross_entropy",
+        "softmax_cross_entropy_with_integer_labels",
+        "safe_softmax_cross_entropy",
+        "softmax_focal_loss",
+        "poly_loss_cross_entropy",
+        "generalized_cross_entropy",
+        "taylor_cross_entropy",
+        "symmetric_cross_entropy",
+    ),
+    "sums for a log": ("softmax_cross_entropy_sums",),
+    "divergences": ("softmax_kl_divergence", "softmax_jensen_shannon_divergence"),
+    "log-probabilities": (
+        "softmax_log_prob",
+        "softmax_log_prob_at",
+        "softmax_top_k",
+        "softmax_entropy",
+        "softmax_statistics",
+    ),
+    "binary losses": (
+        "sigmoid_binary_cross_entropy",
+        "sigmoid_focal_loss",
+        "asymmetric_loss",
+        "zlpr_loss",
+    ),
+    "losses of probabilities": ("categorical_cross_entropy", "binary_cross_entropy"),
+    "contrastive losses": (
+        "contrastive_cross_entropy",
+        "sigmoid_contrastive_loss",
+        "supervised_contrastive_cross_entropy",
+    ),
+    "metrics": tuple(
+        f"metrics.{name}"
+        for name, value in vars(jxent.metrics).items()
+        if name in jxent.metrics.__all__ and inspect.isfunction(value)
+    ),
 }
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(getattr(jxent, name)).parameters)
+    where: ModuleType = jxent.metrics if name.startswith("metrics.") else jxent
+    function = getattr(where, name.removeprefix("metrics."))
+    return dict(inspect.signature(function).parameters)
 
 
 def code(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def takers(option: str, column: dict[str, str]) -> str:
-    """● if all functions of the column take the option; else the word of those that
-    do, or that do not."""
-    taking = {f for f in column if option in parameters(f)}
-    if not taking or taking == {*column}:
-        return "●" if taking else ""
-    for word in " ".join(column.values()).split():
-        named = {f for f, words in column.items() if word in words.split()}
-        if taking == named:
-            return word
-        if taking == {*column} - named:
-            return f"not {word}"
-    raise ValueError(f"{option}: no word for {taking}")
+def takers(option: str) -> str:
+    """The groups whose functions take the option; of a group of which some do, those
+    that do, or those that do not, whichever are fewer."""
+    words = []
+    for group, functions in GROUPS.items():
+        taking = [f for f in functions if option in parameters(f)]
+        others = [f for f in functions if f not in taking]
+        if not others:
+            words.append(group)
+        elif taking and len(others) < len(taking):
+            words.append(f"{group} but {code(others)}")
+        elif taking:
+            words.append(code(taking))
+    return "; ".join(words)
 
 
-def shown(parameter: inspect.Parameter) -> str:
-    default = parameter.default
-    if default is None or default is inspect.Parameter.empty:
-        return f"`{parameter.name}`"
-    return f"`{parameter.name}={default!r}`".replace("'", '"')
+def shown(name: str) -> str:
+    """The argument with its default, if all functions that take it have the same."""
+    functions = (f for group in GROUPS.values() for f in group)
+    defaults = [parameters(f)[name].default for f in functions if name in parameters(f)]
+    if len({*map(repr, defaults)}) > 1 or defaults[0] in (
+        None,
+        inspect.Parameter.empty,
+    ):
+        return f"`{name}`"
+    return f"`{name}={defaults[0]!r}`".replace("'", '"')
 
 
 def options() -> Iterator[str]:
     """Rows of the table; options that the same functions take share one."""
-    rows: dict[tuple[str, ...], list[str]] = {}
+    rows: dict[str, list[str]] = {}
     seen = set()
-    for functions in COLUMNS.values():
+    for functions in GROUPS.values():
         for function in functions:
-            for name, parameter in parameters(function).items():
+            for name in parameters(function):
                 if name not in seen:
                     seen.add(name)
-                    marks = tuple(takers(name, of) for of in COLUMNS.values())
-                    rows.setdefault(marks, []).append(shown(parameter))
-    yield f"| | {' | '.join(COLUMNS)} |"
-    yield f"|---|{':-:|' * len(COLUMNS)}"
-    for marks, names in rows.items():
-        yield f"| {', '.join(names)} | {' | '.join(marks)} |"
+                    rows.setdefault(takers(name), []).append(shown(name))
+    yield "| argument | functions that take it |"
+    yield "|---|---|"
+    for functions, names in rows.items():
+        yield f"| {', '.join(names)} | {functions} |"
 
 
 class OptionTable(SphinxDirective):
-    """`{option-table}`: the columns' functions, then the table."""
+    """`{option-table}`: the groups' functions, then the table."""
 
     def run(self) -> list[nodes.Node]:
-        listed = {name for functions in COLUMNS.values() for name in functions}
+        listed = {name for functions in GROUPS.values() for name in functions}
         for name, _ in inspect.getmembers(jxent, inspect.isfunction):
-            if "z_loss" in parameters(name) and name not in listed:
-                raise self.error(f"no column has {name}")
-        columns = [f"- **{head}**: {code(of)}" for head, of in COLUMNS.items()]
-        text = "\n".join([*columns, "", *options()])
+            if "reduction" in parameters(name) and name not in {*listed, "reduce"}:
+                raise self.error(f"no group has {name}")
+        groups = [f"- **{head}**: {code(of)}" for head, of in GROUPS.items()]
+        text = "\n".join([*groups, "", *options()])
         table = nodes.container(classes=["option-table"])
         table += self.parse_text_to_nodes(text)
         return [table]

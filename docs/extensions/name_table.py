@@ -1,0 +1,63 @@
+"""Tables of public names, a line and a link each: of a page, or of all."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from types import ModuleType
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import jxent
+
+
+MODULES: dict[str, ModuleType] = {"jxent": jxent, "jxent.metrics": jxent.metrics}
+_ENTRY = re.compile(r"^\.\. (?:(currentmodule)|auto(?:function|class)):: (\S+)", re.M)
+
+
+def everything() -> list[str]:
+    """Every public name with its module, in the order of the alphabet."""
+    names = [f"{module}.{x}" for module, of in MODULES.items() for x in of.__all__]
+    return sorted(names, key=lambda name: name.rpartition(".")[2].lower())
+
+
+def of_page(text: str) -> Iterator[str]:
+    """The names that a page of the reference documents, in its order."""
+    module = "jxent"
+    for is_module, name in _ENTRY.findall(text):
+        if is_module:
+            module = name
+        else:
+            yield f"{module}.{name}"
+
+
+def row(name: str) -> str:
+    module, _, own = name.rpartition(".")
+    value = getattr(MODULES[module], own)
+    role = "class" if inspect.isclass(value) else "func"
+    summary = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+    line = summary.partition(". ")[0].removesuffix(".")
+    shown = name.removeprefix("jxent.")
+    return f"| {{py:{role}}}`{shown} <{name}>` | {line} |"
+
+
+class NameTable(SphinxDirective):
+    """`{name-table}`: names of this page, or with `all` of every page."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        if self.arguments == ["all"]:
+            names = everything()
+        else:
+            names = of_page(self.env.doc2path(self.env.docname).read_text("utf-8"))
+        text = "\n".join(["| name | what it is |", "|---|---|", *map(row, names)])
+        table = nodes.container(classes=["name-table"])
+        table += self.parse_text_to_nodes(text)
+        return [table]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("name-table", NameTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
