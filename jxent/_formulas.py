@@ -106,7 +106,8 @@ class OfTwo(NamedTuple):
       weights: (parameters) → (w', w).
       ratios: (log(p/q), log q, log p, parameters) → (a, b), of the logits' shape, such
         that Σ w' q da + w p db = 0.
-      summands: (q, a, p, b, parameters) → w' q a + w p b, without cancellation.
+      summands: (log(p/q), q, a, p, b, parameters) → w' q a + w p b, without
+        cancellation.
     """
 
     weights: Callable[..., tuple[Any, Any]]
@@ -165,7 +166,7 @@ def _ratios_to_mixture(
 
 
 def _of_mixture(
-    q: Array, log_q_ratio: Array, p: Array, log_p_ratio: Array, beta: Array
+    d: Array, q: Array, log_q_ratio: Array, p: Array, log_p_ratio: Array, beta: Array
 ) -> Array:
     """β q log(q/m) + (1 − β) p log(p/m), m = β q + (1 − β) p, of each class.
 
@@ -223,15 +224,21 @@ jensen_shannon_divergence = OfTwo(
 
 def _signs(d: Array, log_q: Array, log_p: Array) -> tuple[Array, Array]:
     """The signs of q − p and of p − q, which are 0 where q = p."""
-    sign = lax.sign(lax.exp(log_q) - lax.exp(log_p))
-    return sign, lax.neg(sign)
+    sign = lax.sign(select(lax.eq(d, d), d))  # NaN where neither is possible
+    return lax.neg(sign), sign
 
 
-# ½ Σ |q − p|
+def _half_of_difference(d: Array, q: Array, a: Array, p: Array, b: Array) -> Array:
+    """½ |q − p|, as ½ p |e⁻ᵈ − 1| where the two are nearly equal, d = log(p/q)."""
+    near = lax.lt(lax.abs(d), lax.full_like(d, 1 / 4))
+    excess = _expm1_near_0(select(near, lax.neg(d)))
+    difference = lax.select(near, lax.mul(p, excess), lax.sub(q, p))
+    return lax.mul(lax.full_like(d, 0.5), lax.abs(difference))
+
+
+# ½ Σ |q − p| = ½ Σ q a + p b, with the signs a of q − p and b of p − q.
 total_variation = OfTwo(
-    weights=lambda: (0.5, 0.5),
-    ratios=_signs,
-    summands=lambda q, a, p, b: lax.abs(q - p) / 2,
+    weights=lambda: (0.5, 0.5), ratios=_signs, summands=_half_of_difference
 )
 
 

@@ -14,13 +14,16 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from . import _checks
-from ._arrays import compute_dtype
+from ._arrays import compute_dtype, over_rows
 from ._checks import ArrayLike
 from ._product import product, product_precision
 
 
 Implementation: TypeAlias = Literal["tiled", "streamed", "materialized"]
 BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
+# An array, or whatever JAX or a user has in its place in a tree like this one: a shape,
+# a spec, an axis, None.
+Leaf: TypeAlias = Any
 
 
 @functools.partial(
@@ -122,13 +125,13 @@ class LinearLogits:
 
     def __init__(
         self,
-        hidden: ArrayLike,
-        kernel: ArrayLike,
-        bias: ArrayLike | None = None,
+        hidden: Leaf,
+        kernel: Leaf,
+        bias: Leaf = None,
         *,
         vocab_axis: SupportsIndex = -1,
         precision: lax.PrecisionLike = None,
-        block_sizes: BlockSizes | None = None,
+        block_sizes: BlockSizes | list[SupportsIndex | None] | None = None,
         implementation: Implementation | None = None,
     ) -> None:
         # JAX rebuilds the value with tracers and with axes, users with specs, and a
@@ -186,7 +189,9 @@ class LinearLogits:
         head = checked_head("LinearLogits.materialize", "", self)
         axis = head.vocab_axis % 2
         z = product(head.hidden, head.kernel, axis, head.precision)
-        return z if head.bias is None else z + head.bias.astype(z.dtype)
+        if head.bias is None:
+            return z
+        return lax.add(z, over_rows(head.bias.astype(z.dtype), z.ndim - 1, z))
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(

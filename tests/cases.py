@@ -1,8 +1,10 @@
-"""The losses, one row each: every property test runs over this table."""
+"""The losses, one row each, in every layout: what the property tests run over."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -72,374 +74,212 @@ def positives(rng, shape, axis):
 
 
 def target(rng, shape, axis):
-    """Logits, or hidden states, that a loss is compared with."""
+    """What logits are compared with: an array as they are, or a head as they are."""
     return 3 * rng.normal(size=shape)
+
+
+def target_array(rng, shape, axis):
+    """An array that a head is compared with."""
+    return target(rng, shape, axis)
+
+
+def target_head(rng, shape, axis):
+    """A head that an array is compared with."""
+    return target(rng, shape, axis)
 
 
 def yes_no(rng, shape, axis):
     return rng.integers(0, 2, shape).astype(bool)
 
 
-class Loss(NamedTuple):
-    """A row: a public loss, its reference, its inputs, and the options it takes."""
-
-    function: Callable[..., Any]
-    oracle: Callable[..., Any]
-    x: Callable[..., np.ndarray]
-    labels: tuple[Callable[..., Any] | None, ...]
-    takes: frozenset[str]
-    options: dict[str, Any]  # a call with all options that shape a single row's loss
-    implementation: str | None = None  # of a fused head, whose x are hidden states
-
-
-# A fused head's kernel and bias: exact in every dtype that they are cast to.
+# A head's kernel and bias: exact in every dtype that they are cast to.
 KERNEL, BIAS, TARGET_KERNEL = (
     np.round(4 * np.random.default_rng(seed).normal(size=size)).astype(np.float32) / 4
     for seed, size in enumerate(((CLASSES, CLASSES), CLASSES, (CLASSES, CLASSES)))
 )
 
-SOFTMAX = frozenset(
-    "axis rows ignore_index mask class_weights smoothing logits losses".split()
+
+LAYOUTS = "in memory", "materialized", "streamed", "tiled"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loss:
+    """A row: a public loss, its kinds of labels, and the options it takes."""
+
+    function: Callable[..., Any]
+    labels: tuple[Callable[..., Any] | None, ...]
+    takes: frozenset[str]
+    options: dict[str, Any]  # a call with all options that shape a single row's loss
+    x: Callable[..., np.ndarray] = logits
+
+    @property
+    def name(self) -> str:
+        if isinstance(self.function, functools.partial):
+            return f"{self.function.func.__name__}_of_rows"
+        return self.function.__name__
+
+    @property
+    def oracle(self) -> Callable[..., Any]:
+        name = self.name.removesuffix("_of_rows")
+        oracle = getattr(oracles, name)
+        return oracle if name == self.name else oracles.sums_over_classes(oracle)
+
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """In memory alone for probabilities and for losses of single elements."""
+        if self.x is not logits or "elementwise" in self.takes:
+            return LAYOUTS[:1]
+        return LAYOUTS if "rows" in self.takes else LAYOUTS[:-1]
+
+
+def taken_away(loss: Loss, layout: str) -> set[Any]:
+    """What a layout takes away from a loss: options, results and kinds of labels."""
+    if layout == "in memory":
+        return {target_array, target_head}
+    away: set[Any] = {"axis", "logits"}  # classes are last, and x are hidden states
+    if layout == "tiled":
+        away |= {"losses"}  # it gives their sum
+    if layout == "streamed" and loss.function in NOT_LINEAR_IN_LOG_P:
+        away |= {"label_smoothing", shares}
+    if layout == "streamed" and loss.function is jxent.symmetric_cross_entropy:
+        away |= {shares}
+    return away
+
+
+NOT_LINEAR_IN_LOG_P = (
+    jxent.softmax_focal_loss,
+    jxent.poly_loss_cross_entropy,
+    jxent.generalized_cross_entropy,
+    jxent.taylor_cross_entropy,
 )
-STATISTICS = SOFTMAX - {"rows", "class_weights", "smoothing"}
-HEAD = SOFTMAX - {"axis", "logits"}
-TILED = HEAD - {"losses"}  # it gives a sum of losses
-SIGMOID = frozenset({"rows", "elementwise", "class_weights", "logits", "losses"})
+SOFTMAX = frozenset(
+    "axis rows ignore_index mask class_weights label_smoothing logits losses".split()
+)
+STATISTICS = SOFTMAX - {"rows", "class_weights", "label_smoothing"}
+COMPARED = SOFTMAX - {"ignore_index", "class_weights", "label_smoothing"}
 PROBABILITIES = SOFTMAX - {"logits"}
-BINARY_PROBABILITIES = SIGMOID - {"logits"}
-DIVERGENCE = frozenset({"axis", "losses"})
 SEVERAL_LABELS = frozenset("axis rows mask losses".split())
-COMPARED = SOFTMAX - {"ignore_index", "class_weights", "smoothing"}
+ELEMENTWISE = frozenset("rows elementwise class_weights logits losses".split())
+DIVERGENCE = frozenset({"axis", "losses"})
 
 ON_TARGETS = {"class_weights": WEIGHTS, "class_mask": REAL, "label_smoothing": 0.1}
 ON_LOGITS = {"class_mask": REAL, "logit_soft_cap": 8.0, "temperature": 1.5}
 ON_SOFTMAX = ON_TARGETS | ON_LOGITS | {"z_loss": 1e-2}
 ON_TWO = ON_LOGITS | {"target_logit_soft_cap": 6.0}
-ON_SIGMOID = {"class_weights": WEIGHTS, "label_smoothing": 0.1}
+ON_ELEMENTS = {"class_weights": WEIGHTS, "label_smoothing": 0.1}
+ON_ROWS = ON_ELEMENTS | ON_LOGITS
+BALANCED = {"pos_weight": WEIGHTS[::-1].copy()}
+FOCAL, POLY = {"gamma": 1.5}, {"epsilon": 0.75}
+SYMMETRIC = {"alpha": 0.3, "beta": 0.75, "log_zero": -1.5}
+SIGMOID_FOCAL = {"alpha": 0.25, "gamma": 1.5}
+ASYMMETRIC = BALANCED | {"gamma_pos": 1.5, "gamma_neg": 2.5, "clip": 0.1}
+
+ONE, HOT, NO_LABELS = (ids,), (ids, shares), (None,)
+SEVERAL, COMPARISONS = (ids, places, shares), (target_array, target_head, target)
+BINARY, SETS = (yes_no, shares), (yes_no, places, shares)
+
+
+def of_rows(function):
+    """The binary loss whose rows are sums over classes."""
+    return functools.partial(function, axis=-1)
+
 
 LOSSES = (
-    Loss(
-        jxent.softmax_cross_entropy,
-        oracles.softmax_cross_entropy,
-        logits,
-        (ids, places, shares),
-        SOFTMAX,
-        ON_SOFTMAX,
-    ),
-    Loss(
-        jxent.softmax_focal_loss,
-        oracles.softmax_focal_loss,
-        logits,
-        (ids, shares),
-        SOFTMAX,
-        ON_SOFTMAX | {"gamma": 1.5},
-    ),
-    Loss(
-        jxent.poly_loss_cross_entropy,
-        oracles.poly_loss_cross_entropy,
-        logits,
-        (ids, shares),
-        SOFTMAX,
-        ON_SOFTMAX | {"epsilon": 0.75},
-    ),
-    Loss(
-        jxent.generalized_cross_entropy,
-        oracles.generalized_cross_entropy,
-        logits,
-        (ids, shares),
-        SOFTMAX,
-        ON_SOFTMAX | {"q": 0.4},
-    ),
-    Loss(
-        jxent.taylor_cross_entropy,
-        oracles.taylor_cross_entropy,
-        logits,
-        (ids,),
-        SOFTMAX,
-        ON_SOFTMAX | {"order": 3},
-    ),
-    Loss(
-        jxent.symmetric_cross_entropy,
-        oracles.symmetric_cross_entropy,
-        logits,
-        (ids, places, shares),
-        SOFTMAX,
-        ON_SOFTMAX | {"alpha": 0.3, "beta": 0.75, "log_zero": -1.5},
-    ),
-    Loss(
-        jxent.softmax_log_prob,
-        oracles.softmax_log_prob,
-        logits,
-        (ids,),
-        STATISTICS,
-        ON_LOGITS,
-    ),
-    Loss(
-        jxent.softmax_entropy,
-        oracles.softmax_entropy,
-        logits,
-        (None,),
-        STATISTICS - {"ignore_index"},
-        ON_LOGITS,
-    ),
-    Loss(
-        jxent.softmax_kl_divergence,
-        oracles.softmax_kl_divergence,
-        logits,
-        (target,),
-        COMPARED,
-        ON_TWO,
-    ),
+    Loss(jxent.softmax_cross_entropy, SEVERAL, SOFTMAX, ON_SOFTMAX),
+    Loss(jxent.softmax_focal_loss, HOT, SOFTMAX, ON_SOFTMAX | FOCAL),
+    Loss(jxent.poly_loss_cross_entropy, HOT, SOFTMAX, ON_SOFTMAX | POLY),
+    Loss(jxent.generalized_cross_entropy, HOT, SOFTMAX, ON_SOFTMAX | {"q": 0.4}),
+    Loss(jxent.taylor_cross_entropy, ONE, SOFTMAX, ON_SOFTMAX | {"order": 3}),
+    Loss(jxent.symmetric_cross_entropy, SEVERAL, SOFTMAX, ON_SOFTMAX | SYMMETRIC),
+    Loss(jxent.softmax_log_prob, ONE, STATISTICS, ON_LOGITS),
+    Loss(jxent.softmax_entropy, NO_LABELS, STATISTICS - {"ignore_index"}, ON_LOGITS),
+    Loss(jxent.softmax_kl_divergence, COMPARISONS, COMPARED, ON_TWO),
     Loss(
         jxent.softmax_jensen_shannon_divergence,
-        oracles.softmax_jensen_shannon_divergence,
-        logits,
-        (target,),
+        COMPARISONS,
         COMPARED,
         ON_TWO | {"beta": 0.3},
     ),
     Loss(
-        jxent.sigmoid_binary_cross_entropy,
-        oracles.sigmoid_binary_cross_entropy,
-        logits,
-        (yes_no, shares),
-        SIGMOID,
-        ON_SIGMOID | {"pos_weight": WEIGHTS[::-1].copy()},
+        jxent.sigmoid_binary_cross_entropy, BINARY, ELEMENTWISE, ON_ELEMENTS | BALANCED
+    ),
+    Loss(jxent.sigmoid_focal_loss, BINARY, ELEMENTWISE, ON_ELEMENTS | SIGMOID_FOCAL),
+    Loss(jxent.asymmetric_loss, BINARY, ELEMENTWISE, ON_ELEMENTS | ASYMMETRIC),
+    Loss(
+        of_rows(jxent.sigmoid_binary_cross_entropy),
+        SETS,
+        SEVERAL_LABELS,
+        ON_ROWS | BALANCED,
     ),
     Loss(
-        jxent.sigmoid_focal_loss,
-        oracles.sigmoid_focal_loss,
-        logits,
-        (yes_no, shares),
-        SIGMOID,
-        ON_SIGMOID | {"alpha": 0.25, "gamma": 1.5},
+        of_rows(jxent.sigmoid_focal_loss),
+        BINARY,
+        SEVERAL_LABELS,
+        ON_ROWS | SIGMOID_FOCAL,
     ),
+    Loss(of_rows(jxent.asymmetric_loss), BINARY, SEVERAL_LABELS, ON_ROWS | ASYMMETRIC),
     Loss(
         jxent.zlpr_loss,
-        oracles.zlpr_loss,
-        logits,
         (yes_no, positives, shares),
         SEVERAL_LABELS,
         ON_LOGITS | {"label_smoothing": 0.1},
     ),
     Loss(
-        jxent.asymmetric_loss,
-        oracles.asymmetric_loss,
-        logits,
-        (yes_no, shares),
-        SIGMOID,
-        ON_SIGMOID
-        | {"pos_weight": WEIGHTS[::-1].copy()}
-        | {"gamma_pos": 1.5, "gamma_neg": 2.5, "clip": 0.1},
-    ),
-    Loss(
         jxent.binary_cross_entropy,
-        oracles.binary_cross_entropy,
+        BINARY,
+        ELEMENTWISE - {"logits"},
+        ON_ELEMENTS | BALANCED,
         shares,
-        (yes_no, shares),
-        BINARY_PROBABILITIES,
-        ON_SIGMOID | {"pos_weight": WEIGHTS[::-1].copy()},
     ),
     Loss(
-        jxent.categorical_cross_entropy,
-        oracles.categorical_cross_entropy,
-        probabilities,
-        (ids, shares),
-        PROBABILITIES,
-        ON_TARGETS,
+        jxent.categorical_cross_entropy, HOT, PROBABILITIES, ON_TARGETS, probabilities
     ),
-    Loss(jxent.entropy, oracles.entropy, probabilities, (None,), DIVERGENCE, {}),
-    Loss(
-        jxent.kl_divergence,
-        oracles.kl_divergence,
-        log_probabilities,
-        (probabilities,),
-        DIVERGENCE,
-        {},
-    ),
+    Loss(jxent.entropy, NO_LABELS, DIVERGENCE, {}, probabilities),
+    Loss(jxent.kl_divergence, (probabilities,), DIVERGENCE, {}, log_probabilities),
     Loss(
         jxent.kl_divergence_with_log_targets,
-        oracles.kl_divergence_with_log_targets,
-        log_probabilities,
         (log_probabilities,),
         DIVERGENCE,
         {},
-    ),
-    Loss(
-        jxent.generalized_kl_divergence,
-        oracles.generalized_kl_divergence,
         log_probabilities,
-        (shares,),
-        DIVERGENCE,
-        {},
     ),
-)
-
-
-def fused(function, oracle, labels, takes, options, implementation):
-    """The row of a loss of hidden @ KERNEL + BIAS, whose classes are the last axis."""
-
-    def of_hidden(hidden, *given_labels, **given):
-        logits = np.asarray(hidden, np.float64) @ KERNEL + BIAS
-        if target in labels:
-            of_target = np.asarray(given_labels[0], np.float64)
-            given_labels = (of_target @ TARGET_KERNEL,)
-        return oracle(logits, *given_labels, **given)
-
-    return Loss(function, of_hidden, logits, labels, takes, options, implementation)
-
-
-BOTH = (ids, shares)
-NOT_SMOOTHED = ON_SOFTMAX | {"label_smoothing": 0.0}
-FUSED = (
-    *(
-        fused(
-            jxent.linear_softmax_cross_entropy,
-            oracles.softmax_cross_entropy,
-            BOTH if implementation == "materialized" else (ids, places, shares),
-            TILED if implementation == "tiled" else HEAD,
-            ON_SOFTMAX,
-            implementation,
-        )
-        for implementation in ("materialized", "streamed", "tiled")
-    ),
-    *(
-        # A stream of blocks has the label's log p alone.
-        fused(
-            function,
-            oracle,
-            (ids,) if implementation == "streamed" else BOTH,
-            HEAD - {"smoothing"} if implementation == "streamed" else TILED,
-            (NOT_SMOOTHED if implementation == "streamed" else ON_SOFTMAX) | parameter,
-            implementation,
-        )
-        for function, oracle, parameter in (
-            (
-                jxent.linear_softmax_focal_loss,
-                oracles.softmax_focal_loss,
-                {"gamma": 1.5},
-            ),
-            (
-                jxent.linear_poly_loss_cross_entropy,
-                oracles.poly_loss_cross_entropy,
-                {"epsilon": 0.75},
-            ),
-        )
-        for implementation in ("streamed", "tiled")
-    ),
-    *(
-        fused(
-            function,
-            oracle,
-            (target,),
-            COMPARED & (TILED if implementation == "tiled" else HEAD),
-            ON_TWO | parameter,
-            implementation,
-        )
-        for function, oracle, parameter in (
-            (
-                jxent.linear_softmax_kl_divergence,
-                oracles.softmax_kl_divergence,
-                {},
-            ),
-            (
-                jxent.linear_softmax_jensen_shannon_divergence,
-                oracles.softmax_jensen_shannon_divergence,
-                {"beta": 0.3},
-            ),
-        )
-        for implementation in ("streamed", "tiled")
-    ),
-    *(
-        fused(
-            function,
-            oracle,
-            labels,
-            SEVERAL_LABELS & (TILED if implementation == "tiled" else HEAD),
-            ON_LOGITS | {"label_smoothing": 0.1} | options,
-            implementation,
-        )
-        for function, oracle, labels, options in (
-            (
-                jxent.linear_sigmoid_binary_cross_entropy,
-                oracles.sums_over_classes(oracles.sigmoid_binary_cross_entropy),
-                (yes_no, places, shares),
-                {"class_weights": WEIGHTS, "pos_weight": WEIGHTS[::-1].copy()},
-            ),
-            (
-                jxent.linear_sigmoid_focal_loss,
-                oracles.sums_over_classes(oracles.sigmoid_focal_loss),
-                (yes_no, shares),
-                {"class_weights": WEIGHTS, "alpha": 0.25, "gamma": 1.5},
-            ),
-            (
-                jxent.linear_asymmetric_loss,
-                oracles.sums_over_classes(oracles.asymmetric_loss),
-                (yes_no, shares),
-                {"class_weights": WEIGHTS, "pos_weight": WEIGHTS[::-1].copy()}
-                | {"gamma_pos": 1.5, "gamma_neg": 2.5, "clip": 0.1},
-            ),
-            (
-                jxent.linear_zlpr_loss,
-                oracles.zlpr_loss,
-                (yes_no, positives, shares),
-                {},
-            ),
-        )
-        for implementation in ("streamed", "tiled")
-    ),
-    fused(
-        jxent.linear_softmax_log_prob,
-        oracles.softmax_log_prob,
-        (ids,),
-        HEAD & STATISTICS,
-        ON_LOGITS,
-        "streamed",
-    ),
-    fused(
-        jxent.linear_softmax_entropy,
-        oracles.softmax_entropy,
-        (None,),
-        HEAD & STATISTICS - {"ignore_index"},
-        ON_LOGITS,
-        "streamed",
-    ),
-)
-# Formulas share their layouts, so that not each has to be in both.
-IN_ONE_LAYOUT = {
-    jxent.linear_poly_loss_cross_entropy: "tiled",
-    jxent.linear_softmax_jensen_shannon_divergence: "streamed",
-    jxent.linear_sigmoid_focal_loss: "streamed",
-    jxent.linear_asymmetric_loss: "tiled",
-}
-LOSSES += tuple(
-    loss
-    for loss in FUSED
-    if IN_ONE_LAYOUT.get(loss.function, loss.implementation) == loss.implementation
+    Loss(jxent.generalized_kl_divergence, (shares,), DIVERGENCE, {}, log_probabilities),
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A loss with one kind of labels, bare or with its options on."""
+    """A loss with one kind of labels, bare or with its options on, in a layout."""
 
     loss: Loss
     labels: Callable[..., Any] | None
     options: dict[str, Any]
-    # Of a head: whole ones, because a loop and a rest are twice as much to compile.
-    block_sizes: tuple[int, int] = (2, 4)
+    layout: str
+    # Whole blocks, because a loop and a rest are twice as much to compile.
+    head: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: {"block_sizes": (2, 4)}
+    )
 
     def __str__(self) -> str:
         parts = [
-            self.loss.function.__name__,
-            self.loss.implementation,
+            self.loss.name,
+            self.of_head and self.layout,
             self.labels and self.labels.__name__,
             self.options and "options",
         ]
         return "-".join(part for part in parts if part)
 
+    @property
+    def axes(self) -> tuple[Any, ...]:
+        """What a draw of few cases is made by: see `rationing`."""
+        return self.loss, self.labels, bool(self.options), self.layout
+
+    @property
+    def of_head(self) -> bool:
+        return self.layout != "in memory"
+
     def takes(self, option: str) -> bool:
-        return option in self.loss.takes
+        return option in self.loss.takes - taken_away(self.loss, self.layout)
 
     def inputs(self, rng, rows=(4,), axis=-1) -> tuple[np.ndarray, ...]:
         """float64 inputs, the labels last, where there are any."""
@@ -464,19 +304,24 @@ class Case:
         of_rows = {} if self.takes("losses") else {"reduction": "sum"}
         return of_rows | self.options | options
 
+    def _logits(self, x, labels, head):
+        """Logits and labels; what is a product is `head` of its factors."""
+        if self.labels in (target, target_head) and self.of_head:
+            labels = (head(labels[0], TARGET_KERNEL),)
+        of_head = self.of_head and self.labels is not target_head
+        return head(x, KERNEL, BIAS) if of_head else x, labels
+
     def __call__(self, x, *labels, **options):
-        options = self._given(options)
         if self.labels in (places, positives):
             labels = (jxent.SparseLabels(*labels),)
-        if self.loss.implementation is None:
-            return self.loss.function(x, *labels, **options)
-        if self.labels is target:
-            labels = (*labels, TARGET_KERNEL)
-        options |= {"bias": BIAS, "implementation": self.loss.implementation}
-        options |= {"block_sizes": self.block_sizes}
-        return self.loss.function(x, KERNEL, *labels, **options)
+        head = functools.partial(
+            jxent.LinearLogits, implementation=self.layout, **self.head
+        )
+        x, labels = self._logits(x, labels, head)
+        return self.loss.function(x, *labels, **self._given(options))
 
     def oracle(self, x, *labels, axis=-1, **options):
+        x, labels = self._logits(x, labels, product)
         if self.labels is positives:
             labels = (*labels, np.ones(labels[0].shape))
         if self.labels in (places, positives):
@@ -485,36 +330,60 @@ class Case:
         return self.loss.oracle(x, *labels, **self._given(options))
 
 
-BARE = tuple(Case(loss, labels, {}) for loss in LOSSES for labels in loss.labels)
-# A fused head without options is that of cross-entropy alone; others have them on.
-_BARE = tuple(
-    c
-    for c in BARE
-    if c.loss.implementation is None
-    or c.loss.function is jxent.linear_softmax_cross_entropy
-)
-CASES = _BARE + tuple(
-    Case(loss, labels, loss.options)
-    for loss in LOSSES
-    for labels in loss.labels
-    if loss.options
-)
-# Loops over tiles and over blocks, and a smaller one after each.
-RAGGED = tuple(dataclasses.replace(case, block_sizes=(4, 3)) for case in CASES)
-RICHEST = tuple(c for c in CASES if c.options or not c.loss.options)
+def product(hidden, kernel, bias=0.0):
+    return np.asarray(hidden, np.float64) @ kernel + bias
 
 
-def one_a_loss(cases):
-    """With derivatives in the labels where these are floating."""
-    return tuple({(c.loss.function, c.loss.implementation): c for c in cases}.values())
+def cases_of(loss: Loss, layout: str) -> list[Case]:
+    """Of each kind of labels, bare and with the options on."""
+    away = taken_away(loss, layout)
+    on = {name: x for name, x in loss.options.items() if name not in away}
+    kinds = [labels for labels in loss.labels if labels not in away]
+    calls = [{}, on] if on else [{}]
+    return [Case(loss, labels, call, layout) for labels in kinds for call in calls]
+
+
+TABLE = tuple(c for loss in LOSSES for of in loss.layouts for c in cases_of(loss, of))
+
+
+def bare(cases):
+    return tuple(c for c in cases if not c.options)
+
+
+def richest(cases):
+    return tuple(c for c in cases if c.options or not c.loss.options)
+
+
+def one_of_each(cases, *axes):
+    """The last case of each combination of these axes."""
+    key = operator.attrgetter(*axes)
+    return tuple({key(c): c for c in cases}.values())
 
 
 def every_kind(cases):
-    """One a loss, and one for each kind of labels that a layout has."""
-    kinds = {(c.labels, c.loss.implementation, c.takes("axis")): c for c in cases}
-    chosen = {*one_a_loss(cases), *kinds.values()}
-    return tuple(c for c in cases if c in chosen)
+    """One a loss, and one for each kind of labels of losses that take the same."""
+    of_labels = one_of_each(cases, "labels", "loss.takes")
+    return tuple(dict.fromkeys((*one_of_each(cases, "loss"), *of_labels)))
 
 
-SMOOTHEST = one_a_loss(RICHEST)
-EVERY_KIND = every_kind(RICHEST)
+IN_MEMORY = tuple(c for c in TABLE if not c.of_head)
+BARE = bare(IN_MEMORY)
+# Loops over tiles and over blocks, and a smaller one after each.
+RAGGED = tuple(dataclasses.replace(c, head={"block_sizes": (4, 3)}) for c in TABLE)
+# With derivatives in the labels where these are floating.
+SMOOTHEST = one_of_each(richest(TABLE), "loss", "layout")
+# Every loss in memory, and each layout with what differs in its statistics: for the
+# tests of which a formula is no part. Materialized logits are as those in memory.
+EACH_LOSS = tuple(c for c in SMOOTHEST if not c.of_head)
+STATISTICS_OF = (
+    "softmax_cross_entropy",
+    "softmax_kl_divergence",
+    "sigmoid_binary_cross_entropy_of_rows",
+    "zlpr_loss",
+)
+EVERY_LAYOUT = EACH_LOSS + tuple(
+    c
+    for c in SMOOTHEST
+    if c.of_head
+    and c.loss.name in STATISTICS_OF[: 1 if c.layout == "materialized" else None]
+)

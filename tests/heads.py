@@ -1,6 +1,6 @@
-"""The fused head for tests: layouts, arguments by name, derivatives of every order."""
+"""Heads for tests: layouts, arguments by name, derivatives of every order."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,16 @@ from tests.comparing import weighed
 
 
 class Layout(NamedTuple):
-    """How the head is taken: kernels are (D, V), or (V, D) with vocab_axis 0."""
+    """How LinearLogits are taken: kernels are (D, V), or (V, D) with vocab_axis 0."""
 
     implementation: str
     vocab_axis: int = -1
     block_sizes: tuple[int | None, int | None] = (3, 4)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return self._asdict()
-
-    def kernel(self, kernel):
-        return kernel if self.vocab_axis else kernel.T
+    def head(self, hidden, kernel, bias=None):
+        """The logits of a kernel (D, V)."""
+        kernel = kernel if self.vocab_axis else kernel.T
+        return jxent.LinearLogits(hidden, kernel, bias, **self._asdict())
 
 
 MATERIALIZED = Layout("materialized")
@@ -74,24 +72,22 @@ def problem(rng, rows=(6,), features=3, classes=8):
 
 def taken_apart(arguments):
     rest = dict(arguments)
-    hidden, kernel = rest.pop("hidden"), rest.pop("kernel")
+    head = rest.pop("hidden"), rest.pop("kernel"), rest.pop("bias", None)
     labels = [rest.pop(k) for k in ("ids", "distributions") if k in rest]
     if "several_ids" in rest:
         labels = [jxent.SparseLabels(rest.pop("several_ids"), rest.pop("values"))]
     if "class_where" in rest:
         rest["where"] = rest.pop("class_where")
-    return hidden, kernel, labels, rest
+    return head, labels, rest
 
 
-def fused(layout, arguments, function=jxent.linear_softmax_cross_entropy, **options):
-    hidden, kernel, labels, rest = taken_apart(arguments)
-    rest |= layout.options | options
-    return function(hidden, layout.kernel(kernel), *labels, **rest)
+def fused(layout, arguments, function=jxent.softmax_cross_entropy, **options):
+    head, labels, rest = taken_apart(arguments)
+    return function(layout.head(*head), *labels, **rest, **options)
 
 
 def in_memory(arguments, function=jxent.softmax_cross_entropy, **options):
-    hidden, kernel, labels, rest = taken_apart(arguments)
-    bias = rest.pop("bias", None)
+    (hidden, kernel, bias), labels, rest = taken_apart(arguments)
     logits = jnp.asarray(hidden) @ jnp.asarray(kernel)
     if bias is not None:
         logits = logits + jnp.broadcast_to(bias, logits.shape)

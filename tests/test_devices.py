@@ -1,4 +1,4 @@
-"""The fused head on meshes: in every way of splitting it the numbers of one device."""
+"""LinearLogits on meshes: in every way of splitting them the numbers of one device."""
 
 import functools
 from pathlib import Path
@@ -25,12 +25,13 @@ from benchmarks.communication import (
     table,
 )
 from benchmarks.targets import TARGETS
+from jxent import LinearLogits, softmax_cross_entropy
 from tests.comparing import close
 
 
 BATCH, TOKENS, FEATURES, CLASSES = 8, 4, 4, 24
 IMPLEMENTATIONS = ("materialized", "streamed", "tiled")
-NAMES = {"class_axis_name": "model", "batch_axis_name": "data"}
+NAMES: dict[str, Any] = {"class_axis_name": "model", "batch_axis_name": "data"}
 
 
 class Way(NamedTuple):
@@ -103,17 +104,24 @@ def problem(rng, kind):
     return arrays
 
 
-def call(arrays, function=jxent.linear_softmax_cross_entropy, **options):
+def layout(implementation, block_sizes=None):
+    """Logits of hidden states, a kernel and perhaps a bias."""
+    return functools.partial(
+        LinearLogits, implementation=implementation, block_sizes=block_sizes
+    )
+
+
+def call(logits, arrays, function=softmax_cross_entropy, **options):
     rest = dict(arrays)
-    hidden, kernel = rest.pop("hidden"), rest.pop("kernel")
+    head = {k: rest.pop(k) for k in ("hidden", "kernel", "bias")}
     ignored = {"ignore_index": -100} if "ids" in rest else {}
     labels = rest.pop("ids") if ignored else rest.pop("distributions")
-    return function(hidden, kernel, labels, **rest, **ignored, **options)
+    return function(logits(**head), labels, **rest, **ignored, **options)
 
 
-def mean_loss(arrays, **options):
+def mean_loss(logits, arrays, **options):
     numbers = {"label_smoothing": 0.1, "z_loss": 0.01, "logit_soft_cap": 5.0}
-    return call(arrays, reduction="mean", **numbers, **options)
+    return call(logits, arrays, reduction="mean", **numbers, **options)
 
 
 def all_orders(f, arrays, directions, *, second=True):
@@ -157,7 +165,7 @@ def of_one_device(kind):
         names = ("hidden", "kernel", "bias", "weights", "class_weights")
         rng = np.random.default_rng(1)
         directions = {k: rng.normal(size=arrays[k].shape) for k in names}
-        f = functools.partial(mean_loss, implementation="materialized")
+        f = functools.partial(mean_loss, layout("materialized"))
         wanted = jax.jit(functools.partial(all_orders, f))(arrays, directions)
     return arrays, directions, wanted
 
@@ -202,9 +210,8 @@ def test_every_order(way, implementation, kind, block_sizes, x64):
     arrays, directions, wanted = of_one_device(kind)
     second = kind == "ids" and way in {*SECOND}
     way = WAYS[way]
-    f = functools.partial(
-        mean_loss, implementation=implementation, block_sizes=block_sizes, **way.names
-    )
+    logits = layout(implementation, block_sizes)
+    f = functools.partial(mean_loss, logits, **way.names)
     specs = specs_of(way)
     inputs = {k: specs[k] for k in arrays}, {k: specs[k] for k in directions}
     orders = 2 if second else 1
@@ -221,15 +228,11 @@ def test_statistics_of_rows(way, x64):
     taken = ("hidden", "kernel", "bias", "ids", "class_mask", "temperature")
     arrays = {k: arrays[k] for k in taken}
 
-    def run(arrays, **options):
+    def run(logits, arrays, **names):
         def f(hidden):
-            s = call(
-                arrays | {"hidden": hidden},
-                jxent.linear_softmax_statistics,
-                entropy=True,
-                argmax=True,
-                **options,
-            )
+            every = {"entropy": True, "argmax": True} | names
+            some = arrays | {"hidden": hidden}
+            s = call(logits, some, jxent.softmax_statistics, **every)
             return (s.lse, s.log_prob, s.entropy), s.argmax
 
         results, pull, argmax = jax.vjp(f, arrays["hidden"], has_aux=True)
@@ -237,11 +240,9 @@ def test_statistics_of_rows(way, x64):
 
     specs = {k: specs_of(way)[k] for k in taken}
     rows = specs["hidden"]
-    f = functools.partial(
-        run, implementation="streamed", block_sizes=(8, 3), **way.names
-    )
+    f = functools.partial(run, layout("streamed", (8, 3)), **way.names)
     got = on_mesh(way, f, (specs,), ((rows,) * 3, rows, (rows,)))(arrays)
-    close(got, jax.jit(functools.partial(run, implementation="materialized"))(arrays))
+    close(got, jax.jit(functools.partial(run, layout("materialized")))(arrays))
 
 
 @pytest.mark.newest_jax
@@ -254,15 +255,15 @@ def test_padded_vocabulary(x64):
     parts |= {"class_weights": slice(real)}
     unpadded = arrays | {k: arrays[k][at] for k, at in parts.items()}
 
-    def run(arrays, **options):
-        f = lambda kernel: mean_loss(arrays | {"kernel": kernel}, **options)
+    def run(logits, arrays, **names):
+        f = lambda kernel: mean_loss(logits, arrays | {"kernel": kernel}, **names)
         return jax.value_and_grad(f)(arrays["kernel"])
 
-    value, gradient = jax.jit(run)(unpadded)
+    value, gradient = jax.jit(functools.partial(run, LinearLogits))(unpadded)
     padded = arrays | {"class_mask": np.arange(CLASSES) < real}
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     with jax.set_mesh(mesh):
-        f = functools.partial(run, implementation="streamed", **NAMES)
+        f = functools.partial(run, layout("streamed"), **NAMES)
         got, slope = jax.jit(f)(padded)
     close(got, value)
     close(slope[:, :real], gradient)
@@ -280,7 +281,7 @@ def test_rows_that_do_not_divide_stay_whole(x64):
     placed = {
         k: jax.device_put(x, NamedSharding(mesh, specs[k])) for k, x in odd.items()
     }
-    f = functools.partial(mean_loss, implementation="streamed")
+    f = functools.partial(mean_loss, layout("streamed"))
     close(f(placed, **NAMES), f(odd))
 
 
@@ -314,21 +315,18 @@ def test_explicit_axes_that_split_operands_otherwise(implementation, specs, x64,
         for k, x in arrays.items()
     }
 
-    def run(arrays, **options):
-        def f(hidden, kernel):
-            some = arrays | {"hidden": hidden, "kernel": kernel}
-            return jxent.linear_softmax_cross_entropy(
-                **some, reduction="mean", **options
-            )
+    def run(logits, arrays):
+        rest = dict(arrays)
+        head = [rest.pop(k) for k in ("hidden", "kernel", "bias")]
+        f = lambda *head: softmax_cross_entropy(logits(*head), reduction="mean", **rest)
+        return jax.value_and_grad(f, (0, 1))(*head)
 
-        return jax.value_and_grad(f, (0, 1))(arrays["hidden"], arrays["kernel"])
-
-    f = functools.partial(run, implementation=implementation, block_sizes=(3, 4))
+    f = functools.partial(run, layout(implementation, (3, 4)))
     with jax.set_mesh(mesh):
         got = jax.jit(f)(placed)
     for slope, k in zip(got[1], ("hidden", "kernel"), strict=True):
         assert slope.sharding.is_equivalent_to(placed[k].sharding, 2)
-    close(got, jax.jit(functools.partial(run, implementation="materialized"))(arrays))
+    close(got, jax.jit(functools.partial(run, layout("materialized")))(arrays))
 
 
 @pytest.mark.newest_jax
@@ -342,19 +340,14 @@ def test_few_rows(rows, data, x64):
 
     @jax.jit
     def run(hidden, kernel):
-        f = functools.partial(
-            jxent.linear_softmax_cross_entropy,
-            reduction="mean",
-            implementation="tiled",
-            **NAMES,
-        )
-        labels = np.zeros(rows, int)
-        return jax.value_and_grad(f, (0, 1))(hidden, kernel, labels)
+        labels, logits = np.zeros(rows, int), layout("tiled")(hidden, kernel)
+        f = functools.partial(softmax_cross_entropy, reduction="mean", **NAMES)
+        return jax.value_and_grad(f)(logits, labels)
 
     with jax.set_mesh(mesh):
         value, slopes = run(hidden, kernel)
     close(value, rows * np.log(CLASSES))
-    assert [s.shape for s in slopes] == [hidden.shape, kernel.shape]
+    assert (slopes.hidden.shape, slopes.kernel.shape) == (hidden.shape, kernel.shape)
 
 
 @pytest.mark.newest_jax
@@ -364,16 +357,16 @@ def test_vmap_over_rows_that_can_be_skipped(x64, rng):
     ids, weights = rng.integers(0, CLASSES, (3, 8)), rng.uniform(size=(3, 8))
     kernel = rng.normal(size=(FEATURES, CLASSES))
 
-    def run(**options):
-        f = lambda hidden, ids, weights: jxent.linear_softmax_cross_entropy(
-            hidden, kernel, ids, weights=weights, reduction="mean", **options
+    def run(logits, **names):
+        f = lambda hidden, ids, weights: softmax_cross_entropy(
+            logits(hidden, kernel), ids, weights=weights, reduction="mean", **names
         )
         return jax.jit(jax.vmap(jax.grad(f)))(hidden, ids, weights)
 
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     with jax.set_mesh(mesh):
-        got = run(implementation="streamed", block_sizes=(3, 4), **NAMES)
-    close(got, run(implementation="materialized"))
+        got = run(layout("streamed", (3, 4)), **NAMES)
+    close(got, run(layout("materialized")))
 
 
 # What is compiled ---------------------------------------------------------------------
@@ -490,21 +483,14 @@ def test_a_mask_of_classes_that_rows_share(implementation, rng):
     hidden, kernel = rng.normal(size=(4, 6, 3)), rng.normal(size=(3, 8))
     labels = rng.integers(0, 4, (4, 6))
     allowed = (np.arange(8) < np.array([5, 6, 7, 8])[:, None])[:, None]
-    options = {"where": allowed, "reduction": "mean"}
+    options: dict[str, Any] = {"where": allowed, "reduction": "mean"}
 
     def head(hidden, kernel):
-        return jxent.linear_softmax_cross_entropy(
-            hidden,
-            kernel,
-            labels,
-            implementation=implementation,
-            class_axis_name="model",
-            batch_axis_name="data",
-            **options,
-        )
+        logits = layout(implementation)(hidden, kernel)
+        return softmax_cross_entropy(logits, labels, **options, **NAMES)
 
     def plain(hidden, kernel):
-        return jxent.softmax_cross_entropy(hidden @ kernel, labels, **options)
+        return softmax_cross_entropy(hidden @ kernel, labels, **options)
 
     automatic = (AxisType.Auto,) * 2
     with jax.set_mesh(jax.make_mesh((2, 4), ("data", "model"), axis_types=automatic)):

@@ -1,10 +1,12 @@
 """Every option of the losses in every layout, on one device and on four.
 
-The options are those of the public signatures. One program a layout takes all of them
-as arrays, most at a value that changes nothing: then each is given another value, and
-must change the loss and have the derivative that it has in memory on one device.
+The options are those of the public signatures, and the biases of LinearLogits. One
+program a layout takes all of them as arrays, most at a value that changes nothing: then
+each is given another value, and must change the loss and have the derivative that it
+has in memory on one device.
 """
 
+import dataclasses
 import functools
 import inspect
 from typing import Any, NamedTuple
@@ -13,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from jax.sharding import (
     AxisType,
     PartitionSpec as P,
 )
 
 import jxent
+from jxent import LinearLogits
 from tests import oracles
 
 
@@ -62,45 +64,53 @@ OPTIONS = {
     "gamma_neg": Option(np.float64(0), np.float64(2.5), one),
     "clip": Option(np.float64(0), np.float64(0.2), one),
 }
-# Arguments that say what the call is: operands, axes, results, layouts.
+# Arguments that say what the call is: operands, axes, results, devices.
 OTHER_ARGUMENTS = {
-    *("logits", "hidden", "kernel", "labels", "axis", "vocab_axis", "reduction"),
-    *("target_logits", "target_hidden", "target_kernel", "target_vocab_axis"),
-    *("ids", "k", "order", "probs"),
-    *("return_statistics", "entropy", "argmax", "class_axis_name", "batch_axis_name"),
-    *("block_sizes", "implementation", "precision", "budget", "platform"),
+    *("logits", "target_logits", "probs", "labels", "ids", "axis", "k", "order"),
+    *("reduction", "return_statistics", "entropy", "argmax"),
+    *("class_axis_name", "batch_axis_name"),
 }
-FUNCTIONS = {
-    "cross-entropy": ("softmax_cross_entropy", "linear_softmax_cross_entropy"),
-    "focal": ("softmax_focal_loss", "linear_softmax_focal_loss"),
-    "poly": ("poly_loss_cross_entropy", "linear_poly_loss_cross_entropy"),
-    "sparse": ("softmax_cross_entropy", "linear_softmax_cross_entropy"),
-    "sparse focal": ("softmax_focal_loss", "linear_softmax_focal_loss"),
-    "generalized": ("generalized_cross_entropy",),
-    "taylor": ("taylor_cross_entropy",),
-    "symmetric": ("symmetric_cross_entropy",),
-    "sparse symmetric": ("symmetric_cross_entropy",),
-    "sparse ZLPR": ("zlpr_loss", "linear_zlpr_loss"),
-    "KL": ("softmax_kl_divergence", "linear_softmax_kl_divergence"),
-    "Jensen-Shannon": (
-        "softmax_jensen_shannon_divergence",
-        "linear_softmax_jensen_shannon_divergence",
-    ),
-    "sparse sigmoid": (
-        "sigmoid_binary_cross_entropy",
-        "linear_sigmoid_binary_cross_entropy",
-    ),
-    "sparse sigmoid focal": ("sigmoid_focal_loss", "linear_sigmoid_focal_loss"),
-    "sparse asymmetric": ("asymmetric_loss", "linear_asymmetric_loss"),
-    "sparse of shares": ("binary_cross_entropy",),
-    "probabilities": ("categorical_cross_entropy",),
+# Fields of LinearLogits that are no options of a loss: operands, and the layout.
+OTHER_FIELDS = {
+    *("hidden", "kernel", "vocab_axis", "precision", "block_sizes", "implementation"),
 }
-TWO_HEADS = ("KL", "Jensen-Shannon")
+
+
+class Formula(NamedTuple):
+    """A public loss, its kind of labels, and the layouts of heads in its programs."""
+
+    name: str
+    labels: str = "ids"
+    layouts: tuple[str, ...] = ("streamed", "tiled")
+
+
+FORMULAS = {
+    "cross-entropy": Formula("softmax_cross_entropy"),
+    "focal": Formula("softmax_focal_loss"),
+    "poly": Formula("poly_loss_cross_entropy"),
+    "sparse": Formula("softmax_cross_entropy", "sparse"),
+    "sparse focal": Formula("softmax_focal_loss", "sparse"),
+    "generalized": Formula("generalized_cross_entropy", layouts=("streamed",)),
+    "Taylor": Formula("taylor_cross_entropy", layouts=("tiled",)),
+    "symmetric": Formula("symmetric_cross_entropy", layouts=("streamed",)),
+    "sparse symmetric": Formula("symmetric_cross_entropy", "sparse", ("tiled",)),
+    "KL": Formula("softmax_kl_divergence", "target"),
+    "Jensen-Shannon": Formula("softmax_jensen_shannon_divergence", "target"),
+    "sparse ZLPR": Formula("zlpr_loss", "sparse"),
+    "sparse sigmoid": Formula("sigmoid_binary_cross_entropy", "sparse"),
+    "sparse sigmoid focal": Formula("sigmoid_focal_loss", "sparse"),
+    "sparse asymmetric": Formula("asymmetric_loss", "sparse"),
+    "sigmoid": Formula("sigmoid_binary_cross_entropy", "elements", ()),
+    "sigmoid focal": Formula("sigmoid_focal_loss", "elements", ()),
+    "asymmetric": Formula("asymmetric_loss", "elements", ()),
+    "shares": Formula("binary_cross_entropy", "elements", ()),
+    "probabilities": Formula("categorical_cross_entropy", layouts=()),
+}
 # Public functions that are in no program below, and why.
 HELPERS = {
     *("class_weights_of_counts", "next_token_labels", "sequence_weights"),
     *("smooth_labels", "total_weight", "reduce", "map_over_tiles", "sum_over_tiles"),
-    *("fit_temperature", "fit_vector_scaling"),
+    *("fit_temperature", "fit_vector_scaling", "plan"),
 }
 OF_PAIRS = {  # of vectors, not of classes: tests/test_contrastive.py
     *("contrastive_cross_entropy", "supervised_contrastive_cross_entropy"),
@@ -114,14 +124,13 @@ WHERE_ALONE = {  # no other option, and no argument for devices
     *("kl_divergence", "kl_divergence_with_log_targets"),
 }
 OTHER_RESULTS = {  # of the same logits, not a loss: their files go over the options
-    *("softmax_log_prob", "linear_softmax_log_prob"),  # tests/test_family.py
-    *("softmax_entropy", "linear_softmax_entropy"),  # tests/test_family.py
-    *("softmax_log_prob_at", "linear_softmax_log_prob_at"),  # test_several_ids.py
-    "linear_softmax_top_k",  # tests/test_several_ids.py
-    *("softmax_statistics", "linear_softmax_statistics"),  # tests/test_options.py
+    *("softmax_log_prob", "softmax_entropy"),  # tests/test_family.py
+    *("softmax_log_prob_at", "softmax_top_k"),  # tests/test_several_ids.py
+    "softmax_statistics",  # tests/test_options.py
     "softmax_cross_entropy_sums",  # tests/test_sums.py
-    "linear_softmax_cross_entropy_sums",  # tests/test_sums.py
-    "linear_softmax_plan",  # tests/test_plan.py
+}
+OF_ROWS = {  # which binary losses take only with an axis of classes
+    *("class_mask", "ignore_index", "logit_soft_cap", "temperature"),
 }
 PUBLIC = {n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))}
 
@@ -135,19 +144,20 @@ def options_of(name):
     return all_of(name) - OTHER_ARGUMENTS
 
 
-def is_binary(name):
-    """Whether each logit, or probability, has a loss of its own."""
-    return "class_axis_name" not in all_of(name)
-
-
 @pytest.mark.parametrize("name", sorted(PUBLIC - HELPERS - OF_PAIRS - WHERE_ALONE))
 def test_the_table_has_every_option(name):
     assert options_of(name) <= {*OPTIONS}
 
 
+def test_the_table_has_every_field():
+    """`implementation` and `block_sizes` are those of the programs."""
+    fields = {field.name for field in dataclasses.fields(jxent.LinearLogits)}
+    assert fields - OTHER_FIELDS == {"bias"} <= {*OPTIONS}
+
+
 def test_the_programs_have_every_public_loss():
     """A new public function is in a program, or is named with a reason."""
-    here = {name for names in FUNCTIONS.values() for name in names}
+    here = {formula.name for formula in FORMULAS.values()}
     elsewhere = [HELPERS, OF_PAIRS, OPTAX_NAMES, WHERE_ALONE, OTHER_RESULTS]
     assert sorted(PUBLIC) == sorted([*here, *(n for names in elsewhere for n in names)])
 
@@ -172,104 +182,83 @@ class Program(NamedTuple):
 
     @property
     def options(self):
-        options = set().union(*map(options_of, FUNCTIONS[self.formula]))
-        if "focal" in self.formula or self.formula == "poly":
+        name, labels, _ = FORMULAS[self.formula]
+        options = options_of(name) | {"bias"}
+        if self.formula in ("focal", "sparse focal", "poly", "generalized"):
             if self.layout == "streamed":
                 options -= {"label_smoothing"}  # it would need every log p of a row
-        if "sparse" in self.formula:
+        if labels == "target":
+            options |= {"target_bias"}
+        if labels == "sparse":
             options -= {"margin"}  # for class ids
+        if labels == "elements":
+            options -= OF_ROWS
         return sorted(options)
 
 
 @functools.cache
-def operands():
+def heads():
     rng = np.random.default_rng(0)
-    heads = [
-        (rng.normal(size=(ROWS, width)), rng.normal(size=(width, CLASSES)))
+    return [
+        LinearLogits(rng.normal(size=(ROWS, width)), rng.normal(size=(width, CLASSES)))
         for width in (FEATURES, FEATURES + 1)
     ]
-    return heads
 
 
-def labels_of(formula):
-    """Class ids, several of them a row, or another head; and how they are split."""
-    if formula in TWO_HEADS:
-        return operands()[1], (of_rows, P(None, "model"))
-    if "sparse" not in formula:
-        return LABELS, of_rows
+SPLIT = LinearLogits(of_rows, P(None, "model"))
+
+
+def labels_of(kind):
+    """Labels of a kind, or another head; and how they are split."""
     ids = np.stack([LABELS, (LABELS + 2) % CLASSES, np.full(ROWS, 2)], -1)
     values = np.linspace(0.2, 0.9, ids.size).reshape(ids.shape)
-    labels = jxent.SparseLabels(ids=ids, values=values)
-    return labels, jax.tree.map(lambda _: of_rows, labels)
-
-
-def dense(labels, classes, ignore_index, class_axis_name):
-    """The value of each class of a device."""
-    ids = jnp.asarray(labels.ids, jnp.int32)
-    of_device = jnp.arange(classes, dtype=jnp.int32)
-    if class_axis_name:
-        of_device += lax.axis_index(class_axis_name) * np.int32(classes)
-    one_hot = ids[..., None] == of_device[None, None]
-    if ignore_index is not None:
-        one_hot &= (ids != ignore_index)[..., None]
-    return jnp.sum(jnp.where(one_hot, labels.values[..., None], 0), -2)
-
-
-def of_each_class(function, logits, labels, options):
-    """A binary loss, whose rows are single logits: its sum, by the normalizer.
-
-    What the fused head takes beside it stands here as its documentation has it.
-    """
-    given = dict(options)
-    names = tuple(given.pop(f"{of}_axis_name", None) for of in ("batch", "class"))
-    labels = dense(labels, logits.shape[1], given.pop("ignore_index", None), names[1])
-    where, weights = (given.pop(name)[:, None] for name in ("where", "weights"))
-    if "temperature" in given:
-        cap = given.pop("logit_soft_cap")
-        finite = jnp.where(jnp.isinf(cap), 1, cap)
-        capped = finite * jnp.tanh(logits / finite)
-        logits = jnp.where(jnp.isinf(cap), logits, capped)
-        logits /= given.pop("temperature")[:, None]
-        where &= given.pop("class_mask")[None]
-    given |= {"batch_axis_name": names if all(names) else None}
-    return function(logits, labels, where=where, weights=weights, **given)
+    of_classes = np.linspace(0.9, 0.1, ROWS * CLASSES).reshape(ROWS, CLASSES)
+    sparse = jxent.SparseLabels(ids, values)
+    return {
+        "ids": (LABELS, of_rows),
+        "sparse": (sparse, jax.tree.map(lambda _: of_rows, sparse)),
+        "elements": (of_classes, P("data", "model")),
+        "target": (heads()[1], SPLIT),
+    }[kind]
 
 
 @functools.cache
 def compiled(program):
     """(options by name) -> the loss, and its gradients in those that have any."""
-    in_memory, *fused = (getattr(jxent, name) for name in FUNCTIONS[program.formula])
-    of_probabilities = "probs" in all_of(in_memory.__name__)
-    binary = is_binary(in_memory.__name__)
+    name, kind, _ = FORMULAS[program.formula]
+    function = getattr(jxent, name)
     names = {"class_axis_name": "model", "batch_axis_name": "data"}
-    labels, split_of_labels = labels_of(program.formula)
-    two = program.formula in TWO_HEADS
+    labels, split_of_labels = labels_of(kind)
+    # Loops of whole blocks, of each device's part too.
+    how = {"implementation": program.layout, "block_sizes": (2, 3)}
+    if program.split:
+        how["block_sizes"] = (1, 1)
 
-    def loss(hidden, kernel, labels, options):
-        given = options | {"reduction": "mean"} | (names if program.split else {})
+    def logits_of(head, bias):
         if program.layout == "in memory":
-            logits = hidden @ kernel
-            if fused:
-                logits += given.pop("bias")[None]
-            if two:
-                other = labels[0] @ labels[1] + given.pop("target_bias")[None]
-                return in_memory(logits, other, **given)
-            if of_probabilities:
-                logits = jax.nn.sigmoid(logits)
-            if binary:
-                return of_each_class(in_memory, logits, labels, given)
-            return in_memory(logits, labels, **given)
-        # Loops of whole blocks, of each device's part too.
-        blocks = (1, 1) if program.split else (2, 3)
-        given |= {"implementation": program.layout, "block_sizes": blocks}
-        labels = labels if two else (labels,)
-        return fused[0](hidden, kernel, *labels, **given)
+            return head.hidden @ head.kernel + bias[None]
+        return head.replace(bias=bias, **how)
+
+    def loss(head, labels, options):
+        given = options | {"reduction": "mean"} | (names if program.split else {})
+        logits = logits_of(head, given.pop("bias"))
+        if kind == "target":
+            labels = logits_of(labels, given.pop("target_bias"))
+        if kind == "elements":  # each a row, split over both axes
+            given |= {name: given[name][:, None] for name in ("where", "weights")}
+            given["batch_axis_name"] = (*names.values(),) if program.split else None
+            given.pop("class_axis_name", None)
+        if "probs" in all_of(name):
+            logits = jax.nn.sigmoid(logits)
+        if kind == "sparse":
+            given["axis"] = -1  # the binary losses' default is none
+        return function(logits, labels, **given)
 
     if program.split:
         specs = {name: OPTIONS[name].spec for name in program.options}
         kinds = (AxisType.Auto,) * 2
         mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=kinds)
-        in_specs = (of_rows, P(None, "model"), split_of_labels, specs)
+        in_specs = (SPLIT, split_of_labels, specs)
         loss = jax.shard_map(loss, mesh=mesh, in_specs=in_specs, out_specs=one)
 
     @jax.jit
@@ -277,7 +266,7 @@ def compiled(program):
         moving = {k: x for k, x in options.items() if x.dtype == jnp.float64}
 
         def of_moving(values):
-            return loss(*operands()[0], labels, options | values)
+            return loss(heads()[0], labels, options | values)
 
         return jax.value_and_grad(of_moving)(moving)
 
@@ -298,16 +287,10 @@ PROGRAMS = [
     for layout in ("in memory", "materialized", "streamed", "tiled")
     for split in (False, True)
 ] + [
-    Program(formula, layout, True)
-    for formula in FUNCTIONS
-    if formula != "cross-entropy"
-    for layout in ("in memory", "streamed", "tiled")
-    if layout == "in memory" or FUNCTIONS[formula][1:]
-]
-PROGRAMS += [  # in memory these are of single logits
-    Program(formula, "materialized", True)
-    for formula, (in_memory, *fused) in FUNCTIONS.items()
-    if fused and is_binary(in_memory)
+    Program(name, layout, True)
+    for name, formula in FORMULAS.items()
+    if name != "cross-entropy"
+    for layout in ("in memory", *formula.layouts)
 ]
 
 
@@ -327,7 +310,7 @@ def test_every_option_has_an_effect_and_a_derivative(program, x64):
         assert name not in gradients or np.any(gradients[name]), name
 
 
-@pytest.mark.parametrize("formula", FUNCTIONS)
+@pytest.mark.parametrize("formula", FORMULAS)
 def test_the_derivatives_in_memory(formula, x64):
     """Those of central differences."""
     program = Program(formula)

@@ -41,19 +41,18 @@ def head(rng, *rows):
 
 @pytest.mark.parametrize("block_sizes", [None, (2, 4)], ids=["planned", "given"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_the_fused_head_of_any_batch(implementation, block_sizes, rng):
+def test_a_head_of_any_batch(implementation, block_sizes, rng):
+    layout = {"implementation": implementation, "block_sizes": block_sizes}
+
     def loss(hidden, kernel, labels, weights):
-        return jxent.linear_softmax_cross_entropy(
-            hidden,
-            kernel,
+        return jxent.softmax_cross_entropy(
+            jxent.LinearLogits(hidden, kernel, **layout),
             labels,
             ignore_index=-100,
             weights=weights,
             where=weights > 0.1,
             label_smoothing=0.1,
             reduction="mean",
-            implementation=implementation,
-            block_sizes=block_sizes,
         )
 
     f = jax.value_and_grad(loss, (0, 1))
@@ -76,12 +75,12 @@ def test_the_fused_head_of_any_batch(implementation, block_sizes, rng):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "log_prob", "entropy"])
 def test_rows_of_any_batch_and_time(name, rng):
-    function = getattr(jxent, f"linear_softmax_{name}")
+    function = getattr(jxent, f"softmax_{name}")
 
     def f(hidden, kernel, labels):
         labels = () if name == "entropy" else (labels,)
         options = {} if name == "entropy" else {"ignore_index": -100}
-        return function(hidden, kernel, *labels, **options)
+        return function(jxent.LinearLogits(hidden, kernel), *labels, **options)
 
     program = exported(
         f,

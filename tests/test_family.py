@@ -14,18 +14,22 @@ import jxent
 from tests import oracles
 from tests.cases import (
     BARE,
-    CASES,
     CLASSES,
-    EVERY_KIND,
+    EACH_LOSS,
+    EVERY_LAYOUT,
+    IN_MEMORY,
+    LOSSES,
     MASKED,
     RAGGED,
     REAL,
-    RICHEST,
     SMOOTHEST,
+    TABLE,
     WEIGHTS,
+    bare,
     every_kind,
     ids,
     places,
+    richest,
     shares,
     target,
     yes_no,
@@ -42,29 +46,16 @@ from tests.compiling import as_users_jit
 of_each_loss = pytest.mark.parametrize("case", SMOOTHEST, ids=str)
 
 
-def those_that_take(*options, cases=CASES):
+def those_that_take(*options, cases):
     chosen = [c for c in cases if all(c.takes(o) for o in options)]
     return pytest.mark.parametrize("case", chosen, ids=str)
 
 
-IN_MEMORY = [c for c in SMOOTHEST if c.loss.implementation is None]
-# Every loss in memory, and each layout with what differs in its statistics: for the
-# tests of which a formula is no part.
-EVERY_LAYOUT = IN_MEMORY + [
-    c
-    for c in SMOOTHEST
-    if c.loss.implementation is not None
-    and c.loss.function
-    in (
-        jxent.linear_softmax_cross_entropy,
-        jxent.linear_softmax_kl_divergence,
-        jxent.linear_sigmoid_binary_cross_entropy,
-        jxent.linear_zlpr_loss,
-    )
-]
 in_every_layout = pytest.mark.parametrize("case", EVERY_LAYOUT, ids=str)
 with_ids = pytest.mark.parametrize(
-    "case", [c for c in BARE if c.labels is ids and c.takes("losses")], ids=str
+    "case",
+    [c for c in bare(TABLE) if c.labels is ids and c.takes("losses")],
+    ids=str,
 )
 
 
@@ -84,34 +75,32 @@ def floats(inputs):
 def test_the_table_has_every_public_loss():
     """A new public function is a row of the table, or is named here."""
     no_losses = {
-        "LinearSoftmaxPlan",
+        "LinearLogits",
         "LossSums",
+        "Plan",
         "SoftmaxStatistics",
         "SparseLabels",
         "class_weights_of_counts",
         "fit_temperature",
         "fit_vector_scaling",
         "contrastive_cross_entropy",  # tests/test_contrastive.py
-        "linear_softmax_cross_entropy_sums",  # tests/test_sums.py
-        "linear_softmax_log_prob_at",  # tests/test_several_ids.py
-        "linear_softmax_plan",
-        "linear_softmax_statistics",
-        "linear_softmax_top_k",  # tests/test_several_ids.py
         "map_over_tiles",
         "next_token_labels",
         "ntxent",  # tests/test_contrastive.py
+        "plan",
         "reduce",
         "sequence_weights",
         "sigmoid_contrastive_loss",  # tests/test_contrastive.py
         "smooth_labels",
-        "softmax_cross_entropy_sums",
+        "softmax_cross_entropy_sums",  # tests/test_sums.py
         "softmax_log_prob_at",  # tests/test_several_ids.py
         "softmax_statistics",
+        "softmax_top_k",  # tests/test_several_ids.py
         "sum_over_tiles",
         "supervised_contrastive_cross_entropy",  # tests/test_contrastive.py
         "total_weight",
     }
-    functions = {case.loss.function for case in CASES}
+    functions = {loss.function for loss in LOSSES}
     missing = {
         name
         for name in jxent.__all__
@@ -133,6 +122,7 @@ def test_a_jitted_step_has_no_effects(case, rng):
 # Values -------------------------------------------------------------------------------
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("case", RAGGED, ids=str)
 def test_values_and_gradients_equal_the_oracles(case, x64, rng):
     """Of the formula in float64, jitted and mapped, by central differences of it."""
@@ -170,7 +160,7 @@ def test_any_rank_and_any_axis(case, rank, x64, rng):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
-@those_that_take("elementwise", cases=RICHEST)
+@those_that_take("elementwise", cases=richest(IN_MEMORY))
 def test_any_rank(case, rank, x64, rng):
     inputs = case.inputs(rng, rows=(2, 3, 2)[: rank - 1])
     close(case(*inputs), case.oracle(*inputs))
@@ -444,7 +434,7 @@ def test_dropped_rows_count_for_nothing(case, x64, rng):
             assert not any(np.any(x) for x in jax.tree.leaves(nothing))
 
 
-@those_that_take("ignore_index", cases=BARE)
+@those_that_take("ignore_index", cases=bare(TABLE))
 def test_only_ids_can_be_ignored(case, rng):
     """ignore_index with distributions is an error that says what to do instead."""
     inputs = case.inputs(rng)
@@ -494,7 +484,7 @@ def test_every_class_masked_is_zero(case, x64, rng):
 
 @pytest.mark.parametrize(
     ("case", "rows"),
-    [(c, (0,)) for c in SMOOTHEST] + [(c, (2, 0)) for c in IN_MEMORY],
+    [(c, (0,)) for c in SMOOTHEST] + [(c, (2, 0)) for c in EACH_LOSS],
     ids=str,
 )
 def test_no_rows(case, rows, rng):
@@ -525,7 +515,7 @@ def test_bad_ids_are_nan_and_never_wrap(case, x64, rng):
     kinds = [{}]
     if case.takes("class_weights"):
         kinds.append({"class_weights": np.where(REAL, 1.0, 0.0)})
-    if case.takes("smoothing"):
+    if case.takes("label_smoothing"):
         kinds.append({"label_smoothing": 1.0})
     for options in kinds:
         f = lambda x, y, o=options: case(x, y, class_mask=REAL, **o)
@@ -693,7 +683,7 @@ def test_impossible_classes(case, x64, rng):
     assert not np.any(slopes[:, :, 3])
 
 
-SCORED = [c for c in BARE if c.loss.function.__name__.count("jensen") == 0]
+SCORED = [c for c in BARE if "jensen" not in c.loss.name]
 
 
 BOUNDED = (jxent.generalized_cross_entropy, jxent.taylor_cross_entropy)
@@ -755,7 +745,7 @@ def test_infinite_logits_of_a_yes_no_label(case, x64):
 
 @pytest.mark.parametrize(
     ("case", "dtype"),
-    [(c, jnp.bfloat16) for c in EVERY_KIND] + [(c, jnp.float16) for c in IN_MEMORY],
+    [(c, jnp.bfloat16) for c in richest(TABLE)] + [(c, jnp.float16) for c in EACH_LOSS],
     ids=lambda x: getattr(x, "__name__", str(x)),
 )
 def test_half_precision_in_float32_out(case, dtype, rng):

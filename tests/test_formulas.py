@@ -12,38 +12,31 @@ import jxent
 from tests import oracles
 from tests.cases import CLASSES
 from tests.comparing import close, refuses
-from tests.heads import every_order
+from tests.heads import (
+    MATERIALIZED,
+    STREAMED,
+    TILED,
+    TILED_TABLE,
+    every_order,
+)
 
 
 ROWS, FEATURES = 4, 3
-FORMULAS = {
-    "cross-entropy": (
-        jxent.softmax_cross_entropy,
-        jxent.linear_softmax_cross_entropy,
-        {},
-    ),
-    "focal": (
-        jxent.softmax_focal_loss,
-        jxent.linear_softmax_focal_loss,
-        {"gamma": 1.5},
-    ),
-    "poly": (
-        jxent.poly_loss_cross_entropy,
-        jxent.linear_poly_loss_cross_entropy,
-        {"epsilon": 0.75},
-    ),
+FORMULAS: dict[str, Any] = {
+    "cross-entropy": (jxent.softmax_cross_entropy, {}),
+    "focal": (jxent.softmax_focal_loss, {"gamma": 1.5}),
+    "poly": (jxent.poly_loss_cross_entropy, {"epsilon": 0.75}),
+    "generalized": (jxent.generalized_cross_entropy, {"q": 0.4}),
+    "Taylor": (jxent.taylor_cross_entropy, {"order": 3}),
+    "symmetric": (jxent.symmetric_cross_entropy, {"beta": 0.7, "log_zero": -1.5}),
 }
 LAYOUTS = {
-    "materialized": {"implementation": "materialized"},
-    "streamed": {"implementation": "streamed", "block_sizes": (2, 4)},
-    "tiled": {"implementation": "tiled", "block_sizes": (2, 4)},
-    "tiled table": {
-        "implementation": "tiled",
-        "block_sizes": (2, 4),
-        "vocab_axis": 0,
-    },
+    "materialized": MATERIALIZED,
+    "streamed": STREAMED,
+    "tiled": TILED,
+    "tiled table": TILED_TABLE,
 }
-formulas = pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS.keys())
+LAYOUTS = {name: x._replace(block_sizes=(2, 4)) for name, x in LAYOUTS.items()}
 
 
 def operands(rng):
@@ -88,60 +81,54 @@ TURNS = {
     [(kind, of) for kind, layouts in TURNS.items() for of in layouts],
 )
 def test_every_order_in_hidden_kernel_and_bias(formula, kind, layout, rng, x64):
-    in_memory, fused, parameters = FORMULAS[formula]
-    layout = LAYOUTS[layout]
+    function, parameters = FORMULAS[formula]
     head, options = operands(rng), parameters | options_of(rng, kind)
-    options["reduction"] = "mean"
 
-    def plain(head):
+    def in_memory(head):
         z = head["hidden"] @ head["kernel"] + head["bias"][None]
-        return in_memory(z, **options)
+        return function(z, reduction="mean", **options)
 
-    def head_loss(head):
-        table = "vocab_axis" in layout
-        kernel = head["kernel"].T if table else head["kernel"]
-        return fused(head["hidden"], kernel, bias=head["bias"], **options, **layout)
+    def fused(head):
+        return function(LAYOUTS[layout].head(**head), reduction="mean", **options)
 
     direction = jax.tree.map(lambda x: rng.normal(size=x.shape), head)
     orders = lambda f: jax.jit(functools.partial(every_order, f))(head, direction)
-    close(orders(head_loss), orders(plain))
+    close(orders(fused), orders(in_memory))
 
 
-@pytest.mark.parametrize("formula", [FORMULAS["focal"], FORMULAS["poly"]])
-@pytest.mark.parametrize("kind", ["smoothed", "distributions"])
+@pytest.mark.parametrize(
+    ("formula", "kind"),
+    [(of, "smoothed") for of in FORMULAS if of not in ("cross-entropy", "symmetric")]
+    + [(of, "distributions") for of in FORMULAS if of != "cross-entropy"],
+)
 def test_a_stream_has_no_sum_over_every_log_p(formula, kind, rng):
-    _, fused, parameters = formula
-    head = operands(rng)
-    refuses(
-        lambda: fused(
-            **head, **options_of(rng, kind), **parameters, **LAYOUTS["streamed"]
-        ),
-        ValueError,
-        f"{fused.__name__}: label smoothing and distributions need every log p of a "
-        "row, which a stream of blocks does not keep. Give "
-        "implementation='materialized' or, for one number, 'tiled'.",
-    )
-
-
-@formulas
-def test_what_a_layout_is_planned_for_a_formula(formula, rng):
-    """Without an implementation the one that can: tiles where a stream cannot."""
-    _, fused, parameters = formula
-    hidden = jax.ShapeDtypeStruct((4096, 8), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((8, 4096), jnp.float32)
-    labels = jax.ShapeDtypeStruct((4096,), jnp.int32)
-
-    def value(hidden, kernel, labels):
-        return fused(
-            hidden,
-            kernel,
-            labels,
-            label_smoothing=0.1,
-            reduction="mean",
-            **parameters,
+    function, parameters = FORMULAS[formula]
+    logits = LAYOUTS["streamed"].head(**operands(rng))
+    options = options_of(rng, kind) | parameters
+    for reduction in ("none", "mean"):
+        tiled = " or 'tiled'" if reduction == "mean" else " or, for one number, 'tiled'"
+        refuses(
+            functools.partial(function, logits, reduction=reduction, **options),
+            ValueError,
+            f"{function.__name__}: label smoothing and distributions need every log p "
+            "of a row, which a stream of blocks does not keep. Give LinearLogits "
+            f"implementation='materialized'{tiled}.",
         )
 
-    assert jax.eval_shape(value, hidden, kernel, labels).shape == ()
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_what_a_layout_is_planned_for_a_formula(formula):
+    """Without an implementation the one that can: tiles where a stream cannot."""
+    function, parameters = FORMULAS[formula]
+    floats = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    logits = jxent.LinearLogits(floats((4096, 8)), floats((8, 4096)))
+    ids = jax.ShapeDtypeStruct((4096,), jnp.int32)
+    for labels, smoothing in (ids, 0.1), (floats(logits.shape), 0.0):
+        options = parameters | {"label_smoothing": smoothing, "reduction": "mean"}
+        plan = jxent.plan(function)(logits, labels, **options)
+        assert plan.implementation == "tiled"
+        value = functools.partial(function, **options)
+        assert jax.eval_shape(value, logits, labels).shape == ()
 
 
 # The margin ---------------------------------------------------------------------------

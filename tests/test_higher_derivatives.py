@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import jxent
-from tests.cases import CLASSES, EVERY_KIND, SMOOTHEST, WEIGHTS
+from tests.cases import CLASSES, IN_MEMORY, SMOOTHEST, WEIGHTS, every_kind, richest
 from tests.compiling import as_users_jit
+from tests.heads import MATERIALIZED, STREAMED, TILED, over
 
 
 GARBAGE = np.resize([np.nan, np.inf, -np.inf, 3e38, 1.0], CLASSES)
@@ -24,15 +25,17 @@ ROWS, FEATURES = 6, 3
 WHERE = np.arange(ROWS) != 1
 FACTORS = np.array([1.5, 1.0, 0.0, 1.0, 0.5, 1.25])
 
-LAYOUTS = {
-    "materialized": {"implementation": "materialized"},
-    "streamed": {"implementation": "streamed", "block_sizes": (2, 4)},
-    "tiled": {"implementation": "tiled", "block_sizes": (2, 4)},
-}
+LAYOUTS = [x._replace(block_sizes=(2, 4)) for x in (MATERIALIZED, STREAMED, TILED)]
 softmax = pytest.mark.parametrize(
-    "case", [c for c in EVERY_KIND if c.takes("logits") and c.takes("mask")], ids=str
+    "case",
+    [
+        c
+        for c in every_kind(richest(IN_MEMORY))
+        if c.takes("logits") and c.takes("mask")
+    ],
+    ids=str,
 )
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+layouts = over(*LAYOUTS)
 
 
 def squares(gradient):
@@ -117,7 +120,7 @@ HEAD_OPTIONS = {
 
 @layouts
 @pytest.mark.parametrize("kind", ["ids", "distributions"])
-def test_a_dropped_row_of_the_fused_head(layout, kind, rng, x64):
+def test_a_dropped_row_of_a_head(layout, kind, rng, x64):
     head, labels = heads(rng), rng.integers(0, CLASSES, ROWS)
     rows: dict[str, Any] = {"where": WHERE, "weights": FACTORS}
     dropped = [1, 2, 3]
@@ -129,8 +132,8 @@ def test_a_dropped_row_of_the_fused_head(layout, kind, rng, x64):
         rows["where"] = WHERE & (np.arange(ROWS) != 3)
 
     def loss(head):
-        return jxent.linear_softmax_cross_entropy(
-            labels=labels, reduction="mean", **head, **layout, **HEAD_OPTIONS, **rows
+        return jxent.softmax_cross_entropy(
+            layout.head(**head), labels, reduction="mean", **HEAD_OPTIONS, **rows
         )
 
     def of_kept(head):
@@ -149,17 +152,15 @@ def test_a_dropped_row_of_the_fused_head(layout, kind, rng, x64):
             )
 
 
-@pytest.mark.parametrize("layout", list(LAYOUTS.values())[:2], ids=list(LAYOUTS)[:2])
+@over(*LAYOUTS[:2])
 @pytest.mark.parametrize("name", ["log_prob", "entropy"])
 def test_a_dropped_row_of_the_heads_statistics(layout, name, rng, x64):
     head = heads(rng)
     labels = () if name == "entropy" else (rng.integers(0, CLASSES, ROWS),)
-    function = getattr(jxent, f"linear_softmax_{name}")
+    function = getattr(jxent, f"softmax_{name}")
 
     def results(head, labels, **options):
-        return jnp.sum(
-            function(head["hidden"], head["kernel"], *labels, **layout, **options)
-        )
+        return jnp.sum(function(layout.head(**head), *labels, **options))
 
     kept = np.flatnonzero(WHERE)
     del head["bias"]
@@ -252,16 +253,14 @@ def test_the_heads_gradient_has_a_derivative_in_a_weight_of_0(layout, rng, x64):
     def loss(z, w):
         return jxent.softmax_cross_entropy(z, labels, weights=w, reduction=reduction)
 
-    def linear(head, w):
-        return jxent.linear_softmax_cross_entropy(
-            labels=labels, weights=w, reduction=reduction, **head, **layout
-        )
+    def fused(head, w):
+        return loss(layout.head(**head), w)
 
     def plain(head, w):
         return loss(head["hidden"] @ head["kernel"] + head["bias"][None], w)
 
     truth, _ = mixed(plain, head)(weights)
-    for got in mixed(linear, head)(weights):
+    for got in mixed(fused, head)(weights):
         for name, expected in truth.items():
             np.testing.assert_allclose(got[name], expected, rtol=1e-9, atol=1e-12)
 
@@ -327,20 +326,15 @@ def test_smoothing_does_not_overflow_where_the_loss_is_finite(z):
 
 @large
 @layouts
-def test_smoothing_of_the_fused_head_does_not_overflow(z, layout):
+def test_smoothing_of_a_head_does_not_overflow(z, layout):
     z = z.astype(np.float32)
-    if z.size > 100 and layout["implementation"] != "materialized":
-        layout = layout | {"block_sizes": (2, 8_000)}
+    if z.size > 100 and layout.implementation != "materialized":
+        layout = layout._replace(block_sizes=(2, 8_000))
 
     def loss(kernel):
-        return jxent.linear_softmax_cross_entropy(
-            jnp.ones((1, 1)),
-            kernel,
-            jnp.array([0]),
-            label_smoothing=0.1,
-            reduction="sum",
-            **layout,
-        )
+        logits, label = layout.head(jnp.ones((1, 1)), kernel), jnp.array([0])
+        options = {"label_smoothing": 0.1, "reduction": "sum"}
+        return jxent.softmax_cross_entropy(logits, label, **options)
 
     value, gradient = as_users_jit(jax.value_and_grad(loss))(z[None])
     np.testing.assert_allclose(value, smoothed(z, 0, 0.1), rtol=1e-5)
@@ -353,14 +347,12 @@ def test_a_row_of_weight_0_far_from_0_has_an_exact_derivative_in_its_weight(layo
     z = np.array([[1e6, 1e6 + 1, 1e6 + 3], [0.5, 0.0, 1.0]], np.float32)
 
     def loss(weights, smoothing):
-        return jxent.linear_softmax_cross_entropy(
-            jnp.eye(2),
-            z,
+        return jxent.softmax_cross_entropy(
+            layout.head(jnp.eye(2), z),
             jnp.array([0, 1]),
             weights=weights,
             reduction="sum",
             label_smoothing=smoothing,
-            **layout,
         )
 
     weights = jnp.array([0.0, 1.0])

@@ -1,4 +1,4 @@
-"""The fused head: in every layout what the loss in memory gives."""
+"""LinearLogits: in every layout the loss that logits in memory give."""
 
 import functools
 from typing import Any
@@ -199,16 +199,14 @@ def test_statistics(layout, x64, rng):
         "cross_entropy": (base + "ids", {"return_statistics": True} | ids),
     }
 
-    def results(run, prefix):
+    def results(run):
         for name, (names, options) in calls.items():
-            function = getattr(jxent, prefix + name.split()[-1])
+            function = getattr(jxent, f"softmax_{name.split()[-1]}")
             f = functools.partial(run, function=function, **options)
             yield name, *of_floats(f, pick(arrays, names))
 
-    got = results(functools.partial(fused, layout), "linear_softmax_")
-    for (name, f, x), (_, g, _) in zip(
-        got, results(in_memory, "softmax_"), strict=True
-    ):
+    got = results(functools.partial(fused, layout))
+    for (name, f, x), (_, g, _) in zip(got, results(in_memory), strict=True):
         a, b = jax.jit(f)(x), g(x)
         close(a, b)
         if name == "statistics":
@@ -219,10 +217,10 @@ def test_statistics(layout, x64, rng):
 
 @over(STREAMED)
 def test_formulas_of_log_probabilities(layout, x64, rng):
-    """Focal and poly-1 loss from the fused head's log-probability."""
+    """Focal and poly-1 loss from the log-probability."""
     arguments = pick(problem(rng), "hidden kernel bias ids")
     arguments["ids"][1] = 0
-    log_prob = functools.partial(fused, layout, function=jxent.linear_softmax_log_prob)
+    log_prob = functools.partial(fused, layout, function=jxent.softmax_log_prob)
 
     def formulas(x):
         log_p = log_prob(x)
@@ -248,18 +246,14 @@ def test_accepts_what_looks_like_an_array(layout, rng):
         for k, x in arguments.items()
     }
     arguments["ids"][1] = 0
-    hidden, kernel, (ids,), rest = taken_apart(arguments)
+    head, (ids,), rest = taken_apart(arguments)
+    logits = layout.head(*head)
 
     def call(of):
-        options = {k: of(x) for k, x in rest.items()}
-        return jxent.linear_softmax_cross_entropy(
-            of(hidden),
-            of(layout.kernel(kernel)),
-            of(ids),
-            **options,
-            reduction="sum",
-            **layout.options,
-        )
+        leaves = {k: of(getattr(logits, k)) for k in ("hidden", "kernel", "bias")}
+        options: dict[str, Any] = {k: of(x) for k, x in rest.items()}
+        made = logits.replace(**leaves)
+        return jxent.softmax_cross_entropy(made, of(ids), reduction="sum", **options)
 
     wanted = call(jnp.asarray)
     for of in (lambda x: x, np.ndarray.tolist, lambda x: nnx.Param(jnp.asarray(x))):

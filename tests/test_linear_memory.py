@@ -1,4 +1,4 @@
-"""What the fused head holds in memory."""
+"""What a loss of LinearLogits holds in memory."""
 
 import math
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import jxent
+from jxent import LinearLogits, softmax_cross_entropy
 from tests.comparing import weighed
 from tests.compiling import as_users_jit, largest_array
 from tests.heads import (
@@ -110,8 +110,8 @@ def test_options_take_no_second_slab():
         jax.ShapeDtypeStruct((features, classes), jnp.float32),
         jax.ShapeDtypeStruct((rows,), jnp.int32),
     )
+    bias = jnp.zeros(classes)
     every = {
-        "bias": jnp.zeros(classes),
         "class_mask": jnp.arange(classes) < classes - 3,
         "class_weights": jnp.ones(classes),
         "ignore_index": -100,
@@ -122,11 +122,10 @@ def test_options_take_no_second_slab():
         "margin": 0.3,
     }
 
-    def taken(**options):
+    def taken(bias=None, **options):
         def loss(hidden, kernel, ids):
-            return jxent.linear_softmax_cross_entropy(
-                hidden, kernel, ids, reduction="mean", implementation="tiled", **options
-            )
+            logits = LinearLogits(hidden, kernel, bias, implementation="tiled")
+            return softmax_cross_entropy(logits, ids, reduction="mean", **options)
 
         program = as_users_jit(jax.value_and_grad(loss, (0, 1))).lower(*shapes)
         memory = program.compile().memory_analysis()
@@ -134,7 +133,7 @@ def test_options_take_no_second_slab():
         return memory.temp_size_in_bytes
 
     # A slab takes 31 MiB; what is formed of a group of its rows, 4.
-    assert taken(**every) < 1.15 * taken()
+    assert taken(bias, **every) < 1.15 * taken()
 
 
 @pytest.mark.parametrize("rows", [(ROWS,), (4, ROWS // 4), (8 * ROWS,)])
@@ -142,9 +141,8 @@ def test_materialized_logits_are_held_once(rows):
     """With any number of axes of rows: their gradient takes their place."""
 
     def loss(hidden, kernel, ids):
-        return jxent.linear_softmax_cross_entropy(
-            hidden, kernel, ids, reduction="mean", implementation="materialized"
-        )
+        logits = LinearLogits(hidden, kernel, implementation="materialized")
+        return softmax_cross_entropy(logits, ids, reduction="mean")
 
     hidden, kernel, ids = shapes_of()
     hidden, ids = (

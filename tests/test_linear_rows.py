@@ -1,4 +1,4 @@
-"""Rows of the fused head that count for nothing, and labels that name no class."""
+"""Rows of LinearLogits that count for nothing, and labels that name no class."""
 
 import functools
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental import checkify
 
+import jxent
 from tests.comparing import close
 from tests.heads import (
     MATERIALIZED,
@@ -279,3 +280,16 @@ def test_checkify_names_a_bad_label(layout, rng):
                 ) in (message or "")
             else:
                 assert message is None
+
+
+@over(MATERIALIZED, STREAMED)
+def test_top_1_is_accuracy(layout, rng):
+    """It streams as accuracy does: no row needs all of its logits."""
+    arguments, metrics = promising(rng), jxent.metrics
+    z = arguments["hidden"] @ arguments["kernel"] + arguments["bias"]
+    arguments["ids"][:3] = z[:3, :-1].argmax(-1)  # the last class is masked
+    arguments["ids"][3:] = z[3:, :-1].argmin(-1)
+    got = fused(layout, arguments, metrics.top_k_accuracy, k=1)
+    close(got, fused(layout, arguments, metrics.accuracy))
+    weights = arguments["weights"]
+    close(got, weights[:3].sum() / weights.sum(), 1e-6)

@@ -4,6 +4,8 @@ On a CUDA device a float32 product without a precision may take its factors in T
 which has 10 bits; on a TPU in bfloat16, which has 8.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from jax import lax
 
 import jxent
-from tests.cases import BARE, CASES, CLASSES, every_kind
+from tests.cases import CLASSES, IN_MEMORY, TABLE, richest, target_head
 
 
 def products(jaxpr):
@@ -33,15 +35,15 @@ def is_exact(product):
 
 
 @pytest.mark.parametrize("axis", [0, -1])
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c.loss.implementation is None], ids=str
-)
+@pytest.mark.parametrize("case", IN_MEMORY, ids=str)
 def test_products_of_losses_in_memory(case, axis, rng):
     if not case.takes("axis"):
         axis = -1
     x, *labels = (jnp.asarray(a) for a in case.inputs(rng, axis=axis))
     options = {"axis": axis} if case.takes("axis") else {}
-    smooths = case.takes("logits") and case.takes("smoothing") and not case.options
+    smooths = (
+        case.takes("logits") and case.takes("label_smoothing") and not case.options
+    )
     if smooths:  # without a mask of classes, the quick way is a product
         options["label_smoothing"] = 0.1
 
@@ -57,19 +59,17 @@ def test_products_of_losses_in_memory(case, axis, rng):
 
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("implementation", ["materialized", "streamed", "tiled"])
-def test_products_of_the_fused_head(implementation):
+def test_products_of_vectors_in_a_head(implementation):
     """All but those of hidden, kernel and the logits' gradient, which the user sets."""
     hidden, kernel = jnp.ones((4, 3)), jnp.ones((3, CLASSES))
 
     def loss(hidden, kernel):
-        return jxent.linear_softmax_cross_entropy(
-            hidden,
-            kernel,
+        layout = {"implementation": implementation, "block_sizes": (2, 4)}
+        return jxent.softmax_cross_entropy(
+            jxent.LinearLogits(hidden, kernel, **layout),
             np.arange(4),
             label_smoothing=0.1,
             reduction="sum",
-            implementation=implementation,
-            block_sizes=(2, 4),
         )
 
     program = jax.make_jaxpr(jax.value_and_grad(loss, (0, 1)))(hidden, kernel)
@@ -81,20 +81,20 @@ def test_products_of_the_fused_head(implementation):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(
-    "case", [c for c in every_kind(BARE) if c.loss.implementation is not None], ids=str
-)
+@pytest.mark.parametrize("case", [c for c in richest(TABLE) if c.of_head], ids=str)
 def test_products_with_the_kernel(case, dtype, rng):
     """As the caller asks, in the value, its gradients and their derivatives."""
-    hidden, *labels = map(jnp.asarray, case.inputs(rng))
-    hidden = hidden.astype(dtype)
+    case = dataclasses.replace(case, head=case.head | {"precision": "highest"})
+    inputs = [jnp.asarray(x) for x in case.inputs(rng)]
+    moving = 1 if case.labels is not target_head else 2  # x is an array there
+    heads, labels = [x.astype(dtype) for x in inputs[:moving]], inputs[moving:]
 
-    def total(hidden):
-        return jnp.sum(case(hidden, *labels, precision="highest"))
+    def total(heads):
+        return jnp.sum(case(*heads, *labels))
 
-    def second(hidden):
-        return jax.jvp(jax.value_and_grad(total), (hidden,), (hidden,))
+    def second(heads):
+        return jax.jvp(jax.value_and_grad(total), (heads,), (heads,))
 
-    found = list(products(jax.make_jaxpr(second)(hidden).jaxpr))
+    found = list(products(jax.make_jaxpr(second)(heads).jaxpr))
     assert len(found) >= 3
     assert all(map(is_exact, found)), found

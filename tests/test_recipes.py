@@ -26,7 +26,7 @@ def at(x, y):
 
 @pytest.mark.parametrize("tau", [0.5, 1.0])
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
-def test_logit_adjustment_is_a_bias_of_the_fused_head(tau, implementation, rng, x64):
+def test_logit_adjustment_is_a_bias_of_the_head(tau, implementation, rng, x64):
     """The loss of the adjusted logits, and its gradients in hidden and kernel."""
     hidden = rng.normal(size=(ROWS, FEATURES))
     kernel = rng.normal(size=(FEATURES, CLASSES))
@@ -34,15 +34,9 @@ def test_logit_adjustment_is_a_bias_of_the_fused_head(tau, implementation, rng, 
     prior = COUNTS / COUNTS.sum()
 
     def fused(hidden, kernel):
-        return jxent.linear_softmax_cross_entropy(
-            hidden,
-            kernel,
-            y,
-            bias=tau * np.log(prior),
-            reduction="mean",
-            implementation=implementation,
-            block_sizes=(2, 2),
-        )
+        layout = {"implementation": implementation, "block_sizes": (2, 2)}
+        logits = jxent.LinearLogits(hidden, kernel, tau * np.log(prior), **layout)
+        return jxent.softmax_cross_entropy(logits, y, reduction="mean")
 
     def textbook(hidden, kernel):
         z = hidden @ kernel

@@ -45,7 +45,7 @@ def test_every_sequence_counts_one(shape):
 
 @pytest.mark.newest_jax
 def test_the_mean_is_that_of_the_sequences():
-    """In memory and fused, for the whole batch and added up over its halves."""
+    """Of an array and of a head, for the whole batch and added up over its halves."""
     where, ids = random_sequences(1, (4, 16))
     keys = jax.random.split(jax.random.key(0), 3)
     hidden = jax.random.normal(keys[0], (4, 16, 8))
@@ -58,8 +58,8 @@ def test_the_mean_is_that_of_the_sequences():
     shares = oracle(where, ids)
     wanted = np.sum(shares * losses) / np.sum(shares)
     close(jxent.softmax_cross_entropy(hidden @ kernel, labels, **options), wanted)
-    fused = jxent.linear_softmax_cross_entropy(hidden, kernel, labels, **options)
-    close(fused, wanted)
+    logits = jxent.LinearLogits(hidden, kernel)
+    close(jxent.softmax_cross_entropy(logits, labels, **options), wanted)
 
     total = jxent.total_weight(labels, where=where, weights=weights)
     close(total, np.sum(shares))

@@ -1,6 +1,7 @@
 """Several class ids a row: log-probabilities at them, the likeliest, `SparseLabels`."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from tests.compiling import as_users_jit, largest_array
 
 ROWS, FEATURES, CLASSES, K = 6, 3, 8, 3
 REAL = np.arange(CLASSES) != CLASSES - 1
-LAYOUTS = ("materialized", "streamed")
+LAYOUTS = ("in memory", "materialized", "streamed")
 in_each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
@@ -29,12 +30,17 @@ def head(rng, rows=ROWS, classes=CLASSES):
     return rng.normal(size=(rows, FEATURES)), rng.normal(size=(FEATURES, classes))
 
 
+def of_layout(layout, blocks=(4, 3)) -> Callable[..., Any]:
+    """Logits of hidden states and a kernel, as an array too."""
+    if layout == "in memory":
+        return jnp.matmul
+    return functools.partial(
+        jxent.LinearLogits, implementation=layout, block_sizes=blocks
+    )
+
+
 def some_ids(rng, rows=ROWS, classes=CLASSES):
     return rng.integers(0, classes - 1, (rows, K)).astype(np.int32)
-
-
-def of_layout(function, layout):
-    return functools.partial(function, implementation=layout, block_sizes=(4, 3))
 
 
 def log_softmax(hidden, kernel, real=REAL, temperature=1.0):
@@ -51,11 +57,11 @@ def test_log_prob_at_is_log_softmax_at_the_ids(layout, rng, x64):
     hidden, kernel = head(rng)
     ids, where = some_ids(rng), np.arange(ROWS) != 2
     ids[0, 1] = -1
-    function = of_layout(jxent.linear_softmax_log_prob_at, layout)
+    logits = of_layout(layout)
     options = {"class_mask": REAL, "temperature": 1.5, "ignore_index": -1}
 
-    def fused(hidden, kernel):
-        return function(hidden, kernel, ids, where=where, **options)
+    def at_ids(*head):
+        return jxent.softmax_log_prob_at(logits(*head), ids, where=where, **options)
 
     def wanted(hidden, kernel):
         log_probs = log_softmax(hidden, kernel, temperature=1.5)
@@ -68,9 +74,9 @@ def test_log_prob_at_is_log_softmax_at_the_ids(layout, rng, x64):
         tangent = jax.jvp(function, (hidden, kernel), (hidden, kernel))[1]
         return function(hidden, kernel), slopes(hidden, kernel), tangent, twice
 
-    for got, true in zip(results(fused)[:3], results(wanted)[:3], strict=True):
+    for got, true in zip(results(at_ids)[:3], results(wanted)[:3], strict=True):
         close(got, true)
-    twice = [jax.jit(results(f)[3])(hidden, kernel) for f in (fused, wanted)]
+    twice = [jax.jit(results(f)[3])(hidden, kernel) for f in (at_ids, wanted)]
     close(twice[0], twice[1], 1e-11)
 
 
@@ -94,11 +100,13 @@ def test_the_places_stand_where_the_classes_stood(rng, x64):
 def test_an_id_that_names_no_class(layout, rng, x64):
     """NaN in its place, and in the gradient of its row."""
     hidden, kernel = head(rng)
-    function = of_layout(jxent.linear_softmax_log_prob_at, layout)
+    logits = of_layout(layout)
     for bad in (-1, CLASSES, 10**6, CLASSES - 1):  # the last one is masked
         ids = some_ids(rng)
         ids[1, 2] = bad
-        both = lambda h, ids=ids: function(h, kernel, ids, class_mask=REAL)
+        both = lambda h, ids=ids: jxent.softmax_log_prob_at(
+            logits(h, kernel), ids, class_mask=REAL
+        )
         log_probs, pull = jax.vjp(both, hidden)
         np.testing.assert_array_equal(np.argwhere(np.isnan(log_probs)), [[1, 2]])
         (slope,) = pull(jnp.ones_like(log_probs))
@@ -116,8 +124,8 @@ def test_top_k_is_that_of_log_softmax(layout, k, rng, x64):
     hidden, kernel = head(rng)
     kernel[:, 5] = kernel[:, 1] = kernel[:, 2]
     where = np.arange(ROWS) != 4
-    function = of_layout(jxent.linear_softmax_top_k, layout)
-    log_probs, ids = function(hidden, kernel, k, class_mask=REAL, where=where)
+    logits = of_layout(layout)(hidden, kernel)
+    log_probs, ids = jxent.softmax_top_k(logits, k, class_mask=REAL, where=where)
     wanted, true_ids = jax.lax.top_k(log_softmax(hidden, kernel), k)
     assert ids.dtype == jnp.int32
     close(log_probs[where], wanted[where])
@@ -130,10 +138,10 @@ def test_top_k_is_that_of_log_softmax(layout, k, rng, x64):
 def test_the_derivatives_of_top_k(layout, rng, x64):
     """Those of the log-probabilities at the ids that are found."""
     hidden, kernel = head(rng)
-    top_k = of_layout(jxent.linear_softmax_top_k, layout)
-    _, ids = top_k(hidden, kernel, K)
+    logits = of_layout(layout)
+    _, ids = jxent.softmax_top_k(logits(hidden, kernel), K)
     at = lambda h, k: jxent.softmax_log_prob_at(h @ k, ids)
-    found = lambda h, k: top_k(h, k, K)[0]
+    found = lambda h, k: jxent.softmax_top_k(logits(h, k), K)[0]
 
     def derivatives(function):
         slope = jax.grad(lambda h, k: weighed(function(h, k)), (0, 1))
@@ -144,42 +152,62 @@ def test_the_derivatives_of_top_k(layout, rng, x64):
     close(got, wanted, 1e-11)
 
 
+def test_top_k_along_any_axis(rng, x64):
+    """Of an array, with the places where its classes stood; of all of its axes."""
+    logits = rng.normal(size=(2, CLASSES, 3))
+    wanted, true_ids = jax.lax.top_k(jax.nn.log_softmax(logits.swapaxes(1, 2)), K)
+    for axis in (1, -2):
+        log_probs, ids = jxent.softmax_top_k(logits, K, axis=axis)
+        close(log_probs.swapaxes(1, 2), wanted)
+        np.testing.assert_array_equal(ids.swapaxes(1, 2), true_ids)
+    log_probs, ids = jxent.softmax_top_k(logits, K, axis=None)
+    wanted, true_ids = jax.lax.top_k(jax.nn.log_softmax(logits.reshape(-1)), K)
+    close(log_probs, wanted)
+    np.testing.assert_array_equal(ids, true_ids)
+
+
+@pytest.mark.parametrize("of_head", [True, False])
 @pytest.mark.parametrize("k", [2, 5])
-def test_top_k_of_classes_on_several_devices(k, rng, x64):
+def test_top_k_of_classes_on_several_devices(k, of_head, rng, x64):
     """Every device has the k of all, also where it holds fewer; explicit axes too."""
     hidden, kernel = head(rng)
     kernel[:, 6] = kernel[:, 1]
-    wanted = jxent.linear_softmax_top_k(hidden, kernel, k)
-    kinds = AxisType.Auto, AxisType.Explicit
-    for kind in kinds:
+    logits, spec = hidden @ kernel, P("data", "model")
+    if of_head:
+        logits = jxent.LinearLogits(hidden, kernel)
+        spec = logits.replace(hidden=P("data"), kernel=P(None, "model"))
+    wanted = jxent.softmax_top_k(logits, k)
+    names: dict[str, Any] = {"class_axis_name": "model", "batch_axis_name": "data"}
+    for kind in [AxisType.Explicit, AxisType.Auto][: 1 + of_head]:
         mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
-        names: dict[str, Any] = {"class_axis_name": "model", "batch_axis_name": "data"}
-        operands = [
-            jax.device_put(x, NamedSharding(mesh, spec))
-            for x, spec in ((hidden, P("data")), (kernel, P(None, "model")))
-        ]
         with jax.set_mesh(mesh):
-            got = jxent.linear_softmax_top_k(operands[0], operands[1], k, **names)
-            close(got, wanted)
-    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kinds[0],) * 2)
+            placed = jax.tree.map(
+                lambda x, s, mesh=mesh: jax.device_put(x, NamedSharding(mesh, s)),
+                logits,
+                spec,
+            )
+            close(jxent.softmax_top_k(placed, k, **(names if of_head else {})), wanted)
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     split = jax.shard_map(
-        lambda h, w: jxent.linear_softmax_top_k(h, w, k, class_axis_name="model"),
+        lambda logits: jxent.softmax_top_k(logits, k, class_axis_name="model"),
         mesh=mesh,
-        in_specs=(P("data"), P(None, "model")),
+        in_specs=(spec,),
         out_specs=P("data"),
     )
-    close(jax.jit(split)(hidden, kernel), wanted)
+    close(jax.jit(split)(logits), wanted)
 
 
 def test_top_k_holds_a_block_of_logits(rng):
     """By default one of 32,768 classes, formed by several products."""
     hidden, kernel = (x.astype(np.float32) for x in head(rng, 128, 40000))
-    function = jax.jit(lambda h, w: jxent.linear_softmax_top_k(h, w, 4)[0])
-    program = function.lower(hidden, kernel).compile()
+    logits = jxent.LinearLogits(hidden, kernel)
+    function = jax.jit(lambda logits: jxent.softmax_top_k(logits, 4)[0])
+    program = function.lower(logits).compile()
     assert largest_array(str(program.as_text())) < hidden.shape[0] * kernel.shape[1] / 2
-    got = program(hidden, kernel)
     np.testing.assert_allclose(
-        got, jax.lax.top_k(jax.nn.log_softmax(hidden @ kernel), 4)[0], rtol=2e-6
+        program(logits),
+        jax.lax.top_k(jax.nn.log_softmax(hidden @ kernel), 4)[0],
+        rtol=2e-6,
     )
 
 
@@ -210,22 +238,19 @@ def test_no_values_are_1_each(rng, x64):
     close(losses, -jxent.softmax_log_prob_at(logits, ids).sum(-1))
 
 
-@pytest.mark.parametrize("layout", [None, "streamed", "tiled"])
+@pytest.mark.parametrize("layout", ["materialized", "streamed", "tiled"])
 def test_what_spoils_a_row(layout, rng, x64):
     """A bad id, at any value, and a value that is NaN; not what a mask leaves out."""
     hidden, kernel = head(rng)
     values = rng.uniform(size=(ROWS, K))
     values[1] = 0
-    per_row = (
-        functools.partial(jxent.linear_softmax_cross_entropy, reduction="sum")
-        if layout == "tiled"
-        else jxent.linear_softmax_cross_entropy
-    )
-    function = of_layout(per_row, layout or "materialized")
+    logits = of_layout(layout)(hidden, kernel)
+    reduction = "sum" if layout == "tiled" else "none"
+    function = functools.partial(jxent.softmax_cross_entropy, reduction=reduction)
 
     def loss(ids, values, **options):
         labels = jxent.SparseLabels(ids, values)
-        return function(hidden, kernel, labels, class_mask=REAL, **options)
+        return function(logits, labels, class_mask=REAL, **options)
 
     good = some_ids(rng)
     for bad in (-1, CLASSES, 2**31 - 1):
@@ -250,7 +275,9 @@ def test_bad_ids_are_reported(rng):
     for call in (
         lambda: jxent.softmax_cross_entropy(logits, jxent.SparseLabels(ids)),
         lambda: jxent.softmax_log_prob_at(logits, ids),
-        lambda: jxent.linear_softmax_log_prob_at(logits, np.eye(CLASSES), ids),
+        lambda: jxent.softmax_log_prob_at(
+            jxent.LinearLogits(logits, np.eye(CLASSES)), ids
+        ),
     ):
         error, _ = checkify.checkify(jax.jit(call))()
         assert "got label 99" in str(error.get())
@@ -304,14 +331,9 @@ def test_no_array_of_rows_and_classes(layout, rng):
     values = np.float32(rng.uniform(size=ids.shape))
 
     def loss(hidden, kernel, values):
-        return jxent.linear_softmax_cross_entropy(
-            hidden,
-            kernel,
-            jxent.SparseLabels(ids, values),
-            reduction="mean",
-            implementation=layout,
-            block_sizes=(16, 64),
-        )
+        logits = of_layout(layout, (16, 64))(hidden, kernel)
+        labels = jxent.SparseLabels(ids, values)
+        return jxent.softmax_cross_entropy(logits, labels, reduction="mean")
 
     both = as_users_jit(jax.value_and_grad(loss, (0, 1, 2)))
     program = both.lower(hidden, kernel, values).compile()

@@ -8,10 +8,12 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 
-from .._arrays import at_index, over_places
+from .._arrays import at_index, is_split, over_places
 from .._problem.bundles import Maybe
 from .._problem.ids import at_places
 from .statistic import Finished, Move, Point, Statistic
@@ -34,8 +36,7 @@ class TopK(Statistic[Largest]):
         return self.k
 
     def read(self, axis: int, z: Array, given: Any) -> tuple[Largest, Maybe]:
-        logits, ids = _largest(axis, z, self.k)
-        return Largest(logits=logits, ids=ids), None
+        return _largest(axis, z, self.k), None
 
     def numbered_from(self, state: Largest, first: Maybe) -> Largest:
         return state if first is None else state._replace(ids=state.ids + first)
@@ -61,18 +62,7 @@ class TopK(Statistic[Largest]):
     def merge_devices(
         self, state: Largest, move: Move, names: tuple[str, ...]
     ) -> Largest:
-        """On each device the k largest of all."""
-        device, rows = lax.axis_index(names), state.ids.ndim - 1
-        count = state.ids.shape[-1]
-
-        def gathered(x: Array) -> Array:
-            slots = jnp.zeros((*x.shape[:-1], lax.axis_size(names) * count), x.dtype)
-            # A sum, not a gather: of that JAX does not know that all have the same.
-            here = lax.dynamic_update_slice_in_dim(slots, x, device * count, rows)
-            return lax.psum(here, names)
-
-        logits, order = lax.top_k(gathered(state.logits), self.k)
-        return Largest(logits=logits, ids=at_index(gathered(state.ids), order, rows))
+        return _largest_of_devices(state, names, self.k)
 
     def finish(self, state: Largest, finished: Finished) -> Largest:
         shift = over_places(finished.shift, state.logits)
@@ -92,21 +82,58 @@ class TopK(Statistic[Largest]):
         return Largest(logits=at_places(at.dz, ids, at.axis), ids=None)
 
 
-def _largest(axis: int, z: Array, k: int) -> tuple[Array, Array]:
-    """The k largest logits and their ids, (rows, k), of equals the smaller id first.
+def _largest_of_devices(here: Largest, names: tuple[str, ...], k: int) -> Largest:
+    """On each device the k largest of all; ids are counted over all devices."""
+    device, rows, count = lax.axis_index(names), here.ids.ndim - 1, here.ids.shape[-1]
+
+    def gathered(x: Array) -> Array:
+        slots = jnp.zeros((*x.shape[:-1], lax.axis_size(names) * count), x.dtype)
+        # A sum, not a gather: of that JAX does not know that all have the same.
+        slots = lax.dynamic_update_slice_in_dim(slots, x, device * count, rows)
+        return lax.psum(slots, names)
+
+    logits, order = lax.top_k(gathered(here.logits), k)
+    return Largest(logits=logits, ids=at_index(gathered(here.ids), order, rows))
+
+
+def _largest(axis: int, z: Array, k: int) -> Largest:
+    """The k largest logits and their ids, (rows, k), of equals the smaller id first."""
+    z = jnp.moveaxis(z, axis, -1)
+    if not is_split(z):
+        return _largest_on_device(z, k)
+    sharding: Any = jax.typeof(z).sharding
+    *rows, classes = sharding.spec
+
+    def on_device(z: Array) -> Largest:
+        here = _largest_on_device(z, k)
+        if classes is None:
+            return here
+        names = classes if isinstance(classes, tuple) else (classes,)
+        ids = here.ids + lax.axis_index(names) * z.shape[-1]
+        return _largest_of_devices(here._replace(ids=ids), names, k)
+
+    return jax.shard_map(
+        on_device,
+        mesh=sharding.mesh,
+        in_specs=PartitionSpec(*rows, classes),
+        out_specs=PartitionSpec(*rows, None),
+    )(z)
+
+
+def _largest_on_device(z: Array, k: int) -> Largest:
+    """Those of logits (rows, classes) that nothing splits: k of them, or all.
 
     The k largest lie in the k chunks of classes whose largest are the largest. To look
     for these chunks first, and then among their classes, is faster where classes are
     many: on a CPU `lax.top_k` takes some ten times as long for a logit as a maximum.
     """
-    z = jnp.moveaxis(z, axis, -1)
     *rows, classes = z.shape
     k = min(k, classes)
     size = 1 << (math.isqrt(classes // k).bit_length() - 1) if classes >= k else 1
     while classes % size:
         size //= 2
     if size < 4:
-        return lax.top_k(z, k)
+        return Largest(*lax.top_k(z, k))
     chunks = z.reshape(*rows, classes // size, size)
     last = len(rows)
     _, chosen = lax.top_k(lax.reduce_max(chunks, (last + 1,)), k)
@@ -114,5 +141,8 @@ def _largest(axis: int, z: Array, k: int) -> tuple[Array, Array]:
     chosen = lax.sort(chosen, dimension=last)
     found = jnp.take_along_axis(chunks, chosen[..., None], last, mode="clip")
     logits, place = lax.top_k(found.reshape(*rows, k * size), k)
-    chunk = at_index(chosen, lax.div(place, lax.full_like(place, size)), last)
-    return logits, chunk * size + lax.rem(place, lax.full_like(place, size))
+    # `lax` takes a Python integer for one of 64 bits, where these are on.
+    width = lax.full_like(place, size)
+    chunk = at_index(chosen, lax.div(place, width), last)
+    ids = lax.add(lax.mul(chunk, width), lax.rem(place, width))
+    return Largest(logits=logits, ids=ids)

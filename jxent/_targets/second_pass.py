@@ -57,11 +57,13 @@ def _sums(problem: Problem, t: Totals, *, means: bool) -> Sums:
         parameters, axis = problem.shared.parameters, problem.axis
         if not means:  # keeps XLA from storing exponentials that `t` is made of
             t = lax.optimization_barrier(t)
-        q, a, p, b = _terms(axis, formula, inputs, parameters, computed, t)
-        divergence = sum_along(formula.summands(q, a, p, b, *parameters), axis)
+        terms = _terms(axis, formula, inputs, parameters, computed, t)
+        _, q, a, p, b = terms
+        divergence = sum_along(formula.summands(*terms, *parameters), axis)
         if not means:
             return Sums(divergence=divergence)
-        return Sums(divergence, *_two_sums(axis, lax.mul(q, a), lax.mul(p, b)))
+        of_target, of_logits = _two_sums(axis, lax.mul(q, a), lax.mul(p, b))
+        return Sums(divergence=divergence, of_target=of_target, of_logits=of_logits)
 
     return over_all_classes(of_block, problem, per_row=t)
 
@@ -123,8 +125,9 @@ def _terms(
     parameters: tuple[Array, ...],
     computed: Maybe,
     t: Totals,
-) -> tuple[Array, Array, Array, Array]:
-    """q, a, p and b, of the logits' shape; a is 0 where q is, and b where p is."""
+) -> tuple[Array, Array, Array, Array, Array]:
+    """d = log(p/q), q, a, p and b, of the logits' shape; a is 0 where q is, and b where
+    p is."""
     z, second_z, second = inputs.z, inputs.of(SecondSoftmax), t[SecondSoftmax]
 
     def over(rows: Array) -> Array:
@@ -150,7 +153,7 @@ def _terms(
     d = lax.sub(lax.sub(z, offset), lax.sub(second_z, second_offset))
     d = of_computed(lax.sub(d, over(constant)))
     a, b = formula.ratios(d, log_q, log_p, *parameters)
-    return lax.exp(log_q), a, lax.exp(log_p), b
+    return d, lax.exp(log_q), a, lax.exp(log_p), b
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -164,7 +167,7 @@ def _divergence(axis: int, formula: OfTwo, inputs: Inputs, fixed: Any) -> Array:
 def _divergence_jvp(axis: int, formula: OfTwo, primals: Any, tangents: Any) -> Any:
     inputs, fixed = primals
     parameters, computed, t, sums = fixed
-    q, a, p, b = _terms(axis, formula, inputs, parameters, computed, t)
+    _, q, a, p, b = _terms(axis, formula, inputs, parameters, computed, t)
     of_target, of_logits = formula.weights(*parameters)
     moved: Inputs = moving_of(tangents[0])
 
