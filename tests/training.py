@@ -46,15 +46,14 @@ def train() -> list[float]:
     labels = split(ids.astype(np.int32), "data")
 
     def loss(kernel, hidden, labels, implementation):
-        return jxent.linear_softmax_cross_entropy(
-            hidden,
-            kernel,
+        return jxent.softmax_cross_entropy(
+            jxent.LinearLogits(
+                hidden, kernel, block_sizes=(8, 4), implementation=implementation
+            ),
             labels,
             ignore_index=-100,
             label_smoothing=0.1,
             reduction="mean",
-            implementation=implementation,
-            block_sizes=(8, 4),
             class_axis_name="model",
             batch_axis_name="data",
         )
