@@ -53,6 +53,7 @@ from .options import (
     PerRow as PerRow,
     block_sizes as block_sizes,
     boolean as boolean,
+    is_option_on as is_option_on,
     margin_of_ids as margin_of_ids,
     missing_axes as missing_axes,
     normalizer as normalizer,

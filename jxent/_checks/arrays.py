@@ -91,8 +91,17 @@ def _is_numeric(x: Any) -> bool:
 
 
 @functools.cache
+def is_floating(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating)
+
+
+@functools.cache
+def is_integral(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.integer)
+
+
 def is_real(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    return is_floating(dtype) or is_integral(dtype)
 
 
 def integers(function: str, name: str, x: Any) -> Array:
@@ -136,7 +145,7 @@ def floating(
     which may have been exchanged with `x`.
     """
     x = as_array(function, name, x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    if not is_floating(x.dtype):
         labels = order.rpartition(", ")[2]
         remedy = f"Cast them, {name}.astype(jnp.float32)."
         if exchanged(x, beside):

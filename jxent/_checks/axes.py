@@ -33,6 +33,8 @@ def class_axis(
         )
     if axis is None:
         return tuple(range(x.ndim))
+    if type(axis) is int and -x.ndim <= axis < x.ndim:
+        return axis % x.ndim
     axes = axis if isinstance(axis, tuple) else (axis,)
     for a in axes:
         if is_integer(a):
@@ -91,9 +93,11 @@ def _is_bound(name: str) -> bool:
 
 
 def bound_axis_names(
-    function: str, argument: str, names: AxisName, *arrays: Array | None
+    function: str, argument: str, names: AxisName, *arrays: Any
 ) -> tuple[str, ...]:
     """The names bound by an enclosing `shard_map` (or `vmap`).
+
+    `arrays` are those of the call, in trees.
 
     A name that is not bound but belongs to the mesh in use needs nothing here: such an
     array is seen whole, and the partitioner splits the work. Any other is an error.
@@ -113,9 +117,8 @@ def bound_axis_names(
         )
     bound = tuple(n for n in several if _is_bound(n))
     known = set(jax.sharding.get_abstract_mesh().axis_names)
-    for x in arrays:
-        if x is not None:
-            known.update(jax.typeof(x).sharding.mesh.axis_names)
+    for x in jax.tree.leaves(arrays):
+        known.update(jax.typeof(x).sharding.mesh.axis_names)
     for n in several:
         if n not in bound and n not in known:
             raise ValueError(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import Shape, Shaped, row_shape
-from .arrays import as_array
+from .arrays import as_array, is_integral
 from .numbers import is_integer, is_number
 
 
@@ -62,8 +62,10 @@ def compared(function: str, shape: Shape, target: Shape, hint: str = "") -> None
 def several_classes(
     function: str, name: str, x: Shaped, axis: int | tuple[int, ...]
 ) -> None:
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    classes = math.prod(x.shape[a] for a in axes)
+    if isinstance(axis, tuple):
+        classes = math.prod(x.shape[a] for a in axis)
+    else:
+        classes = x.shape[axis]
     if classes < 2:
         binary = {
             "logits": "sigmoid_binary_cross_entropy",
@@ -112,10 +114,10 @@ def are_class_ids(
     axis_is_free: bool = True,
 ) -> bool:
     """Whether `labels` are class ids (the rows' shape) or distributions (x's shape)."""
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    rows = tuple(n for a, n in enumerate(x.shape) if a not in axes)
     if labels.shape == x.shape and not ids_only:
         return False
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    rows = tuple(n for a, n in enumerate(x.shape) if a not in axes)
     if labels.shape != rows:
         shapes = f"class ids of shape {rows}, the {name}' shape {x.shape} without axis "
         shapes += f"{axis}"
@@ -138,19 +140,19 @@ def are_class_ids(
                 or hint
             )
         raise ValueError(f"{function}: expected {shapes}, got {labels.shape}. {hint}")
+    if is_integral(labels.dtype):
+        return True
     if labels.dtype == jnp.bool_:
         raise TypeError(
             f"{function}: expected integer class ids, got boolean labels of shape "
             f"{labels.shape}. For binary labels call sigmoid_binary_cross_entropy, or "
             "cast them, labels.astype(jnp.int32)."
         )
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        soft = "" if ids_only else f" Distributions need the {name}' shape {x.shape}."
-        raise TypeError(
-            f"{function}: expected integer class ids, got {labels.dtype} labels of "
-            f"shape {labels.shape}. Cast ids with labels.astype(jnp.int32).{soft}"
-        )
-    return True
+    soft = "" if ids_only else f" Distributions need the {name}' shape {x.shape}."
+    raise TypeError(
+        f"{function}: expected integer class ids, got {labels.dtype} labels of "
+        f"shape {labels.shape}. Cast ids with labels.astype(jnp.int32).{soft}"
+    )
 
 
 def ignorable(

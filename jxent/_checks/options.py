@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from .._arrays import Shape, row_shape
 from .arrays import ArrayLike, as_array, real
-from .numbers import in_range, is_integer, is_number, number_or_off
+from .numbers import in_range, is_integer, is_number, is_on, number
 from .words import shown
 
 
@@ -106,6 +106,13 @@ class Number(NamedTuple):
     or_per_class: bool = False
 
 
+def is_option_on(value: Any, check: PerRow | PerClass | Number) -> bool:
+    """False for None, and for the Python number that switches the option off."""
+    if isinstance(check, Number):
+        return is_on(value, off=check.off)
+    return value is not None
+
+
 def option(
     function: str,
     name: str,
@@ -114,15 +121,15 @@ def option(
     rows: Shape,
     classes: int,
     dtype: Any,
-) -> Array | None:
-    """The value of an option, checked and shaped as its declaration says."""
+) -> Array:
+    """The value of an option that is on, checked and shaped as its declaration says."""
     if isinstance(check, Number):
         if check.or_per_class and getattr(value, "ndim", 0 if is_number(value) else 1):
             x = real(function, name, value, dtype)
             return per_class(function, name, x, (classes,))
         limits = {"low": check.low, "high": check.high, "above": check.above}
         limits = {k: limit for k, limit in limits.items() if limit is not None}
-        return number_or_off(function, name, value, dtype, off=check.off, **limits)
+        return number(function, name, value, dtype, **limits)
     if isinstance(check, PerRow):
         in_range(function, name, value, above=check.above)
         x = real(function, name, value, dtype, booleans=check.above is None)

@@ -13,6 +13,7 @@ from .._checks import ArrayLike, Axis, AxisName, SparseLabels, fail
 from .._formulas import SoftmaxStatistics
 from .._linear_logits import BlockSizes, Implementation, LinearLogits, Logits
 from .._problem import (
+    OPTIONAL,
     HeadSharding,
     Maybe,
     Problem,
@@ -91,32 +92,25 @@ def planned_problem(
     labels: ArrayLike | SparseLabels | None,
     axis: Axis,
     where: ArrayLike | None,
-    *,
-    target_logits: Logits | None = None,
-    class_axis_name: AxisName = None,
-    batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
     """The checked problem of a call; with the layout of its LinearLogits."""
-    problem = checked_problem(
-        function,
-        logits,
-        labels,
-        axis,
-        where,
-        target_logits=target_logits,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
-        **options,
-    )
+    # Most options are None, and each part that they go through would look at them.
+    given: dict[str, Any] = {
+        name: value
+        for name, value in options.items()
+        if value is not None or name not in OPTIONAL
+    }
+    problem = checked_problem(function, logits, labels, axis, where, **given)
     if not has_head(problem.rows):
         return problem
-    heads = [x for x in (logits, target_logits) if isinstance(x, LinearLogits)]
+    operands = logits, given.get("target_logits")
+    heads = [x for x in operands if isinstance(x, LinearLogits)]
     return _with_layout(
         function,
         problem,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        class_axis_name=given.get("class_axis_name"),
+        batch_axis_name=given.get("batch_axis_name"),
         block_sizes=_same_of_all(function, "block_sizes", heads),
         implementation=_same_of_all(function, "implementation", heads),
     )

@@ -1,6 +1,7 @@
 """One softmax problem: its arguments as a pair of bundles, and what they imply."""
 
 from .arguments import (
+    OPTIONAL as OPTIONAL,
     Formula as Formula,
     Problem as Problem,
     checked_problem as checked_problem,

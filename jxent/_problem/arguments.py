@@ -1,14 +1,14 @@
 """From arguments to a checked problem: static settings, and the pair of bundles."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
-from .._arrays import Shape, Shaped, count_over_devices, row_shape
+from .._arrays import Shape, Shaped, compute_dtype, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import LinearLogits, Logits, checked_head
 from .pair import (
@@ -17,9 +17,21 @@ from .pair import (
     Rows,
     Settings,
     Shared,
-    dtype_of,
     has_distributions,
 )
+
+
+Bundle = TypeVar("Bundle", Rows, Shared)
+
+
+# Arguments of which None is as good as none.
+OPTIONAL = frozenset(CHECKS) | {
+    "ignore_index",
+    "normalizer",
+    "target_logits",
+    "class_axis_name",
+    "batch_axis_name",
+}
 
 
 class Problem(NamedTuple):
@@ -54,6 +66,7 @@ def checked_problem(
     labels_optional: bool = False,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
+    formula: Formula | None = None,
     **options: Any,
 ) -> Problem:
     """The problem of logits (or probabilities), in memory or given as LinearLogits."""
@@ -63,23 +76,29 @@ def checked_problem(
         target = _operand(function, "target_logits", target_logits)
         _checks.compared(function, x.shape, target.shape, _hint_of_heads(x, target))
     like = x if isinstance(x, Array) else jax.ShapeDtypeStruct(x.shape, x.dtype)
-    weighted = options.get("formula") is not None or name == "probs"
+    weighted = formula is not None or name == "probs"
     front = _checks.class_axis(function, name, like, axis, weighted=weighted)
     if isinstance(x, LinearLogits) or isinstance(target, LinearLogits):
         front = _last_axis(function, like, axis, front)
     sparse = _sparse(function, labels, ids_only or name == "probs")
     y = _labels(function, None if sparse else labels, labels_optional or bool(sparse))
-    arrays = *jax.tree.leaves((x, target)), y
-    class_names, batch_names = (
-        _checks.bound_axis_names(function, argument, names, *arrays)
-        for argument, names in (
-            ("class_axis_name", class_axis_name),
-            ("batch_axis_name", batch_axis_name),
-        )
+    class_names = _checks.bound_axis_names(
+        function, "class_axis_name", class_axis_name, x, target, y
     )
-    shapes = function, name, like, y, front
-    how = {"ids_only": ids_only, "axis_is_free": isinstance(x, Array)}
-    ids = _are_class_ids(*shapes, options, split=class_names, **how)
+    batch_names = _checks.bound_axis_names(
+        function, "batch_axis_name", batch_axis_name, x, target, y
+    )
+    ids = _are_class_ids(
+        function,
+        name,
+        like,
+        y,
+        front,
+        several_labels=formula is not None and formula.several_labels,
+        split=class_names,
+        ids_only=ids_only,
+        axis_is_free=isinstance(x, Array),
+    )
     if isinstance(front, tuple):
         assert isinstance(x, Array)
         assert not isinstance(target, LinearLogits)
@@ -93,29 +112,29 @@ def checked_problem(
             target = _checks.classes_last(target, front)
         like = x = _checks.classes_last(x, front)
         front = x.ndim - 1
-    rows, shared = Rows(labels=y), Shared()
     settings = Settings(
         axis=front, ids=ids, class_axis_name=class_names, batch_axis_name=batch_names
     )
+    shared = Shared()
     if isinstance(x, LinearLogits):
-        rows = rows._replace(hidden=x.hidden)
+        rows = Rows(hidden=x.hidden, labels=y)
         shared = shared._replace(kernel=x.kernel, bias=x.bias)
         settings = settings._replace(vocab_axis=x.vocab_axis % 2, precision=x.precision)
     else:
-        rows = rows._replace(logits=x)
+        rows = Rows(logits=x, labels=y)
     if isinstance(target, LinearLogits):
         rows = rows._replace(target_hidden=target.hidden)
         shared = shared._replace(target_kernel=target.kernel, target_bias=target.bias)
         settings = settings._replace(
             target_vocab_axis=target.vocab_axis % 2, target_precision=target.precision
         )
-    else:
+    elif target is not None:
         rows = rows._replace(target_logits=target)
-    dtype = dtype_of(rows, shared)
+    dtype = compute_dtype(x) if target is None else compute_dtype(x, target)
     if sparse is not None:
         rows = _with_places(function, rows, sparse, like, front, dtype, options)
     return _with_options(
-        function, settings, rows, shared, like.shape, dtype, where, **options
+        function, settings, rows, shared, like.shape, dtype, where, formula, **options
     )
 
 
@@ -163,25 +182,26 @@ def _are_class_ids(
     x: Shaped,
     labels: Maybe,
     axis: int | tuple[int, ...],
-    options: dict[str, Any],
     *,
+    several_labels: bool,
     split: tuple[str, ...],
-    **how: bool,
+    ids_only: bool,
+    axis_is_free: bool,
 ) -> bool:
     """Whether labels are class ids; an error if they do not fit the logits.
 
     `split` are the mesh axes that the classes are split over.
     """
-    formula: Formula | None = options.get("formula")
-    several = formula is not None and formula.several_labels
-    if not several and not split:
+    if not several_labels and not split:
         _checks.several_classes(function, name, x, axis)
     if labels is None:
         return False
-    if several:
+    if several_labels:
         _checks.labels_of_classes(function, name, x, labels, axis)
         return False
-    return _checks.are_class_ids(function, name, x, labels, axis, **how)
+    return _checks.are_class_ids(
+        function, name, x, labels, axis, ids_only=ids_only, axis_is_free=axis_is_free
+    )
 
 
 def _labels(function: str, labels: ArrayLike | None, optional: bool) -> Maybe:
@@ -223,8 +243,8 @@ def _with_options(
     shape: Shape,
     dtype: jnp.dtype,
     where: ArrayLike | None,
+    formula: Formula | None,
     *,
-    formula: Formula | None = None,
     ignore_index: Any = None,
     reduction: str = "none",
     normalizer: ArrayLike | None = None,
@@ -232,33 +252,33 @@ def _with_options(
 ) -> Problem:
     """Adds every option; those declared with a check go through it."""
     axis = settings.axis
-    labels = rows.labels if rows.label_ids is None else rows.label_ids
-    distributions = has_distributions(settings, rows)
     classes = shape[axis]
-    sizes = row_shape(shape, axis), classes, dtype
-    row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
-    asked = {name: value for name, value in options.items() if name not in CHECKS}
-    values = {
-        name: _checks.option(function, name, value, CHECKS[name], *sizes)
-        for name, value in options.items()
-        if name in CHECKS and value is not None
-    }
+    rows_shape = row_shape(shape, axis)
+    values: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
+    if where is not None:
+        masks = _checks.row_or_class_mask(function, where, shape, axis)
+        values["where"], values["class_where"] = masks
+    for name, value in options.items():
+        check = CHECKS.get(name)
+        if check is None:
+            asked[name] = value
+        elif _checks.is_option_on(value, check):
+            values[name] = _checks.option(
+                function, name, value, check, rows_shape, classes, dtype
+            )
     _checks.reduction(function, reduction, normalizer)
-    index = None
+    labels = rows.labels if rows.label_ids is None else rows.label_ids
     if labels is not None:
-        index = _checks.ignorable(function, ignore_index, labels, ids=not distributions)
+        ids = not has_distributions(settings, rows)
+        values["ignore_index"] = _checks.ignorable(
+            function, ignore_index, labels, ids=ids
+        )
         _checks.margin_of_ids(function, options.get("margin"), settings.ids)
-    rows = rows._replace(
-        where=row_where,
-        class_where=class_where,
-        **{name: x for name, x in values.items() if name in Rows._fields},
-    )
-    shared = shared._replace(
-        ignore_index=index,
-        parameters=_parameters(function, formula, dtype),
-        normalizer=_checks.normalizer(function, normalizer, dtype),
-        **{name: x for name, x in values.items() if name in Shared._fields},
-    )
+    if formula is not None and formula.parameters:
+        values["parameters"] = _parameters(function, formula, dtype)
+    values["normalizer"] = _checks.normalizer(function, normalizer, dtype)
+    rows, shared = _with_values(rows, values), _with_values(shared, values)
     settings = _with_statistics(
         function,
         settings,
@@ -270,6 +290,16 @@ def _with_options(
         **asked,
     )
     return Problem(settings=settings, rows=rows, shared=shared)
+
+
+def _with_values(bundle: Bundle, values: dict[str, Any]) -> Bundle:
+    """The bundle with the values, but for None, that belong to its fields."""
+    own = {
+        name: value
+        for name, value in values.items()
+        if value is not None and name in bundle._fields
+    }
+    return bundle._replace(**own) if own else bundle
 
 
 def _with_statistics(
@@ -289,14 +319,9 @@ def _with_statistics(
     argmax: bool = False,
 ) -> Settings:
     """Adds to the settings what the formula and the requested statistics need."""
-    return_statistics, entropy, argmax = (
-        _checks.flag(function, name, value)
-        for name, value in (
-            ("return_statistics", return_statistics),
-            ("entropy", entropy),
-            ("argmax", argmax),
-        )
-    )
+    return_statistics = _checks.flag(function, "return_statistics", return_statistics)
+    entropy = _checks.flag(function, "entropy", entropy)
+    argmax = _checks.flag(function, "argmax", argmax)
     if top_k is not None:
         everywhere = count_over_devices(classes, settings.class_axis_name)
         settings = settings._replace(top_k=_checks.top_k(function, top_k, everywhere))
@@ -316,11 +341,7 @@ def _with_statistics(
     )
 
 
-def _parameters(
-    function: str, formula: Formula | None, dtype: jnp.dtype
-) -> tuple[Array, ...]:
-    if formula is None:
-        return ()
+def _parameters(function: str, formula: Formula, dtype: jnp.dtype) -> tuple[Array, ...]:
     return tuple(
         _checks.number(function, name, value, dtype)
         for name, value in formula.parameters.items()
