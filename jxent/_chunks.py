@@ -59,6 +59,34 @@ def _sum_of_many_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     return _sum_of_many(axis, *primals), lax.reduce_sum(tangent, (axis,))
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def sums_of_both(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
+    """The sums along an axis of two arrays of one shape, as `sum_along` has that of y.
+
+    XLA on a CPU stores what one reduction sums, where that is computed; what a
+    reduction of two arrays sums it does not.
+    """
+    many = _is_longer(y, axis, 2**15)
+    # Zeros of which the compiler does not know that they are.
+    other = lax.min(lax.abs(y), lax.full_like(y, 0)) if many else y
+    zero = jnp.zeros((), x.dtype)
+    total, rest = lax.reduce(
+        (x, other),
+        (zero, zero),
+        lambda a, b: (lax.add(a[0], b[0]), lax.add(a[1], b[1])),
+        (axis,),
+    )
+    return total, lax.add(rest, sum_along(y, axis)) if many else rest
+
+
+# jax 0.10 cannot differentiate a reduction of two operands if one has no tangent.
+@sums_of_both.defjvp
+def _sums_of_both_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    return sums_of_both(axis, *primals), tuple(
+        lax.reduce_sum(tangent, (axis,)) for tangent in tangents
+    )
+
+
 def first_along(x: Array, maximum: Array, axis: int) -> Array:
     """The first index, int32 (rows,), where x has its maximum; the last for a NaN.
 

@@ -23,7 +23,7 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._chunks import first_along, max_along, sum_along
+from .._chunks import first_along, max_along, sum_along, sums_of_both
 from .._problem import Maybe, Settings, at_places, is_label
 from .inputs import Inputs
 from .totals import Totals, merge, of_no_class, origin
@@ -123,15 +123,11 @@ def two_pass(settings: Settings, inputs: Inputs, ids: Maybe, weighted: Maybe) ->
         finite = lax.bitwise_and(lax.is_finite(maximum), lax.eq(total, total))
         exempt = lax.bitwise_not(lax.bitwise_or(weighted, finite))
     if inputs.target is not None:
-        t = t._replace(
-            target=_weighted_sum(axis, z, inputs.target, start, exempt),
-            mass=sum_along(inputs.target, axis),
-        )
+        target, mass = _weighted_sum(axis, z, inputs.target, start, exempt)
+        t = t._replace(target=target, mass=mass)
     if inputs.even is not None:
-        t = t._replace(
-            even=_weighted_sum(axis, z, inputs.even, start, exempt),
-            even_mass=mass_of(axis, inputs.even, start),
-        )
+        even, even_mass = _weighted_sum(axis, z, inputs.even, start, exempt)
+        t = t._replace(even=even, even_mass=even_mass)
     if inputs.target_z is not None:
         compared = None if settings.several_labels else rel
         t = t._replace(**_of_two(axis, inputs.target_z, compared))
@@ -183,8 +179,10 @@ def mass_of(axis: int, w: Array, rows: Array) -> Array:
     return lax.reduce_sum(w, (axis if w.ndim > 1 else 0,))
 
 
-def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) -> Array:
-    """Σ_c w_c (z_c − start), (rows,), for logits of any offset, without a temporary.
+def _weighted_sum(
+    axis: int, z: Array, w: Array, start: Array, exempt: Maybe
+) -> tuple[Array, Array]:
+    """Σ_c w_c (z_c − start) and Σ_c w_c, (rows,), without a temporary.
 
     z has the logits' shape, w that or (classes,); `start` and `exempt` are (rows,).
 
@@ -196,28 +194,21 @@ def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) ->
     weight 0 too, the derivatives in weights and smoothing see these sums.
     """
 
-    def one_by_one() -> Array:
-        # The barrier keeps XLA from storing z − start to share it with the exponents,
-        # and the second operand of the reduction from storing the terms.
+    def one_by_one() -> tuple[Array, Array]:
+        # The barrier keeps XLA from storing z − start to share it with the exponents.
         full = over_rows(w, axis, z) if w.ndim == 1 else w
         rel = lax.sub(z, over_classes(lax.optimization_barrier(start), axis, z))
         possible = lax.ne(z, lax.full_like(z, -jnp.inf))
-        terms = lax.mul(select(possible, rel), full)
-        no_mass = lax.eq(full, lax.full_like(full, 0))
-        lost = select(lax.bitwise_or(possible, no_mass), zeros_of_logits(z), 1)
-        zero = jnp.zeros((), z.dtype)
-        total, impossible_mass = lax.reduce(
-            (terms, lost),
-            (zero, zero),
-            lambda a, b: (lax.add(a[0], b[0]), lax.add(a[1], b[1])),
-            (axis,),
-        )
-        none_lost = lax.eq(impossible_mass, lax.full_like(impossible_mass, 0))
-        return select(none_lost, total, -jnp.inf)
+        zero = lax.full_like(full, 0)
+        no_mass = lax.eq(full, zero)
+        lost = lax.select(no_mass, zero, lax.full_like(full, -jnp.inf))
+        terms = lax.select(possible, lax.mul(rel, full), lost)
+        return sums_of_both(axis, terms, full)
 
     if w.ndim > 1 or is_split(z):
         return one_by_one()
-    offset = lax.mul(start, mass_of(axis, w, start))
+    mass = mass_of(axis, w, start)
+    offset = lax.mul(start, mass)
     # Without a precision a GPU may round the factors to 10 bits.
     whole = lax.dot_general(
         z, w, (((axis,), (0,)), ((), ())), precision=lax.Precision.HIGHEST
@@ -229,7 +220,8 @@ def _weighted_sum(axis: int, z: Array, w: Array, start: Array, exempt: Maybe) ->
     fine = lax.bitwise_and(fine, close)
     if exempt is not None:
         fine = lax.bitwise_or(fine, exempt)
-    return lax.cond(lax.reduce_and(fine, range(fine.ndim)), lambda: product, one_by_one)
+    every_row = lax.reduce_and(fine, range(fine.ndim))
+    return lax.cond(every_row, lambda: (product, mass), one_by_one)
 
 
 def zeros_of_logits(z: Array) -> Array:
