@@ -205,13 +205,11 @@ def compiled(
     labels = array(jnp.int32, P("data"), step.tokens)
 
     def loss(hidden: Any, kernel: Any, labels: Any) -> Any:
-        return jxent.linear_softmax_cross_entropy(
-            hidden,
-            kernel,
+        return jxent.softmax_cross_entropy(
+            jxent.LinearLogits(hidden, kernel, implementation=implementation),
             labels,
             ignore_index=-100,
             reduction="mean",
-            implementation=implementation,
             class_axis_name="model",
             batch_axis_name="data",
         )

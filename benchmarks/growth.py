@@ -64,12 +64,15 @@ def planned(one: Record) -> str:
     """The layout that the plan takes for a record's sizes."""
     low, high = widths(one.dtype)
     platform = TARGETS[one.target].platform if one.target else machine()
-    return jxent.linear_softmax_plan(
+    logits = jxent.LinearLogits(
         jax.ShapeDtypeStruct((one.rows, one.features), low),
         jax.ShapeDtypeStruct((one.features, one.classes), high),
-        reduction="mean",
-        platform={"cuda": "gpu"}.get(platform, platform),
-    ).implementation
+    )
+    labels = jax.ShapeDtypeStruct((one.rows,), "int32")
+    plan = jxent.plan(
+        jxent.softmax_cross_entropy, platform={"cuda": "gpu"}.get(platform, platform)
+    )
+    return plan(logits, labels, reduction="mean").implementation
 
 
 class Choice(NamedTuple):

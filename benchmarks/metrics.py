@@ -9,7 +9,6 @@ alone, beside its streamed loss.
 """
 
 import argparse
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,15 +35,21 @@ def _programs(sizes: Shape) -> tuple[str, dict[str, Callable[..., Any]]]:
             "jax.nn.logsumexp": lambda logits, _: jax.nn.logsumexp(logits, -1),
             "four metrics": _of_logits,
         }
-    loss = functools.partial(
-        jxent.linear_softmax_cross_entropy, implementation="streamed"
-    )
-    return "head", {
-        "streamed loss": loss,
-        "linear_accuracy": metrics.linear_accuracy,
-        "linear_top_k_accuracy": metrics.linear_top_k_accuracy,
-        "linear_perplexity": metrics.linear_perplexity,
+    functions = {
+        "streamed loss": jxent.softmax_cross_entropy,
+        "accuracy": metrics.accuracy,
+        "top_k_accuracy": metrics.top_k_accuracy,
+        "perplexity": metrics.perplexity,
     }
+    return "head", {name: _of_head(f) for name, f in functions.items()}
+
+
+def _of_head(function: Callable[..., Any]) -> Callable[..., Any]:
+    def streamed(hidden: jax.Array, kernel: jax.Array, labels: jax.Array) -> Any:
+        logits = jxent.LinearLogits(hidden, kernel, implementation="streamed")
+        return function(logits, labels)
+
+    return streamed
 
 
 def measured(sizes: Shape, seconds: float) -> str:

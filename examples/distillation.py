@@ -72,48 +72,34 @@ class Batch(NamedTuple):
     """Tokens (windows, CONTEXT), and what the teacher made of them."""
 
     tokens: Array
-    hidden: Array  # (windows, CONTEXT, FEATURES), the teacher's
-    table: Array  # its embeddings (vocabulary, FEATURES)
-    ids: Array  # its likeliest tokens (windows, CONTEXT, TOP)
+    teacher: jxent.LinearLogits  # of shape (windows, CONTEXT, vocabulary)
+    ids: Array  # the teacher's likeliest tokens (windows, CONTEXT, TOP)
     log_probs: Array  # and their log-probabilities
 
 
 def cross_entropy(student: LanguageModel, batch: Batch, implementation: Head) -> Array:
     """From the next token alone."""
-    return jxent.linear_softmax_cross_entropy(
-        student(batch.tokens),
-        student.tokens.embedding[...],
+    return jxent.softmax_cross_entropy(
+        student(batch.tokens).replace(implementation=implementation),
         jxent.next_token_labels(batch.tokens, ignore_index=IGNORED),
-        vocab_axis=0,
         ignore_index=IGNORED,
         reduction="mean",
-        implementation=implementation,
     )
 
 
 def full_kl(student: LanguageModel, batch: Batch, implementation: Head) -> Array:
     """KL(teacher ‖ student) over all classes, from two heads of different widths."""
-    return jxent.linear_softmax_kl_divergence(
-        student(batch.tokens),
-        student.tokens.embedding[...],
-        batch.hidden,
-        batch.table,
-        vocab_axis=0,
-        target_vocab_axis=0,
+    return jxent.softmax_kl_divergence(
+        student(batch.tokens).replace(implementation=implementation),
+        batch.teacher,
         reduction="mean",
-        implementation=implementation,
     )
 
 
 def top_k(student: LanguageModel, batch: Batch, implementation: Head) -> Array:
     """The same over the teacher's TOP classes, and one that stands for all others."""
-    log_probs = jxent.linear_softmax_log_prob_at(
-        student(batch.tokens),
-        student.tokens.embedding[...],
-        batch.ids,
-        vocab_axis=0,
-        implementation=implementation,
-    )
+    logits = student(batch.tokens).replace(implementation=implementation)
+    log_probs = jxent.softmax_log_prob_at(logits, batch.ids)
     divergences = jxent.kl_divergence_with_log_targets(
         with_rest(log_probs), with_rest(batch.log_probs)
     )
@@ -175,11 +161,12 @@ def train_teacher(
 
 
 @nnx.jit
-def predict(teacher: LanguageModel, tokens: Array) -> tuple[Array, Array, Array]:
-    """Hidden states, and the TOP likeliest classes after each token."""
-    hidden, table = teacher(tokens), teacher.tokens.embedding[...]
-    log_probs, ids = jxent.linear_softmax_top_k(hidden, table, TOP, vocab_axis=0)
-    return hidden, ids, log_probs
+def predict(teacher: LanguageModel, tokens: Array) -> Batch:
+    """The logits without their kernel, and the TOP likeliest classes of each token."""
+    logits = teacher(tokens)
+    log_probs, ids = jxent.softmax_top_k(logits, TOP)
+    # A jitted function returns arrays of its own: a copy of the kernel in each batch.
+    return Batch(tokens, logits.replace(kernel=None), ids, log_probs)
 
 
 def predictions(
@@ -189,9 +176,9 @@ def predictions(
     made, table = [], teacher.tokens.embedding[...]
     with progress(len(batches), args) as bar:
         for tokens in batches:
-            hidden, ids, log_probs = predict(teacher, tokens)
-            made.append(Batch(tokens, hidden, table, ids, log_probs))
-            bar(-float(log_probs[..., 0].mean()))
+            batch = predict(teacher, tokens)
+            made.append(batch._replace(teacher=batch.teacher.replace(kernel=table)))
+            bar(-float(batch.log_probs[..., 0].mean()))
     return made
 
 

@@ -135,26 +135,24 @@ class LanguageModel(nnx.Module):
         self.blocks = nnx.List([Block(features, rngs) for _ in range(blocks)])
         self.norm = nnx.RMSNorm(features, rngs=rngs)
 
-    def __call__(self, tokens: Array) -> Array:
-        """The head's input at each token of (windows, CONTEXT)."""
+    def __call__(self, tokens: Array) -> jxent.LinearLogits:
+        """The logits of what follows each token of (windows, CONTEXT), not formed."""
         mask = nnx.make_causal_mask(tokens)
         x = self.tokens(tokens).at[..., -1].set(0)
         x = x + self.positions(jnp.arange(CONTEXT))
         for block in self.blocks:
             x = block(x, mask)
-        return self.norm(x).at[..., -1].set(1)
+        hidden = self.norm(x).at[..., -1].set(1)
+        return jxent.LinearLogits(hidden, self.tokens.embedding[...], vocab_axis=0)
 
 
 def loss_of(model: LanguageModel, tokens: Array, implementation: Head) -> Array:
     """The mean cross-entropy of each next token, in nats."""
-    return jxent.linear_softmax_cross_entropy(
-        model(tokens),
-        model.tokens.embedding[...],
+    return jxent.softmax_cross_entropy(
+        model(tokens).replace(implementation=implementation),
         jxent.next_token_labels(tokens, ignore_index=IGNORED),
-        vocab_axis=0,
         ignore_index=IGNORED,
         reduction="mean",
-        implementation=implementation,
     )
 
 
@@ -229,8 +227,7 @@ def unigram_loss(log_counts: np.ndarray, held_out: Array) -> float:
 @nnx.jit
 def next_logits(model: LanguageModel, tokens: Array, last: Array) -> Array:
     """The logits of what follows one position of one window."""
-    hidden = model(tokens[None])[0, last]
-    return model.tokens.attend(hidden)
+    return model(tokens[None])[0, last].materialize()
 
 
 def write(model: LanguageModel, tokenizer: Tekkenizer, prompt: str, seed: int) -> str:

@@ -80,13 +80,10 @@ def log_prob_of(
     model: LanguageModel, tokens: Array, completion: Array, implementation: Head = None
 ) -> Array:
     """The log-probability of each next token that the model wrote, 0 for the others."""
-    return jxent.linear_softmax_log_prob(
-        model(tokens),
-        model.tokens.embedding[...],
+    return jxent.softmax_log_prob(
+        model(tokens).replace(implementation=implementation),
         jxent.next_token_labels(tokens, where=completion, ignore_index=IGNORED),
-        vocab_axis=0,
         ignore_index=IGNORED,
-        implementation=implementation,
     )
 
 
@@ -152,14 +149,14 @@ class Written(NamedTuple):
 @nnx.jit
 def sample(model: LanguageModel, prompts: Array, breaks: Array, key: Array) -> Written:
     """Continue each prompt token by token, with the logits of 16 prompts at a time."""
-    table = model.tokens.embedding[...]
 
     def write(at: int, tokens: Array) -> Array:
         u = jax.random.uniform(jax.random.fold_in(key, at), prompts.shape[:1])
-        rows = model(tokens)[:, at - 1], u
-        return tokens.at[:, at].set(
-            jxent.map_over_tiles(draw_tokens, table, rows, tile=16)
+        logits = model(tokens)[:, at - 1]
+        drawn = jxent.map_over_tiles(
+            draw_tokens, logits.kernel, (logits.hidden, u), tile=16
         )
+        return tokens.at[:, at].set(drawn)
 
     tokens = jax.lax.fori_loop(PROMPT, PROMPT + ROOM, write, prompts)
     at = jnp.arange(CONTEXT)

@@ -80,11 +80,9 @@ def mesh_of(devices: list[jax.Device], model: int) -> Mesh:
 
 def loss_of(model: LanguageModel, tokens: Array) -> Array:
     """The mean cross-entropy of each next token, in nats, over all devices."""
-    return jxent.linear_softmax_cross_entropy(
+    return jxent.softmax_cross_entropy(
         model(tokens),
-        model.tokens.embedding[...],
         jxent.next_token_labels(tokens, ignore_index=IGNORED),
-        vocab_axis=0,
         ignore_index=IGNORED,
         reduction="mean",
         class_axis_name="model",

@@ -425,7 +425,7 @@ def test_preference_is_the_loss_of_dpo(rng):
         model = example.LanguageModel(np.zeros(vocabulary), 1, example.nnx.Rngs(0))
         batch = example.Pairs(*map(jax.numpy.asarray, (tokens, completion, reference)))
         loss, margin = example.dpo_loss(model, batch, beta)
-        hidden = np.asarray(model(batch.tokens), np.float64)
+        hidden = np.asarray(model(batch.tokens).hidden, np.float64)
 
     table = np.asarray(model.tokens.embedding[...], np.float64)
     logits = hidden @ table.T

@@ -1,4 +1,4 @@
-"""A few steps with LinearLogits on 8 devices, of one process or of two.
+"""A few steps of the fused head on 8 devices, of one process or of two.
 
 python tests/training.py ADDRESS PROCESS
 """
@@ -46,9 +46,10 @@ def train() -> list[float]:
     labels = split(ids.astype(np.int32), "data")
 
     def loss(kernel, hidden, labels, implementation):
-        layout = {"implementation": implementation, "block_sizes": (8, 4)}
         return jxent.softmax_cross_entropy(
-            jxent.LinearLogits(hidden, kernel, **layout),
+            jxent.LinearLogits(
+                hidden, kernel, block_sizes=(8, 4), implementation=implementation
+            ),
             labels,
             ignore_index=-100,
             label_smoothing=0.1,

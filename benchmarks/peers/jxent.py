@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 import jxent
+from jxent import LinearLogits
 
 from .. import operations
 from ..case import Case
@@ -38,15 +39,22 @@ def logits_every(logits, labels, class_weights):
     )
 
 
-def head(hidden, kernel, labels, *, blocks=1, **options):
+def head(hidden, kernel, labels, *, blocks=1, implementation=None, **options):
     """With `blocks` of rows where the layout is tiled, of classes where it is not."""
+    block_sizes = None
     if blocks > 1:
-        tiled = options["implementation"] == "tiled"
+        tiled = implementation == "tiled"
         size = -(-(hidden.shape[0] if tiled else kernel.shape[1]) // blocks)
-        options["block_sizes"] = (size, None) if tiled else (None, size)
-    return jxent.linear_softmax_cross_entropy(
-        hidden, kernel, labels, reduction="mean", **options
+        block_sizes = (size, None) if tiled else (None, size)
+    logits = LinearLogits(
+        hidden, kernel, block_sizes=block_sizes, implementation=implementation
     )
+    return mean(logits, labels, **options)
+
+
+def head_table(hidden, table, labels, *, implementation=None):
+    logits = LinearLogits(hidden, table, vocab_axis=0, implementation=implementation)
+    return mean(logits, labels)
 
 
 def head_every(hidden, kernel, labels, class_weights, **options):
@@ -65,27 +73,31 @@ def _in(implementation, loss=head, **options):
     return functools.partial(loss, implementation=implementation, **options)
 
 
-def head_sums(hidden, kernel, labels, **options):
-    sums = jxent.linear_softmax_cross_entropy_sums(hidden, kernel, labels, **options)
+def head_sums(hidden, kernel, labels, **layout):
+    logits = LinearLogits(hidden, kernel, **layout)
+    sums = jxent.softmax_cross_entropy_sums(logits, labels)
     return sums.loss / sums.weight
 
 
-def several_ids(hidden, kernel, ids, values, **options):
-    return head(hidden, kernel, jxent.SparseLabels(ids, values), **options)
+def several_ids(hidden, kernel, ids, values, **layout):
+    return head(hidden, kernel, jxent.SparseLabels(ids, values), **layout)
 
 
-def many_labels(hidden, kernel, positives, *, function, **options):
+def many_labels(hidden, kernel, positives, *, function, **layout):
+    logits = LinearLogits(hidden, kernel, **layout)
     labels = jxent.SparseLabels(positives)
-    return function(hidden, kernel, labels, reduction="mean", **options)
+    return function(logits, labels, axis=-1, reduction="mean")
 
 
-def top_k(hidden, kernel, **options):
-    log_probs, _ = jxent.linear_softmax_top_k(hidden, kernel, PLACES, **options)
+def top_k(hidden, kernel, **layout):
+    log_probs, _ = jxent.softmax_top_k(LinearLogits(hidden, kernel, **layout), PLACES)
     return jnp.sum(log_probs) / len(hidden)
 
 
-def two_heads(divergence, hidden, kernel, *target, **options):
-    return divergence(hidden, kernel, *target, reduction="mean", **options)
+def two_heads(divergence, hidden, kernel, target_hidden, target_kernel, **layout):
+    logits = LinearLogits(hidden, kernel, **layout)
+    target_logits = LinearLogits(target_hidden, target_kernel)
+    return divergence(logits, target_logits, reduction="mean")
 
 
 def _policy_rows(kernel, rows):
@@ -94,10 +106,9 @@ def _policy_rows(kernel, rows):
     return jxent.softmax_log_prob(logits, labels), jxent.softmax_entropy(logits)
 
 
-def policy_streamed(hidden, kernel, labels, **options):
-    rows = jxent.linear_softmax_statistics(
-        hidden, kernel, labels, entropy=True, **options
-    )
+def policy_streamed(hidden, kernel, labels, **layout):
+    logits = LinearLogits(hidden, kernel, **layout)
+    rows = jxent.softmax_statistics(logits, labels, entropy=True)
     return policy(rows.log_prob, rows.entropy)
 
 
@@ -146,12 +157,11 @@ def derived(case: Case, loss):
     return operations.derived(case, planned if case.platform else loss)
 
 
-BINARY = jxent.linear_sigmoid_binary_cross_entropy
 KL, JENSEN_SHANNON = (
     functools.partial(two_heads, divergence)
     for divergence in (
-        jxent.linear_softmax_kl_divergence,
-        jxent.linear_softmax_jensen_shannon_divergence,
+        jxent.softmax_kl_divergence,
+        jxent.softmax_jensen_shannon_divergence,
     )
 )
 
@@ -170,8 +180,8 @@ LOSSES = {
         "streamed": _in("streamed", head_every),
     },
     "head, embedding table": {
-        "": functools.partial(head, vocab_axis=0),
-        "streamed": _in("streamed", vocab_axis=0),
+        "": head_table,
+        "streamed": _in("streamed", head_table),
     },
     "head, by blocks": {
         f"{layout} in {n}": _in(layout, blocks=n)
@@ -197,11 +207,11 @@ LOSSES = {
         "streamed": _in("streamed", several_ids),
     },
     "head, many labels": {
-        layout: _in(layout, many_labels, function=BINARY)
+        layout: _in(layout, many_labels, function=jxent.sigmoid_binary_cross_entropy)
         for layout in ("tiled", "streamed")
     },
     "head, many labels, ZLPR": {
-        layout: _in(layout, many_labels, function=jxent.linear_zlpr_loss)
+        layout: _in(layout, many_labels, function=jxent.zlpr_loss)
         for layout in ("tiled", "streamed")
     },
     "head, top k": {"": _in("streamed", top_k)},
