@@ -96,6 +96,7 @@ FORMULAS = {
     "sparse symmetric": Formula("symmetric_cross_entropy", "sparse", ("tiled",)),
     "KL": Formula("softmax_kl_divergence", "target"),
     "Jensen-Shannon": Formula("softmax_jensen_shannon_divergence", "target"),
+    "total variation": Formula("softmax_total_variation", "target", ("streamed",)),
     "sparse ZLPR": Formula("zlpr_loss", "sparse"),
     "sparse sigmoid": Formula("sigmoid_binary_cross_entropy", "sparse"),
     "sparse sigmoid focal": Formula("sigmoid_focal_loss", "sparse"),

@@ -221,6 +221,7 @@ OF_TEMPERATURES = {
     "jensen-shannon": partial(
         jxent.softmax_jensen_shannon_divergence, LOGITS, 2 * LOGITS
     ),
+    "total variation": partial(jxent.softmax_total_variation, LOGITS, 2 * LOGITS),
     "zlpr": partial(jxent.zlpr_loss, LOGITS, LOGITS > 0.5),
 }
 

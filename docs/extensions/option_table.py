@@ -24,7 +24,11 @@ GROUPS = {
         "symmetric_cross_entropy",
     ),
     "sums for a log": ("softmax_cross_entropy_sums",),
-    "divergences": ("softmax_kl_divergence", "softmax_jensen_shannon_divergence"),
+    "divergences": (
+        "softmax_kl_divergence",
+        "softmax_jensen_shannon_divergence",
+        "softmax_total_variation",
+    ),
     "log-probabilities": (
         "softmax_log_prob",
         "softmax_log_prob_at",
