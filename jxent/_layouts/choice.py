@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from .. import _checks
+from .._formulas import zlpr
 from .._linear_logits import BlockSizes, Implementation
 from .._problem import Rows, Settings, Shared, has_distributions, has_target
 
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
+FEWEST_ROWS = 128  # of a tile whose rows have all of their classes
 PIECE = 512  # classes of a product with a part of the kernel, which a CPU copies
 # Bytes of logits that fit a CPU's cache, or a TPU's vector memory, with what is formed
 # of them.
@@ -65,26 +67,63 @@ class Uses(NamedTuple):
     temperature: bool = False
     several_ids: bool = False
     top_k: bool = False
-    target: bool = False  # another softmax in place of labels
+    ranks: bool = False  # of labels, for which a tile's rows have all of their classes
     two_heads: bool = False
+    # Arrays of a block's size that a CPU keeps for a derivative, beside the logits; if
+    # a row is no more than a sum over its classes, its value takes one less.
+    kept: int = 0
+    summed: bool = False
+    # Bytes of a class in arrays (rows, classes) of the caller: labels, masks, a target.
+    given: int = 0
+    listed: bool = False  # lists of positives, of which booleans of a block are made
+    class_where: bool = False
+    weighed: bool = False  # whether a mean divides by the mass of distributions
 
 
-def uses_of(settings: Settings, rows: Rows, shared: Shared) -> Uses:
+def uses_of(
+    settings: Settings, rows: Rows, shared: Shared, *, every_log_p: bool
+) -> Uses:
     """The options of a problem that change its plan."""
+    masks = shared.class_mask is not None or rows.class_where is not None
+    distributions = has_distributions(settings, rows)
+    ignored = shared.ignore_index is not None and settings.ids
+    labels = rows.labels if distributions else None
+    given = (labels, rows.class_where, rows.logits, rows.target_logits)
+    entropy = settings.expected and settings.formula is None
     return Uses(
-        drops=rows.where is not None or shared.ignore_index is not None,
+        drops=rows.where is not None or ignored,
         weights=rows.weights is not None,
         bias=shared.bias is not None,
-        masks=shared.class_mask is not None or rows.class_where is not None,
+        masks=masks,
         smoothing=shared.label_smoothing is not None,
-        distributions=has_distributions(settings, rows),
+        distributions=distributions,
         soft_cap=shared.logit_soft_cap is not None,
         temperature=rows.temperature is not None,
         several_ids=rows.label_ids is not None,
         top_k=settings.top_k > 0,
-        target=has_target(rows),
+        ranks=settings.ranks,
         two_heads=rows.hidden is not None and rows.target_hidden is not None,
+        kept=_kept(settings, rows, shared, every_log_p=every_log_p),
+        summed=_is_sum(settings) or entropy,
+        given=sum(x.dtype.itemsize for x in given if x is not None),
+        listed=settings.several_labels and rows.label_ids is not None,
+        class_where=rows.class_where is not None,
+        weighed=distributions and not settings.several_labels,
     )
+
+
+def _kept(settings: Settings, rows: Rows, shared: Shared, *, every_log_p: bool) -> int:
+    """How many arrays of a block's size a CPU keeps for the derivative of a row."""
+    if has_target(rows):  # two softmaxes, and a mixture of them if there is a share
+        return 2 + len(shared.parameters)
+    if settings.several_labels or every_log_p:
+        return settings.kept + every_log_p
+    entropy = settings.expected and settings.formula is None
+    return int(rows.label_ids is not None or settings.top_k > 0 or entropy)
+
+
+def _is_sum(settings: Settings) -> bool:
+    return settings.several_labels and settings.formula is not zlpr
 
 
 def _floor(x: float, unit: int) -> int:
@@ -117,26 +156,40 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
             rows = _floor(1024 * s.rows / classes, 8)
         elif uses.top_k:  # a block is stored, sorted, and stored again with its order
             rows, classes = min(rows, 1024), 2048
+        elif uses.ranks:  # as many logits, but a product needs rows
+            rows = max(rows * classes // max(s.classes, 1), FEWEST_ROWS)
+            classes = s.classes
     return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
 
 
-def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
-    """How many copies of a block of logits XLA holds beside the first, for options.
+def _slabs(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
+    """How many arrays of a block's size exist at a time: for the value, and with it for
+    the derivative.
 
-    On a CPU its sums over classes read arrays in memory, and the derivative of an
+    On a CPU XLA's sums over classes read arrays in memory, and the derivative of an
     option that acts on logits reads them as they were before it. Compilers for
-    accelerators apply the options inside of the sums.
+    accelerators apply formulas and options inside of the sums.
     """
-    if s.platform != "cpu":
-        return 0
-    nonlinear = uses.soft_cap + uses.temperature
-    linear = uses.masks or uses.distributions
-    skips = uses.drops or uses.weights
-    if implementation == "tiled":
-        return 0  # they are as large as a group of rows
+    heads = 1 + uses.two_heads
+    if s.platform != "cpu" or implementation == "tiled":
+        return heads, heads  # all else is as large as a group of rows
+    nonlinear = uses.soft_cap or uses.temperature
     if implementation == "streamed":
-        return not uses.drops and (linear or uses.bias or uses.soft_cap)
-    return (linear or uses.smoothing or nonlinear > 0) + (skips and nonlinear > 0)
+        cap = (uses.soft_cap or uses.bias) and not uses.summed
+        value = max(uses.kept - uses.summed, cap) + (uses.summed and uses.temperature)
+        value += uses.masks and (uses.top_k or uses.ranks)
+        return heads + value, heads + uses.masks + max(uses.kept - 2, 0)
+    mask = uses.masks and not uses.class_where
+    linear = mask or ((uses.distributions or uses.smoothing) and not uses.drops)
+    if not uses.kept:
+        skips = uses.drops or uses.weights
+        copies = (linear or nonlinear) + (skips and nonlinear)
+    elif uses.summed and (uses.distributions or uses.several_ids):
+        copies = max(uses.kept - mask, 1) + uses.temperature
+    else:
+        copies = uses.kept + (nonlinear and not uses.two_heads)
+        copies += mask and (uses.summed or uses.top_k)
+    return heads + copies, heads + copies
 
 
 def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
@@ -158,30 +211,44 @@ def temporaries(
 ) -> int:
     """Bytes that the value and both gradients need beside operands and results."""
     rows, classes = blocks
-    slabs = 1 + uses.two_heads + _copies(implementation, s, uses)
+    of_value, slabs = _slabs(implementation, s, uses)
+    cast = s.platform == "cpu"  # other compilers do without the cast operands
+    # Where a mask meets an array of all rows, XLA on a CPU stores what comes of it.
+    meets = uses.class_where or (
+        implementation == "tiled" and uses.weighed and uses.masks
+    )
+    whole = cast * meets * s.rows * s.classes * s.width
+    # Rows that are sorted, so that those which are dropped come last, are copied.
+    reordered = uses.drops * s.rows * s.classes * uses.given
     # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
     hidden = s.rows * s.features * s.width
     kernel = s.features * s.classes * s.width
     low_hidden, low_kernel = s.hidden_width < s.width, s.kernel_width < s.width
-    cast = s.platform == "cpu"  # other compilers do without the cast operands
     if implementation == "materialized":
         operands = cast * (hidden * low_hidden + kernel * low_kernel)
-        return slabs * s.rows * s.classes * s.width + operands
+        labels = cast * uses.listed * s.rows * s.classes
+        return slabs * s.rows * s.classes * s.width + operands + labels
+    block = rows * classes * s.width
+    if uses.ranks:  # which have no derivative, and whole rows whatever the blocks
+        block = max(block, FEWEST_ROWS * s.classes * s.width)
+        return max(of_value * block + reordered, whole)
     if implementation == "streamed":
         of_kernel = s.features * classes * s.width
-        block = rows * classes * s.width + of_kernel
-        copies = 3 * s.rows * s.features * s.hidden_width + 2 * of_kernel
+        copies = 3 * (s.rows * s.features * s.hidden_width + reordered)
+        copies += 2 * (of_kernel + block)
         # A CPU sums the gradient of the whole kernel in float32, others a block's.
         of_low = 2 * hidden * low_hidden + cast * kernel * low_kernel
-        gradients = block + hidden + of_low + copies * uses.drops
-        return max(gradients, slabs * rows * classes * s.width)
+        gradients = slabs * block + of_kernel + hidden + of_low + copies * uses.drops
+        labels = cast * uses.listed * rows * classes
+        return max(gradients, of_value * block + labels, whole)
     operands = hidden + 2 * rows * s.features * s.width
     sums = hidden * low_hidden + kernel * low_kernel
     if cast and low_hidden and low_kernel:  # the logits' gradient in bfloat16
         slabs += 0.5
     slab = rows * s.classes * s.width
-    groups = cast * any(uses) * min(2 * GROUP["cpu"], slab)
-    return int(slabs * slab) + groups + operands + sums
+    groups = cast * any(uses) * min(4 * GROUP["cpu"], slab)
+    given = cast * rows * s.classes * uses.given + reordered
+    return max(int(slabs * slab) + given + groups + operands + sums, whole)
 
 
 def _choice(

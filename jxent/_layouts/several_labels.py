@@ -107,6 +107,11 @@ def _sum_over_classes_jvp(settings: Settings, primals: Any, tangents: Any) -> An
     ) -> Array:
         moving = as_computed(moving)
         pair = as_points(pair, moving)
+        if pair[0].logits is not None:
+            # Else XLA on a CPU keeps for the derivative what the value was made of.
+            pair, ids = lax.platform_dependent(
+                (pair, ids), cpu=_apart, default=lambda operands: operands
+            )
 
         def sum_at(values: tuple[Rows, Shared]) -> Array:
             return _sum_of_block(settings, replaced(pair, values), ids, computed)
@@ -115,6 +120,11 @@ def _sum_over_classes_jvp(settings: Settings, primals: Any, tangents: Any) -> An
 
     operands = rows, shared, resolved, computed, *moving_of(tangents[:2])
     return total, over_all_classes(settings, of_block, *operands)
+
+
+def _apart(operands: Any) -> Any:
+    """The operands, of which a compiler does not see what it has formed already."""
+    return jax.tree.map(lax.optimization_barrier, operands)
 
 
 def _sum_of_block(

@@ -158,7 +158,8 @@ def _with_layout(
     )
     heard = listener()
     sizes = _sizes_on_device(hidden, kernel, head.vocab_axis, sharding, heard.platform)
-    uses = uses_of(settings, rows, shared)
+    every_log_p = needs_every_log_p(settings, rows, shared)
+    uses = uses_of(settings, rows, shared, every_log_p=every_log_p)
     scalar = settings.formula is not None and settings.reduction != "none"
     split = bool(settings.class_axis_name + sharding.class_axes)
     scalar = scalar and not settings.return_statistics
@@ -172,7 +173,6 @@ def _with_layout(
         implementation=implementation,
         budget=heard.budget,
     )
-    every_log_p = needs_every_log_p(settings, rows, shared)
     _refuse_layout(function, settings, layout, scalar=scalar, every_log_p=every_log_p)
     settings = settings._replace(
         sharding=sharding,

@@ -70,13 +70,15 @@ def metric_problem(
     whole_logits: bool = False,
     argmax: bool = False,
     argmax_of_head: bool = False,
+    ranks: bool = False,
     batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
     """The checked arguments of a metric; with axis=() those of binary labels.
 
     `whole_logits` cannot be LinearLogits. With `argmax` the class of the largest logit
-    is one of the statistics, with `argmax_of_head` one of those of LinearLogits.
+    is one of the statistics, with `argmax_of_head` one of those of LinearLogits; with
+    `ranks` these have no statistics, but whole rows.
     """
     linear = isinstance(logits, LinearLogits) and not whole_logits
     x = logits if linear else _checks.as_array(function, "logits", logits)
@@ -104,6 +106,7 @@ def metric_problem(
         weights=weights,
         ignore_index=ignore_index,
         argmax=argmax or (linear and argmax_of_head),
+        ranks=linear and ranks,
         batch_axis_name=batch_axis_name,
         **options,
     )

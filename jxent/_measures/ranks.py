@@ -23,6 +23,7 @@ from .._arrays import (
     varying_of,
 )
 from .._chunks import CHUNK, max_along, maxima_of_chunks
+from .._layouts.choice import FEWEST_ROWS
 from .._layouts.mesh import enter, on_one_device, row_spec, specs_of
 from .._problem import (
     Resolved,
@@ -38,7 +39,6 @@ from .._statistics import inputs_of_block
 from .._tiles import live_first, over_tiles
 
 
-_FEWEST_ROWS = 128  # of a tile
 # Top 1 and top 5 do the same work, so that one program with both does it once.
 _SHARED = 5
 
@@ -87,7 +87,7 @@ def _of_tiles(
     classes = shared.kernel.shape[settings.vocab_axis]
     tile = settings.tile
     if isinstance(tile, int):  # as many logits as a block has; but a product needs rows
-        tile = min(tile, max(tile * settings.block // classes, _FEWEST_ROWS))
+        tile = min(tile, max(tile * settings.block // classes, FEWEST_ROWS))
 
     def step(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Array]:
         rows, resolved = part

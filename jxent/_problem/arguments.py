@@ -34,11 +34,14 @@ class Formula(NamedTuple):
     """A formula with its parameters, as they are passed by name.
 
     It is a function of log p; with several labels a row, of each logit and its label.
+    Of a formula of every class `kept` says how many arrays of the logits' size XLA on a
+    CPU keeps for the derivative.
     """
 
     function: Callable[..., Array]
     parameters: dict[str, ArrayLike]
     several_labels: bool = False
+    kept: int = 2
 
 
 def checked_problem(
@@ -287,6 +290,7 @@ def _with_statistics(
     top_k: SupportsIndex | None = None,
     entropy: bool = False,
     argmax: bool = False,
+    ranks: bool = False,
 ) -> Settings:
     """Adds to the settings what the formula and the requested statistics need."""
     return_statistics, entropy, argmax = (
@@ -305,6 +309,7 @@ def _with_statistics(
     weighted = formula is None and shared.class_weights is not None
     return settings._replace(
         formula=None if formula is None else formula.function,
+        kept=0 if formula is None else formula.kept,
         reduction=reduction,
         return_statistics=return_statistics,
         sums=sums,
@@ -313,6 +318,7 @@ def _with_statistics(
         even=(smoothed and not several) or (weighted and not distributions),
         expected=entropy or return_statistics or sums,
         argmax=argmax or return_statistics or sums,
+        ranks=ranks,
     )
 
 

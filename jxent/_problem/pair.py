@@ -107,6 +107,7 @@ class Settings(NamedTuple):
     ids: bool  # labels are class ids, not distributions
     several_labels: bool = False  # each class has a binary label of its own
     formula: Callable[..., Array] | None = None  # None: statistics alone
+    kept: int = 0  # see Formula
     reduction: str = "none"
     return_statistics: bool = False
     sums: bool = False  # of what a training loop logs, in place of the loss
@@ -117,6 +118,7 @@ class Settings(NamedTuple):
     expected: bool = False  # Σ e (z − shift), which the entropy needs
     argmax: bool = False
     top_k: int = 0  # how many of the largest logits to find; 0 for none
+    ranks: bool = False  # of labels among the classes, which no statistics tell
     reports: bool = True  # bad labels, under checkify
     vocab_axis: int = 1  # the kernel's axis of classes
     precision: Any = None  # of products with the kernel, as lax takes it, or ROUNDED

@@ -240,7 +240,7 @@ def sigmoid_focal_loss(
         axis,
         where,
         formula=Formula(
-            function=focal_of_logits, parameters=parameters, several_labels=True
+            function=focal_of_logits, parameters=parameters, several_labels=True, kept=1
         ),
         weights=weights,
         class_weights=class_weights,
@@ -364,7 +364,10 @@ def asymmetric_loss(
         axis,
         where,
         formula=Formula(
-            function=asymmetric_of_logits, parameters=parameters, several_labels=True
+            function=asymmetric_of_logits,
+            parameters=parameters,
+            several_labels=True,
+            kept=4,
         ),
         pos_weight=pos_weight,
         weights=weights,

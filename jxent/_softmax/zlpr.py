@@ -101,7 +101,7 @@ def zlpr_loss(
         labels,
         axis,
         where,
-        formula=Formula(function=zlpr, parameters={}, several_labels=True),
+        formula=Formula(function=zlpr, parameters={}, several_labels=True, kept=1),
         weights=weights,
         class_mask=class_mask,
         ignore_index=ignore_index,

@@ -300,6 +300,7 @@ def top_k_accuracy(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
+        ranks=True,
     )
     return measured(share_of_right, problem, k)
 
@@ -383,5 +384,6 @@ def top_k_accuracy_sums(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
+        ranks=True,
     )
     return measured(sums_of_right, problem, k)
