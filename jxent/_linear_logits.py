@@ -122,9 +122,9 @@ class LinearLogits:
 
     def __init__(
         self,
-        hidden: ArrayLike,
-        kernel: ArrayLike,
-        bias: ArrayLike | None = None,
+        hidden: ArrayLike | jax.ShapeDtypeStruct,
+        kernel: ArrayLike | jax.ShapeDtypeStruct,
+        bias: ArrayLike | jax.ShapeDtypeStruct | None = None,
         *,
         vocab_axis: SupportsIndex = -1,
         precision: lax.PrecisionLike = None,

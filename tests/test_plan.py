@@ -17,7 +17,7 @@ from tests.compiling import as_users_jit
 
 
 ce = jxent.softmax_cross_entropy
-Shape = jax.ShapeDtypeStruct
+Shape: Any = jax.ShapeDtypeStruct
 
 
 def shapes(rows, features, classes, hidden=jnp.float32, kernel=jnp.float32, **options):

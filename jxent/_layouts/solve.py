@@ -37,6 +37,7 @@ from .._statistics import with_logits
 from .choice import (
     PIECE,
     Sizes,
+    Uses,
     chosen,
     rows_of_group,
     sizes_of,
@@ -188,17 +189,18 @@ def _with_layout(
         piece = PIECE if sizes.platform == "cpu" and not whole else 0
         settings = settings._replace(block=block, piece=piece)
     if heard is not NOBODY:
-        blocks = tile, settings.block
-        memory = temporaries(layout, sizes, blocks, uses)
-        heard.plans.append(
-            Plan(
-                function=function,
-                implementation=layout,
-                block_sizes=blocks,
-                temporary_bytes=memory,
-            )
-        )
+        heard.plans.append(_plan(function, settings, sizes, uses))
     return problem._replace(settings=settings)
+
+
+def _plan(function: str, settings: Settings, sizes: Sizes, uses: Uses) -> Plan:
+    layout, blocks = settings.implementation, (settings.tile, settings.block)
+    return Plan(
+        function=function,
+        implementation=layout,
+        block_sizes=blocks,
+        temporary_bytes=temporaries(layout, sizes, blocks, uses),
+    )
 
 
 def _refuse_layout(

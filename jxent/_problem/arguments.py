@@ -88,10 +88,7 @@ def checked_problem(
         assert not isinstance(target, LinearLogits)
         if y is not None and not ids:
             y = _checks.classes_last(y, front)
-        if where is not None:
-            where = _checks.boolean(function, "where", where)
-            if where.ndim == x.ndim:
-                where = _checks.classes_last(jnp.broadcast_to(where, x.shape), front)
+        where = _where_of_axes(function, where, x.shape, front)
         if target is not None:
             target = _checks.classes_last(target, front)
         like = x = _checks.classes_last(x, front)
@@ -100,26 +97,26 @@ def checked_problem(
     settings = Settings(
         axis=front, ids=ids, class_axis_name=class_names, batch_axis_name=batch_names
     )
-    if isinstance(x, LinearLogits):
-        rows = rows._replace(hidden=x.hidden)
-        shared = shared._replace(kernel=x.kernel, bias=x.bias)
-        settings = settings._replace(vocab_axis=x.vocab_axis % 2, precision=x.precision)
-    else:
-        rows = rows._replace(logits=x)
-    if isinstance(target, LinearLogits):
-        rows = rows._replace(target_hidden=target.hidden)
-        shared = shared._replace(target_kernel=target.kernel, target_bias=target.bias)
-        settings = settings._replace(
-            target_vocab_axis=target.vocab_axis % 2, target_precision=target.precision
-        )
-    else:
-        rows = rows._replace(target_logits=target)
+    for of, operand in (("", x), ("target_", target)):
+        settings, rows, shared = _with_operand(settings, rows, shared, of, operand)
     dtype = dtype_of(rows, shared)
     if sparse is not None:
         rows = _with_places(function, rows, sparse, like, front, dtype, options)
     return _with_options(
         function, settings, rows, shared, like.shape, dtype, where, **options
     )
+
+
+def _where_of_axes(
+    function: str, where: ArrayLike | None, shape: Shape, axes: tuple[int, ...]
+) -> ArrayLike | None:
+    """`where` with the classes' axes made one, the last, if it has them."""
+    if where is None:
+        return None
+    where = _checks.boolean(function, "where", where)
+    if where.ndim != len(shape):
+        return where
+    return _checks.classes_last(jnp.broadcast_to(where, shape), axes)
 
 
 def _operand(
@@ -133,6 +130,22 @@ def _operand(
     if beside.get("order"):
         beside["order"] = "LinearLogits(hidden, kernel), labels"
     return checked_head(function, name, logits, **beside)
+
+
+def _with_operand(
+    settings: Settings,
+    rows: Rows,
+    shared: Shared,
+    of: str,
+    x: Array | LinearLogits | None,
+) -> tuple[Settings, Rows, Shared]:
+    """Adds logits, or those of a target, to the fields whose names begin with `of`."""
+    if not isinstance(x, LinearLogits):
+        return settings, rows._replace(**{f"{of}logits": x}), shared
+    static = {f"{of}vocab_axis": x.vocab_axis % 2, f"{of}precision": x.precision}
+    of_all = {f"{of}kernel": x.kernel, f"{of}bias": x.bias}
+    rows = rows._replace(**{f"{of}hidden": x.hidden})
+    return settings._replace(**static), rows, shared._replace(**of_all)
 
 
 def _hint_of_heads(x: Array | LinearLogits, target: Array | LinearLogits) -> str:
