@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import jxent
-from jxent._problem import Settings
-from jxent._statistics import Inputs, block
+from jxent._statistics import block
+from jxent._statistics.inputs import Inputs
+from jxent._statistics.under_labels import UnderLabels
 from tests.compiling import as_users_jit
 from tests.hazards import (
     ELEMENTWISE,
@@ -343,13 +344,13 @@ def test_logits_further_apart_than_float32_reaches(loss):
 @pytest.mark.parametrize("form", [block.two_pass, block.one_pass, block.one_pass_gpu])
 def test_distributions_of_logits_that_far_apart(form):
     """In the form of every platform."""
-    settings = Settings(axis=1, ids=False)
     inputs = Inputs(
+        (UnderLabels(),),
         z=jnp.tile(jnp.array([[3e38, -3e38, 0.0]]), (2, 1)),
-        target=jnp.array([[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]),
+        given=(jnp.array([[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]),),
     )
-    t = form(settings, inputs, None, None)
-    np.testing.assert_array_equal(t.target, jnp.array([-1.5e38, -INF]))
+    t = form(1, inputs, None)
+    np.testing.assert_array_equal(t[UnderLabels].sum, jnp.array([-1.5e38, -INF]))
 
 
 @some("plain", "smoothed", "focal", "poly")

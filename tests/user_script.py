@@ -45,6 +45,7 @@ assert_type(jxent.total_weight(labels), Array)
 plan = jxent.plan(jxent.softmax_cross_entropy, platform="tpu")(products, labels)
 assert_type(plan.temporary_bytes, int)
 assert_type(plan, jxent.Plan)
+jxent.LinearLogits(jax.ShapeDtypeStruct((2, 4), jnp.float32), kernel)
 assert_type(jxent.torch.CrossEntropyLoss()(logits, labels), Array)
 assert_type(
     jxent.keras.SparseCategoricalCrossentropy(from_logits=True)(labels, logits), Array

@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from .. import _checks
 from .._linear_logits import BlockSizes, Implementation
+from .._problem.bundles import ROWS_AND_CLASSES, Axes, map_fields
 from .._problem.problem import Problem
+from .._statistics.expected import Expected
 
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
 BUDGET = 2**31  # bytes
+FEWEST_ROWS = 128  # of a tile whose rows have all of their classes
 PIECE = 512  # classes of a product with a part of the kernel, which a CPU copies
 # Bytes of logits that fit a CPU's cache, or a TPU's vector memory, with what is formed
 # of them.
@@ -65,26 +69,49 @@ class Uses(NamedTuple):
     temperature: bool = False
     scattered: bool = False  # the gradient is, at several classes a row
     large_blocks: bool = False
-    softmaxes: int = 1
-    heads: int = 1  # of these, how many have logits that do not exist
+    whole_rows: bool = False  # whatever the blocks, for the ranks of labels
+    heads: int = 1  # how many logits of a row do not exist
+    # Arrays of a block's size that a CPU keeps for a derivative, beside the logits; if
+    # a row is no more than a sum over its classes, its value takes one less.
+    kept: int = 0
+    summed: bool = False
+    # Bytes of a class in arrays (rows, classes) of the caller: labels, masks, a target.
+    given: int = 0
+    listed: bool = False  # lists of positives, of which booleans of a block are made
+    class_where: bool = False
+    weighed: bool = False  # whether a mean divides by the mass of distributions
 
 
 def uses_of(problem: Problem) -> Uses:
     """The options of a problem that change its plan."""
-    settings, (rows, shared) = problem.settings, problem.pair
+    settings, (rows, shared), target = problem.settings, problem.pair, problem.target
+    head = shared.heads[0]
+    of_blocks = any(s.fewest_classes for s in settings.statistics)
+    entropy = settings.formula is None and Expected() in settings.statistics
+    ignored = target.drops and shared.ignore_index is not None
+
+    def width(axes: Axes, x: Array) -> int:
+        return x.dtype.itemsize * (axes.order == ROWS_AND_CLASSES.order)
+
     return Uses(
-        drops=rows.where is not None or shared.ignore_index is not None,
+        drops=rows.where is not None or ignored,
         weights=rows.weights is not None,
-        bias=shared.heads[0].bias is not None,
+        bias=head.bias is not None,
         masks=shared.class_mask is not None or rows.class_where is not None,
         smoothing=shared.label_smoothing is not None,
-        of_every_class=problem.target.of_every_class,
-        soft_cap=shared.heads[0].logit_soft_cap is not None,
+        of_every_class=target.of_every_class,
+        soft_cap=head.logit_soft_cap is not None,
         temperature=rows.temperature is not None,
-        scattered=problem.target.scattered,
-        large_blocks=any(s.fewest_classes for s in settings.statistics),
-        softmaxes=len(rows.logits),
+        scattered=target.scattered,
+        large_blocks=of_blocks,
+        whole_rows=settings.result.whole_rows,
         heads=sum(x.hidden is not None for x in rows.logits),
+        kept=target.kept_arrays(problem) or int(of_blocks or entropy),
+        summed=entropy or target.is_sum(problem),
+        given=sum(jax.tree.leaves(map_fields(width, rows))),
+        listed=target.listed,
+        class_where=rows.class_where is not None,
+        weighed=target.weighed,
     )
 
 
@@ -116,30 +143,43 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
             # The largest of many classes are found faster than those of blocks of few.
             classes = min(s.classes, 2**15)
             rows = _floor(1024 * s.rows / classes, 8)
-        elif (
-            uses.large_blocks
-        ):  # a block is stored, sorted, and stored again with its order
+        elif uses.large_blocks:
+            # A block is stored, sorted, and stored again with its order.
             rows, classes = min(rows, 1024), 2048
+        elif uses.whole_rows:  # as many logits, but a product needs rows
+            rows = max(rows * classes // max(s.classes, 1), FEWEST_ROWS)
+            classes = s.classes
     return max(min(rows, s.rows), 1), max(min(classes, s.classes), 1)
 
 
-def _copies(implementation: str, s: Sizes, uses: Uses) -> int:
-    """How many copies of a block of logits XLA holds beside the first, for options.
+def _slabs(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
+    """How many arrays of a block's size exist at a time: for the value, and with it for
+    the derivative.
 
-    On a CPU its sums over classes read arrays in memory, and the derivative of an
+    On a CPU XLA's sums over classes read arrays in memory, and the derivative of an
     option that acts on logits reads them as they were before it. Compilers for
-    accelerators apply the options inside of the sums.
+    accelerators apply formulas and options inside of the sums.
     """
-    if s.platform != "cpu":
-        return 0
-    nonlinear = uses.soft_cap + uses.temperature
-    linear = uses.masks or uses.of_every_class
-    skips = uses.drops or uses.weights
-    if implementation == "tiled":
-        return 0  # they are as large as a group of rows
+    heads = uses.heads
+    if s.platform != "cpu" or implementation == "tiled":
+        return heads, heads  # all else is as large as a group of rows
+    nonlinear = uses.soft_cap or uses.temperature
     if implementation == "streamed":
-        return not uses.drops and (linear or uses.bias or uses.soft_cap)
-    return (linear or uses.smoothing or nonlinear > 0) + (skips and nonlinear > 0)
+        cap = (uses.soft_cap or uses.bias) and not uses.summed
+        value = max(uses.kept - uses.summed, cap) + (uses.summed and uses.temperature)
+        value += uses.masks and (uses.large_blocks or uses.whole_rows)
+        return heads + value, heads + uses.masks + max(uses.kept - 2, 0)
+    mask = uses.masks and not uses.class_where
+    linear = mask or ((uses.of_every_class or uses.smoothing) and not uses.drops)
+    if not uses.kept:
+        skips = uses.drops or uses.weights
+        copies = (linear or nonlinear) + (skips and nonlinear)
+    elif uses.summed and (uses.of_every_class or uses.scattered):
+        copies = max(uses.kept - mask, 1) + uses.temperature
+    else:
+        copies = uses.kept + (nonlinear and uses.heads == 1)
+        copies += mask and (uses.summed or uses.large_blocks)
+    return heads + copies, heads + copies
 
 
 def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
@@ -161,30 +201,44 @@ def temporaries(
 ) -> int:
     """Bytes that the value and both gradients need beside operands and results."""
     rows, classes = blocks
-    slabs = uses.heads + _copies(implementation, s, uses)
+    of_value, slabs = _slabs(implementation, s, uses)
+    cast = s.platform == "cpu"  # other compilers do without the cast operands
+    # Where a mask meets an array of all rows, XLA on a CPU stores what comes of it.
+    meets = uses.class_where or (
+        implementation == "tiled" and uses.weighed and uses.masks
+    )
+    whole = cast * meets * s.rows * s.classes * s.width
+    # Rows that are sorted, so that those which are dropped come last, are copied.
+    reordered = uses.drops * s.rows * s.classes * uses.given
     # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
     hidden = s.rows * s.features * s.width
     kernel = s.features * s.classes * s.width
     low_hidden, low_kernel = s.hidden_width < s.width, s.kernel_width < s.width
-    cast = s.platform == "cpu"  # other compilers do without the cast operands
     if implementation == "materialized":
         operands = cast * (hidden * low_hidden + kernel * low_kernel)
-        return slabs * s.rows * s.classes * s.width + operands
+        labels = cast * uses.listed * s.rows * s.classes
+        return slabs * s.rows * s.classes * s.width + operands + labels
+    block = rows * classes * s.width
+    if uses.whole_rows:  # of ranks, which have no derivative
+        block = max(block, FEWEST_ROWS * s.classes * s.width)
+        return max(of_value * block + reordered, whole)
     if implementation == "streamed":
         of_kernel = s.features * classes * s.width
-        block = rows * classes * s.width + of_kernel
-        copies = 3 * s.rows * s.features * s.hidden_width + 2 * of_kernel
+        copies = 3 * (s.rows * s.features * s.hidden_width + reordered)
+        copies += 2 * (of_kernel + block)
         # A CPU sums the gradient of the whole kernel in float32, others a block's.
         of_low = 2 * hidden * low_hidden + cast * kernel * low_kernel
-        gradients = block + hidden + of_low + copies * uses.drops
-        return max(gradients, slabs * rows * classes * s.width)
+        gradients = slabs * block + of_kernel + hidden + of_low + copies * uses.drops
+        labels = cast * uses.listed * rows * classes
+        return max(gradients, of_value * block + labels, whole)
     operands = hidden + 2 * rows * s.features * s.width
     sums = hidden * low_hidden + kernel * low_kernel
     if cast and low_hidden and low_kernel:  # the logits' gradient in bfloat16
         slabs += 0.5
     slab = rows * s.classes * s.width
-    groups = cast * (uses != Uses()) * min(2 * GROUP["cpu"], slab)
-    return int(slabs * slab) + groups + operands + sums
+    groups = cast * (uses != Uses()) * min(4 * GROUP["cpu"], slab)
+    given = cast * rows * s.classes * uses.given + reordered
+    return max(int(slabs * slab) + given + groups + operands + sums, whole)
 
 
 def _choice(

@@ -16,7 +16,7 @@ from .._problem.ids import class_ids, equal
 from .._problem.problem import Problem, RowLogits, Rows, Settings, Shared
 from .._problem.resolved import Resolved, both
 from .._reduction import combine, divided
-from .._solve.results import RowStatistics
+from .._solve.results import RowStatistics, WholeRows
 from .._solve.solve import planned_problem, prepared
 from .._targets.given import ClassLabels
 from .._targets.ids import Ids
@@ -51,13 +51,15 @@ def metric_problem(
     whole_logits: bool = False,
     argmax: bool = False,
     argmax_of_head: bool = False,
+    ranks: bool = False,
     batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
     """The checked arguments of a metric; with axis=() those of binary labels.
 
     `whole_logits` cannot be LinearLogits. With `argmax` the class of the largest logit
-    is one of the statistics, with `argmax_of_head` one of those of LinearLogits.
+    is one of the statistics, with `argmax_of_head` one of those of LinearLogits; with
+    `ranks` these have no statistics, but whole rows.
     """
     linear = isinstance(logits, LinearLogits) and not whole_logits
     x = logits if linear else _checks.as_array(function, "logits", logits)
@@ -75,13 +77,14 @@ def metric_problem(
                 f"along axis {axis}. For one logit per binary label give axis=(), and "
                 "logits and labels of one shape.",
             )
+    result = RowStatistics(argmax=argmax or (linear and argmax_of_head))
     return planned_problem(
         function,
         x,
         ClassLabels(labels=labels, ids_only=True),
         axis,
         where,
-        result=RowStatistics(argmax=argmax or (linear and argmax_of_head)),
+        result=WholeRows() if linear and ranks else result,
         weights=weights,
         ignore_index=ignore_index,
         batch_axis_name=batch_axis_name,

@@ -21,6 +21,7 @@ from .._arrays import (
     varying_of,
 )
 from .._chunks import CHUNK, max_along, maxima_of_chunks
+from .._layouts.choice import FEWEST_ROWS
 from .._layouts.mesh import of_parts
 from .._problem.ids import at_label, first_class, ids_from
 from .._problem.problem import Problem, Rows, one_axis_of_rows
@@ -29,7 +30,6 @@ from .._statistics.inputs import inputs_of_block
 from .._tiles.loop import live_first, over_tiles
 
 
-_FEWEST_ROWS = 128  # of a tile
 # Top 1 and top 5 do the same work, so that one program with both does it once.
 _SHARED = 5
 
@@ -61,7 +61,7 @@ def _of_tiles(k: int, batch: Problem) -> Array:
     settings, classes = batch.settings, batch.like.shape[batch.axis]
     tile = settings.tile
     if isinstance(tile, int):  # as many logits as a block has; but a product needs rows
-        tile = min(tile, max(tile * settings.block // classes, _FEWEST_ROWS))
+        tile = min(tile, max(tile * settings.block // classes, FEWEST_ROWS))
 
     def step(carry: None, part: tuple[Rows, Resolved]) -> tuple[None, Array]:
         rows, resolved = part

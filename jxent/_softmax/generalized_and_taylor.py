@@ -145,7 +145,7 @@ def generalized_cross_entropy(
         ClassLabels(labels=labels),
         axis,
         where,
-        formula=Formula(function=generalized, parameters={"q": q}),
+        formula=Formula(function=generalized, parameters={"q": q}, kept=3),
         weights=weights,
         class_weights=class_weights,
         class_mask=class_mask,

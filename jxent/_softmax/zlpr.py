@@ -102,7 +102,7 @@ def zlpr_loss(
         BinaryAnswers(labels=labels),
         axis,
         where,
-        formula=Formula(function=zlpr, parameters={}),
+        formula=Formula(function=zlpr, parameters={}, kept=1),
         weights=weights,
         class_mask=class_mask,
         ignore_index=ignore_index,

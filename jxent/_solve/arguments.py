@@ -18,10 +18,15 @@ from .results import Loss, LossAndStatistics, Result
 
 
 class Formula(NamedTuple):
-    """A formula with its parameters, as they are passed by name."""
+    """A formula with its parameters, as they are passed by name.
+
+    If it is summed over the classes, `kept` says how many arrays of the logits' size
+    XLA on a CPU keeps for the derivative.
+    """
 
     function: Any  # of log p, of a logit and its label, or of two softmaxes
     parameters: dict[str, ArrayLike]
+    kept: int = 2
 
 
 # Arguments of which None is as good as none.
@@ -198,6 +203,7 @@ def _with_options(
     of_result = result.statistics(function, classes)
     settings = settings._replace(
         formula=None if formula is None else formula.function,
+        kept=0 if formula is None else formula.kept,
         result=result,
         reduction=reduction,
     )

@@ -26,6 +26,7 @@ from .._times import times
 class Result:
     reduces: ClassVar[bool] = False  # as reduction says
     is_sum: ClassVar[bool] = False  # a reduced one is, which tiles can form
+    whole_rows: ClassVar[bool] = False  # are read at a time, whatever the layout
 
     def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
         """Those that it needs beside the target's, of so many classes."""
@@ -71,6 +72,13 @@ class RowStatistics(Result):
 
     def of(self, problem: Problem) -> SoftmaxStatistics:
         return zero_where_dropped(statistics_of(problem)[0], problem.resolved)
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeRows(RowStatistics):
+    """For ranks of labels among all classes of a row, which no statistics tell."""
+
+    whole_rows = True
 
 
 @dataclasses.dataclass(frozen=True)

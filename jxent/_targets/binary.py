@@ -44,6 +44,12 @@ class Binary(Target):
         two_sides = problem.settings.formula is zlpr
         return (SecondSoftmax(may_be_empty=True),) if two_sides else ()
 
+    def kept_arrays(self, problem: Problem) -> int:
+        return problem.settings.kept
+
+    def is_sum(self, problem: Problem) -> bool:
+        return problem.settings.formula is not zlpr
+
     def logits(self, part: Part) -> tuple[Array, Array]:
         """The two sides of ZLPR: z + log(1 − y), and log y − z.
 
@@ -136,6 +142,8 @@ class BinaryIds(Binary, Places):
     ids: Annotated[Array, ROWS_AND_PLACES]
     values: Annotated[Maybe, after_merged(ROWS_AND_PLACES)] = None
 
+    listed = True
+
     def resolve(self, problem: Problem) -> Resolved:
         scored, weighted = self.counting(problem)
         ids = class_ids(self.ids, weighted, problem.classes)
@@ -207,11 +215,21 @@ def _sum_over_classes_jvp(primals: Any, tangents: Any) -> Any:
     total, computed = _computed_sum(problem)
 
     def of_block(problem: Problem, moving: Any, first: Maybe, computed: Maybe) -> Array:
+        if problem.rows.logits[0].array is not None:
+            # Else XLA on a CPU keeps for the derivative what the value was made of.
+            problem = lax.platform_dependent(
+                problem, cpu=_apart, default=lambda problem: problem
+            )
         at = functools.partial(_sum_of_block, first=first, computed=computed)
         return problem.along(moving, at)
 
     moving = moving_of(moved.pair)
     return total, over_all_classes(of_block, problem, moving, computed)
+
+
+def _apart(tree: Any) -> Any:
+    """The arrays, of which a compiler does not see what it has formed already."""
+    return jax.tree.map(lax.optimization_barrier, tree)
 
 
 def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:

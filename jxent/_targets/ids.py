@@ -27,6 +27,8 @@ from .target import Scored, bundle
 class Ids(Labels):
     labels: Annotated[Array, ROWS]
 
+    drops = True
+
     def ignore_index(self, function: str, index: Any) -> Maybe:
         return _checks.ignorable(function, index, self.labels, ids=True)
 

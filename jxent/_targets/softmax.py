@@ -24,6 +24,10 @@ class Softmax(Target):
     def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
         return (SecondSoftmax(compared=problem.settings.formula is kl_divergence),)
 
+    def kept_arrays(self, problem: Problem) -> int:
+        """Both softmaxes, and a mixture of them if there is a share."""
+        return 2 + len(problem.shared.parameters)
+
     def logits(self, part: Part) -> tuple[Array, Maybe]:
         own = effective_logits(part.problem, part.computed)
         return own, effective_logits(part.problem, part.computed, index=1)

@@ -45,9 +45,14 @@ class Scored(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    # For the plan: a number for every class, or a scatter into a block of logits.
+    # For the plan: a number for every class, or a scatter into a block of logits, of
+    # lists that become booleans of a block; whether a mean divides by their mass, and
+    # whether ignore_index drops rows.
     of_every_class: ClassVar[bool] = False
     scattered: ClassVar[bool] = False
+    listed: ClassVar[bool] = False
+    weighed: ClassVar[bool] = False
+    drops: ClassVar[bool] = False
 
     # Before the rows --------------------------------------------------------------
 
@@ -64,6 +69,15 @@ class Target:
 
     def needs_every_log_p(self, problem: Problem) -> bool:
         """Whether the statistics of a row are not enough for its loss."""
+        return False
+
+    def kept_arrays(self, problem: Problem) -> int:
+        """How many arrays of a block's size a CPU keeps for the derivative of a row,
+        beside its logits."""
+        return int(self.scattered)
+
+    def is_sum(self, problem: Problem) -> bool:
+        """Whether a row's loss is no more than a sum over its classes."""
         return False
 
     # The rows ---------------------------------------------------------------------

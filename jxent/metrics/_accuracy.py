@@ -302,6 +302,7 @@ def top_k_accuracy(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
+        ranks=True,
     )
     return measured(share_of_right, problem, k)
 
@@ -385,5 +386,6 @@ def top_k_accuracy_sums(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
+        ranks=True,
     )
     return measured(sums_of_right, problem, k)
