@@ -89,9 +89,10 @@ def _largest_on_device(z: Array, k: int) -> tuple[Array, Array]:
     chosen = lax.sort(chosen, dimension=axis)
     found = jnp.take_along_axis(chunks, chosen[..., None], axis, mode="clip")
     logits, place = lax.top_k(found.reshape(*rows, k * size), k)
-    width = lax.full_like(place, size)
-    chunk = at_index(chosen, lax.div(place, width), axis)
-    return logits, lax.add(lax.mul(chunk, width), lax.rem(place, width))
+    # `lax` takes a Python integer for one of 64 bits, where these are on.
+    sizes = lax.full_like(place, size)
+    chunk = at_index(chosen, lax.div(place, sizes), axis)
+    return logits, chunk * size + lax.rem(place, sizes)
 
 
 # Traced once for the value and for the rule that forms it again.
