@@ -183,13 +183,11 @@ def test_materialized_it_is_the_product(logits):
     f = jax.jit(lambda x: jnp.sum(jnp.sin(x.materialize())))
     g = lambda x: jnp.sum(jnp.sin(product(x)))
     close(jax.grad(f)(logits), jax.grad(g)(logits), 1e-5)
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(
+        ValueError, match="For its transpose give vocab_axis=0"
+    ) as error:
         logits.replace(vocab_axis=-1).materialize()
-    assert str(error.value) == (
-        "LinearLogits.materialize: expected hidden of shape (..., 5) for a kernel of "
-        "shape (5, 4) with vocab_axis=-1, got (2, 3, 4). The kernel is (features, "
-        "classes). For its transpose give vocab_axis=0."
-    )
+    assert str(error.value).startswith("LinearLogits.materialize: expected hidden of ")
 
 
 def test_it_becomes_no_array_in_silence(logits):
@@ -251,11 +249,10 @@ def test_its_gradient_is_like_itself(x64, logits):
     assert gradient.kernel.dtype == jnp.float64
 
 
-STACKED = (
-    "softmax_cross_entropy: expected a logits.kernel of two axes and their class axis, "
-    "got shape (2, 4, 5) and logits.vocab_axis=-1. A jax.vmap or scan that returns "
-    "LinearLogits stacks their kernel: for one kernel give jax.vmap "
-    "out_axes=LinearLogits(0, None); for a stack of heads, jax.vmap the loss."
+STACKED = (  # the end of an error whose whole text tests/test_linear_errors.py has
+    "A jax.vmap or scan that returns LinearLogits stacks their kernel: for one kernel "
+    "give jax.vmap out_axes=LinearLogits(0, None); for a stack of heads, jax.vmap the "
+    "loss."
 )
 
 
@@ -272,7 +269,7 @@ def test_a_vmap_that_returns_it(logits):
     for stack in stacks:
         with pytest.raises(ValueError) as error:  # noqa: PT011
             jxent.softmax_cross_entropy(stack, LABELS)
-        assert str(error.value) == STACKED
+        assert str(error.value).endswith(STACKED)
         each = [mean_loss(one_kernel[i], LABELS[i]) for i in range(ROWS)]
         close(jax.vmap(mean_loss)(stack, LABELS), jnp.stack(each), 1e-6)
 
