@@ -13,7 +13,14 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import Shape, compute_dtype, over_rows, row_shape, select
 from .._checks import ArrayLike, AxisName, SparseLabels
-from .._problem import NO_CLASS, at_places, both, class_ids, equal
+from .._problem import (
+    NO_CLASS,
+    at_places,
+    both,
+    class_ids,
+    equal,
+    report_bad_labels,
+)
 from .._reduction import combine
 
 
@@ -57,7 +64,8 @@ def total_weight(
       A scalar; float32, or float64 for float64 weights or distributions.
 
     Numerics:
-      Summed in float32 or better. Rows that the loss drops count 0.
+      Summed in float32 or better. Rows that the loss drops count 0. A label that has no
+      class weight is reported under `jax.experimental.checkify`, as the loss does.
 
     Raises:
       TypeError: labels are boolean, or where is floating.
@@ -202,16 +210,19 @@ def _total_weight(
         keep = jnp.any(class_where, axis)
     if ignore_index is not None and ids:
         keep = both(keep, ~equal(labels, ignore_index))
+    weighted = keep if weights is None else both(keep, weights != 0)
     if ids:
         factor = jnp.ones_like(labels, dtype=dtype)
         if w is not None:
-            kept = None if keep is None else jnp.broadcast_to(keep, labels.shape)
-            at = class_ids(labels, kept, w.shape[0])
+            if weighted is not None:
+                weighted = jnp.broadcast_to(weighted, labels.shape)
+            at = class_ids(labels, weighted, w.shape[0])
             label_weight = jnp.take(w, jnp.maximum(at, 0), mode="clip")
             factor = jnp.where(at == NO_CLASS, factor, label_weight)
+            factor = report_bad_labels(factor, labels, at == NO_CLASS, w.shape[0])
     elif sparse:
         factor = _total_of_places(
-            labels, values, class_where, w, ignore_index, axis, dtype
+            labels, values, weighted, class_where, w, ignore_index, axis, dtype
         )
     else:
         q = labels.astype(dtype)
@@ -233,6 +244,7 @@ def _total_weight(
 def _total_of_places(
     ids: Array,
     values: Array | None,
+    weighted: Array | None,
     class_where: Array | None,
     class_weights: Array | None,
     ignore_index: Array | None,
@@ -243,6 +255,9 @@ def _total_of_places(
     scored = jnp.ones_like(ids, bool)
     if ignore_index is not None:
         scored = ~equal(ids, ignore_index)
+    counts = scored
+    if weighted is not None:
+        counts &= jnp.broadcast_to(weighted, ids.shape[:-1])[..., None]
     q = jnp.ones_like(ids, dtype) if values is None else values
     if class_where is not None:
         rows = ids.shape[:-1]
@@ -251,6 +266,8 @@ def _total_of_places(
         at = class_ids(ids, scored, mask.shape[axis])
         q = q * at_places(mask.astype(dtype), at, axis)
     if class_weights is not None:
-        at = class_ids(ids, scored, class_weights.shape[0])
+        classes = class_weights.shape[0]
+        at = class_ids(ids, scored, classes)
         q = q * at_places(class_weights, at, axis)
+        q = report_bad_labels(q, ids, (at == NO_CLASS) & counts, classes)
     return jnp.sum(select(scored, q), -1)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
@@ -172,6 +173,12 @@ def _edges(
             "expected bins to be their number, an int, or their edges, of shape "
             f"(bins + 1,), got {_checks.shown(bins)}.",
         )
+    if _fall(bins):
+        _checks.fail(
+            function,
+            f"expected edges of bins that do not fall, got {_checks.shown(bins)}. "
+            "Sort them, np.sort(bins).",
+        )
     if strategy == "quantile":
         _checks.fail(
             function,
@@ -179,6 +186,14 @@ def _edges(
             f"number, got {_checks.shown(bins)}.",
         )
     return 0, (edges,)
+
+
+def _fall(edges: Any) -> bool:
+    """Whether edges that are known when the program is traced do not increase."""
+    known = isinstance(edges, list | tuple | np.ndarray)
+    if not known or any(isinstance(edge, Tracer) for edge in edges):
+        return False
+    return not np.all(np.diff(np.asarray(edges)) >= 0)
 
 
 # The public functions -----------------------------------------------------------------
