@@ -57,6 +57,29 @@ def test_a_beta_near_1_keeps_its_digits():
     close(got, np.float32(3 * effective / effective.sum()), 1e-6)
 
 
+@pytest.mark.parametrize("counts", [[9.0, 1.0, 2.0, 0.0], [9.0, 3.0, 2.0, 0.0]])
+def test_derivatives_in_a_beta_of_0(counts, x64):
+    """Of the first and the second order, in beta and counts, as close to it."""
+    weights = lambda beta, counts: jxent.class_weights_of_counts(counts, beta=beta)
+    first = jax.jacrev(weights, (0, 1))
+    second = jax.jacfwd(jax.jacrev(weights))
+    counts = jnp.array(counts)
+    close(first(0.0, counts), first(1e-9, counts), 1e-7)
+    close(second(0.0, counts), second(1e-9, counts), 1e-7)
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.99])
+def test_derivatives_in_beta_and_counts(beta, x64):
+    def naive(beta, counts):
+        share = (1 - beta) / (1 - beta**counts)
+        return 3 * share / jnp.sum(share)
+
+    ours = lambda beta, counts: jxent.class_weights_of_counts(counts, beta=beta)
+    at = beta, jnp.array([9.0, 1.5, 2.0])
+    for derivative in (jax.jacfwd, jax.jacrev, jax.hessian):
+        close(derivative(ours, (0, 1))(*at), derivative(naive, (0, 1))(*at), 1e-8)
+
+
 # Fits ---------------------------------------------------------------------------------
 
 

@@ -1287,6 +1287,22 @@ REFUSED = [
         "top_k_accuracy: expected k of at least 1, got 0.",
     ),
     (
+        lambda: metrics.calibration_error(
+            floats(4, 3), ints(4), bins=untyped([0.0, 0.5, 0.2])
+        ),
+        ValueError,
+        "calibration_error: expected edges of bins that do not fall, got "
+        "[0.0, 0.5, 0.2]. Sort them, np.sort(bins).",
+    ),
+    (
+        lambda: metrics.reliability_bins(
+            floats(4, 3), ints(4), bins=untyped(np.array([0.0, np.nan, 1.0]))
+        ),
+        ValueError,
+        "reliability_bins: expected edges of bins that do not fall, got an array of "
+        "shape (3,) and dtype float64. Sort them, np.sort(bins).",
+    ),
+    (
         lambda: metrics.calibration_error(floats(4, 3), ints(4), bins=2.5),
         ValueError,
         "calibration_error: expected bins to be their number, an int, or their edges, "

@@ -221,6 +221,22 @@ def test_checkify_names_a_bad_label_of_a_gradient_alone():
     assert bad_label(9) in (message(jnp.array([0, 9, 4])) or "")
 
 
+def test_checkify_names_a_bad_label_of_a_total():
+    """As the loss does: not in rows that are dropped, and for several ids a row too."""
+    ids = jnp.array([0, 9, 4])
+    drops = {"where": jnp.array([True, False, True])}, {"weights": jnp.array([1, 0, 2])}
+    total = partial(jxent.total_weight, class_weights=jnp.ones(5))
+    for labels in (ids, jxent.SparseLabels(ids[:, None])):
+        message = lambda labels=labels, **options: checked(
+            lambda: total(labels, **options)
+        )()
+        assert bad_label(9) in (message() or "")
+        assert bad_label(9) in (message(ignore_index=-1) or "")
+        assert message(ignore_index=9) is None
+        for drop in drops:
+            assert message(**drop) is None
+
+
 def test_checkify_names_a_bad_label_outside_of_jit():
     """In a program that runs operation by operation, where values are at hand."""
     with jax.disable_jit():

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike
+from .._times import finite_slope, times
 
 
 def class_weights_of_counts(
@@ -67,25 +68,69 @@ def class_weights_of_counts(
     n = _checks.real(name, "counts", n, dtype)
     if n.ndim != 1:
         _checks.fail(name, f"expected counts of shape (classes,), got {n.shape}.")
-    log_beta = None
+    power = None
     number: Any = beta
     if _checks.is_number(number):
         if not 0 <= number < 1:
             _checks.fail(name, f"expected beta in [0, 1), got {number!r}.")
-        log_beta = jnp.asarray(math.log(number) if number else -math.inf, dtype)
+        log_beta = math.log(number) if number else -math.inf
+        power = jnp.asarray(number, dtype), jnp.asarray(log_beta, dtype)
     elif beta is not None:
-        log_beta = jnp.log(_checks.number(name, "beta", beta, dtype))
-    return _class_weights_of_counts(n, log_beta)
+        traced = _checks.number(name, "beta", beta, dtype)
+        power = traced, jnp.log(traced)
+    return _class_weights_of_counts(n, power)
 
 
 @jax.jit
-def _class_weights_of_counts(n: Array, log_beta: Array | None) -> Array:
+def _class_weights_of_counts(n: Array, beta: tuple[Array, Array] | None) -> Array:
+    """`beta` is β and its logarithm, which may have more digits than β lets it."""
     occurs = n != 0
     safe = select(occurs, n, 1)
     count = jnp.sum(occurs, dtype=n.dtype)
-    if log_beta is None:
+    if beta is None:
         total = lax.max(count, lax.full_like(count, 1)) * safe
         return select(occurs, jnp.sum(n) / total)
-    inverse = select(occurs, -1 / jnp.expm1(safe * log_beta))
+    inverse = select(occurs, 1 / _rest_of_power(safe, *beta))
     total = jnp.sum(inverse)
     return select(occurs, count / select(occurs.any(), total, 1) * inverse)
+
+
+# With ∂βⁿ/∂β = n βⁿ⁻¹ and ∂βⁿ/∂n = βⁿ log β, derivatives of every order are right at
+# β = 0, where those of exp(n log β) would be 0 · ∞. The logarithm comes beside β, and
+# has no derivative of its own.
+@jax.custom_jvp
+def _rest_of_power(n: Array, beta: Array, log_beta: Array) -> Array:
+    """1 − βⁿ"""
+    return -jnp.expm1(n * log_beta)
+
+
+@_rest_of_power.defjvp
+def _rest_of_power_jvp(primals: Any, tangents: Any) -> Any:
+    _, tangent = jax.jvp(_power, primals, tangents)
+    return _rest_of_power(*primals), -tangent
+
+
+@jax.custom_jvp
+def _power(n: Array, beta: Array, log_beta: Array) -> Array:
+    """βⁿ, 1 where n is 0"""
+    return jnp.exp(times(n, log_beta))
+
+
+@_power.defjvp
+def _power_jvp(primals: Any, tangents: Any) -> Any:
+    (n, beta, log_beta), (dn, dbeta, _) = primals, tangents
+    power = _power(n, beta, log_beta)
+    in_beta = times(n, finite_slope(_power(n - 1, beta, log_beta)))
+    in_n = finite_slope(times(power, _log(beta, log_beta)))
+    return power, in_beta * dbeta + in_n * dn
+
+
+@jax.custom_jvp
+def _log(beta: Array, log_beta: Array) -> Array:
+    return log_beta
+
+
+@_log.defjvp
+def _log_jvp(primals: Any, tangents: Any) -> Any:
+    beta, log_beta = primals
+    return _log(beta, log_beta), finite_slope(1 / beta) * tangents[0]

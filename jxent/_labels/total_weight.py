@@ -13,6 +13,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import Shape, compute_dtype, row_shape
 from .._checks import ArrayLike, AxisName, SparseLabels
+from .._problem.bad_labels import reported
 from .._problem.problem import Problem, RowLogits, Rows, Settings, Shared
 from .._problem.resolve import resolve, with_full_rows
 from .._solve.solve import total_weight_of
@@ -61,7 +62,8 @@ def total_weight(
       A scalar; float32, or float64 for float64 weights or distributions.
 
     Numerics:
-      Summed in float32 or better. Rows that the loss drops count 0.
+      Summed in float32 or better. Rows that the loss drops count 0. A label that has no
+      class weight is reported under `jax.experimental.checkify`, as the loss does.
 
     Raises:
       TypeError: labels are boolean, or where is floating.
@@ -147,7 +149,9 @@ def _total_weight(like: jax.ShapeDtypeStruct, problem: Problem) -> Array:
     logits = (RowLogits(array=like),)  # pyright: ignore[reportArgumentType]
     problem = problem.replace(rows=problem.rows._replace(logits=logits))
     problem = with_full_rows(problem)
-    return total_weight_of(problem.replace(resolved=resolve(problem)))
+    problem = problem.replace(resolved=resolve(problem))
+    total = total_weight_of(problem)
+    return total if problem.shared.class_weights is None else reported(total, problem)
 
 
 def _arrays_of(

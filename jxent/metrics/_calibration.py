@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
@@ -175,6 +176,12 @@ def _edges(
             "expected bins to be their number, an int, or their edges, of shape "
             f"(bins + 1,), got {_checks.shown(bins)}.",
         )
+    if _fall(bins):
+        _checks.fail(
+            function,
+            f"expected edges of bins that do not fall, got {_checks.shown(bins)}. "
+            "Sort them, np.sort(bins).",
+        )
     if strategy == "quantile":
         _checks.fail(
             function,
@@ -191,6 +198,14 @@ def _refuse_parts_of_rows(function: str, names: tuple[str, ...]) -> None:
             f"strategy='quantile' needs all rows, and each device along {names} has a "
             "part of them. Give bins their edges, those of reliability_bins, say.",
         )
+
+
+def _fall(edges: Any) -> bool:
+    """Whether edges that are known when the program is traced do not increase."""
+    known = isinstance(edges, list | tuple | np.ndarray)
+    if not known or any(isinstance(edge, Tracer) for edge in edges):
+        return False
+    return not np.all(np.diff(np.asarray(edges)) >= 0)
 
 
 # The public functions -----------------------------------------------------------------
