@@ -23,7 +23,7 @@ from ._arrays import (
 )
 from ._checks import ArrayLike, Axis
 from ._measures.batch import ids_of, is_binary, measured, metric_problem, total
-from ._measures.rows import log_prob
+from ._measures.rows import log_prob, logits_in_memory
 from ._problem.ids import is_label
 from ._problem.problem import Problem, RowLogits
 from ._reduction import divided
@@ -227,9 +227,7 @@ def _vector_scaling(batch: Problem) -> tuple[Array, Array]:
 
 
 def _logits(batch: Problem) -> Array:
-    (logits,) = batch.rows.logits
-    assert logits.array is not None
-    return cast(logits.array, batch.dtype)
+    return cast(logits_in_memory(batch), batch.dtype)
 
 
 def _mean_loss(batch: Problem, scale: Array, bias: Array) -> Array:

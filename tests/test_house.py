@@ -560,11 +560,11 @@ def top_level_names(tree) -> Iterator[str]:
 
 # Top-level names that stand in two rooms, and why; five at most.
 IN_TWO_ROOMS = {
-    "BlockSizes": "a user's argument: classes of a head, columns of pairs",
-    "Implementation": "a user's argument: layouts of a head, those of pairs",
+    "BlockSizes": "what a user gives: rows and classes of a head, columns of pairs",
+    "Implementation": "what a user gives: layouts of a head, those of pairs",
+    "Rows": "of a problem; and what a user calls the rows of `sum_over_tiles`",
     "kl_divergence": "Optax's function of probabilities, and the formula of logits",
-    "focal": "the formula in log p, and that of binary labels",
-    "generalized": "the formula in log p, and that of probabilities, which may be 0",
+    "generalized": "the formula in log p, and that in p, which may be 0",
 }
 # Their names are PyTorch's, Keras's and the language's.
 FACES = {"torch", "keras"}

@@ -97,7 +97,7 @@ def integers_of(function: str, name: str, ids: ArrayLike | None, batch: Any) -> 
     return ids
 
 
-def checked(
+def checked_pairs(
     function: str,
     x: Array,
     dtype: jnp.dtype,

@@ -24,7 +24,7 @@ from .arguments import (
     Implementation,
     Options,
     both_of_pairs,
-    checked,
+    checked_pairs,
     extra_vectors,
     integers_of,
 )
@@ -32,12 +32,12 @@ from .matrix import candidates
 from .sides import (
     Batch,
     Extra,
+    by_parts,
     extra_here,
     kept_rows,
-    on_devices,
     reduced,
     sides,
-    statistics_of,
+    statistics_of_matrix,
     with_extra,
 )
 from .softmax import LogSum, log_sum_of, softmax_form
@@ -149,7 +149,7 @@ def contrastive_cross_entropy(
     x, y = both_of_pairs(name, x, y)
     extra = extra_vectors(name, extra_candidates, y)
     dtype = compute_dtype(x, y) if extra is None else compute_dtype(x, y, extra)
-    settings, options = checked(
+    settings, options = checked_pairs(
         name,
         x,
         dtype,
@@ -202,20 +202,20 @@ def _contrastive(
         rows, columns = sides(here, batch)
         if more is not None:
             columns = with_extra(columns, extra_here(settings, here, more))
-        (t,), of_columns = statistics_of(form, here, rows, columns, scale)
-        losses = _loss(t)
+        (t,), of_columns = statistics_of_matrix(form, here, rows, columns, scale)
+        losses = _loss_of_rows(t)
         for partner in of_columns:
-            losses = (losses + _loss(partner)) / 2
+            losses = (losses + _loss_of_rows(partner)) / 2
         return losses
 
     return reduced(
         settings,
         options,
-        on_devices(settings, of_batch, batch, (scale, more)),
+        by_parts(settings, of_batch, batch, (scale, more)),
         batch.keep,
     )
 
 
-def _loss(t: Totals) -> Array:
+def _loss_of_rows(t: Totals) -> Array:
     """−log p of the own pair."""
     return cross_entropy(t[AtIds] - origin(t.maximum) - log_sum_of(t))

@@ -22,14 +22,16 @@ from .._product import ROUNDED, dot
 
 
 # The place of a vector that has no partner on the other side.
-NOWHERE = -(2**30)
+NO_PARTNER = -(2**30)
 
 
 class Side(NamedTuple):
     """What the vectors of one side have: arrays (n, …), or (blocks, size, …)."""
 
     vectors: Array  # (n, features)
-    place: Maybe = None  # int32 (n,): where the other side has the partner; or NOWHERE
+    place: Maybe = (
+        None  # int32 (n,): the partner's place on the other side, or NO_PARTNER
+    )
     keep: Maybe = None  # boolean (n,): False for a vector that is not there; None: all
     groups: Maybe = None  # integers (n,)
     grouped: Maybe = None  # boolean (n,): False for a vector of no group; None: all
@@ -42,21 +44,21 @@ def apart(side: Side) -> Side:
     return side._replace(place=None, start=None)
 
 
-class Block(NamedTuple):
+class MatrixBlock(NamedTuple):
     """A block of the matrix: its rows and its columns, as parts of the two sides."""
 
     rows: Side
     columns: Side
 
 
-class Logits(NamedTuple):
+class BlockLogits(NamedTuple):
     """The logits (rows, columns) of a block, without the biases and with them."""
 
     plain: Array
     biased: Array
 
 
-Relation: TypeAlias = Callable[[Block], Maybe]
+Relation: TypeAlias = Callable[[MatrixBlock], Maybe]
 
 
 def precision_of(x: Array, y: Array) -> Any:
@@ -70,19 +72,19 @@ def similarities(precision: Any, x: Array, y: Array) -> Array:
     return dot(cast(x, dtype), cast(y, dtype), 1, 1, precision)
 
 
-def with_bias(z: Array, of_rows: Maybe, of_columns: Maybe) -> Logits:
+def with_bias(z: Array, of_rows: Maybe, of_columns: Maybe) -> BlockLogits:
     """Logits from those without biases; and so of their tangents."""
     biased = z
     for bias, axis in ((of_rows, 0), (of_columns, 1)):
         if bias is not None:
             biased = lax.add(biased, lax.broadcast_in_dim(bias, z.shape, (axis,)))
-    return Logits(plain=z, biased=biased)
+    return BlockLogits(plain=z, biased=biased)
 
 
 # Relations ----------------------------------------------------------------------------
 
 
-def _over(block: Block, of_rows: Maybe, of_columns: Maybe) -> tuple[Maybe, Maybe]:
+def _over(block: MatrixBlock, of_rows: Maybe, of_columns: Maybe) -> tuple[Maybe, Maybe]:
     """A value of each row and one of each column, both in the block's shape."""
     shape = (block.rows.vectors.shape[0], block.columns.vectors.shape[0])
     pair = ((of_rows, 0), (of_columns, 1))
@@ -96,22 +98,22 @@ def _over(block: Block, of_rows: Maybe, of_columns: Maybe) -> tuple[Maybe, Maybe
 def places_in(side: Side, other: Side) -> Array:
     """Where a block of the other side has the partners; out of its range for others."""
     if side.place is None or other.start is None:
-        return lax.full(side.vectors.shape[:1], NOWHERE, jnp.int32)
+        return lax.full(side.vectors.shape[:1], NO_PARTNER, jnp.int32)
     return lax.sub(side.place, other.start)
 
 
-def own(block: Block) -> Array:
+def own(block: MatrixBlock) -> Array:
     """Boolean (rows, columns): True for a row and its own column."""
     places, _ = _over(block, places_in(block.rows, block.columns), None)
     assert places is not None
     return lax.eq(places, lax.broadcasted_iota(jnp.int32, places.shape, 1))
 
 
-def _there(block: Block) -> Maybe:
+def _there(block: MatrixBlock) -> Maybe:
     return both(*_over(block, block.rows.keep, block.columns.keep))
 
 
-def _same_group(block: Block) -> Maybe:
+def _same_group(block: MatrixBlock) -> Maybe:
     groups, of_columns = _over(block, block.rows.groups, block.columns.groups)
     if groups is None or of_columns is None:
         return None
@@ -119,7 +121,7 @@ def _same_group(block: Block) -> Maybe:
     return both(lax.eq(groups, of_columns), grouped)
 
 
-def candidates(block: Block) -> Maybe:
+def candidates(block: MatrixBlock) -> Maybe:
     """The own column, and those of other groups."""
     allowed, same = _there(block), _same_group(block)
     if same is None:
@@ -127,17 +129,17 @@ def candidates(block: Block) -> Maybe:
     return both(allowed, lax.bitwise_or(own(block), lax.bitwise_not(same)))
 
 
-def others(block: Block) -> Maybe:
+def others(block: MatrixBlock) -> Maybe:
     """All columns but the own."""
     return both(_there(block), lax.bitwise_not(own(block)))
 
 
-def positives(block: Block) -> Maybe:
+def positives(block: MatrixBlock) -> Maybe:
     """The others of the same group."""
     return both(others(block), _same_group(block))
 
 
-def negatives(block: Block) -> Maybe:
+def negatives(block: MatrixBlock) -> Maybe:
     """The columns of other groups."""
     same = _same_group(block)
     assert same is not None

@@ -20,7 +20,7 @@ from .._problem.bundles import Maybe
 from .._problem.resolved import both
 from .._reduction import combine
 from .arguments import ContrastiveSettings, Options
-from .matrix import NOWHERE, Side
+from .matrix import NO_PARTNER, Side
 from .statistics import Devices, Form, Matrix, in_blocks, statistics
 
 
@@ -73,7 +73,7 @@ def without_dropped(x: Array, keep: Maybe) -> Array:
     return select(lax.broadcast_in_dim(keep, x.shape, (0,)), x)
 
 
-def on_devices(
+def by_parts(
     settings: ContrastiveSettings,
     losses: Callable[[ContrastiveSettings, Batch, Any], Any],
     batch: Batch,
@@ -128,7 +128,7 @@ def sides(settings: ContrastiveSettings, batch: Batch) -> tuple[Side, Side]:
     there = lax.iota(jnp.int32, columns.vectors.shape[0]) - first
     return (
         rows._replace(place=here + first),
-        columns._replace(place=select(is_below(there, count), there, NOWHERE)),
+        columns._replace(place=select(is_below(there, count), there, NO_PARTNER)),
     )
 
 
@@ -184,7 +184,7 @@ def with_extra(columns: Side, extra: Extra) -> Side:
         keep = lax.concatenate([of_batch, extra.keep], 0)
     return Side(
         vectors=both_of(columns.vectors, extra.vectors),
-        place=lax.pad(columns.place, jnp.int32(NOWHERE), [(0, more, 0)]),
+        place=lax.pad(columns.place, jnp.int32(NO_PARTNER), [(0, more, 0)]),
         keep=keep,
         groups=longer(columns.groups, 0),
         grouped=grouped,
@@ -192,7 +192,7 @@ def with_extra(columns: Side, extra: Extra) -> Side:
     )
 
 
-def statistics_of(
+def statistics_of_matrix(
     form: Form, settings: ContrastiveSettings, rows: Side, columns: Side, scale: Array
 ) -> tuple[Any, Any]:
     """Statistics of the rows, and of the columns that are their partners: (count,)."""

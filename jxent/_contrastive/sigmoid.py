@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from .._arrays import select
 from .._problem.bundles import Maybe
-from .matrix import Block, Logits, Relation
+from .matrix import BlockLogits, MatrixBlock, Relation
 from .statistics import Form, add
 
 
@@ -27,15 +27,15 @@ def sigmoid_form(over: Relation, positive: Relation | None = None) -> Form:
     Without `positive` every sign is +, and the pairs are counted.
     """
 
-    def signed(block: Block, z: Array) -> Array:
+    def signed(block: MatrixBlock, z: Array) -> Array:
         yes = None if positive is None else positive(block)
         return z if yes is None else lax.select(yes, z, lax.neg(z))
 
-    def over_pairs(block: Block, x: Array) -> Array:
+    def over_pairs(block: MatrixBlock, x: Array) -> Array:
         pairs = over(block)
         return lax.reduce_sum(x if pairs is None else select(pairs, x), (1,))
 
-    def of_block(block: Block, logits: Logits) -> tuple[PairSums, None]:
+    def of_block(block: MatrixBlock, logits: BlockLogits) -> tuple[PairSums, None]:
         losses = jax.nn.softplus(lax.neg(signed(block, logits.biased)))
         pairs = None
         if positive is None:
@@ -44,7 +44,7 @@ def sigmoid_form(over: Relation, positive: Relation | None = None) -> Form:
 
     # d −log σ(± z) = ∓ σ(∓ z) dz
     def tangent_of_block(
-        block: Block, logits: Logits, moved: Logits, t: Any
+        block: MatrixBlock, logits: BlockLogits, moved: BlockLogits, t: Any
     ) -> tuple[PairSums, None]:
         wrong = lax.logistic(lax.neg(signed(block, logits.biased)))
         slopes = lax.mul(wrong, lax.neg(signed(block, moved.biased)))

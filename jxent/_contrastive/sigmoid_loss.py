@@ -20,11 +20,11 @@ from .arguments import (
     Implementation,
     Options,
     both_of_pairs,
-    checked,
+    checked_pairs,
     integers_of,
 )
 from .matrix import candidates, own
-from .sides import Batch, kept_rows, on_devices, reduced, sides, statistics_of
+from .sides import Batch, by_parts, kept_rows, reduced, sides, statistics_of_matrix
 from .sigmoid import sigmoid_form
 
 
@@ -103,7 +103,7 @@ def sigmoid_contrastive_loss(
     name = "sigmoid_contrastive_loss"
     x, y = both_of_pairs(name, x, y)
     dtype = compute_dtype(x, y)
-    settings, options = checked(
+    settings, options = checked_pairs(
         name,
         x,
         dtype,
@@ -141,12 +141,12 @@ def _sigmoid_contrastive(
         rows, columns = sides(here, batch)
         if bias is not None:
             rows = rows._replace(bias=jnp.broadcast_to(bias, rows.vectors.shape[:1]))
-        sums, _ = statistics_of(form, here, rows, columns, scale)
+        sums, _ = statistics_of_matrix(form, here, rows, columns, scale)
         return sums.total
 
     return reduced(
         settings,
         options,
-        on_devices(settings, of_batch, batch, (scale, bias)),
+        by_parts(settings, of_batch, batch, (scale, bias)),
         batch.keep,
     )

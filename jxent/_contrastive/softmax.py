@@ -16,7 +16,7 @@ from .._statistics.statistic import Statistic, origin
 from .._statistics.totals import Totals, merge, merge_devices, of_nothing
 from .._statistics.under_labels import UnderLabels
 from .._statistics.weighted import WeightedSum
-from .matrix import Block, Logits, Relation, own, places_in
+from .matrix import BlockLogits, MatrixBlock, Relation, own, places_in
 from .statistics import Form
 
 
@@ -44,13 +44,15 @@ def softmax_form(rows: tuple[LogSum, ...], columns: tuple[LogSum, ...] = ()) -> 
     """The form whose statistics are a tuple of `Totals` for rows, one for columns."""
     directions = ((1, rows), (0, columns))
 
-    def of_block(block: Block, logits: Logits) -> Any:
+    def of_block(block: MatrixBlock, logits: BlockLogits) -> Any:
         return tuple(
             tuple(_totals(axis, log_sum, block, logits) for log_sum in log_sums)
             for axis, log_sums in directions
         )
 
-    def tangent_of_block(block: Block, logits: Logits, moved: Logits, t: Any) -> Any:
+    def tangent_of_block(
+        block: MatrixBlock, logits: BlockLogits, moved: BlockLogits, t: Any
+    ) -> Any:
         return tuple(
             tuple(
                 _tangent(axis, log_sum, block, logits, moved, finished)
@@ -73,12 +75,14 @@ def softmax_form(rows: tuple[LogSum, ...], columns: tuple[LogSum, ...] = ()) -> 
     )
 
 
-def _allowed(axis: int, log_sum: LogSum, block: Block, logits: Logits) -> Array:
+def _allowed(
+    axis: int, log_sum: LogSum, block: MatrixBlock, logits: BlockLogits
+) -> Array:
     z, mask = logits.biased if axis else logits.plain, log_sum.over(block)
     return z if mask is None else select(mask, z, -jnp.inf)
 
 
-def _target(log_sum: LogSum, block: Block, dtype: Any) -> Maybe:
+def _target(log_sum: LogSum, block: MatrixBlock, dtype: Any) -> Maybe:
     if log_sum.target is None:
         return None
     mask = log_sum.target(block)
@@ -86,7 +90,9 @@ def _target(log_sum: LogSum, block: Block, dtype: Any) -> Maybe:
     return cast(mask, dtype)
 
 
-def _totals(axis: int, log_sum: LogSum, block: Block, logits: Logits) -> Totals:
+def _totals(
+    axis: int, log_sum: LogSum, block: MatrixBlock, logits: BlockLogits
+) -> Totals:
     z = _allowed(axis, log_sum, block, logits)
     target, sides = _target(log_sum, block, z.dtype), block if axis else reversed(block)
     places = (places_in(*sides),) if log_sum.label else ()
@@ -99,7 +105,12 @@ def _totals(axis: int, log_sum: LogSum, block: Block, logits: Logits) -> Totals:
 #
 #     d sum = Σ e dz        d label = dz of the own pair        d target = Σ t dz
 def _tangent(
-    axis: int, log_sum: LogSum, block: Block, logits: Logits, moved: Logits, t: Totals
+    axis: int,
+    log_sum: LogSum,
+    block: MatrixBlock,
+    logits: BlockLogits,
+    moved: BlockLogits,
+    t: Totals,
 ) -> Totals:
     z = _allowed(axis, log_sum, block, logits)
     dz = moved.biased if axis else moved.plain

@@ -23,9 +23,9 @@ from .._arrays import (
     zeros_of,
 )
 from .matrix import (
-    NOWHERE,
-    Block,
-    Logits,
+    NO_PARTNER,
+    BlockLogits,
+    MatrixBlock,
     Side,
     apart,
     precision_of,
@@ -43,14 +43,16 @@ class Form(NamedTuple):
     """
 
     # (block, logits) -> (of its rows, of its columns)
-    of_block: Callable[[Block, Logits], tuple[Any, Any]]
+    of_block: Callable[[MatrixBlock, BlockLogits], tuple[Any, Any]]
     # statistics -> those of no block at all, in these shapes and dtypes
     of_nothing: Callable[[Any], Any]
     merge: Callable[[Any, Any], Any]
     merge_devices: Callable[[Any, tuple[str, ...]], Any]
     # (block, logits, their tangents, statistics of all blocks) -> tangents of these,
     # linear in those of the logits; None for a constant
-    tangent_of_block: Callable[[Block, Logits, Logits, Any], tuple[Any, Any]]
+    tangent_of_block: Callable[
+        [MatrixBlock, BlockLogits, BlockLogits, Any], tuple[Any, Any]
+    ]
 
 
 class Matrix(NamedTuple):
@@ -71,7 +73,7 @@ def in_blocks(side: Side, size: Any) -> Side:
 
     def cut(name: str, x: Array) -> Array:
         if missing:
-            fill = lax.full_like(x, NOWHERE if name == "place" else 0, shape=())
+            fill = lax.full_like(x, NO_PARTNER if name == "place" else 0, shape=())
             x = lax.pad(x, fill, [(0, missing, 0)] + [(0, 0, 0)] * (x.ndim - 1))
         return x.reshape(blocks, size, *x.shape[1:])
 
@@ -106,7 +108,7 @@ def _over_blocks(
         of_rows, of_columns = _scan(over_columns, of_no_rows, (columns, of_columns))
         return of_columns, of_rows
 
-    shapes = zeros_of(of_block, _first(rows), _first(columns))
+    shapes = zeros_of(of_block, _first_block(rows), _first_block(columns))
     of_no_rows, of_no_columns = map(of_nothing, shapes)
     count = jax.tree.leaves(columns)[0].shape[0]
     of_columns = jax.tree.map(lambda x: lax.broadcast(x, (count,)), of_no_columns)
@@ -118,11 +120,11 @@ def _scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any) -> A
     """`lax.scan`; of one block no loop, so that derivatives share what it computes."""
     if jax.tree.leaves(xs)[0].shape[0] > 1:
         return lax.scan(step, carry, xs)
-    carry, one = step(carry, _first(xs))
+    carry, one = step(carry, _first_block(xs))
     return carry, jax.tree.map(lambda x: lax.expand_dims(x, (0,)), one)
 
 
-def _first(blocks: Any) -> Any:
+def _first_block(blocks: Any) -> Any:
     return jax.tree.map(lambda x: lax.index_in_dim(x, 0, keepdims=False), blocks)
 
 
@@ -158,7 +160,7 @@ def _of_part(form: Form, home: tuple[Array, Side], columns: Side) -> tuple[Any, 
     def of_block(rows: Side, columns: Side) -> Any:
         z = scale * similarities(precision, rows.vectors, columns.vectors)
         logits = with_bias(z, rows.bias, columns.bias)
-        return form.of_block(Block(rows=rows, columns=columns), logits)
+        return form.of_block(MatrixBlock(rows=rows, columns=columns), logits)
 
     return _over_blocks(of_block, form.merge, form.of_nothing, rows, columns)
 
@@ -174,7 +176,7 @@ def _of_part(form: Form, home: tuple[Array, Side], columns: Side) -> tuple[Any, 
 # transpose. The checkpoints make it form each block's logits again: four products of
 # the matrix's size, where a matrix in memory needs three.
 @functools.partial(statistics.defjvp, symbolic_zeros=True)
-def _statistics_jvp(form: Form, devices: Devices, primals: Any, tangents: Any) -> Any:
+def _matrix_jvp(form: Form, devices: Devices, primals: Any, tangents: Any) -> Any:
     (matrix,), (moving,) = primals, moving_of(tangents)
     t = statistics(form, devices, matrix)
     moving = _scaled(matrix, moving)
@@ -241,7 +243,7 @@ def _tangent(form: Form, home: Any, columns: Any) -> tuple[Any, Any]:
         products, dz = jax.jvp(at, (like_moving(tangents, (x, y)),), (tangents,))
         logits = with_bias(scale * products, rows.bias, columns.bias)
         moved = with_bias(dz, drows.bias, dcolumns.bias)
-        block = Block(rows=rows, columns=columns)
+        block = MatrixBlock(rows=rows, columns=columns)
         return form.tangent_of_block(block, logits, moved, (of_rows, of_columns))
 
     return _over_blocks(of_block, add, lambda zeros: zeros, rows, columns)

@@ -23,12 +23,12 @@ from .arguments import (
     ContrastiveSettings,
     Implementation,
     Options,
-    checked,
+    checked_pairs,
     integers_of,
     vectors,
 )
 from .matrix import negatives, others, positives
-from .sides import Batch, kept_rows, on_devices, reduced, sides, statistics_of
+from .sides import Batch, by_parts, kept_rows, reduced, sides, statistics_of_matrix
 from .sigmoid import PairSums, sigmoid_form
 from .softmax import LogSum, log_sum_of, softmax_form
 
@@ -113,7 +113,7 @@ def supervised_contrastive_cross_entropy(
     x = vectors(name, "x", x)
     ids = integers_of(name, "labels", labels, x.shape[0])
     dtype = compute_dtype(x)
-    settings, options = checked(
+    settings, options = checked_pairs(
         name,
         x,
         dtype,
@@ -151,7 +151,7 @@ def _supervised(
         """The losses, and of how many positives they are."""
         rows, columns = sides(here, batch)
         scale = 1 / temperature
-        (t, *of_positives), _ = statistics_of(form, here, rows, columns, scale)
+        (t, *of_positives), _ = statistics_of_matrix(form, here, rows, columns, scale)
         of_mean = t[UnderLabels]
         count = select(of_mean.mass > 0, of_mean.mass, 1)
         # The mean of the positives' logits, or the log of the mean of their
@@ -163,7 +163,7 @@ def _supervised(
             )
         return cross_entropy(mean - log_sum_of(t)), of_mean.mass
 
-    losses, count = on_devices(settings, of_batch, batch, temperature)
+    losses, count = by_parts(settings, of_batch, batch, temperature)
     return reduced(settings, options, losses, both(batch.keep, count > 0))
 
 
@@ -212,7 +212,7 @@ def ntxent(
     x = vectors(name, "embeddings", embeddings)
     ids = integers_of(name, "labels", labels, x.shape[0])
     dtype = compute_dtype(x)
-    settings, _ = checked(name, x, dtype)
+    settings, _ = checked_pairs(name, x, dtype)
     temperature = _checks.number(name, "temperature", temperature, dtype, above=0)
     return _ntxent(settings, x, ids, temperature)
 
@@ -231,12 +231,12 @@ def _ntxent(
     ) -> PairSums:
         rows, columns = sides(here, batch)
         scale = 1 / temperature
-        (t,), _ = statistics_of(log_sum, here, rows, columns, scale)
+        (t,), _ = statistics_of_matrix(log_sum, here, rows, columns, scale)
         lse = t.maximum + log_sum_of(t)  # −∞ without negatives
         rows = rows._replace(bias=-lse)
-        return statistics_of(pair_sums, here, rows, columns, scale)[0]
+        return statistics_of_matrix(pair_sums, here, rows, columns, scale)[0]
 
-    sums = on_devices(settings, of_batch, Batch(x=x, y=x, groups=labels), temperature)
+    sums = by_parts(settings, of_batch, Batch(x=x, y=x, groups=labels), temperature)
     return divided(jnp.sum(sums.total), jnp.sum(sums.pairs))
 
 

@@ -9,7 +9,7 @@ from .._problem.ids import class_ids, is_label
 from .._problem.resolved import NO_CLASS
 
 
-def at_label(
+def entry_at_label(
     x: Float[Array, "..."],
     labels: Integer[Array, "..."],
     axis: int,

@@ -79,7 +79,7 @@ def tiled_total(problem: Problem) -> Array:
         return _divided_total(_problem(settings, shared, rows))
 
     tiling = Tiling(
-        loss=functools.partial(_loss, local),
+        loss=functools.partial(_loss_of_tile, local),
         tile=settings.tile,
         live=functools.partial(_live, local),
         value=None if problem.target.needs_every_log_p(problem) else value,
@@ -94,7 +94,7 @@ def _problem(settings: Settings, shared: Shared, tile: Tile) -> Problem:
     return Problem(settings, rows, shared, resolved)
 
 
-def _loss(settings: Settings, shared: Shared, tile: Tile) -> Array:
+def _loss_of_tile(settings: Settings, shared: Shared, tile: Tile) -> Array:
     """The sum of a tile's losses, a scalar, from its rows and all classes."""
     problem = with_logits(_problem(settings, shared, tile), bias=False)
     return _divided_total(_unreported(problem))

@@ -81,19 +81,22 @@ def _totals_jvp(primals: Any, tangents: Any) -> Any:
     return t, or_zeros(varied, zeros)
 
 
-Moving: TypeAlias = tuple[Rows, Shared]  # tangents, None where nothing moves
+Tangents: TypeAlias = tuple[Rows, Shared]  # tangents, None where nothing moves
 # of_block(problem, moving, first class, per row) -> a tree of arrays (rows,)
-OfBlock: TypeAlias = Callable[[Problem, Moving, Maybe, Any], Any]
+OfBlock: TypeAlias = Callable[[Problem, Tangents, Maybe, Any], Any]
 
 
 def over_all_classes(
-    of_block: OfBlock, problem: Problem, moving: Moving | None = None, per_row: Any = ()
+    of_block: OfBlock,
+    problem: Problem,
+    moving: Tangents | None = None,
+    per_row: Any = (),
 ) -> Any:
     """Σ `of_block` over the blocks of all classes, on all devices that split them.
 
     `per_row` is a tree of arrays (rows,). The sum may be linear in what moves.
     """
-    nothing: Moving = jax.tree.map(lambda _: None, problem.pair)
+    nothing: Tangents = jax.tree.map(lambda _: None, problem.pair)
     operands = problem, nothing if moving is None else moving, per_row
     if not problem.has_head:
         return _sum_in_memory(of_block, *operands)
@@ -113,7 +116,7 @@ def _totals_in_memory(problem: Problem) -> Totals:
 
 
 def _sum_in_memory(
-    of_block: OfBlock, problem: Problem, moving: Moving, per_row: Any
+    of_block: OfBlock, problem: Problem, moving: Tangents, per_row: Any
 ) -> Any:
     """`over_all_classes` of logits (…, classes, …) in memory, which are one block."""
     of_all = jax.checkpoint(of_block, prevent_cse=False)
@@ -204,7 +207,7 @@ def _by_pieces(
 
 
 def _sum_for_platform(
-    of_block: OfBlock, problem: Problem, moving: Moving, per_row: Any
+    of_block: OfBlock, problem: Problem, moving: Tangents, per_row: Any
 ) -> Any:
     """`_sum_streamed`, on a CPU with a kernel's tangent in float32.
 
@@ -227,7 +230,7 @@ def _sum_for_platform(
 
 
 def _sum_streamed(
-    of_block: OfBlock, problem: Problem, moving: Moving, per_row: Any
+    of_block: OfBlock, problem: Problem, moving: Tangents, per_row: Any
 ) -> Any:
     """`over_all_classes` of hidden (rows, features) @ kernel: a tree of sums (rows,).
 

@@ -191,7 +191,7 @@ def _binary_batch(problem: Problem) -> Problem:
     return problem.replace(rows=rows, resolved=resolved)
 
 
-def weighed(batch: Problem, x: Array) -> Array:
+def weighed_rows(batch: Problem, x: Array) -> Array:
     """r · x (rows,), r what multiplies a row: exactly 0 where that is dropped."""
     return _combined(batch, x, "none")
 
@@ -212,4 +212,4 @@ def _combined(batch: Problem, x: Array, reduction: str) -> Array:
     )
 
 
-quotient = jax.jit(divided)  # of sums, outside of jit in one call
+quotient_of_sums = jax.jit(divided)  # of sums, outside of jit in one call

@@ -27,25 +27,25 @@ from .batch import ids_of, is_binary
 from .ranks import is_among_first
 
 
-def _logits(batch: Problem) -> Array:
+def logits_in_memory(batch: Problem) -> Array:
     (logits,) = batch.rows.logits
     assert logits.array is not None
     return logits.array
 
 
-def _statistics(batch: Problem) -> SoftmaxStatistics:
+def _row_statistics(batch: Problem) -> SoftmaxStatistics:
     return statistics_of(batch)[0]
 
 
 def _binary_label(batch: Problem) -> Array:
     """1 for yes, 0 for no."""
-    z, ids = _logits(batch), ids_of(batch)
+    z, ids = logits_in_memory(batch), ids_of(batch)
     label = select(is_class(ids), cast(ids, z.dtype), jnp.nan)
     return report_bad_labels(label, batch.target.labels, ~is_class(ids), 2)
 
 
 def _side(batch: Problem) -> Array:
-    z, label = _logits(batch), _binary_label(batch)
+    z, label = logits_in_memory(batch), _binary_label(batch)
     return select(lax.eq(label, label), select(ids_of(batch) == 1, z, -z), label)
 
 
@@ -53,7 +53,7 @@ def log_prob(batch: Problem) -> Array:
     """log p_y (rows,)."""
     if is_binary(batch):
         return jax.nn.log_sigmoid(_side(batch))
-    return _statistics(batch).log_prob
+    return _row_statistics(batch).log_prob
 
 
 def is_right(
@@ -69,7 +69,7 @@ def is_right(
         return select(lax.eq(side, side), cast(right, side.dtype), jnp.nan)
     asked = any(isinstance(s, Argmax) for s in batch.settings.statistics)
     if k == 1 and asked and batch.has_head:
-        statistics = statistics or _statistics(batch)
+        statistics = statistics or _row_statistics(batch)
         label = statistics.log_prob
         right = cast(lax.eq(statistics.argmax, ids_of(batch)), label.dtype)
         return select(lax.eq(label, label), right, jnp.nan)
@@ -79,8 +79,8 @@ def is_right(
 def log_prob_and_prediction(batch: Problem) -> tuple[Array, Array]:
     """log p_y and the first class of the largest logit, int32; (rows,)."""
     if is_binary(batch):
-        return log_prob(batch), cast(_logits(batch) > 0, jnp.int32)
-    statistics = _statistics(batch)
+        return log_prob(batch), cast(logits_in_memory(batch) > 0, jnp.int32)
+    statistics = _row_statistics(batch)
     return statistics.log_prob, statistics.argmax
 
 
@@ -88,8 +88,8 @@ def confidence(batch: Problem) -> tuple[Array, Array]:
     """The probability of the predicted class, and 1 where that is right; P(yes) and the
     label in binary."""
     if is_binary(batch):
-        return jax.nn.sigmoid(_logits(batch)), _binary_label(batch)
-    statistics = _statistics(batch)
+        return jax.nn.sigmoid(logits_in_memory(batch)), _binary_label(batch)
+    statistics = _row_statistics(batch)
     return lax.exp(-statistics.log_sum), is_right(batch, statistics=statistics)
 
 
@@ -100,7 +100,7 @@ def squared_error(batch: Problem) -> Array:
     """
     if is_binary(batch):
         return lax.square(jax.nn.sigmoid(-_side(batch)))
-    statistics, weighted = _statistics(batch), batch.resolved.weighted
+    statistics, weighted = _row_statistics(batch), batch.resolved.weighted
     z = inputs_of_block(batch, first_class(batch)).z
     of_rows = statistics.shift, statistics.log_sum, ids_of(batch), weighted
     others = _squares_of_others(batch.axis, z, *of_rows)

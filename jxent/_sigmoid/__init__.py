@@ -7,8 +7,8 @@ from .arguments import (
 from .formulas import (
     asymmetric_of_logits as asymmetric_of_logits,
     binary as binary,
+    binary_focal as binary_focal,
     binary_of_logits as binary_of_logits,
-    focal as focal,
     focal_of_logits as focal_of_logits,
 )
 from .losses import (

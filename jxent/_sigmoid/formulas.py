@@ -31,7 +31,7 @@ def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
     return binary(-jax.nn.softplus(-z), -jax.nn.softplus(z), y, pos_weight)
 
 
-def focal(
+def binary_focal(
     z: Array, log_p: Array, log_q: Array, y: Array, gamma: Array, alpha: Array | None
 ) -> Array:
     """α_t (1 − p_t)^γ · binary, p_t = y p + (1 − y) q, α_t = y α + (1 − y)(1 − α)"""
@@ -51,7 +51,7 @@ def focal_of_logits(
     alpha: Array | None = None,
 ) -> Array:
     del pos_weight  # α takes its place
-    return focal(z, -jax.nn.softplus(-z), -jax.nn.softplus(z), y, gamma, alpha)
+    return binary_focal(z, -jax.nn.softplus(-z), -jax.nn.softplus(z), y, gamma, alpha)
 
 
 # log(1 − p_t) = log m, m = y σ(−z) + (1 − y) σ(z). With u = σ(−z)/m, d = σ(z)/m and the

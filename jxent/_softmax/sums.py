@@ -6,7 +6,7 @@ from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import cross_entropy
 from .._linear_logits import Logits
 from .._solve.arguments import Formula
-from .._solve.results import LossSums, Sums
+from .._solve.results import BatchSums, LossSums
 from .._solve.solve import solution
 from .._targets.given import ClassLabels
 
@@ -109,5 +109,5 @@ def softmax_cross_entropy_sums(
         margin=margin,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        result=Sums(),
+        result=BatchSums(),
     )

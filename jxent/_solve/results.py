@@ -43,7 +43,7 @@ class Loss(Result):
     is_sum = True
 
     def of(self, problem: Problem) -> Any:
-        return _loss(problem)[0]
+        return _reduced_loss(problem)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LossAndStatistics(Result):
         return Expected(), Argmax()
 
     def of(self, problem: Problem) -> Any:
-        loss, unreduced = _loss(problem)
+        loss, unreduced = _reduced_loss(problem)
         return loss, zero_where_dropped(unreduced.statistics, problem.resolved)
 
 
@@ -134,7 +134,7 @@ class LossSums(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sums(Result):
+class BatchSums(Result):
     """The sums of labels' losses, over all devices that split the rows."""
 
     def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
@@ -168,7 +168,7 @@ class Sums(Result):
         return sum_over_devices(sums, problem.settings.batch_axis_name)
 
 
-def _loss(problem: Problem) -> tuple[Array, Losses]:
+def _reduced_loss(problem: Problem) -> tuple[Array, Losses]:
     """The loss, a scalar or of the rows' shape, and what it is reduced from."""
     normalizer = problem.shared.normalizer
     without = problem.shared._replace(normalizer=None)

@@ -11,7 +11,7 @@ from .._arrays import vary, varying_of
 from .._chunks import max_along, sum_along
 from .._problem.bundles import Maybe
 from .inputs import Inputs
-from .statistic import Block, Classes, origin, relative, zeros_of
+from .statistic import Block, Classes, origin, relative, zeros_from
 from .totals import Totals, merge, of_nothing
 
 
@@ -72,7 +72,7 @@ def one_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
     """The statistics (rows,) by one variadic reduction, which reads logits once: for a
     TPU."""
     singles, identity = _single_classes(axis, inputs)
-    return _finished(axis, inputs, _reduce(singles, identity, axis))
+    return _finished(axis, inputs, _merged_classes(singles, identity, axis))
 
 
 def one_pass_gpu(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
@@ -87,11 +87,11 @@ def one_pass_gpu(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
     if classes % 8 == 0:
         cut = (8, classes // 8)
         singles = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *cut), singles)
-        singles = _reduce(singles, identity, ndim)
-    return _finished(axis, inputs, _reduce(singles, identity, ndim - 1))
+        singles = _merged_classes(singles, identity, ndim)
+    return _finished(axis, inputs, _merged_classes(singles, identity, ndim - 1))
 
 
-def _reduce(singles: Totals, identity: Totals, axis: int) -> Totals:
+def _merged_classes(singles: Totals, identity: Totals, axis: int) -> Totals:
     """Merges along `axis` what `_single_classes` gives: arrays without that axis."""
     return lax.reduce(singles, identity, merge, (axis,))
 
@@ -99,10 +99,10 @@ def _reduce(singles: Totals, identity: Totals, axis: int) -> Totals:
 def _single_classes(axis: int, inputs: Inputs) -> tuple[Totals, Totals]:
     """Every class as a block of its own: statistics of the logits' shape, and scalars,
     the identity of `merge`."""
-    z, zero = inputs.z, zeros_of(inputs.z)
+    z, zero = inputs.z, zeros_from(inputs.z)
     for other in (s.other_logits(given) for s, given in inputs.each()):
         if other is not None:  # so that each has a tangent if another has
-            zero = lax.add(zero, zeros_of(other))
+            zero = lax.add(zero, zeros_from(other))
             z = lax.add(z, zero)
     classes = Classes(axis=axis, z=z, zero=zero)
     t = Totals(

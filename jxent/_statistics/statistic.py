@@ -233,7 +233,7 @@ def relative(z: Array, shift: Array, axis: int) -> Array:
     return lax.sub(z, over_classes(shift, axis, z))
 
 
-def zeros_of(z: Array) -> Array:
+def zeros_from(z: Array) -> Array:
     """Zeros of z's shape that depend on z.
 
     jax 0.10 may differentiate a reduction of several operands (second order through a

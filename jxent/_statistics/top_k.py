@@ -133,7 +133,8 @@ def _largest_on_device(z: Array, k: int) -> Largest:
     while classes % size:
         size //= 2
     if size < 4:
-        return Largest(*lax.top_k(z, k))
+        logits, ids = lax.top_k(z, k)
+        return Largest(logits=logits, ids=ids)
     chunks = z.reshape(*rows, classes // size, size)
     last = len(rows)
     _, chosen = lax.top_k(lax.reduce_max(chunks, (last + 1,)), k)

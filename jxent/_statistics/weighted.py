@@ -26,7 +26,8 @@ class Weighted(Statistic[WeightedSum]):
 
     def of_block(self, block: Block, given: Array) -> WeightedSum:
         axis, z, shift = block.axis, block.z, block.shift
-        return WeightedSum(*_weighted_sum(axis, z, given, shift, block.exempt))
+        total, mass = _weighted_sum(axis, z, given, shift, block.exempt)
+        return WeightedSum(sum=total, mass=mass)
 
     def of_class(self, classes: Classes, given: Array) -> WeightedSum:
         zero = classes.zero

@@ -74,7 +74,10 @@ class Binary(Target):
         if problem.settings.formula is zlpr:
             t = totals(problem)
             high = t[SecondSoftmax]
-            low, above = _log_sum(t.maximum, t.sum), _log_sum(high.maximum, high.sum)
+            low, above = (
+                _log_sum_of_side(t.maximum, t.sum),
+                _log_sum_of_side(high.maximum, high.sum),
+            )
             losses = zlpr(low, above)
         else:
             losses = _sum_over_classes(problem)
@@ -179,7 +182,7 @@ def _where(part: Part, z: Array) -> Maybe:
     return where
 
 
-def _log_sum(maximum: Maybe, total: Maybe) -> Array:
+def _log_sum_of_side(maximum: Maybe, total: Maybe) -> Array:
     """log Σ exp of the classes of one side; −inf if it has none."""
     assert maximum is not None
     assert total is not None

@@ -34,7 +34,7 @@ from .._statistics.statistic import origin, relative
 from .._statistics.totals import Totals, computed_rows
 
 
-class Sums(NamedTuple):
+class DivergenceSums(NamedTuple):
     """Of a block, or of all classes: D, A and B, (rows,)."""
 
     divergence: Array
@@ -48,10 +48,10 @@ def divergence_of(problem: Problem, t: Totals) -> Array:
     return _sums(problem, t, means=False).divergence
 
 
-def _sums(problem: Problem, t: Totals, *, means: bool) -> Sums:
+def _sums(problem: Problem, t: Totals, *, means: bool) -> DivergenceSums:
     """The sums of all classes; without `means` the divergence alone."""
 
-    def of_block(problem: Problem, _: Any, first: Maybe, t: Totals) -> Sums:
+    def of_block(problem: Problem, _: Any, first: Maybe, t: Totals) -> DivergenceSums:
         formula, computed = _formula(problem), computed_rows(problem.resolved, t)
         inputs = inputs_of_block(problem, None, computed)
         parameters, axis = problem.shared.parameters, problem.axis
@@ -61,9 +61,11 @@ def _sums(problem: Problem, t: Totals, *, means: bool) -> Sums:
         _, q, a, p, b = terms
         divergence = sum_along(formula.summands(*terms, *parameters), axis)
         if not means:
-            return Sums(divergence=divergence)
+            return DivergenceSums(divergence=divergence)
         of_target, of_logits = _two_sums(axis, lax.mul(q, a), lax.mul(p, b))
-        return Sums(divergence=divergence, of_target=of_target, of_logits=of_logits)
+        return DivergenceSums(
+            divergence=divergence, of_target=of_target, of_logits=of_logits
+        )
 
     return over_all_classes(of_block, problem, per_row=t)
 
@@ -104,7 +106,7 @@ def _divergence_of_jvp(primals: Any, tangents: Any) -> Any:
 
         def divergence_at(problem: Problem) -> Array:
             inputs = inputs_of_block(problem, None, computed)
-            return _divergence(problem.axis, _formula(problem), inputs, fixed)
+            return _fixed_divergence(problem.axis, _formula(problem), inputs, fixed)
 
         return problem.along(moving, divergence_at)
 
@@ -157,14 +159,16 @@ def _terms(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _divergence(axis: int, formula: OfTwo, inputs: Inputs, fixed: Any) -> Array:
+def _fixed_divergence(axis: int, formula: OfTwo, inputs: Inputs, fixed: Any) -> Array:
     """The divergence of all classes, here for its derivative in the inputs alone."""
     *_, sums = fixed
     return vary(sums.divergence, varying_of((inputs, fixed)))
 
 
-@functools.partial(_divergence.defjvp, symbolic_zeros=True)
-def _divergence_jvp(axis: int, formula: OfTwo, primals: Any, tangents: Any) -> Any:
+@functools.partial(_fixed_divergence.defjvp, symbolic_zeros=True)
+def _fixed_divergence_jvp(
+    axis: int, formula: OfTwo, primals: Any, tangents: Any
+) -> Any:
     inputs, fixed = primals
     parameters, computed, t, sums = fixed
     _, q, a, p, b = _terms(axis, formula, inputs, parameters, computed, t)
@@ -185,5 +189,5 @@ def _divergence_jvp(axis: int, formula: OfTwo, primals: Any, tangents: Any) -> A
     if moved.z is not None:
         terms.append(total(of_logits, p, b, sums.of_logits, moved.z))
     tangent = functools.reduce(lax.add, terms)
-    value = _divergence(axis, formula, *primals)
+    value = _fixed_divergence(axis, formula, *primals)
     return value, vary(tangent, varying_of(primals))

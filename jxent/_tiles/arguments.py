@@ -35,7 +35,7 @@ class Operands(NamedTuple):
     live: Array | None
 
 
-def checked(
+def checked_operands(
     name: str,
     kind: str,
     function: Callable[..., Any],

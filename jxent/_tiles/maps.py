@@ -20,7 +20,7 @@ from .._arrays import (
     varying_of,
 )
 from .._checks import ArrayLike
-from .arguments import Operands, Tiled, checked
+from .arguments import Operands, Tiled, checked_operands
 from .loop import live_first, over_tiles
 from .rule import refuse_shared
 
@@ -105,7 +105,7 @@ def map_over_tiles(
                 f"{size} rows along their first axis, got shapes {shapes}."
             )
 
-    known, tiled, operands = checked(
+    known, tiled, operands = checked_operands(
         name, "function", fn, params, rows, tile=tile, where=where, returns=returns
     )
     return known.compiled(_map_of_live, tiled)(operands)

@@ -78,7 +78,7 @@ def tiled_sum(tiling: Tiling, operands: tuple[Any, Any]) -> Any:
         total = zeros_of(tiling.loss, params, first)
         return over_tiles(step, total, rows, tiling.tile, live)[0], []
 
-    return on_devices(tiling, body, None, operands)[0]
+    return on_each_device(tiling, body, None, operands)[0]
 
 
 @functools.partial(tiled_sum.defjvp, symbolic_zeros=True)
@@ -138,7 +138,7 @@ def _floating_indices(sums: list[Array]) -> list[int]:
     return [k for k, s in enumerate(sums) if jnp.issubdtype(s.dtype, jnp.inexact)]
 
 
-def on_devices(
+def on_each_device(
     tiling: Tiling, body: Callable[..., Any], moving: Moving | None, *operands: Any
 ) -> Any:
     """`body(*operands)`; of each device's part if the tiling has `on_devices`."""
@@ -173,7 +173,7 @@ def gradients_of_tile(
     return sums, of_params, of_rows
 
 
-def _add_gradients(
+def _with_gradients(
     tiling: Tiling, moving: Moving, params: Any, part: Any, carry: Any
 ) -> tuple[Any, Any]:
     """Adds a tile's sums and gradients of params to `carry`; returns those of rows too.
@@ -206,7 +206,7 @@ def gradients_of_sums(
         def step(carry: Any, part: Any) -> tuple[Any, Any]:
             if tiling.add_gradients is not None:
                 return tiling.add_gradients(moving, params, part, carry)
-            return _add_gradients(tiling, moving, params, part, carry)
+            return _with_gradients(tiling, moving, params, part, carry)
 
         (sums, of_params), of_rows = over_tiles(
             step,
@@ -218,7 +218,7 @@ def gradients_of_sums(
         )
         return sums, list(zip(of_params, unsorted(of_rows), strict=True))
 
-    return on_devices(tiling, body, moving, operands)
+    return on_each_device(tiling, body, moving, operands)
 
 
 # Gradients are in what moves, m: G_k = ∂S_k/∂m. Along tangents dv of the operands v,
@@ -299,7 +299,7 @@ def _tangents_by_tiles(
 
     points = second(operands)
     dots = jax.tree.map(lambda d, x: d.astype(x.dtype), dots, points)
-    return on_devices(tiling, body, moving, operands, dots)
+    return on_each_device(tiling, body, moving, operands, dots)
 
 
 def _tangents_by_value(

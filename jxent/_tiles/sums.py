@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex, TypeVar
 import jax
 
 from .._checks import ArrayLike
-from .arguments import Operands, Tiled, checked
+from .arguments import Operands, Tiled, checked_operands
 from .rule import Tiling, tiled_sum
 
 
@@ -95,7 +95,7 @@ def sum_over_tiles(
                 f"rows, got shapes {shapes}."
             )
 
-    known, tiled, operands = checked(
+    known, tiled, operands = checked_operands(
         name, "loss", loss, params, rows, tile=tile, where=where, returns=returns
     )
     return known.compiled(_sum_of_live, tiled)(operands)

@@ -170,5 +170,5 @@ def _binary_focal_crossentropy(
         losses = _sigmoid.sigmoid_focal_loss(x, y, gamma=gamma, alpha=alpha)
     else:
         log_p, log_q = log(x), log_1_minus(x)
-        losses = _sigmoid.focal(log_p - log_q, log_p, log_q, y, gamma, alpha)
+        losses = _sigmoid.binary_focal(log_p - log_q, log_p, log_q, y, gamma, alpha)
     return mean(losses, axis)

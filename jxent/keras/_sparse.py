@@ -13,7 +13,7 @@ from jaxtyping import Float
 from .. import _checks as _core_checks
 from .._arrays import compute_dtype, over_classes, select
 from .._checks import ArrayLike
-from .._labels.at_label import at_label
+from .._labels.at_label import entry_at_label
 from .._probabilities.generalized import generalized
 from .._softmax.cross_entropy import softmax_cross_entropy
 from . import _checks
@@ -80,11 +80,11 @@ def _sparse_categorical_crossentropy(
     if from_logits:
         return softmax_cross_entropy(x, y, axis, ignore_index=ignore_class)
     if ignore_class is None:
-        return -log(at_label(normalized(x, axis), y, axis))
+        return -log(entry_at_label(normalized(x, axis), y, axis))
     keep = y != jnp.asarray(ignore_class, y.dtype)
     # before the sum, for its derivative's sake
     p = normalized(select(over_classes(keep, axis, x), x, 1), axis)
-    return select(keep, -log(at_label(p, y, axis, keep)))
+    return select(keep, -log(entry_at_label(p, y, axis, keep)))
 
 
 def categorical_generalized_cross_entropy(
@@ -132,4 +132,4 @@ def categorical_generalized_cross_entropy(
 
 @jax.jit
 def _generalized(y: Array, x: Array, q: Array) -> Array:
-    return generalized(at_label(x.astype(q.dtype), y, x.ndim - 1), q)
+    return generalized(entry_at_label(x.astype(q.dtype), y, x.ndim - 1), q)

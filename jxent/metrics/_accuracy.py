@@ -10,7 +10,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures.batch import measured, metric_problem, quotient, total
+from .._measures.batch import measured, metric_problem, quotient_of_sums, total
 from .._measures.rows import is_right
 from .._problem.problem import Problem
 
@@ -30,7 +30,7 @@ class AccuracySums(NamedTuple):
 
     def compute(self) -> Array:
         """correct / weight, 0 where nothing has a weight."""
-        return quotient(self.correct, self.weight)
+        return quotient_of_sums(self.correct, self.weight)
 
 
 def sums_of_right(batch: Problem, k: int = 1) -> AccuracySums:

@@ -17,7 +17,7 @@ from .. import _checks
 from .._arrays import is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures.batch import measured, metric_problem, weighed
+from .._measures.batch import measured, metric_problem, weighed_rows
 from .._measures.rows import confidence
 from .._problem.problem import Problem
 from .._reduction import divided
@@ -92,9 +92,9 @@ def _in_bins(
     """Edges, and the sums of the rows between them, bin by bin: no array of rows times
     bins is held. Without edges they are `quantiles` + 1 quantiles."""
     p, right = confidence(batch)
-    r = weighed(batch, lax.full_like(p, 1))
+    r = weighed_rows(batch, lax.full_like(p, 1))
     sums = CalibrationErrorSums(
-        confidence=weighed(batch, p), correct=weighed(batch, right), weight=r
+        confidence=weighed_rows(batch, p), correct=weighed_rows(batch, right), weight=r
     )
     p = lax.stop_gradient(p)
     if edges is None:

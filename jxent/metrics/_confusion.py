@@ -11,7 +11,7 @@ from jaxtyping import Float
 from .._arrays import is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures.batch import ids_of, is_binary, measured, metric_problem, weighed
+from .._measures.batch import ids_of, is_binary, measured, metric_problem, weighed_rows
 from .._measures.rows import log_prob_and_prediction
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
@@ -22,7 +22,7 @@ def _confusion(batch: Problem, classes: int) -> Array:
     label, prediction = log_prob_and_prediction(batch)
     known = lax.eq(label, label)
     ones = select(known, lax.full_like(label, 1), jnp.nan)
-    r = weighed(batch, ones)
+    r = weighed_rows(batch, ones)
     place = select(is_class(ids_of(batch)), ids_of(batch)) * classes + prediction
     if is_split(r):
         r, place = (jax.sharding.reshard(x, PartitionSpec()) for x in (r, place))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures.batch import measured, metric_problem, quotient, total
+from .._measures.batch import measured, metric_problem, quotient_of_sums, total
 from .._measures.rows import log_prob, squared_error
 from .._problem.problem import Problem
 from .._reduction import divided
@@ -55,7 +55,7 @@ class BrierScoreSums(NamedTuple):
 
     def compute(self) -> Array:
         """squared_error / weight, 0 where nothing has a weight."""
-        return quotient(self.squared_error, self.weight)
+        return quotient_of_sums(self.squared_error, self.weight)
 
 
 def sums_of_loss(batch: Problem) -> PerplexitySums:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from .. import _reduction
 from .._arrays import compute_dtype, over_rows
 from .._checks import ArrayLike
-from .._labels.at_label import at_label
+from .._labels.at_label import entry_at_label
 from .._labels.total_weight import total_weight
 from .._softmax.cross_entropy import softmax_cross_entropy
 from . import _checks
@@ -212,10 +212,10 @@ def _nll_loss(
     weights = None
     if weight is not None:
         every = over_rows(weight, axis, x)
-        weights = at_label(every, y, axis, keep)
+        weights = entry_at_label(every, y, axis, keep)
     total = _total(x, y, weight, axis, ignore_index, reduction)
     loss = _reduction.reduce(
-        -at_label(x, y, axis, keep),
+        -entry_at_label(x, y, axis, keep),
         where=keep,
         weights=weights,
         reduction=reduction,  # pyright: ignore[reportArgumentType]
