@@ -13,7 +13,6 @@ from .. import _checks
 from .._linear_logits import BlockSizes, Implementation
 from .._problem.bundles import ROWS_AND_CLASSES, Axes, map_fields
 from .._problem.problem import Problem
-from .._statistics.expected import Expected
 
 
 IMPLEMENTATIONS = ("tiled", "streamed", "materialized")
@@ -87,7 +86,8 @@ def uses_of(problem: Problem) -> Uses:
     settings, (rows, shared), target = problem.settings, problem.pair, problem.target
     head = shared.heads[0]
     of_blocks = any(s.fewest_classes for s in settings.statistics)
-    entropy = settings.formula is None and Expected() in settings.statistics
+    keeps_terms = any(s.keeps_terms for s in settings.statistics)
+    keeps_terms = keeps_terms and settings.formula is None
     ignored = target.drops and shared.ignore_index is not None
 
     def width(axes: Axes, x: Array) -> int:
@@ -106,8 +106,8 @@ def uses_of(problem: Problem) -> Uses:
         large_blocks=of_blocks,
         whole_rows=settings.result.whole_rows,
         heads=sum(x.hidden is not None for x in rows.logits),
-        kept=target.kept_arrays(problem) or int(of_blocks or entropy),
-        summed=entropy or target.is_sum(problem),
+        kept=target.kept_arrays(problem) or int(of_blocks or keeps_terms),
+        summed=keeps_terms or target.is_sum(problem),
         given=sum(jax.tree.leaves(map_fields(width, rows))),
         listed=target.listed,
         class_where=rows.class_where is not None,

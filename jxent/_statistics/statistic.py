@@ -122,6 +122,8 @@ class Statistic(Generic[State]):
 
     # Whether a row without a possible class has this statistic, too.
     may_be_empty: bool = False
+    # Whether its terms are an array of a block's shape that a CPU keeps, for the plan.
+    keeps_terms: bool = False
 
     @property
     def fewest_classes(self) -> int:
