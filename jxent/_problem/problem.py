@@ -63,6 +63,7 @@ class Head:
 
     @property
     def oriented(self) -> dict[str, Axes]:
+        """The axes of fields that are stored in more than one order."""
         axes = FEATURES_AND_CLASSES if self.vocab_axis else CLASSES_AND_FEATURES
         return {"kernel": axes}
 

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy of logits in memory, under each of its names."""
+"""Softmax cross-entropy of logits, under each of its names."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def softmax_cross_entropy(
     )
 
 
-# Optax splits these by the kind of labels and by what −inf does; here both are told
-# from the labels, and −inf is safe.
+# Optax has a name for each kind of labels, and one for logits of −inf. Here the labels'
+# shape says their kind, and −inf is safe under each name.
 softmax_cross_entropy_with_integer_labels = softmax_cross_entropy
 safe_softmax_cross_entropy = softmax_cross_entropy

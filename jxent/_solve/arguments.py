@@ -29,7 +29,7 @@ class Formula(NamedTuple):
     kept: int = 2
 
 
-# Arguments of which None is as good as none.
+# Arguments for which None means the same as leaving them out.
 OPTIONAL = frozenset(CHECKS) | {
     "target_logit_soft_cap",
     "ignore_index",

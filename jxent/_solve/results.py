@@ -24,12 +24,15 @@ from .._times import times
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    reduces: ClassVar[bool] = False  # as reduction says
-    is_sum: ClassVar[bool] = False  # a reduced one is, which tiles can form
+    reduces: ClassVar[bool] = False  # whether `reduction` applies to it
+    is_sum: ClassVar[bool] = False  # whether, reduced, it is a sum that tiles can form
     whole_rows: ClassVar[bool] = False  # are read at a time, whatever the layout
 
     def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
-        """Those that it needs beside the target's, of so many classes."""
+        """The statistics that it needs beside the target's.
+
+        `classes` is the number of classes over all devices.
+        """
         return ()
 
     def of(self, problem: Problem) -> Any:

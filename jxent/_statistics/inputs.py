@@ -112,6 +112,7 @@ def inputs_of_block(
 
 
 def part_of(problem: Problem, first: Maybe, computed: Maybe) -> Part:
+    """A block of classes, without its logits."""
     ids = problem.resolved.ids
     ids = None if ids is None else ids_from(ids, first)
     return Part(problem=problem, ids=ids, computed=computed)
@@ -147,6 +148,7 @@ def effective_logits(
 
 
 def over_classes_if(rows: Maybe, axis: int, like: Array) -> Maybe:
+    """`rows` (rows,) with the shape of `like`, None for None."""
     return None if rows is None else over_classes(rows, axis, like)
 
 

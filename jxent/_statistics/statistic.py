@@ -161,8 +161,10 @@ class Statistic(Generic[State]):
         return None
 
     def numbered_from(self, state: State, first: Maybe) -> State:
-        """The state with class ids counted from the row's first class, as they are
-        counted from the block's, whose first class is `first`; None for 0."""
+        """The state of a block, its class ids counted from the first class of all.
+
+        `first` is the number of the block's first class, None for 0.
+        """
         return state
 
     # The monoid --------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""The arguments that say what rows are compared with, and the target that they make.
+"""Arguments as a public function takes them: what its rows are compared with.
 
-A public function gives one of these with its arguments.
+Each kind checks them and makes a target of them.
 """
 
 import dataclasses
@@ -25,12 +25,13 @@ class Given:
 
     @property
     def one_softmax(self) -> bool:
-        """Whether a row has one: with one class it would be certain."""
+        """Whether the classes of a row share one softmax: of one class alone it would
+        be 1, whatever its logit, and is refused."""
         return True
 
     @property
     def second_logits(self) -> Logits | None:
-        """Those of another softmax a row."""
+        """The logits of the target, where it is another softmax."""
         return None
 
     def target(self, function: str, like: Like) -> Target:

@@ -34,25 +34,23 @@ class Losses(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What a row's target makes of its statistics; (rows,) but for places."""
+    """A row's target q against its logits, from its statistics; (rows,) or as noted."""
 
-    label: Any = None  # ⟨q, z − shift⟩; (rows, places) where these are asked for
+    label: Any = None  # ⟨q, z − shift⟩; z_k − shift (rows, places) of `AskedIds`
     mass: Maybe = None  # Σ_c q_c; None for 1
     factor: Maybe = None  # what multiplies the row's loss; None for 1
-    at_places: Any = None  # (rows, places): z_k − shift
-    masses: Any = None  # (rows, places)
+    at_places: Any = None  # z_k − shift of several ids, (rows, places)
+    masses: Any = None  # and what q has at each of them, (rows, places)
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    # For the plan: a number for every class, or a scatter into a block of logits, of
-    # lists that become booleans of a block; whether a mean divides by their mass, and
-    # whether ignore_index drops rows.
-    of_every_class: ClassVar[bool] = False
-    scattered: ClassVar[bool] = False
-    listed: ClassVar[bool] = False
-    weighed: ClassVar[bool] = False
-    drops: ClassVar[bool] = False
+    # For the plan of memory:
+    of_every_class: ClassVar[bool] = False  # has a number for every class of a row
+    scattered: ClassVar[bool] = False  # its gradient is, into a block of logits
+    listed: ClassVar[bool] = False  # its lists become booleans of a block
+    weighed: ClassVar[bool] = False  # a mean divides by its mass
+    drops: ClassVar[bool] = False  # its ignore_index drops rows
 
     # Before the rows --------------------------------------------------------------
 
@@ -87,7 +85,7 @@ class Target:
         return None
 
     def resolve(self, problem: Problem) -> Resolved:
-        """What is resolved so far with class ids, and which of these are scored."""
+        """Adds class ids, and which of them are scored, to what is resolved so far."""
         return problem.resolved
 
     def bad(self, problem: Problem) -> tuple[Array, Array, int] | None:
@@ -102,6 +100,7 @@ class Target:
     # The losses -------------------------------------------------------------------
 
     def score(self, problem: Problem, t: Totals) -> Scored:
+        """What public statistics and formulas need of the target."""
         return Scored()
 
     def factor(self, problem: Problem) -> Maybe:
@@ -109,6 +108,7 @@ class Target:
         return None
 
     def losses(self, problem: Problem) -> Losses:
+        """The losses of the rows, by the problem's formula."""
         raise NotImplementedError
 
     def is_right(self, problem: Problem, argmax: Array) -> Array:
@@ -129,6 +129,7 @@ def bundle(kind: Class) -> Class:
 
 
 def evenly_if(option: Maybe) -> tuple[Statistic, ...]:
+    """The statistic over all classes alike, if the option that needs it is on."""
     return () if option is None else (Evenly(),)
 
 
