@@ -461,6 +461,7 @@ MACHINERY = ("_problem", "_statistics", "_targets", "_layouts", "_solve", "_tile
 # Words of one kind of statistic, target or loss; and the modules that are about it.
 WORDS = {
     "SecondSoftmax": {"second_softmax"},
+    "second": {"second_softmax", "second_pass", "softmax"},
     "Second": {"second_softmax"},
     "cross": {"second_softmax"},
     "mixture": set(),
@@ -472,6 +473,7 @@ WORDS = {
     "evenly": {"evenly"},
     "even": {"evenly"},
     "Argmax": {"argmax"},
+    "argmax": {"argmax"},
     "UnderLabels": {"under_labels"},
     "AtIds": {"at_ids"},
 }

@@ -59,10 +59,10 @@ def checked_problem(
     weighted = formula is not None or name == "probs"
     front = _checks.class_axis(function, name, like_x, axis, weighted=weighted)
     operands = [x]
-    if given.second_logits is not None:
-        second = _operand(function, "target_logits", given.second_logits)
-        _checks.compared(function, x.shape, second.shape, _hint_of_heads(x, second))
-        operands.append(second)
+    for its_name, more in given.more_logits.items():
+        y = _operand(function, its_name, more)
+        _checks.compared(function, x.shape, y.shape, _hint_of_heads(x, y))
+        operands.append(y)
     linear = any(isinstance(y, LinearLogits) for y in operands)
     if linear:
         front = _last_axis(function, like_x, axis, front)

@@ -76,7 +76,7 @@ def planned_problem(
         if value is not None or name not in OPTIONAL
     }
     problem = checked_problem(function, logits, given, axis, where, **asked)
-    several = logits, given.second_logits
+    several = logits, *given.more_logits.values()
     heads = [x for x in several if isinstance(x, LinearLogits)]
     if not heads:
         return problem

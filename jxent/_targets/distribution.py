@@ -55,8 +55,8 @@ class Distribution(Labels):
         log_q = log_above(q, problem.shared.parameters[-1])
         return every.over(log_q, lambda log_p: -lax.exp(log_p))
 
-    def is_right(self, problem: Problem, argmax: Array) -> Array:
-        resolved = problem.resolved._replace(ids=argmax)
+    def is_right(self, problem: Problem, predicted: Array) -> Array:
+        resolved = problem.resolved._replace(ids=predicted)
         own, most = of_parts(_own_and_most, problem.replace(resolved=resolved))
         return lax.ge(own, most)
 

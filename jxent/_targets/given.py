@@ -30,9 +30,9 @@ class Given:
         return True
 
     @property
-    def second_logits(self) -> Logits | None:
-        """The logits of the target, where it is another softmax."""
-        return None
+    def more_logits(self) -> dict[str, Logits]:
+        """Logits beside the rows' own, by the names of their arguments."""
+        return {}
 
     def target(self, function: str, like: Like) -> Target:
         """The target, checked to fit the logits."""
@@ -94,8 +94,8 @@ class OtherSoftmax(Given):
     logits: Logits | None = None
 
     @property
-    def second_logits(self) -> Logits | None:
-        return self.logits
+    def more_logits(self) -> dict[str, Logits]:
+        return {} if self.logits is None else {"target_logits": self.logits}
 
     def target(self, function: str, like: Like) -> Target:
         if self.logits is None:

@@ -87,9 +87,9 @@ class Ids(Labels):
         own, other = log_above(kept + share, log_zero), log_above(share, log_zero)
         return reverse_of_id(scored.label - every.log_sum, own, other)
 
-    def is_right(self, problem: Problem, argmax: Array) -> Array:
+    def is_right(self, problem: Problem, predicted: Array) -> Array:
         assert problem.resolved.ids is not None
-        return lax.eq(argmax, problem.resolved.ids)
+        return lax.eq(predicted, problem.resolved.ids)
 
 
 def _weights_of_labels(problem: Problem) -> Array:

@@ -100,7 +100,8 @@ def _divergence_of_jvp(primals: Any, tangents: Any) -> Any:
     sums, parameters = _sums(problem, t, means=True), problem.shared.parameters
 
     def of_block(problem: Problem, moving: Any, first: Maybe, known: Any) -> Array:
-        t, sums = known
+        # Else XLA on a CPU keeps what the sums were made of.
+        t, sums = lax.optimization_barrier(known)
         computed = computed_rows(problem.resolved, t)
         fixed = problem.shared.parameters, computed, t, sums
 

@@ -100,11 +100,11 @@ class SeveralIds(Places, Labels):
         p = lax.exp(scored.at_places - log_sum)
         return -other - _sum_of_places(gain * p / places)
 
-    def is_right(self, problem: Problem, argmax: Array) -> Array:
+    def is_right(self, problem: Problem, predicted: Array) -> Array:
         unweighted = problem.shared._replace(class_weights=None)
         masses, _ = _of_equal_ids(problem.replace(shared=unweighted))
         assert problem.resolved.ids is not None
-        here = lax.eq(problem.resolved.ids, over_places(argmax, masses))
+        here = lax.eq(problem.resolved.ids, over_places(predicted, masses))
         own = lax.reduce_max(select(here, masses, -jnp.inf), (masses.ndim - 1,))
         return lax.ge(own, lax.reduce_max(masses, (masses.ndim - 1,)))
 

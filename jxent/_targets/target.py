@@ -111,10 +111,10 @@ class Target:
         """The losses of the rows, by the problem's formula."""
         raise NotImplementedError
 
-    def is_right(self, problem: Problem, argmax: Array) -> Array:
+    def is_right(self, problem: Problem, predicted: Array) -> Array:
         """Whether the class of the largest logit is one of most mass, boolean (rows,).
 
-        `argmax` are class ids (rows,), as all devices count them.
+        `predicted` (rows,) are the ids of the largest logits, of all devices together.
         """
         raise NotImplementedError
 
