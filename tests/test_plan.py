@@ -137,6 +137,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.softmax_entropy: {},
     jxent.softmax_kl_divergence: {"target_logits": floats(64, 100)},
     jxent.softmax_jensen_shannon_divergence: {"target_logits": LOGITS},
+    jxent.softmax_total_variation: {"target_logits": LOGITS},
     jxent.sigmoid_binary_cross_entropy: {"labels": Y_NO, "axis": -1},
     jxent.sigmoid_focal_loss: {"labels": Y_NO, "axis": -1},
     jxent.asymmetric_loss: {"labels": Y_NO, "axis": -1},
@@ -305,7 +306,11 @@ LISTS = jxent.SparseLabels(Shape((ROWS, 8), jnp.int32))
 TARGET, _ = shapes(ROWS, 96, CLASSES)
 IDS = Shape((ROWS,), jnp.int32)
 BF16 = jnp.bfloat16
-TARGETED = jxent.softmax_kl_divergence, jxent.softmax_jensen_shannon_divergence
+TARGETED = (
+    jxent.softmax_kl_divergence,
+    jxent.softmax_jensen_shannon_divergence,
+    jxent.softmax_total_variation,
+)
 SIGMOID = jxent.sigmoid_binary_cross_entropy, jxent.asymmetric_loss
 
 # (the layout, the function, its labels, options, the dtype of the hidden states).
@@ -342,6 +347,7 @@ PROGRAMS = [
     ("materialized", jxent.softmax_entropy, None, {}, jnp.float32),
     ("materialized", TARGETED[0], DENSE, {}, jnp.float32),
     ("materialized", TARGETED[1], TARGET, {}, jnp.float32),
+    ("materialized", TARGETED[2], TARGET, {}, jnp.float32),
     ("materialized", SIGMOID[0], YES_NO, {"axis": -1}, jnp.float32),
     ("materialized", SIGMOID[1], YES_NO, {"axis": -1}, jnp.float32),
     ("materialized", jxent.zlpr_loss, LISTS, {}, jnp.float32),

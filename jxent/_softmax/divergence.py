@@ -202,7 +202,9 @@ def softmax_jensen_shannon_divergence(
         OtherSoftmax(logits=target_logits),
         axis,
         where,
-        formula=Formula(function=formula, parameters=parameters),
+        formula=Formula(
+            function=formula, parameters=parameters, kept=2 + len(parameters)
+        ),
         target_logit_soft_cap=target_logit_soft_cap,
         weights=weights,
         class_mask=class_mask,
@@ -292,7 +294,7 @@ def softmax_total_variation(
         OtherSoftmax(logits=target_logits),
         axis,
         where,
-        formula=Formula(function=total_variation, parameters={}),
+        formula=Formula(function=total_variation, parameters={}, kept=4),
         target_logit_soft_cap=target_logit_soft_cap,
         weights=weights,
         class_mask=class_mask,

@@ -163,7 +163,7 @@ def symmetric_cross_entropy(
         ClassLabels(labels=labels),
         axis,
         where,
-        formula=Formula(function=symmetric, parameters=parameters, kept=4),
+        formula=Formula(function=symmetric, parameters=parameters, kept=3),
         weights=weights,
         class_weights=class_weights,
         class_mask=class_mask,

@@ -25,8 +25,7 @@ class Softmax(Target):
         return (SecondSoftmax(compared=problem.settings.formula is kl_divergence),)
 
     def kept_arrays(self, problem: Problem) -> int:
-        """Both softmaxes, and a mixture of them if there is a share."""
-        return 2 + len(problem.shared.parameters)
+        return problem.settings.kept
 
     def logits(self, part: Part) -> tuple[Array, Maybe]:
         own = effective_logits(part.problem, part.computed)
