@@ -401,6 +401,7 @@ def check_sent(sent: list[Moved], step: Step, implementation: str, forward: bool
         assert total == sum(wanted.values())
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("forward", [True, False], ids=["forward", "gradient"])
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
@@ -416,6 +417,7 @@ def test_the_table_of_the_site():
     assert table() in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("spec", [P("data", "model"), P(None, ("model", "data"))])
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
@@ -428,6 +430,7 @@ def test_a_kernel_split_over_the_batch_axis_is_gathered_once(implementation, spe
     check_sent([m for m in sent if m not in gathers], STEP, implementation, False)
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
 def test_what_chips_send(implementation):
@@ -441,6 +444,7 @@ def test_what_chips_send(implementation):
 PAIRS = Pairs(batch=1024, features=64, devices=8)
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("implementation", ["gathered", "ring"])
 def test_what_pairs_send(implementation):
@@ -458,6 +462,7 @@ def test_what_pairs_send(implementation):
         assert moves == [("collective-permute", share, (PAIRS.devices - 1,))] * 3
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 def test_what_chips_of_a_ring_send():
     """Vectors in bfloat16. A TPU's program does not say how often a loop runs."""

@@ -157,6 +157,7 @@ def test_equal_ids_add_up(rng, x64):
     close(BINARY(logits, often), BINARY(logits, 150 * wanted))
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("loss", [BINARY, jxent.zlpr_loss], ids=["binary", "ZLPR"])
 def test_no_array_of_all_labels_is_formed(loss):
     """Nor one of all logits."""

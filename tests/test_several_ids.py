@@ -188,6 +188,7 @@ def test_top_k_of_classes_on_several_devices(k, of_head, rng, x64):
     close(jax.jit(split)(logits), wanted)
 
 
+@pytest.mark.compiles
 def test_top_k_holds_a_block_of_logits(rng):
     """By default one of 32,768 classes, formed by several products."""
     hidden, kernel = (x.astype(np.float32) for x in head(rng, 128, 40000))
@@ -314,6 +315,7 @@ def test_logits_with_explicit_axes(function, rng, x64):
         close(jax.jit(jax.value_and_grad(loss))(split), wanted)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("layout", ["streamed", "tiled"])
 def test_no_array_of_rows_and_classes(layout, rng):
     """Neither logits nor a target, in the value and in both gradients."""
