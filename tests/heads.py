@@ -1,6 +1,8 @@
 """Heads for tests: layouts, arguments by name, derivatives of every order."""
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,15 @@ class Layout(NamedTuple):
 MATERIALIZED = Layout("materialized")
 STREAMED, STREAMED_TABLE = Layout("streamed"), Layout("streamed", 0)
 TILED, TILED_TABLE = Layout("tiled"), Layout("tiled", 0)
+
+
+def of_layout(layout, blocks=None) -> Callable[..., Any]:
+    """Logits as a function of hidden states and a kernel; in memory their product."""
+    if layout == "in memory":
+        return jnp.matmul
+    return functools.partial(
+        jxent.LinearLogits, implementation=layout, block_sizes=blocks
+    )
 
 
 def name_of(x):

@@ -27,6 +27,7 @@ from benchmarks.communication import (
 from benchmarks.targets import TARGETS
 from jxent import LinearLogits, softmax_cross_entropy
 from tests.comparing import close
+from tests.heads import of_layout
 
 
 BATCH, TOKENS, FEATURES, CLASSES = 8, 4, 4, 24
@@ -104,13 +105,6 @@ def problem(rng, kind):
     return arrays
 
 
-def layout(implementation, block_sizes=None):
-    """Logits of hidden states, a kernel and perhaps a bias."""
-    return functools.partial(
-        LinearLogits, implementation=implementation, block_sizes=block_sizes
-    )
-
-
 def call(logits, arrays, function=softmax_cross_entropy, **options):
     rest = dict(arrays)
     head = {k: rest.pop(k) for k in ("hidden", "kernel", "bias")}
@@ -165,7 +159,7 @@ def of_one_device(kind):
         names = ("hidden", "kernel", "bias", "weights", "class_weights")
         rng = np.random.default_rng(1)
         directions = {k: rng.normal(size=arrays[k].shape) for k in names}
-        f = functools.partial(mean_loss, layout("materialized"))
+        f = functools.partial(mean_loss, of_layout("materialized"))
         wanted = jax.jit(functools.partial(all_orders, f))(arrays, directions)
     return arrays, directions, wanted
 
@@ -210,7 +204,7 @@ def test_every_order(way, implementation, kind, block_sizes, x64):
     arrays, directions, wanted = of_one_device(kind)
     second = kind == "ids" and way in {*SECOND}
     way = WAYS[way]
-    logits = layout(implementation, block_sizes)
+    logits = of_layout(implementation, block_sizes)
     f = functools.partial(mean_loss, logits, **way.names)
     specs = specs_of(way)
     inputs = {k: specs[k] for k in arrays}, {k: specs[k] for k in directions}
@@ -240,9 +234,9 @@ def test_statistics_of_rows(way, x64):
 
     specs = {k: specs_of(way)[k] for k in taken}
     rows = specs["hidden"]
-    f = functools.partial(run, layout("streamed", (8, 3)), **way.names)
+    f = functools.partial(run, of_layout("streamed", (8, 3)), **way.names)
     got = on_mesh(way, f, (specs,), ((rows,) * 3, rows, (rows,)))(arrays)
-    close(got, jax.jit(functools.partial(run, layout("materialized")))(arrays))
+    close(got, jax.jit(functools.partial(run, of_layout("materialized")))(arrays))
 
 
 @pytest.mark.newest_jax
@@ -263,7 +257,7 @@ def test_padded_vocabulary(x64):
     padded = arrays | {"class_mask": np.arange(CLASSES) < real}
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     with jax.set_mesh(mesh):
-        f = functools.partial(run, layout("streamed"), **NAMES)
+        f = functools.partial(run, of_layout("streamed"), **NAMES)
         got, slope = jax.jit(f)(padded)
     close(got, value)
     close(slope[:, :real], gradient)
@@ -281,7 +275,7 @@ def test_rows_that_do_not_divide_stay_whole(x64):
     placed = {
         k: jax.device_put(x, NamedSharding(mesh, specs[k])) for k, x in odd.items()
     }
-    f = functools.partial(mean_loss, layout("streamed"))
+    f = functools.partial(mean_loss, of_layout("streamed"))
     close(f(placed, **NAMES), f(odd))
 
 
@@ -321,12 +315,12 @@ def test_explicit_axes_that_split_operands_otherwise(implementation, specs, x64,
         f = lambda *head: softmax_cross_entropy(logits(*head), reduction="mean", **rest)
         return jax.value_and_grad(f, (0, 1))(*head)
 
-    f = functools.partial(run, layout(implementation, (3, 4)))
+    f = functools.partial(run, of_layout(implementation, (3, 4)))
     with jax.set_mesh(mesh):
         got = jax.jit(f)(placed)
     for slope, k in zip(got[1], ("hidden", "kernel"), strict=True):
         assert slope.sharding.is_equivalent_to(placed[k].sharding, 2)
-    close(got, jax.jit(functools.partial(run, layout("materialized")))(arrays))
+    close(got, jax.jit(functools.partial(run, of_layout("materialized")))(arrays))
 
 
 @pytest.mark.newest_jax
@@ -340,7 +334,7 @@ def test_few_rows(rows, data, x64):
 
     @jax.jit
     def run(hidden, kernel):
-        labels, logits = np.zeros(rows, int), layout("tiled")(hidden, kernel)
+        labels, logits = np.zeros(rows, int), of_layout("tiled")(hidden, kernel)
         f = functools.partial(softmax_cross_entropy, reduction="mean", **NAMES)
         return jax.value_and_grad(f)(logits, labels)
 
@@ -365,8 +359,8 @@ def test_vmap_over_rows_that_can_be_skipped(x64, rng):
 
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     with jax.set_mesh(mesh):
-        got = run(layout("streamed", (3, 4)), **NAMES)
-    close(got, run(layout("materialized")))
+        got = run(of_layout("streamed", (3, 4)), **NAMES)
+    close(got, run(of_layout("materialized")))
 
 
 # What is compiled ---------------------------------------------------------------------
@@ -407,6 +401,7 @@ def check_sent(sent: list[Moved], step: Step, implementation: str, forward: bool
         assert total == sum(wanted.values())
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("forward", [True, False], ids=["forward", "gradient"])
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
@@ -422,6 +417,7 @@ def test_the_table_of_the_site():
     assert table() in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("spec", [P("data", "model"), P(None, ("model", "data"))])
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
@@ -434,6 +430,7 @@ def test_a_kernel_split_over_the_batch_axis_is_gathered_once(implementation, spe
     check_sent([m for m in sent if m not in gathers], STEP, implementation, False)
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
 def test_what_chips_send(implementation):
@@ -447,6 +444,7 @@ def test_what_chips_send(implementation):
 PAIRS = Pairs(batch=1024, features=64, devices=8)
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("implementation", ["gathered", "ring"])
 def test_what_pairs_send(implementation):
@@ -464,6 +462,7 @@ def test_what_pairs_send(implementation):
         assert moves == [("collective-permute", share, (PAIRS.devices - 1,))] * 3
 
 
+@pytest.mark.compiles
 @pytest.mark.newest_jax
 def test_what_chips_of_a_ring_send():
     """Vectors in bfloat16. A TPU's program does not say how often a loop runs."""
@@ -486,7 +485,7 @@ def test_a_mask_of_classes_that_rows_share(implementation, rng):
     options: dict[str, Any] = {"where": allowed, "reduction": "mean"}
 
     def head(hidden, kernel):
-        logits = layout(implementation)(hidden, kernel)
+        logits = of_layout(implementation)(hidden, kernel)
         return softmax_cross_entropy(logits, labels, **options, **NAMES)
 
     def plain(hidden, kernel):

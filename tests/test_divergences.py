@@ -285,6 +285,7 @@ def test_both_sides_on_a_mesh(name, layout, sort, kind, rng, x64):
         close(jax.jit(jax.value_and_grad(loss, (0, 1)))(*split), wanted)
 
 
+@pytest.mark.compiles
 @in_both_layouts
 @of_each
 def test_a_teacher_that_does_not_move_costs_no_gradient(name, layout, rng):
@@ -310,6 +311,7 @@ def test_a_teacher_that_does_not_move_costs_no_gradient(name, layout, rng):
     assert work((0, 1)) - work(0) > 1.9 * product
 
 
+@pytest.mark.compiles
 @in_both_layouts
 @of_each
 def test_no_array_of_rows_and_classes(name, layout, rng):

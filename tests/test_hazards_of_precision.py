@@ -129,6 +129,7 @@ def test_labels_of_numpy_int64():
     assert value[2] == 0
 
 
+@pytest.mark.compiles
 @table(
     {
         "plain": cross_entropy,
@@ -148,6 +149,7 @@ def test_no_second_array_of_the_logits_size(loss):
         assert memory.temp_size_in_bytes < rows * classes * 4 / 20
 
 
+@pytest.mark.compiles
 def test_of_few_classes_four_numbers_a_row_are_stored():
     """On a CPU; where rows are many, more of them cost more time than the classes."""
     rows = 65536

@@ -17,7 +17,7 @@ from tests.heads import (
 )
 
 
-pytestmark = pytest.mark.newest_jax
+pytestmark = [pytest.mark.newest_jax, pytest.mark.compiles]
 
 
 ROWS, FEATURES, CLASSES = 512, 64, 8192

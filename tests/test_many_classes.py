@@ -125,6 +125,7 @@ def test_ranks(rng):
             np.testing.assert_array_equal(got, np.arange(40) % 8 < k)
 
 
+@pytest.mark.compiles
 def test_no_temporary_of_the_logits_size():
     """Of a loss, an entropy, an argmax and metrics without a gradient."""
 

@@ -170,6 +170,7 @@ def test_error_does_not_grow_with_the_tiles(rng):
         assert error(ours) <= 1.5 * usual
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("order", ["gradient", "forward-reverse"])
 def test_one_tile_of_logits_at_a_time(order):
     """No array of all rows and classes in the program, in second order neither."""

@@ -1,7 +1,6 @@
 """Several labels a row: binary losses of rows, lists of positives, ZLPR."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from tests import oracles
 from tests.cases import dense
 from tests.comparing import close, weighed
 from tests.compiling import as_users_jit, largest_array
+from tests.heads import of_layout
 
 
 ROWS, FEATURES, CLASSES = 4, 3, 8
@@ -50,13 +50,6 @@ def operands(rng):
     return rng.normal(size=(ROWS, FEATURES)), rng.normal(size=(FEATURES, CLASSES))
 
 
-def of_layout(layout, blocks=(2, 4)) -> Callable[..., Any]:
-    """Logits of hidden states and a kernel, as an array too."""
-    if layout == "in memory":
-        return jnp.matmul
-    return functools.partial(LinearLogits, implementation=layout, block_sizes=blocks)
-
-
 def losses_or_sum(loss, layout, **options):
     """Losses of rows, or their sum where the layout has no more."""
     options = ({"reduction": "sum"} if layout == "tiled" else {}) | options
@@ -76,7 +69,7 @@ def value_and_gradients(f, *arrays):
 @in_each_layout
 def test_lists_of_positives_are_the_labels(loss, layout, rng, x64):
     """Padded; rows without positives, and without negatives, are among them."""
-    logits = of_layout(layout)
+    logits = of_layout(layout, (2, 4))
     loss = losses_or_sum(loss, layout, **OPTIONS[loss])
 
     def listed(*head):
@@ -97,7 +90,7 @@ def test_lists_of_positives_are_the_labels(loss, layout, rng, x64):
 def test_a_bad_id_makes_its_row_nan(loss, layout, rng, x64):
     """And no other, in memory or streamed; its gradient too."""
     hidden, kernel = operands(rng)
-    logits = of_layout(layout)
+    logits = of_layout(layout, (2, 4))
     loss = losses_or_sum(loss, layout, ignore_index=-1)
     for bad in (CLASSES, -2, 2**31 - 1):
         ids = POSITIVES.copy()
@@ -118,7 +111,7 @@ def test_checkify_names_a_bad_id(layout, rng):
     hidden, kernel = operands(rng)
     ids = np.where(POSITIVES == 7, 9, POSITIVES)
     loss = losses_or_sum(BINARY, layout, ignore_index=-1)
-    logits = of_layout(layout)
+    logits = of_layout(layout, (2, 4))
     checked = checkify.checkify(
         jax.jit(lambda h: loss(logits(h, kernel), jxent.SparseLabels(ids)))
     )
@@ -131,7 +124,7 @@ def test_padding_may_hold_any_value(rng, x64):
     hidden, kernel = operands(rng)
     values = np.where(POSITIVES < 0, np.nan, 1.0)
     for layout in ("in memory", "streamed"):
-        logits = of_layout(layout)
+        logits = of_layout(layout, (2, 4))
         f = lambda h, v, logits=logits: BINARY(
             logits(h, kernel), jxent.SparseLabels(POSITIVES, v), ignore_index=-1
         )
@@ -164,6 +157,7 @@ def test_equal_ids_add_up(rng, x64):
     close(BINARY(logits, often), BINARY(logits, 150 * wanted))
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("loss", [BINARY, jxent.zlpr_loss], ids=["binary", "ZLPR"])
 def test_no_array_of_all_labels_is_formed(loss):
     """Nor one of all logits."""
@@ -218,7 +212,7 @@ def test_the_mean_is_over_rows(rng, x64):
     weights = {"class_weights": np.linspace(1, 3, CLASSES), "pos_weight": 2.0}
     wanted = np.mean(BINARY(jnp.matmul(*head), LABELS, **weights))
     for layout in LAYOUTS:
-        logits = of_layout(layout)(*head)
+        logits = of_layout(layout, (2, 4))(*head)
         close(BINARY(logits, LABELS, reduction="mean", **weights), wanted)
 
 
@@ -228,7 +222,7 @@ def test_small_losses_keep_their_digits():
     z, eye = z.astype(np.float32), np.eye(CLASSES, dtype=np.float32)
     wrong = np.exp(-np.abs(z.astype(np.float64))).sum(-1)
     for loss in (BINARY, jxent.zlpr_loss):
-        for logits in (z, of_layout("streamed")(z, eye)):
+        for logits in (z, of_layout("streamed", (2, 4))(z, eye)):
             np.testing.assert_allclose(loss(logits, LABELS), wrong, rtol=1e-6)
 
 

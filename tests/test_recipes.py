@@ -8,6 +8,7 @@ import pytest
 import jxent
 from tests import oracles
 from tests.comparing import close
+from tests.heads import of_layout
 
 
 ROWS, FEATURES, CLASSES = 6, 3, 5
@@ -34,8 +35,8 @@ def test_logit_adjustment_is_a_bias_of_the_head(tau, implementation, rng, x64):
     prior = COUNTS / COUNTS.sum()
 
     def fused(hidden, kernel):
-        layout = {"implementation": implementation, "block_sizes": (2, 2)}
-        logits = jxent.LinearLogits(hidden, kernel, tau * np.log(prior), **layout)
+        head = of_layout(implementation, (2, 2))
+        logits = head(hidden, kernel, tau * np.log(prior))
         return jxent.softmax_cross_entropy(logits, y, reduction="mean")
 
     def textbook(hidden, kernel):

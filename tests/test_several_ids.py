@@ -1,7 +1,6 @@
 """Several class ids a row: log-probabilities at them, the likeliest, `SparseLabels`."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from jax.sharding import (
 import jxent
 from tests.comparing import close, same_bits, weighed
 from tests.compiling import as_users_jit, largest_array
+from tests.heads import of_layout
 
 
 ROWS, FEATURES, CLASSES, K = 6, 3, 8, 3
@@ -28,15 +28,6 @@ in_each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 def head(rng, rows=ROWS, classes=CLASSES):
     return rng.normal(size=(rows, FEATURES)), rng.normal(size=(FEATURES, classes))
-
-
-def of_layout(layout, blocks=(4, 3)) -> Callable[..., Any]:
-    """Logits of hidden states and a kernel, as an array too."""
-    if layout == "in memory":
-        return jnp.matmul
-    return functools.partial(
-        jxent.LinearLogits, implementation=layout, block_sizes=blocks
-    )
 
 
 def some_ids(rng, rows=ROWS, classes=CLASSES):
@@ -57,7 +48,7 @@ def test_log_prob_at_is_log_softmax_at_the_ids(layout, rng, x64):
     hidden, kernel = head(rng)
     ids, where = some_ids(rng), np.arange(ROWS) != 2
     ids[0, 1] = -1
-    logits = of_layout(layout)
+    logits = of_layout(layout, (4, 3))
     options = {"class_mask": REAL, "temperature": 1.5, "ignore_index": -1}
 
     def at_ids(*head):
@@ -100,7 +91,7 @@ def test_the_places_stand_where_the_classes_stood(rng, x64):
 def test_an_id_that_names_no_class(layout, rng, x64):
     """NaN in its place, and in the gradient of its row."""
     hidden, kernel = head(rng)
-    logits = of_layout(layout)
+    logits = of_layout(layout, (4, 3))
     for bad in (-1, CLASSES, 10**6, CLASSES - 1):  # the last one is masked
         ids = some_ids(rng)
         ids[1, 2] = bad
@@ -124,7 +115,7 @@ def test_top_k_is_that_of_log_softmax(layout, k, rng, x64):
     hidden, kernel = head(rng)
     kernel[:, 5] = kernel[:, 1] = kernel[:, 2]
     where = np.arange(ROWS) != 4
-    logits = of_layout(layout)(hidden, kernel)
+    logits = of_layout(layout, (4, 3))(hidden, kernel)
     log_probs, ids = jxent.softmax_top_k(logits, k, class_mask=REAL, where=where)
     wanted, true_ids = jax.lax.top_k(log_softmax(hidden, kernel), k)
     assert ids.dtype == jnp.int32
@@ -138,7 +129,7 @@ def test_top_k_is_that_of_log_softmax(layout, k, rng, x64):
 def test_the_derivatives_of_top_k(layout, rng, x64):
     """Those of the log-probabilities at the ids that are found."""
     hidden, kernel = head(rng)
-    logits = of_layout(layout)
+    logits = of_layout(layout, (4, 3))
     _, ids = jxent.softmax_top_k(logits(hidden, kernel), K)
     at = lambda h, k: jxent.softmax_log_prob_at(h @ k, ids)
     found = lambda h, k: jxent.softmax_top_k(logits(h, k), K)[0]
@@ -197,6 +188,7 @@ def test_top_k_of_classes_on_several_devices(k, of_head, rng, x64):
     close(jax.jit(split)(logits), wanted)
 
 
+@pytest.mark.compiles
 def test_top_k_holds_a_block_of_logits(rng):
     """By default one of 32,768 classes, formed by several products."""
     hidden, kernel = (x.astype(np.float32) for x in head(rng, 128, 40000))
@@ -244,7 +236,7 @@ def test_what_spoils_a_row(layout, rng, x64):
     hidden, kernel = head(rng)
     values = rng.uniform(size=(ROWS, K))
     values[1] = 0
-    logits = of_layout(layout)(hidden, kernel)
+    logits = of_layout(layout, (4, 3))(hidden, kernel)
     reduction = "sum" if layout == "tiled" else "none"
     function = functools.partial(jxent.softmax_cross_entropy, reduction=reduction)
 
@@ -323,6 +315,7 @@ def test_logits_with_explicit_axes(function, rng, x64):
         close(jax.jit(jax.value_and_grad(loss))(split), wanted)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("layout", ["streamed", "tiled"])
 def test_no_array_of_rows_and_classes(layout, rng):
     """Neither logits nor a target, in the value and in both gradients."""

@@ -401,6 +401,7 @@ def test_the_family_under_jit(axes, name, layout, x64, rng):
     close(got[1], wanted[1])
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("options", [False, True], ids=["", "options"])
 @pytest.mark.parametrize("kind", ["ids", "distributions"])
 def test_split_classes_are_never_gathered(kind, options, rng):
@@ -435,6 +436,7 @@ def test_split_classes_are_never_gathered(kind, options, rng):
 # What is compiled ---------------------------------------------------------------------
 
 
+@pytest.mark.compiles
 def test_the_cpu_program_is_plain(rng):
     """No conditional and no variadic reduce: what is slow on a CPU."""
     x, y = np.zeros((8, 128), np.float32), np.zeros(8, np.int32)

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from tests.comparing import close
+from tests.heads import of_layout
 
 
 pytestmark = pytest.mark.newest_jax
@@ -52,17 +53,12 @@ def sums_of(logits):
     return sums
 
 
-def layout(name, **blocks):
-    head = functools.partial(jxent.LinearLogits, implementation=name, **blocks)
-    return sums_of(head)
-
-
 in_memory = sums_of(jnp.matmul)
 LAYOUTS = {
     "in memory": in_memory,
-    "materialized": layout("materialized"),
-    "streamed": layout("streamed", block_sizes=(4, 2)),
-    "by default": layout(None),
+    "materialized": sums_of(of_layout("materialized")),
+    "streamed": sums_of(of_layout("streamed", (4, 2))),
+    "by default": sums_of(jxent.LinearLogits),
 }
 
 

@@ -314,6 +314,7 @@ def test_error_does_not_grow_with_the_tiles(rng):
     assert max(errors) <= 1.5 * usual + rounding
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("order", ["gradient", "forward-reverse", "reverse-reverse"])
 def test_one_tile_of_logits_at_a_time(order):
     """No array of all rows and classes in the program, in second order neither."""
