@@ -26,13 +26,7 @@ labels of which some are wrong. `softmax_log_prob`, `softmax_entropy` and
 **A vocabulary too large to hold logits for.** `LinearLogits(hidden, kernel)` stand for
 the logits hidden @ kernel, of which one block exists at a time. A model returns them
 where it returned logits, and every loss, statistic, divergence and metric of logits
-takes them. `plan` says how a call computes them, and the memory it needs:
-
->>> hidden, kernel = jnp.eye(2), logits
->>> print(jxent.softmax_cross_entropy(jxent.LinearLogits(hidden, kernel), labels,
-...     ignore_index=-100))
-[0.23954 0.     ]
-
+takes them. `plan` says how a call computes them, and the memory it needs.
 `sum_over_tiles` and `map_over_tiles` do the same for a head or a formula of yours:
 sums, and results of rows.
 

@@ -153,8 +153,7 @@ def _blocks(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
 
 
 def _slabs(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
-    """How many arrays of a block's size exist at a time: for the value, and with it for
-    the derivative.
+    """How many arrays of a block's size exist at a time: for the value, and with both.
 
     On a CPU XLA's sums over classes read arrays in memory, and the derivative of an
     option that acts on logits reads them as they were before it. Compilers for

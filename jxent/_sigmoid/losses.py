@@ -44,9 +44,8 @@ def sigmoid_binary_cross_entropy(
     Args:
       logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. With axis=() also one number, the label of all; with an axis
-        also `SparseLabels`, the ids of the classes whose label is yes. No other shape
-        broadcasts.
+        or a probability. No other shape broadcasts; but axis=() takes one number for
+        all, and an axis `SparseLabels`, the ids of the classes whose label is yes.
       axis: () for one loss an element. The class axis, or several as a tuple, for one
         loss a row, the sum over its classes: mean, weights and where then speak of
         rows, and class_mask, ignore_index, logit_soft_cap, temperature and
@@ -174,9 +173,8 @@ def sigmoid_focal_loss(
     Args:
       logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. With axis=() also one number, the label of all; with an axis
-        also `SparseLabels`, the ids of the classes whose label is yes. No other shape
-        broadcasts.
+        or a probability. No other shape broadcasts; but axis=() takes one number for
+        all, and an axis `SparseLabels`, the ids of the classes whose label is yes.
       axis: () for one loss an element. The class axis, or several as a tuple, for one
         loss a row, the sum over its classes: mean, weights and where then speak of
         rows, and class_mask, ignore_index, logit_soft_cap, temperature and
@@ -287,9 +285,8 @@ def asymmetric_loss(
     Args:
       logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. With axis=() also one number, the label of all; with an axis
-        also `SparseLabels`, the ids of the classes whose label is yes. No other shape
-        broadcasts.
+        or a probability. No other shape broadcasts; but axis=() takes one number for
+        all, and an axis `SparseLabels`, the ids of the classes whose label is yes.
       axis: () for one loss an element. The class axis, or several as a tuple, for one
         loss a row, the sum over its classes: mean, weights and where then speak of
         rows, and class_mask, ignore_index, logit_soft_cap, temperature and

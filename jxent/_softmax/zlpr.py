@@ -40,8 +40,7 @@ def zlpr_loss(
     needs no weights against the many negatives. Predict the classes with z > 0.
 
     Args:
-      logits: floating, shape (..., classes, ...); or `LinearLogits`, with their classes
-        in the last axis.
+      logits: floating, shape (..., classes, ...); or `LinearLogits`.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
         or a probability. Or `SparseLabels`, the ids of the classes whose label is yes.
         Labels never broadcast.

@@ -85,10 +85,13 @@ def plan(
       block_sizes to the `LinearLogits` to keep to the plan.
 
     Numerics:
-      Sizes are in bytes. The prediction is modelled on XLA for a CPU, and is within 15%
-      of what the compiler reports there. On a CPU options such as masks of classes, a
-      soft cap or a temperature cost materialized and streamed logits a second copy. For
-      accelerators casts and copies are left out, and compilers save more than them.
+      The bytes are those of value and gradients; a metric alone takes less. They are
+      modelled on XLA for a CPU, and are within 15% of what the compiler reports there,
+      or 1 MiB, for each loss and for single options. Masks of classes, a soft cap or a
+      temperature cost a second copy of a block. Arrays (rows, classes) of the caller
+      are read a block at a time, but copied where rows may be dropped: once for tiles,
+      three times for a stream. For accelerators casts and copies are left out, and
+      compilers save more than them.
 
     Raises:
       ValueError: `function` takes no LinearLogits, or in more than one way: in several
