@@ -132,7 +132,10 @@ from ._sigmoid import (
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
     sigmoid_focal_loss as sigmoid_focal_loss,
 )
-from ._signatures import print_as_written as _print_as_written
+from ._signatures import (
+    make_serializable as _make_serializable,
+    print_as_written as _print_as_written,
+)
 from ._softmax import (
     generalized_cross_entropy as generalized_cross_entropy,
     poly_loss_cross_entropy as poly_loss_cross_entropy,
@@ -227,6 +230,7 @@ __all__ = [
 
 
 _print_as_written(globals(), __all__)
+_make_serializable(__name__, {name: globals()[name] for name in __all__})
 
 
 # Loaded when they are first asked for.

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import functools
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from .. import _checks
-from .._arrays import Shape, compute_dtype, over_rows, row_shape, select
+from .._arrays import (
+    Shape,
+    broadcast_like,
+    compute_dtype,
+    is_split,
+    over_places,
+    over_rows,
+    row_shape,
+    select,
+)
 from .._checks import ArrayLike, AxisName, SparseLabels
 from .._problem import (
     NO_CLASS,
@@ -210,19 +220,20 @@ def _total_weight(
         keep = jnp.any(class_where, axis)
     if ignore_index is not None and ids:
         keep = both(keep, ~equal(labels, ignore_index))
-    weighted = keep if weights is None else both(keep, weights != 0)
+    masks = (keep, None if weights is None else weights != 0)
     if ids:
         factor = jnp.ones_like(labels, dtype=dtype)
         if w is not None:
-            if weighted is not None:
-                weighted = jnp.broadcast_to(weighted, labels.shape)
+            weighted = None
+            for mask in masks:
+                if mask is not None:
+                    weighted = both(weighted, broadcast_like(mask, labels))
             at = class_ids(labels, weighted, w.shape[0])
-            label_weight = jnp.take(w, jnp.maximum(at, 0), mode="clip")
-            factor = jnp.where(at == NO_CLASS, factor, label_weight)
+            factor = jnp.where(at == NO_CLASS, factor, _of_classes(w, at))
             factor = report_bad_labels(factor, labels, at == NO_CLASS, w.shape[0])
     elif sparse:
         factor = _total_of_places(
-            labels, values, weighted, class_where, w, ignore_index, axis, dtype
+            labels, values, masks, class_where, w, ignore_index, axis, dtype
         )
     else:
         q = labels.astype(dtype)
@@ -244,7 +255,7 @@ def _total_weight(
 def _total_of_places(
     ids: Array,
     values: Array | None,
-    weighted: Array | None,
+    masks: tuple[Array | None, ...],
     class_where: Array | None,
     class_weights: Array | None,
     ignore_index: Array | None,
@@ -256,18 +267,40 @@ def _total_of_places(
     if ignore_index is not None:
         scored = ~equal(ids, ignore_index)
     counts = scored
-    if weighted is not None:
-        counts &= jnp.broadcast_to(weighted, ids.shape[:-1])[..., None]
+    for mask in masks:
+        if mask is not None:
+            of_rows = jnp.broadcast_to(mask, ids.shape[:-1])
+            counts &= over_places(of_rows, ids)
     q = jnp.ones_like(ids, dtype) if values is None else values
     if class_where is not None:
         rows = ids.shape[:-1]
         full = (*rows[:axis], class_where.shape[axis], *rows[axis:])
-        mask = jnp.broadcast_to(class_where, full)
+        mask = _split_like(ids, jnp.broadcast_to(class_where, full), axis)
         at = class_ids(ids, scored, mask.shape[axis])
         q = q * at_places(mask.astype(dtype), at, axis)
     if class_weights is not None:
         classes = class_weights.shape[0]
         at = class_ids(ids, scored, classes)
-        q = q * at_places(class_weights, at, axis)
+        q = q * select(at != NO_CLASS, _of_classes(class_weights, at))
         q = report_bad_labels(q, ids, (at == NO_CLASS) & counts, classes)
     return jnp.sum(select(scored, q), -1)
+
+
+def _of_classes(w: Array, ids: Array) -> Array:
+    """The entries of w (classes,) at these ids, of their shape and sharding.
+
+    Those of ids that name no class are numbers of w, too.
+    """
+    sharding = jax.typeof(ids).sharding if is_split(ids) else None
+    ids = jnp.maximum(ids, 0)
+    return w.at[ids].get(mode="clip", out_sharding=sharding)
+
+
+def _split_like(ids: Array, mask: Array, axis: int) -> Array:
+    """A mask (…, classes, …) with its rows split as those of ids (rows, places)."""
+    if not is_split(ids):
+        return mask
+    sharding: Any = jax.typeof(ids).sharding
+    rows = [*sharding.spec, *[None] * (ids.ndim - len(sharding.spec))][:-1]
+    spec = PartitionSpec(*rows[:axis], None, *rows[axis:])
+    return jax.sharding.reshard(mask, spec)

@@ -31,7 +31,10 @@ take the fused head's `hidden` and `kernel`.
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from .._checks import no_attribute as _no_attribute
-from .._signatures import print_as_written as _print_as_written
+from .._signatures import (
+    make_serializable as _make_serializable,
+    print_as_written as _print_as_written,
+)
 from ._accuracy import (
     AccuracySums as AccuracySums,
     accuracy as accuracy,
@@ -94,6 +97,7 @@ __all__ = [
 ]
 
 _print_as_written(globals(), __all__)
+_make_serializable(__name__, {name: globals()[name] for name in __all__})
 
 
 if not _TYPE_CHECKING:
