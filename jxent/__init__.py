@@ -247,7 +247,10 @@ else:
     def __getattr__(name: str) -> _Any:
         if name in _SUBPACKAGES:
             return _import_module(f"{__name__}.{name}")
-        raise _no_attribute(__name__, name, [*__all__, *_SUBPACKAGES])
+        elsewhere = None
+        if not name.startswith("_"):
+            elsewhere = _import_module(f"{__name__}.metrics")
+        raise _no_attribute(__name__, name, [*__all__, *_SUBPACKAGES], elsewhere)
 
 
 def __dir__() -> list[str]:

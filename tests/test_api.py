@@ -91,6 +91,8 @@ FACES = {
             "softmax_cross_entropy?",
         ),
         ("jxent", "Softmax_Crossentropy", "Did you mean softmax_cross_entropy or "),
+        ("jxent", "reliability_bins", "Did you mean jxent.metrics.reliability_bins?"),
+        ("jxent", "top_k_accuracy", "Did you mean jxent.metrics.top_k_accuracy?"),
         ("jxent", "tourch", "Did you mean torch?"),
         ("jxent", "metric", "Did you mean metrics?"),
         ("jxent.metrics", "accuracies", "Did you mean accuracy"),

@@ -22,6 +22,7 @@ from .arguments import (
     Implementation,
     Options,
     both_of_pairs,
+    called_elsewhere,
     checked,
     extra_vectors,
     integers_of,
@@ -44,6 +45,7 @@ from .softmax import LogSum, log_sum_of, softmax_form
 _OWN = (LogSum(over=candidates, label=True),)
 
 
+@called_elsewhere(temperature="logit_scale=1 / temperature")
 def contrastive_cross_entropy(
     x: ArrayLike,
     y: ArrayLike,

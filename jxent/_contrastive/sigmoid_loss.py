@@ -20,6 +20,7 @@ from .arguments import (
     Implementation,
     Options,
     both_of_pairs,
+    called_elsewhere,
     checked,
     integers_of,
 )
@@ -28,6 +29,7 @@ from .sides import Batch, kept_rows, on_devices, reduced, sides, statistics_of
 from .sigmoid import sigmoid_form
 
 
+@called_elsewhere(temperature="logit_scale=1 / temperature")
 def sigmoid_contrastive_loss(
     x: ArrayLike,
     y: ArrayLike,

@@ -138,7 +138,7 @@ def total_weight(
         class_weights = _class_weights(name, class_weights, classes, dtype)
     if weights is not None:
         weights = _checks.real(name, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(name, "weights", weights, rows)
+        weights = _checks.per_row(name, "weights", weights, rows, classes=classes)
     index = _checks.ignorable(name, ignore_index, y, ids=ids or sparse)
     names = _checks.bound_axis_names(name, "batch_axis_name", batch_axis_name, y)
     return _total_weight(

@@ -316,8 +316,9 @@ def _with_options(
     sizes = row_shape(shape, axis), classes, dtype
     row_where, class_where = _checks.row_or_class_mask(function, where, shape, axis)
     asked = {name: value for name, value in options.items() if name not in CHECKS}
+    factors = {"class_weights": "class_weights" in options}
     values = {
-        name: _checks.option(function, name, value, CHECKS[name], *sizes)
+        name: _checks.option(function, name, value, CHECKS[name], *sizes, **factors)
         for name, value in options.items()
         if name in CHECKS and value is not None
     }
