@@ -100,7 +100,10 @@ from ._probabilities.divergence import (
 )
 from ._reduction import reduce
 from ._sigmoid import asymmetric_loss, sigmoid_binary_cross_entropy, sigmoid_focal_loss
-from ._signatures import print_as_written as _print_as_written
+from ._signatures import (
+    make_serializable as _make_serializable,
+    print_as_written as _print_as_written,
+)
 from ._softmax.cross_entropy import (
     safe_softmax_cross_entropy,
     softmax_cross_entropy,
@@ -185,6 +188,7 @@ __all__ = [
 
 
 _print_as_written(globals(), __all__)
+_make_serializable(__name__, {name: globals()[name] for name in __all__})
 
 
 # Loaded when they are first asked for.
@@ -201,7 +205,10 @@ else:
     def __getattr__(name: str) -> _Any:
         if name in _SUBPACKAGES:
             return _import_module(f"{__name__}.{name}")
-        raise _no_attribute(__name__, name, [*__all__, *_SUBPACKAGES])
+        elsewhere = None
+        if not name.startswith("_"):
+            elsewhere = _import_module(f"{__name__}.metrics")
+        raise _no_attribute(__name__, name, [*__all__, *_SUBPACKAGES], elsewhere)
 
 
 def __dir__() -> list[str]:

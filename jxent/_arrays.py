@@ -141,6 +141,16 @@ def sharded_like(x: Array, like: Shaped) -> Array:
     return jax.sharding.reshard(x, jax.typeof(like).sharding)
 
 
+def whole_along(x: Array, axis: int) -> Array:
+    """`x` with an axis that no explicit mesh axis splits."""
+    sharding: Any = jax.typeof(x).sharding
+    spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
+    if spec[axis] is None:
+        return x
+    spec[axis] = None
+    return jax.sharding.reshard(x, jax.sharding.PartitionSpec(*spec))
+
+
 def over_classes(rows: Array, axis: int, like: Shaped) -> Array:
     """Repeats a value of each row along the axis of classes, to the shape of `like`."""
     kept = tuple(a for a in range(like.ndim) if a != axis)

@@ -1,8 +1,11 @@
-"""Signatures that read as they were written, in `help()` and in editors."""
+"""What public modules do with their names: signatures as written, and their export."""
 
+import contextlib
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from jax import export
 
 
 class _Annotation(str):
@@ -56,3 +59,15 @@ def print_as_written(module: Mapping[str, Any], names: Iterable[str]) -> None:
         if isinstance(value, type):  # a call returns an instance
             returned = signature.empty
         function.__signature__ = _Signature(parameters, return_annotation=returned)
+
+
+def make_serializable(package: str, module: Mapping[str, Any]) -> None:
+    """Lets `jax.export` serialize programs that take or return public NamedTuples."""
+    for name, value in module.items():
+        bundle = isinstance(value, type) and issubclass(value, tuple)
+        if bundle and not name.startswith("_"):
+            # A package that is imported anew finds its names taken.
+            with contextlib.suppress(ValueError):
+                export.register_namedtuple_serialization(
+                    value, serialized_name=f"{package}.{name}"
+                )

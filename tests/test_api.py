@@ -92,6 +92,8 @@ FACES = {
             "softmax_cross_entropy?",
         ),
         ("jxent", "Softmax_Crossentropy", "Did you mean softmax_cross_entropy or "),
+        ("jxent", "reliability_bins", "Did you mean jxent.metrics.reliability_bins?"),
+        ("jxent", "top_k_accuracy", "Did you mean jxent.metrics.top_k_accuracy?"),
         ("jxent", "tourch", "Did you mean torch?"),
         ("jxent", "linear_regression", "It has LinearLogits, LossSums, "),
         ("jxent", "metric", "Did you mean metrics?"),

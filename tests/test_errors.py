@@ -595,8 +595,7 @@ REFUSED = [
         lambda: jxent.softmax_cross_entropy(floats(4, 3), ints(4), weights=floats(3)),
         ValueError,
         "softmax_cross_entropy: expected weights to be a scalar or of the losses'"
-        " shape (4,), got (3,). Axes of size 1 are stretched, missing ones are "
-        "not.",
+        " shape (4,), got (3,). Factors of the classes are class_weights.",
     ),
     (
         lambda: jxent.softmax_cross_entropy(
@@ -655,8 +654,7 @@ REFUSED = [
         ),
         ValueError,
         "sigmoid_binary_cross_entropy: expected weights to be a scalar or of the "
-        "losses' shape (4, 3), got (3,). Axes of size 1 are stretched, missing "
-        "ones are not.",
+        "losses' shape (4, 3), got (3,). Factors of the classes are class_weights.",
     ),
     (
         lambda: jxent.reduce(floats(4, 3), where=bools(4)),
@@ -1285,6 +1283,75 @@ REFUSED = [
         lambda: metrics.top_k_accuracy(floats(4, 3), ints(4), k=0),
         ValueError,
         "top_k_accuracy: expected k of at least 1, got 0.",
+    ),
+    (
+        lambda: jxent.total_weight(floats(4, 3), weights=floats(3)),
+        ValueError,
+        "total_weight: expected weights to be a scalar or of the losses' shape (4,), "
+        "got (3,). Factors of the classes are class_weights.",
+    ),
+    (
+        lambda: metrics.accuracy(floats(4, 3), ints(4), weights=floats(3)),
+        ValueError,
+        "accuracy: expected weights to be a scalar or of the losses' shape (4,), got "
+        "(3,). Axes of size 1 are stretched, missing ones are not.",
+    ),
+    (
+        lambda: metrics.accuracy(ints(4), ints(4)),
+        TypeError,
+        "accuracy: expected floating logits, got dtype int32 and the shape of the "
+        "labels, (4,). Of predicted classes in place of logits the accuracy is "
+        "jnp.mean(predicted == labels).",
+    ),
+    (
+        lambda: metrics.confusion_matrix(ints(4), ints(4), axis=()),
+        TypeError,
+        "confusion_matrix: expected floating logits, got dtype int32 and the shape of "
+        "the labels, (4,). Of predicted classes in place of logits the accuracy is "
+        "jnp.mean(predicted == labels).",
+    ),
+    (
+        lambda: jxent.contrastive_cross_entropy(
+            floats(4, 3), floats(4, 3), **untyped({"temperature": 0.1})
+        ),
+        TypeError,
+        "contrastive_cross_entropy: got an unexpected argument 'temperature'. Give "
+        "logit_scale=1 / temperature.",
+    ),
+    (
+        lambda: jxent.sigmoid_contrastive_loss(
+            floats(4, 3), floats(4, 3), **untyped({"temperature": 0.1})
+        ),
+        TypeError,
+        "sigmoid_contrastive_loss: got an unexpected argument 'temperature'. Give "
+        "logit_scale=1 / temperature.",
+    ),
+    (
+        lambda: jxent.supervised_contrastive_cross_entropy(
+            floats(4, 3), ints(4), **untyped({"logit_scale": 10.0})
+        ),
+        TypeError,
+        "supervised_contrastive_cross_entropy: got an unexpected argument "
+        "'logit_scale'. Give temperature=1 / logit_scale.",
+    ),
+    (
+        lambda: jxent.ntxent(floats(4, 3), ints(4), **untyped({"logit_scale": 10.0})),
+        TypeError,
+        "ntxent: got an unexpected argument 'logit_scale'. Give temperature=1 / "
+        "logit_scale.",
+    ),
+    (
+        lambda: jxent.ntxent(ints(4), floats(4, 3)),
+        TypeError,
+        "ntxent: expected floating embeddings, got dtype int32. Are embeddings and "
+        "labels exchanged? The call is ntxent(embeddings, labels).",
+    ),
+    (
+        lambda: jxent.supervised_contrastive_cross_entropy(ints(4), floats(4, 3)),
+        TypeError,
+        "supervised_contrastive_cross_entropy: expected floating x, got dtype int32. "
+        "Are x and labels exchanged? The call is "
+        "supervised_contrastive_cross_entropy(x, labels).",
     ),
     (
         lambda: metrics.calibration_error(

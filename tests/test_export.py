@@ -1,5 +1,7 @@
 """Programs that are exported for every batch size, and run at several."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,6 +113,81 @@ def test_losses_in_memory_of_any_batch(rng):
         labels = rng.integers(0, CLASSES, batch).astype(np.int32)
         for a, b in zip(program.call(logits, labels), f(logits, labels), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_labels_of_any_time(shift, rng):
+    """Shorter than the shift, too."""
+
+    def f(tokens, segment_ids):
+        return jxent.next_token_labels(
+            tokens, segment_ids=segment_ids, where=tokens != 4, shift=shift
+        )
+
+    program = exported(f, ("b, t", jnp.int32), ("b, t", jnp.int32))
+    for time in (1, 2, 3, 9):
+        tokens = rng.integers(0, 9, (2, time)).astype(np.int32)
+        segments = np.cumsum(rng.random((2, time)) < 0.3, -1, dtype=np.int32)
+        np.testing.assert_array_equal(
+            program.call(tokens, segments), f(tokens, segments)
+        )
+
+
+def test_calibration_of_any_batch(rng):
+    """Bins that hold equal weights of rows."""
+
+    def f(logits, labels):
+        options = {"bins": 3, "strategy": "quantile", "ignore_index": -100}
+        return (
+            jxent.metrics.calibration_error(logits, labels, **options),
+            jxent.metrics.reliability_bins(logits, labels, **options).edges,
+        )
+
+    program = exported(f, (f"b, {CLASSES}", jnp.float32), ("b", jnp.int32))
+    for batch in (1, 7, 40):
+        logits = rng.normal(size=(batch, CLASSES)).astype(np.float32)
+        labels = rng.integers(0, CLASSES, batch).astype(np.int32)
+        for a, b in zip(program.call(logits, labels), f(logits, labels), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+BUNDLES = {
+    "LossSums": jxent.softmax_cross_entropy_sums,
+    "SoftmaxStatistics": functools.partial(
+        jxent.softmax_statistics, entropy=True, argmax=True
+    ),
+    "AccuracySums": jxent.metrics.accuracy_sums,
+    "BrierScoreSums": jxent.metrics.brier_score_sums,
+    "CalibrationErrorSums": jxent.metrics.calibration_error_sums,
+    "PerplexitySums": jxent.metrics.perplexity_sums,
+    "ReliabilityBins": jxent.metrics.reliability_bins,
+    "SparseLabels": lambda _, labels: jxent.SparseLabels(labels),
+}
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_public_bundles_are_serialized(name, rng):
+    """A program that returns one is written to bytes, and read again."""
+    pytest.importorskip("flatbuffers")
+    shapes = (f"b, {CLASSES}", jnp.float32), ("b", jnp.int32)
+    program = export.deserialize(exported(BUNDLES[name], *shapes).serialize())
+    logits = rng.normal(size=(5, CLASSES)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, 5).astype(np.int32)
+    got, wanted = program.call(logits, labels), BUNDLES[name](logits, labels)
+    assert type(got) is type(wanted)
+    assert type(got).__name__ == name
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_every_public_bundle_is_serialized():
+    names = {
+        name
+        for module in (jxent, jxent.metrics)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, tuple) and name[0] != "_"
+    }
+    assert names - {"LinearSoftmaxPlan"} == {*BUNDLES}
 
 
 def test_tiles_of_a_symbolic_batch_are_refused():

@@ -472,6 +472,62 @@ def test_total_weight_of_explicitly_split_labels(rng):
     assert total == ROWS - 3
 
 
+@pytest.mark.parametrize("spec", [P("data"), P("data", "model"), P(None, "model")])
+def test_total_weight_of_explicitly_split_classes_of_labels(spec, rng):
+    """With class weights and masks, of ids and of several ids a row."""
+    ids = rng.integers(0, CLASSES, (ROWS, 8, 2))
+    ids[rng.random(ids.shape) < 0.2] = -100
+    allowed = rng.random((ROWS, 1, CLASSES)) < 0.8
+    allowed[..., 0] = True
+    options = {
+        "class_weights": rng.uniform(0.5, 2, CLASSES).astype(np.float32),
+        "weights": rng.integers(0, 3, (ROWS, 8)).astype(np.float32),
+    }
+    total = functools.partial(jxent.total_weight, ignore_index=-100, **options)
+
+    def totals(ids):
+        several, values = jxent.SparseLabels(ids), jnp.ones(ids.shape, jnp.float32)
+        of_two = total(jxent.SparseLabels(ids, values), where=allowed)
+        where = allowed.any(-1)
+        return total(ids[..., 0], where=where), total(several, where=where), of_two
+
+    wanted = totals(jnp.asarray(ids))
+    mesh = mesh_of((2, 4), AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        split = jax.device_put(
+            ids, NamedSharding(mesh, P(*spec, *[None] * (3 - len(spec))))
+        )
+        close(jax.jit(totals)(split), wanted, 1e-6)
+
+
+@pytest.mark.parametrize("spec", [P("data"), P("data", "model"), P(None, "model")])
+def test_sequences_whose_time_is_split(spec, rng):
+    """Neighbours on other devices are neighbours, and the results are split alike."""
+    tokens = rng.integers(0, 9, (2, 16)).astype(np.int32)
+    documents = np.cumsum(rng.random((2, 16)) < 0.3, -1)
+
+    def of_sequences(tokens, documents):
+        where = tokens != 0
+        labels = [
+            jxent.next_token_labels(
+                tokens, segment_ids=documents, where=where, shift=shift
+            )
+            for shift in (1, 3)
+        ]
+        return *labels, jxent.sequence_weights(where, segment_ids=documents)
+
+    wanted = of_sequences(tokens, documents)
+    mesh = mesh_of((2, 4), AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        split = [
+            jax.device_put(x, NamedSharding(mesh, spec)) for x in (tokens, documents)
+        ]
+        got = jax.jit(of_sequences)(*split)
+    close(got, wanted)
+    wanted_sharding = NamedSharding(mesh, spec)
+    assert all(x.sharding.is_equivalent_to(wanted_sharding, 2) for x in got)
+
+
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_next_token_labels_of_split_rows(kind, rng):
     """Under jit and inside shard_map as on one device."""

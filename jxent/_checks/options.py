@@ -45,12 +45,20 @@ def per_row(
     x: Array,
     rows: Shape,
     of: str = "the losses' shape",
+    *,
+    classes: Any = None,
 ) -> Array:
-    """A scalar, or the loss's rank with axes of size 1 allowed."""
+    """A scalar, or the loss's rank with axes of size 1 allowed.
+
+    `classes` is their number where the function takes factors of them, too.
+    """
     if x.ndim and not _broadcasts(x.shape, rows):
+        hint = missing_axes(name, x.shape, rows)
+        if name == "weights" and x.shape == (classes,):
+            hint = "Factors of the classes are class_weights."
         raise ValueError(
             f"{function}: expected {name} to be a scalar or of {of} {rows}, "
-            f"got {x.shape}. {missing_axes(name, x.shape, rows)}"
+            f"got {x.shape}. {hint}"
         )
     return x.reshape((1,) * len(rows)) if x.ndim == 0 else x
 
@@ -121,8 +129,13 @@ def option(
     rows: Shape,
     classes: int,
     dtype: Any,
+    *,
+    class_weights: bool = False,
 ) -> Array:
-    """The value of an option that is on, checked and shaped as its declaration says."""
+    """The value of an option that is on, checked and shaped as its declaration says.
+
+    `class_weights` is whether the function takes these.
+    """
     if isinstance(check, Number):
         if check.or_per_class and getattr(value, "ndim", 0 if is_number(value) else 1):
             x = real(function, name, value, dtype)
@@ -133,7 +146,9 @@ def option(
     if isinstance(check, PerRow):
         in_range(function, name, value, above=check.above)
         x = real(function, name, value, dtype, booleans=check.above is None)
-        return per_row(function, name, x, rows)
+        return per_row(
+            function, name, x, rows, classes=classes if class_weights else None
+        )
     if check.boolean:
         x = boolean(function, name, value)
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any, NoReturn
 
 import jax
@@ -22,8 +23,13 @@ def fail(function: str, message: str) -> NoReturn:
     raise ValueError(f"{function}: {message}")
 
 
-def no_attribute(module: str, name: str, public: Sequence[str]) -> AttributeError:
-    """The error for a name that a module does not have, with the nearest it has."""
+def no_attribute(
+    module: str, name: str, public: Sequence[str], other: ModuleType | None = None
+) -> AttributeError:
+    """The error for a name that a module does not have, with the nearest it has.
+
+    `other` is a module that may have that very name.
+    """
     own = name.removeprefix("linear_")
     if own != name and own in (*public, "softmax_plan"):
         call = f"{own}(LinearLogits(hidden, kernel, bias), …)"
@@ -37,6 +43,8 @@ def no_attribute(module: str, name: str, public: Sequence[str]) -> AttributeErro
         )
     spelled = {public_name.lower(): public_name for public_name in public}
     near = [spelled[n] for n in get_close_matches(name.lower(), spelled)]
+    if other is not None and name in other.__all__:
+        near = [f"{other.__name__}.{name}"]
     hint = f"Did you mean {' or '.join(near)}?"
     if not near:
         hint = f"It has {', '.join(public)}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import (
     Any,
     Literal,
@@ -9,6 +11,8 @@ from typing import (
     NoReturn,
     SupportsIndex,
     TypeAlias,
+    TypeVar,
+    cast,
     get_args,
 )
 
@@ -24,6 +28,7 @@ from .._problem.problem import HeadSharding
 
 BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 Implementation: TypeAlias = Literal["gathered", "ring"]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class ContrastiveSettings(NamedTuple):
@@ -44,8 +49,33 @@ class Options(NamedTuple):
     normalizer: Maybe
 
 
-def vectors(function: str, name: str, x: ArrayLike) -> Array:
-    x = _checks.floating(function, name, x)
+def called_elsewhere(**names: str) -> Callable[[Function], Function]:
+    """Makes an argument that only a sibling of the function takes an error that helps.
+
+    `names` has what to give in place of each.
+    """
+
+    def decorated(function: Function) -> Function:
+        @functools.wraps(function)
+        def checked(*arguments: Any, **named: Any) -> Any:
+            for name in names.keys() & named.keys():
+                raise TypeError(
+                    f"{function.__name__}: got an unexpected argument {name!r}. Give "
+                    f"{names[name]}."
+                )
+            return function(*arguments, **named)
+
+        return cast(Function, checked)
+
+    return decorated
+
+
+def vectors(
+    function: str, name: str, x: ArrayLike, *, labels: ArrayLike | None = None
+) -> Array:
+    """`x`, floating (batch, features); `labels` may have been exchanged with it."""
+    order = f"{name}, labels"
+    x = _checks.floating(function, name, x, beside=labels, order=order)
     if x.ndim != 2:
         _checks.fail(
             function,

@@ -24,6 +24,7 @@ from .arguments import (
     Implementation,
     Options,
     both_of_pairs,
+    called_elsewhere,
     checked_pairs,
     extra_vectors,
     integers_of,
@@ -46,6 +47,7 @@ from .softmax import LogSum, log_sum_of, softmax_form
 _OWN = (LogSum(over=candidates, label=True),)
 
 
+@called_elsewhere(temperature="logit_scale=1 / temperature")
 def contrastive_cross_entropy(
     x: ArrayLike,
     y: ArrayLike,

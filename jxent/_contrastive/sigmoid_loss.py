@@ -20,6 +20,7 @@ from .arguments import (
     Implementation,
     Options,
     both_of_pairs,
+    called_elsewhere,
     checked_pairs,
     integers_of,
 )
@@ -28,6 +29,7 @@ from .sides import Batch, by_parts, kept_rows, reduced, sides, statistics_of_mat
 from .sigmoid import sigmoid_form
 
 
+@called_elsewhere(temperature="logit_scale=1 / temperature")
 def sigmoid_contrastive_loss(
     x: ArrayLike,
     y: ArrayLike,

@@ -23,6 +23,7 @@ from .arguments import (
     ContrastiveSettings,
     Implementation,
     Options,
+    called_elsewhere,
     checked_pairs,
     integers_of,
     vectors,
@@ -36,6 +37,7 @@ from .softmax import LogSum, log_sum_of, softmax_form
 LOGS = ("outside", "inside")
 
 
+@called_elsewhere(logit_scale="temperature=1 / logit_scale")
 def supervised_contrastive_cross_entropy(
     x: ArrayLike,
     labels: ArrayLike,
@@ -110,7 +112,7 @@ def supervised_contrastive_cross_entropy(
       `ntxent`, `contrastive_cross_entropy`.
     """
     name = "supervised_contrastive_cross_entropy"
-    x = vectors(name, "x", x)
+    x = vectors(name, "x", x, labels=labels)
     ids = integers_of(name, "labels", labels, x.shape[0])
     dtype = compute_dtype(x)
     settings, options = checked_pairs(
@@ -167,6 +169,7 @@ def _supervised(
     return reduced(settings, options, losses, both(batch.keep, count > 0))
 
 
+@called_elsewhere(logit_scale="temperature=1 / logit_scale")
 def ntxent(
     embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.07
 ) -> Float[Array, ""]:
@@ -209,7 +212,7 @@ def ntxent(
       `supervised_contrastive_cross_entropy`, with every option.
     """
     name = "ntxent"
-    x = vectors(name, "embeddings", embeddings)
+    x = vectors(name, "embeddings", embeddings, labels=labels)
     ids = integers_of(name, "labels", labels, x.shape[0])
     dtype = compute_dtype(x)
     settings, _ = checked_pairs(name, x, dtype)

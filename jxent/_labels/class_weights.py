@@ -28,7 +28,8 @@ def class_weights_of_counts(
 
     Args:
       counts: n, shape (classes,): how many examples each class has, integers or
-        floating.
+        floating. Without ignored labels (see the example), and below 2³¹ as integers
+        where 64 bits are off.
       beta: β, at least 0 and below 1: between no weights, 0, and inverse frequency, 1.
         0.9, 0.99, 0.999 and 0.9999 are usual. None for inverse frequency itself.
 
@@ -51,6 +52,13 @@ def class_weights_of_counts(
       [0.75 1.5  0.  ]
       >>> print(jxent.class_weights_of_counts([900, 90, 10], beta=0.99))
       [0.22837 0.38359 2.38804]
+
+      Labels that mark ignored rows are no class. `jnp.bincount` counts −100 as class 0,
+      and what is past its length nowhere; `np.bincount(y[y != -100])` in NumPy:
+
+      >>> y, classes = jnp.array([0, 0, 1, -100, 2, -100]), 3
+      >>> print(jnp.bincount(jnp.where(y == -100, classes, y), length=classes))
+      [2 1 1]
 
     Source:
       scikit-learn's `compute_class_weight("balanced")`; Cui et al. (2019),

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from .. import _checks
-from .._arrays import select
+from .._arrays import select, sharded_like, whole_along
 from .._checks import ArrayLike, Axis
 
 
@@ -179,25 +179,30 @@ def _next_token_labels(
     *,
     shift: int,
 ) -> Array:
+    time = ids.shape[-1]
+    if isinstance(time, int):  # not symbolic
+        shift = min(shift, max(time, 1))
+    tokens, ids = ids, whole_along(ids, -1)
+
     def ahead(x: Array, fill: Any) -> Array:
         """`x` at t + shift, and `fill` where there is none."""
-        rest = jnp.full_like(x[..., :shift], fill)
-        return jnp.concatenate([x[..., shift:], rest], axis=-1)
+        edges = [(0, 0, 0)] * (x.ndim - 1) + [(-shift, shift, 0)]
+        return lax.pad(x, lax.full_like(x, fill, shape=()), edges)
 
     labels = ahead(ids, ignore_index)
     if segment_ids is not None:
+        segment_ids = whole_along(segment_ids, -1)
         same = segment_ids[..., 1:] == segment_ids[..., :-1]
         same = jnp.concatenate([same, jnp.zeros_like(ids[..., :1], bool)], axis=-1)
         labels = select(_all_of_next(shift, same), labels, ignore_index)
     if where is not None:
-        counts = ahead(jnp.broadcast_to(where, ids.shape), False)
+        counts = ahead(whole_along(jnp.broadcast_to(where, ids.shape), -1), False)
         labels = select(counts, labels, ignore_index)
-    return labels
+    return sharded_like(labels, tokens)
 
 
 def _all_of_next(count: int, x: Bool[Array, "*batch time"]) -> Array:
     """Whether `x` holds at t and at the `count - 1` positions behind it."""
-    count = min(count, max(x.shape[-1], 1))
     front = x.ndim - 1
     return lax.reduce_window(
         x,

@@ -8,6 +8,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks
+from .._arrays import sharded_like, whole_along
 from .._checks import ArrayLike
 
 
@@ -89,10 +90,13 @@ def _sequence_weights(where: Array | None, ids: Array | None) -> Array:
     if where is None:
         assert ids is not None
         where = jnp.ones_like(ids, bool)
+    given = where
+    where = whole_along(where, -1)
     ones = where.astype(jnp.int32)
     if ids is None:
         count = jnp.sum(ones, -1, keepdims=True)
     else:
+        ids = sharded_like(whole_along(ids, -1), where)
         edge = jnp.ones_like(ids[..., :1], bool)
         changes = ids[..., 1:] != ids[..., :-1]
         starts = jnp.concatenate([edge, changes], axis=-1)
@@ -102,7 +106,7 @@ def _sequence_weights(where: Array | None, ids: Array | None) -> Array:
         behind = _count_since(ends, ones, reverse=True)
         count = before + behind - ones
     share = 1 / jnp.maximum(count, 1).astype(jnp.result_type(float))
-    return jnp.where(where, share, 0)
+    return sharded_like(jnp.where(where, share, 0), given)
 
 
 def _count_since(starts: Array, ones: Array, *, reverse: bool) -> Array:

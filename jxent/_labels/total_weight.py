@@ -123,7 +123,7 @@ def total_weight(
         class_weights = _class_weights(name, class_weights, classes, dtype)
     if weights is not None:
         weights = _checks.real(name, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(name, "weights", weights, row_axes)
+        weights = _checks.per_row(name, "weights", weights, row_axes, classes=classes)
     # Class ids alone do not tell how many classes there are.
     for x, at in ((class_weights, 0), (class_where, axis)):
         classes = x.shape[at] if classes is None and x is not None else classes

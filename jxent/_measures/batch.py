@@ -68,6 +68,8 @@ def metric_problem(
         return _binary_problem(
             function, x, labels, where, weights, ignore_index, batch_axis_name
         )
+    if isinstance(x, Array):
+        _no_predictions(function, x, labels)
     if isinstance(x, Array) and x.ndim and not isinstance(axis, tuple | None):
         front = _checks.class_axis(function, "logits", x, axis)
         if isinstance(front, int) and x.shape[front] == 1:
@@ -92,6 +94,18 @@ def metric_problem(
     )
 
 
+def _no_predictions(function: str, x: Array, labels: ArrayLike) -> None:
+    """Refuses predicted classes in place of logits."""
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        return
+    if x.shape == _checks.label_array(function, "labels", labels).shape:
+        raise TypeError(
+            f"{function}: expected floating logits, got dtype {x.dtype} and the shape "
+            f"of the labels, {x.shape}. Of predicted classes in place of logits the "
+            "accuracy is jnp.mean(predicted == labels)."
+        )
+
+
 def _binary_problem(
     function: str,
     logits: Logits,
@@ -102,7 +116,9 @@ def _binary_problem(
     batch_axis_name: AxisName,
 ) -> Problem:
     order = "logits, labels"
-    x = _checks.floating(function, "logits", logits, beside=labels, order=order)
+    x = _checks.as_array(function, "logits", logits)
+    _no_predictions(function, x, labels)
+    x = _checks.floating(function, "logits", x, beside=labels, order=order)
     y = _checks.label_array(function, "labels", labels)
     if y.ndim:
         _checks.same_shape(function, "logits", x, y)

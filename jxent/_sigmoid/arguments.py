@@ -78,7 +78,13 @@ def check(
         where = _checks.per_row(function, "where", where, x.shape)
     if weights is not None:
         weights = _checks.real(function, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(function, "weights", weights, x.shape)
+        weights = _checks.per_row(
+            function,
+            "weights",
+            weights,
+            x.shape,
+            classes=x.shape[-1] if x.ndim else None,
+        )
     if class_weights is not None:
         class_weights = _checks.real(
             function, "class_weights", class_weights, dtype, booleans=True

@@ -29,8 +29,9 @@ class Formula(NamedTuple):
     kept: int = 2
 
 
-# Arguments for which None means the same as leaving them out.
-OPTIONAL = frozenset(CHECKS) | {
+# Arguments for which None means the same as leaving them out; of class_weights errors
+# say whether a function takes them.
+OPTIONAL = frozenset(CHECKS) - {"class_weights"} | {
     "target_logit_soft_cap",
     "ignore_index",
     "normalizer",
@@ -170,12 +171,13 @@ def _with_options(
     of_shared: dict[str, Any] = {}
     if options:
         sizes = row_shape(shape, axis), shape[axis], dtype
+        factors = {"class_weights": "class_weights" in options}
         of_heads: dict[str, Any] = {"logit_soft_cap": None}
         of_heads["target_logit_soft_cap"] = None
         for name, value in options.items():
             check = CHECKS[name.removeprefix("target_")]
             if _checks.is_option_on(value, check):
-                x = _checks.option(function, name, value, check, *sizes)
+                x = _checks.option(function, name, value, check, *sizes, **factors)
                 fields = of_rows if name in Rows._fields else of_shared
                 (of_heads if name in of_heads else fields)[name] = x
         if any(cap is not None for cap in of_heads.values()):

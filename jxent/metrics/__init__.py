@@ -29,7 +29,10 @@ field by field, over batches, micro-batches and devices, and has `compute()`.
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from .._checks import no_attribute as _no_attribute
-from .._signatures import print_as_written as _print_as_written
+from .._signatures import (
+    make_serializable as _make_serializable,
+    print_as_written as _print_as_written,
+)
 from ._accuracy import (
     AccuracySums,
     accuracy,
@@ -78,6 +81,7 @@ __all__ = [
 ]
 
 _print_as_written(globals(), __all__)
+_make_serializable(__name__, {name: globals()[name] for name in __all__})
 
 
 if not _TYPE_CHECKING:

@@ -116,14 +116,15 @@ def _quantiles(p: Array, r: Array, bins: int) -> Array:
     probabilities allow; from the smallest one of a row that counts to the largest."""
     if is_split(p):
         p, r = (jax.sharding.reshard(x, PartitionSpec()) for x in (p, r))
-    if not p.size:
+    if isinstance(p.size, int) and not p.size:
         return jnp.zeros(bins + 1, p.dtype)
     p, r = select(r != 0, p, jnp.inf).reshape(-1), r.reshape(-1)
     order = jnp.argsort(p)
     p, weight = p[order], jnp.cumsum(r[order])
     total = weight[-1]
     share = jnp.arange(1, bins + 1, dtype=p.dtype) * total / bins
-    at = jnp.searchsorted(weight, share)
+    # As jnp.searchsorted, of a number of rows that may be symbolic.
+    at = lax.map(lambda s: jnp.sum(weight < s, dtype=jnp.int32), share)
     edges = jnp.concatenate([p[:1], p[jnp.minimum(at, p.size - 1)]])
     return select(jnp.broadcast_to(total != 0, edges.shape), edges)
 
