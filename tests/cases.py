@@ -200,6 +200,7 @@ LOSSES = (
         COMPARED,
         ON_TWO | {"beta": 0.3},
     ),
+    Loss(jxent.softmax_total_variation, COMPARISONS, COMPARED, ON_TWO),
     Loss(
         jxent.sigmoid_binary_cross_entropy, BINARY, ELEMENTWISE, ON_ELEMENTS | BALANCED
     ),

@@ -212,7 +212,9 @@ def test_copies(logits):
 
 
 @pytest.mark.parametrize(
-    "leaf", [lambda x: nnx.Param(x), lambda x: x.tolist(), np.asarray], ids=str
+    "leaf",
+    [lambda x: nnx.Param(x), lambda x: x.tolist(), np.asarray],
+    ids=["parameter", "list", "numpy"],
 )
 def test_leaves_that_become_arrays(leaf, logits):
     made = jax.tree.map(leaf, logits)
