@@ -187,7 +187,7 @@ def test_every_public_bundle_is_serialized():
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, tuple) and name[0] != "_"
     }
-    assert names - {"LinearSoftmaxPlan"} == {*BUNDLES}
+    assert names - {"Plan"} == {*BUNDLES}
 
 
 def test_tiles_of_a_symbolic_batch_are_refused():

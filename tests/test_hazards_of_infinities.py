@@ -497,12 +497,14 @@ def test_rows_without_mass_are_not_counted():
 def test_the_temperature_of_a_dropped_row_of_a_head(implementation, block_sizes):
     """In one block and in several."""
     loss = partial(
-        jxent.linear_softmax_cross_entropy,
-        spread(4, 3),
-        spread(3, 6),
+        jxent.softmax_cross_entropy,
+        jxent.LinearLogits(
+            spread(4, 3),
+            spread(3, 6),
+            implementation=implementation,
+            block_sizes=block_sizes,
+        ),
         np.arange(4),
         reduction="sum",
-        implementation=implementation,
-        block_sizes=block_sizes,
     )
     check_dropped_temperatures(loss)

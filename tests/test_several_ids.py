@@ -338,9 +338,9 @@ def test_no_array_of_rows_and_classes(layout, rng):
 def test_top_k_of_float32_with_64_bits_on(implementation, rng):
     """The results of 64 bits off, in the same dtypes; classes enough for chunks."""
     hidden, kernel = np.float32(rng.normal(size=(4, 3))), rng.normal(size=(3, 1024))
-    find = lambda: jxent.linear_softmax_top_k(
-        hidden, np.float32(kernel), 5, implementation=implementation
-    )
+    weights = np.float32(kernel)
+    logits = jxent.LinearLogits(hidden, weights, implementation=implementation)
+    find = lambda: jxent.softmax_top_k(logits, 5)
     wanted = find()
     with jax.enable_x64(True):
         got = find()
