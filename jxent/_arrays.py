@@ -24,9 +24,14 @@ Shaped: TypeAlias = Array | jax.ShapeDtypeStruct
 
 def is_split(x: Array | jax.ShapeDtypeStruct) -> bool:
     """Whether explicit axes of a mesh split an array, by its type."""
-    if isinstance(x, jax.ShapeDtypeStruct):  # logits that are never formed
-        return False
-    return any(names is not None for names in jax.typeof(x).sharding.spec)
+    sharding = _sharding_of(x)
+    return sharding is not None and any(names is not None for names in sharding.spec)
+
+
+def _sharding_of(x: Shaped) -> Any:
+    """That of an array's type; what is said of logits that do not exist, None for none."""
+    absent = isinstance(x, jax.ShapeDtypeStruct)
+    return x.sharding if absent else jax.typeof(x).sharding
 
 
 def is_moving(tangent: Any) -> bool:
@@ -138,7 +143,7 @@ def sharded_like(x: Array, like: Shaped) -> Array:
     """`x`, of the shape of `like`, with the explicit sharding of `like`."""
     if not is_split(like):
         return x
-    return jax.sharding.reshard(x, jax.typeof(like).sharding)
+    return jax.sharding.reshard(x, _sharding_of(like))
 
 
 def whole_along(x: Array, axis: int) -> Array:

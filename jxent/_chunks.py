@@ -60,15 +60,21 @@ def _sum_of_many_jvp(axis: int, primals: Any, tangents: Any) -> Any:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def sums_of_both(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
+def sums_of_both(axis: int, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
     """The sums along an axis of two arrays of one shape, as `sum_along` has that of y.
 
     XLA on a CPU stores what one reduction sums, where that is computed; what a
-    reduction of two arrays sums it does not.
+    reduction of two arrays sums it does not. x depends on y and z, which is not NaN
+    where x is a number: jax 0.10 cannot differentiate a reduction of which one operand
+    has no tangent, and takes this function, without its rule, into the derivative of a
+    scan. So the second operand depends on z, too.
     """
+    if is_split(y):  # a sum of one array rounds less
+        return lax.reduce_sum(x, (axis,)), lax.reduce_sum(y, (axis,))
     many = _is_longer(y, axis, 2**15)
     # Zeros of which the compiler does not know that they are.
-    other = lax.min(lax.abs(y), lax.full_like(y, 0)) if many else y
+    other = lax.min(lax.abs(z), lax.full_like(z, 0))
+    other = other if many else lax.select(lax.eq(z, z), y, z)
     zero = jnp.zeros((), x.dtype)
     total, rest = lax.reduce(
         (x, other),
@@ -79,11 +85,10 @@ def sums_of_both(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
     return total, lax.add(rest, sum_along(y, axis)) if many else rest
 
 
-# jax 0.10 cannot differentiate a reduction of two operands if one has no tangent.
 @sums_of_both.defjvp
 def _sums_of_both_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     return sums_of_both(axis, *primals), tuple(
-        lax.reduce_sum(tangent, (axis,)) for tangent in tangents
+        lax.reduce_sum(tangent, (axis,)) for tangent in tangents[:2]
     )
 
 

@@ -1825,14 +1825,6 @@ REFUSED += [
         "class, got (4, 3).",
     ),
     (
-        lambda: jxent.sigmoid_binary_cross_entropy(
-            floats(4, 3), ints(4, 3), -1, ignore_index=-1
-        ),
-        ValueError,
-        "sigmoid_binary_cross_entropy: ignore_index=-1 needs integer class ids, got "
-        "distributions of shape (4, 3). Drop rows with where instead.",
-    ),
-    (
         lambda: jxent.sigmoid_binary_cross_entropy(floats(4, 3), 1.0, axis=-1),
         ValueError,
         "sigmoid_binary_cross_entropy: expected a label for every class, of the "
@@ -1851,7 +1843,6 @@ REFUSED += [
         )
         for f, option in (
             (jxent.sigmoid_binary_cross_entropy, {"class_mask": bools(3)}),
-            (jxent.sigmoid_focal_loss, {"ignore_index": -100}),
             (jxent.asymmetric_loss, {"logit_soft_cap": 3.0}),
             (jxent.sigmoid_binary_cross_entropy, {"temperature": 2.0}),
             (jxent.sigmoid_focal_loss, {"class_axis_name": "model"}),

@@ -686,7 +686,11 @@ def test_impossible_classes(case, x64, rng):
 SCORED = [c for c in BARE if "jensen" not in c.loss.name]
 
 
-BOUNDED = (jxent.generalized_cross_entropy, jxent.taylor_cross_entropy)
+BOUNDED = (
+    jxent.generalized_cross_entropy,
+    jxent.taylor_cross_entropy,
+    jxent.softmax_total_variation,
+)
 
 
 @those_that_take("logits", "axis", "rows", cases=SCORED)

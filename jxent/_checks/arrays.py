@@ -43,6 +43,8 @@ def _too_wide(x: Any) -> int | None:
         if -(2**31) <= x < 2**31:
             return None
         low, high, dtype = x, x, np.dtype(int)
+    elif hasattr(x, "materialize"):  # LinearLogits, which are no array
+        return None
     elif hasattr(x, "__array__") and not hasattr(x, "__jax_array__"):
         values = np.asarray(x)
         dtype = values.dtype

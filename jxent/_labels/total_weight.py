@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from .. import _checks
-from .._arrays import Shape, compute_dtype, row_shape
+from .._arrays import Shape, compute_dtype, row_shape, sharded_like
 from .._checks import ArrayLike, AxisName, SparseLabels
 from .._problem.bad_labels import reported
 from .._problem.problem import Problem, RowLogits, Rows, Settings, Shared
@@ -131,6 +132,7 @@ def total_weight(
     target: Target = Ids(labels=y) if ids else Distribution(labels=y)
     if isinstance(labels, SparseLabels):
         places, values = _checks.sparse_labels(name, labels, y.shape, axis, dtype)
+        values = None if values is None else sharded_like(values, places)
         target = SeveralIds(ids=places, values=values)
     names = _checks.bound_axis_names(name, "batch_axis_name", batch_axis_name, y)
     rows = Rows(
@@ -139,7 +141,7 @@ def total_weight(
     index = target.ignore_index(name, ignore_index)
     shared = Shared(class_weights=class_weights, ignore_index=index)
     settings = Settings(axis=axis, batch_axis_name=names)
-    like = jax.ShapeDtypeStruct(shape, dtype)
+    like = jax.ShapeDtypeStruct(shape, dtype, sharding=_sharding(y, axis, ids, sparse))
     return _total_weight(like, Problem(settings, rows, shared))
 
 
@@ -152,6 +154,18 @@ def _total_weight(like: jax.ShapeDtypeStruct, problem: Problem) -> Array:
     problem = problem.replace(resolved=resolve(problem))
     total = total_weight_of(problem)
     return total if problem.shared.class_weights is None else reported(total, problem)
+
+
+def _sharding(labels: Array, axis: int, ids: bool, sparse: bool) -> Any:
+    """Logits are split as explicit axes split the labels; None where none does."""
+    sharding: Any = jax.typeof(labels).sharding
+    spec = [*sharding.spec, *[None] * (labels.ndim - len(sharding.spec))]
+    rows = spec[:-1] if sparse else spec
+    if not any(spec):
+        return None
+    if ids or sparse:
+        spec = [*rows[:axis], None, *rows[axis:]]
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
 
 
 def _arrays_of(

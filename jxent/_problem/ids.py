@@ -123,9 +123,13 @@ def at_label(problem: Problem, x: Array, ids: Array) -> Array:
     axis, like = problem.axis, problem.like
     classes = like.shape[axis]
 
+    def of_rows(x: Array) -> Array:
+        if x.ndim == 1:
+            return over_rows(x, axis, like)
+        return sharded_like(jnp.broadcast_to(x, like.shape), like)
+
     def compared(x: Array, ids: Array) -> Array:
-        full = over_rows(x, axis, like) if x.ndim == 1 else x
-        return lax.reduce_sum(select(is_label(ids, axis, like), full), (axis,))
+        return lax.reduce_sum(select(is_label(ids, axis, like), of_rows(x)), (axis,))
 
     def gathered(x: Array, ids: Array) -> Array:
         here = is_below(ids, classes)
@@ -134,7 +138,7 @@ def at_label(problem: Problem, x: Array, ids: Array) -> Array:
 
     ids = ids_from(ids, first_class(problem))
     if ids.ndim == like.ndim:
-        value = at_places(over_rows(x, axis, like) if is_split(like) else x, ids, axis)
+        value = at_places(of_rows(x) if is_split(like) else x, ids, axis)
     elif is_split(like):
         value = compared(x, ids)
     else:

@@ -78,12 +78,9 @@ def check(
         where = _checks.per_row(function, "where", where, x.shape)
     if weights is not None:
         weights = _checks.real(function, "weights", weights, dtype, booleans=True)
+        classes = x.shape[-1] if x.ndim else None
         weights = _checks.per_row(
-            function,
-            "weights",
-            weights,
-            x.shape,
-            classes=x.shape[-1] if x.ndim else None,
+            function, "weights", weights, x.shape, classes=classes
         )
     if class_weights is not None:
         class_weights = _checks.real(

@@ -196,12 +196,12 @@ def _refuse_layout(
             f"Give LinearLogits implementation={others}{mean}.",
         )
     if layout == "streamed" and every_log_p:
-        tiled = "" if scalar else ", with reduction='mean' or 'sum'"
+        tiled = " or 'tiled'" if scalar else " or, for one number, 'tiled'"
         fail(
             function,
             "label smoothing and distributions need every log p of a row, which a "
             "stream of blocks does not keep. Give LinearLogits "
-            f"implementation='materialized' or 'tiled'{tiled}.",
+            f"implementation='materialized'{tiled}.",
         )
 
 
@@ -326,5 +326,7 @@ def total_weight_of(problem: Problem) -> Array:
     if factor is None:
         shape, dtype = row_shape(problem.like.shape, problem.axis), problem.dtype
         factor = jnp.ones(shape, dtype)
+        if keep is not None:
+            factor = lax.full_like(keep, 1, dtype)
     weight = jnp.sum(weighed(factor, keep, problem.rows.weights))
     return sum_over_devices(weight, problem.settings.batch_axis_name)

@@ -74,7 +74,7 @@ def _weighted_sum(
     weight 0 too, the derivatives in weights and smoothing see these sums.
     """
 
-    def one_by_one() -> tuple[Array, Array]:
+    def terms_and_weights() -> tuple[Array, Array]:
         # The barrier keeps XLA from storing z − start to share it with the exponents.
         full = over_rows(w, axis, z) if w.ndim == 1 else w
         rel = relative(z, lax.optimization_barrier(start), axis)
@@ -82,11 +82,15 @@ def _weighted_sum(
         possible = lax.ne(rel, lax.full_like(rel, -jnp.inf))
         zero = lax.full_like(full, 0)
         lost = lax.select(lax.eq(full, zero), zero, lax.full_like(full, -jnp.inf))
-        terms = lax.select(possible, lax.mul(rel, full), lost)
-        return sums_of_both(axis, terms, full)
+        return lax.select(possible, lax.mul(rel, full), lost), full
 
     if w.ndim > 1 or is_split(z):
-        return one_by_one()
+        return sums_of_both(axis, *terms_and_weights(), z)
+
+    def one_by_one() -> Array:
+        terms, _ = terms_and_weights()
+        return lax.add(*sums_of_both(axis, terms, lax.full_like(z, 0), z))
+
     mass = _mass_of(axis, w, start)
     offset = lax.mul(start, mass)
     # Without a precision a GPU may round the factors to 10 bits.
@@ -101,4 +105,4 @@ def _weighted_sum(
     if exempt is not None:
         fine = lax.bitwise_or(fine, exempt)
     every_row = lax.reduce_and(fine, range(fine.ndim))
-    return lax.cond(every_row, lambda: (product, mass), one_by_one)
+    return lax.cond(every_row, lambda: product, one_by_one), mass

@@ -110,7 +110,8 @@ class BinaryLabels(Binary):
     def known(self, problem: Problem) -> Maybe:
         if not jnp.issubdtype(self.labels.dtype, jnp.integer):
             return None
-        return lax.eq(of_parts(_count_bad, problem), 0)
+        count = of_parts(_count_bad, problem)
+        return lax.eq(count, lax.full_like(count, 0))
 
     def bad(self, problem: Problem) -> tuple[Array, Array, int] | None:
         if not jnp.issubdtype(self.labels.dtype, jnp.integer):
