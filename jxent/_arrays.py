@@ -29,7 +29,7 @@ def is_split(x: Array | jax.ShapeDtypeStruct) -> bool:
 
 
 def _sharding_of(x: Shaped) -> Any:
-    """That of an array's type; what is said of logits that do not exist, None for none."""
+    """The type of an array says it; logits that do not exist may say it, too."""
     absent = isinstance(x, jax.ShapeDtypeStruct)
     return x.sharding if absent else jax.typeof(x).sharding
 

@@ -106,13 +106,13 @@ def test_a_stream_has_no_sum_over_every_log_p(formula, kind, rng):
     logits = LAYOUTS["streamed"].head(**operands(rng))
     options = options_of(rng, kind) | parameters
     for reduction in ("none", "mean"):
-        tiled = " or 'tiled'" if reduction == "mean" else " or, for one number, 'tiled'"
+        reduced = "" if reduction == "mean" else ", with reduction='mean' or 'sum'"
         refuses(
             functools.partial(function, logits, reduction=reduction, **options),
             ValueError,
             f"{function.__name__}: label smoothing and distributions need every log p "
             "of a row, which a stream of blocks does not keep. Give LinearLogits "
-            f"implementation='materialized'{tiled}.",
+            f"implementation='materialized' or 'tiled'{reduced}.",
         )
 
 

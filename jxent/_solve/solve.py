@@ -196,12 +196,12 @@ def _refuse_layout(
             f"Give LinearLogits implementation={others}{mean}.",
         )
     if layout == "streamed" and every_log_p:
-        tiled = " or 'tiled'" if scalar else " or, for one number, 'tiled'"
+        tiled = "" if scalar else ", with reduction='mean' or 'sum'"
         fail(
             function,
             "label smoothing and distributions need every log p of a row, which a "
             "stream of blocks does not keep. Give LinearLogits "
-            f"implementation='materialized'{tiled}.",
+            f"implementation='materialized' or 'tiled'{tiled}.",
         )
 
 
