@@ -269,8 +269,8 @@ def softmax_total_variation(
       float64 where logits or target are.
 
     Numerics:
-      As in `softmax_kl_divergence`. Where p_c = q_c, which is a kink, the derivative of
-      |q_c − p_c| is 0.
+      As in `softmax_kl_divergence`. Where p_c = q_c, which is a kink, that class
+      adds 0 to the derivative.
 
     Raises:
       As `softmax_kl_divergence`.
