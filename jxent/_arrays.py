@@ -18,6 +18,9 @@ Tree = TypeVar("Tree")
 
 # A size may be symbolic, as `jax.export` has it.
 Shape: TypeAlias = tuple[Any, ...]
+# An array, or whatever JAX or a user has in its place in a tree like this one: a shape,
+# a spec, an axis, None.
+Leaf: TypeAlias = Any
 # An array, or the shape and dtype of logits that are never formed.
 Shaped: TypeAlias = Array | jax.ShapeDtypeStruct
 

@@ -14,16 +14,13 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from . import _checks
-from ._arrays import compute_dtype, over_rows
+from ._arrays import Leaf, compute_dtype, over_rows
 from ._checks import ArrayLike
 from ._product import product, product_precision
 
 
 Implementation: TypeAlias = Literal["tiled", "streamed", "materialized"]
 BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
-# An array, or whatever JAX or a user has in its place in a tree like this one: a shape,
-# a spec, an axis, None.
-Leaf: TypeAlias = Any
 
 
 @functools.partial(

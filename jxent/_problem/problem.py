@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import (
+    Leaf,
     Shape,
     Shaped,
     as_computed,
@@ -55,9 +56,9 @@ class Head:
 
     DATA: ClassVar[tuple[str, ...]] = ("kernel", "bias", "logit_soft_cap")
 
-    kernel: Annotated[Maybe, FEATURES_AND_CLASSES] = None
-    bias: Annotated[Maybe, CLASSES] = None
-    logit_soft_cap: Annotated[Maybe, NUMBER, Number(off=math.inf, above=0)] = None
+    kernel: Annotated[Leaf, FEATURES_AND_CLASSES] = None
+    bias: Annotated[Leaf, CLASSES] = None
+    logit_soft_cap: Annotated[Leaf, NUMBER, Number(off=math.inf, above=0)] = None
     vocab_axis: int = 1  # the kernel's axis of classes
     precision: Any = None  # of products with the kernel, as lax takes it, or ROUNDED
 

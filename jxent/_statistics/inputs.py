@@ -11,6 +11,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .._arrays import (
+    Leaf,
     cast,
     compute_dtype,
     is_moving,
@@ -47,9 +48,9 @@ class Inputs:
     """The arrays that a block's statistics are computed from, in float32 or better."""
 
     statistics: tuple[Any, ...]  # static
-    z: Array  # (…, classes, …) effective logits, −inf where a class is impossible
-    given: tuple[Any, ...] = ()  # what each of the statistics reads beside them
-    first: Maybe = None  # the number of the block's first class; None for 0
+    z: Leaf  # (…, classes, …) effective logits, −inf where a class is impossible
+    given: Leaf = ()  # what each of the statistics reads beside them
+    first: Leaf = None  # the number of the block's first class; None for 0
 
     def of(self, kind: Any) -> Any:
         return found(kind, self.statistics, self.given)

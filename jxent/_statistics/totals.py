@@ -15,7 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import vary, varying_of
+from .._arrays import (
+    Leaf,
+    vary,
+    varying_of,
+)
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
 from .statistic import (
@@ -42,10 +46,10 @@ class Totals:
     """
 
     statistics: tuple[Statistic, ...]  # static: what beside maximum and sum
-    maximum: Array
-    sum: Array
-    states: tuple[Any, ...] = ()  # one for each statistic
-    computable: Maybe = None
+    maximum: Leaf
+    sum: Leaf
+    states: Leaf = ()  # one for each statistic
+    computable: Leaf = None
 
     def of(self, kind: type[Statistic[State]]) -> State | None:
         """The state of the statistic of that kind; None if it is not asked for."""

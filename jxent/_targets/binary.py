@@ -12,12 +12,25 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import cast, is_below, moving_of, over_rows, select, sum_over_devices
+from .._arrays import (
+    Leaf,
+    cast,
+    is_below,
+    moving_of,
+    over_rows,
+    select,
+    sum_over_devices,
+)
 from .._formulas import zlpr
 from .._layouts.mesh import of_parts
 from .._layouts.totals import over_all_classes, totals
 from .._problem.bad_labels import reported
-from .._problem.bundles import ROWS_AND_CLASSES, ROWS_AND_PLACES, Maybe, after_merged
+from .._problem.bundles import (
+    ROWS_AND_CLASSES,
+    ROWS_AND_PLACES,
+    Maybe,
+    after_merged,
+)
 from .._problem.ids import class_ids, equal, of_places
 from .._problem.problem import Problem, Shared
 from .._problem.resolve import possible_classes
@@ -92,7 +105,7 @@ class Binary(Target):
 class BinaryLabels(Binary):
     """A label for every class; of integers only 0 and 1 are labels."""
 
-    labels: Annotated[Array, ROWS_AND_CLASSES]
+    labels: Annotated[Leaf, ROWS_AND_CLASSES]
 
     of_every_class = True
 
@@ -143,8 +156,8 @@ def _count_bad(problem: Problem) -> Array:
 class BinaryIds(Binary, Places):
     """The ids of the classes whose label is yes, and values in place of 1."""
 
-    ids: Annotated[Array, ROWS_AND_PLACES]
-    values: Annotated[Maybe, after_merged(ROWS_AND_PLACES)] = None
+    ids: Annotated[Leaf, ROWS_AND_PLACES]
+    values: Annotated[Leaf, after_merged(ROWS_AND_PLACES)] = None
 
     listed = True
 

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import cast, over_classes, over_rows, select, sum_over_devices
+from .._arrays import (
+    Leaf,
+    cast,
+    over_classes,
+    over_rows,
+    select,
+    sum_over_devices,
+)
 from .._formulas import is_linear, log_above
 from .._layouts.mesh import of_parts
 from .._problem.bundles import ROWS_AND_CLASSES, Maybe
@@ -23,7 +30,7 @@ from .target import Scored, bundle, evenly_if
 
 @bundle
 class Distribution(Labels):
-    labels: Annotated[Array, ROWS_AND_CLASSES]
+    labels: Annotated[Leaf, ROWS_AND_CLASSES]
 
     of_every_class = True
     weighed = True

@@ -6,7 +6,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import over_rows
+from .._arrays import (
+    Leaf,
+    over_rows,
+)
 from .._formulas import log_above, reverse_of_id
 from .._layouts.mesh import of_parts
 from .._problem.bad_labels import reported
@@ -25,7 +28,7 @@ from .target import Scored, bundle
 
 @bundle
 class Ids(Labels):
-    labels: Annotated[Array, ROWS]
+    labels: Annotated[Leaf, ROWS]
 
     drops = True
 

@@ -10,7 +10,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import cast, over_places, select
+from .._arrays import (
+    Leaf,
+    cast,
+    over_places,
+    select,
+)
 from .._formulas import log_above
 from .._layouts.mesh import of_parts
 from .._problem.bad_labels import reported
@@ -56,8 +61,8 @@ class Places(Target):
 
 @bundle
 class SeveralIds(Places, Labels):
-    ids: Annotated[Array, ROWS_AND_PLACES]
-    values: Annotated[Maybe, after_merged(ROWS_AND_PLACES)] = None  # None: 1 each
+    ids: Annotated[Leaf, ROWS_AND_PLACES]
+    values: Annotated[Leaf, after_merged(ROWS_AND_PLACES)] = None  # None: 1 each
 
     def resolve(self, problem: Problem) -> Resolved:
         scored, weighted = self.counting(problem)
@@ -116,7 +121,7 @@ class AskedIds(Places):
     One on a masked class is NaN, as that of a label.
     """
 
-    ids: Annotated[Array, ROWS_AND_PLACES]
+    ids: Annotated[Leaf, ROWS_AND_PLACES]
 
     def resolve(self, problem: Problem) -> Resolved:
         scored, weighted = self.counting(problem)
