@@ -1,5 +1,7 @@
 """Resolves masks, ignored labels and weights, once for each row, before statistics."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -18,7 +20,7 @@ def with_full_rows(problem: Problem) -> Problem:
     like, axis, shared = problem.like, problem.axis, problem.shared
     shape = row_shape(like.shape, axis)
 
-    def full(axes: Axes, x: Array) -> Array:
+    def full(axes: Axes, x: Any) -> Any:
         return jnp.broadcast_to(x, shape) if axes.order == ("rows",) else x
 
     rows = map_fields(full, problem.rows)
