@@ -107,7 +107,7 @@ def specs_of(settings: Settings, bundle: Any) -> Any:
     """
     sharding = settings.sharding
 
-    def spec(axes: Axes, x: Array) -> PartitionSpec:
+    def spec(axes: Axes, x: Any) -> PartitionSpec:
         entries: list[tuple[str, ...]] = []
         for axis in axes.order:
             if axis == "rows":
