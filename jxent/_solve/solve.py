@@ -325,8 +325,8 @@ def total_weight_of(problem: Problem) -> Array:
     factor, keep = problem.target.factor(problem), problem.resolved.keep
     if factor is None:
         shape, dtype = row_shape(problem.like.shape, problem.axis), problem.dtype
-        factor = jnp.ones(shape, dtype)
-        if keep is not None:
-            factor = lax.full_like(keep, 1, dtype)
+        # As `keep` is split over explicit axes, where there is one.
+        ones = jnp.ones(shape, dtype)
+        factor = ones if keep is None else lax.full_like(keep, 1, dtype)
     weight = jnp.sum(weighed(factor, keep, problem.rows.weights))
     return sum_over_devices(weight, problem.settings.batch_axis_name)
