@@ -59,6 +59,7 @@ from .mesh import (
 
 
 Tile: TypeAlias = tuple[Rows, Resolved]
+AddGroup: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def tiled_total(problem: Problem) -> Array:
@@ -172,30 +173,18 @@ def _add_gradients(
         of_shared, of_options = as_computed((of_shared, of_options))
         return jax.tree.map(jnp.add, sums, (value, of_shared)), (g, of_options)
 
-    def in_place(sums: Any, here: Any) -> tuple[Any, Any]:
-        sums, (g, of_options) = _by_groups(add_group, settings.group, sums, here)
-        return sums, (lax.optimization_barrier(g), of_options)
-
     without = tuple(replace_fields(head, kernel=None) for head in gradients.heads)
     sums = total, gradients._replace(heads=without)
     z = Rows(logits=logits(of_moved=True))
     here = z, in_memory._replace(logits=logits(of_moved=False)), resolved
-    if settings.group:
-        grouped = {"cpu": in_place}
-        if rows.target.scattered:  # a TPU scatters into a copy of its array
-            grouped["tpu"] = in_place
-        sums, made = lax.platform_dependent(sums, here, **grouped, default=add_group)
-        g, of_options = made
-    else:
-        sums, (g, of_options) = add_group(sums, here)
-        # On a CPU the barrier lets g take the place of the logits in memory; elsewhere
-        # it would keep compilers from forming g inside of the products.
-        g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
+    scattered = rows.target.scattered
+    sums, (g, of_options) = _of_rows(add_group, settings.group, scattered, sums, here)
     total, added = sums
     heads, of_logits = list(added.heads), list(of_options.logits)
     for k, head in enumerate(shared.heads):
         if moving_rows.logits[k].hidden is not None:
-            of_hidden = _of_hidden(head, g.logits[k].array)
+            factors = g.logits[k].array, head.kernel, head.vocab_axis, head.precision
+            of_hidden = product(*factors, transpose=True)
             of_logits[k] = of_logits[k]._replace(hidden=of_hidden)
         of_kernel = gradients.heads[k].kernel
         if of_kernel is not None:
@@ -207,14 +196,29 @@ def _add_gradients(
     return (total, [added]), [(of_options, unmoved)]
 
 
-def _of_hidden(head: Head, g: Array) -> Array:
-    """g kernelᵀ, the gradient of hidden states."""
-    assert head.kernel is not None
-    return product(g, head.kernel, head.vocab_axis, head.precision, transpose=True)
+def _of_rows(
+    add_group: AddGroup, group: int, scattered: bool, sums: Any, here: Any
+) -> tuple[Any, Any]:
+    """What `add_group` returns for all rows of a tile; it takes `group` at a time."""
+
+    def in_place(sums: Any, here: Any) -> tuple[Any, Any]:
+        sums, (g, of_options) = _by_groups(add_group, group, sums, here)
+        return sums, (lax.optimization_barrier(g), of_options)
+
+    if group:
+        grouped = {"cpu": in_place}
+        if scattered:  # g is, which a TPU does into a copy of its array
+            grouped["tpu"] = in_place
+        return lax.platform_dependent(sums, here, **grouped, default=add_group)
+    sums, (g, of_options) = add_group(sums, here)
+    # On a CPU the barrier lets g take the place of the logits in memory; elsewhere it
+    # would keep compilers from forming g inside of the products.
+    g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
+    return sums, (g, of_options)
 
 
 def _by_groups(
-    add_group: Callable[[Any, Any], tuple[Any, Any]], group: int, sums: Any, here: Any
+    add_group: AddGroup, group: int, sums: Any, here: Any
 ) -> tuple[Any, Any]:
     """Calls `add_group` on `group` rows at a time, and writes g in place of the logits.
 
