@@ -60,29 +60,56 @@ def _sum_of_many_jvp(axis: int, primals: Any, tangents: Any) -> Any:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def sums_of_both(axis: int, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
-    """The sums along an axis of two arrays of one shape, as `sum_along` has that of y.
+def two_sums(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
+    """The sums along an axis of two arrays of one shape, by one reduction.
 
-    XLA on a CPU stores what one reduction sums, where that is computed; what a
-    reduction of two arrays sums it does not. x depends on y and z, which is not NaN
-    where x is a number: jax 0.10 cannot differentiate a reduction of which one operand
-    has no tangent, and takes this function, without its rule, into the derivative of a
-    scan. So the second operand depends on z, too.
+    XLA on a CPU stores terms that are computed to be summed, but not where one
+    reduction sums two arrays. It adds one number after the other.
     """
-    if is_split(y):  # a sum of one array rounds less
-        return lax.reduce_sum(x, (axis,)), lax.reduce_sum(y, (axis,))
-    many = _is_longer(y, axis, 2**15)
-    # Zeros of which the compiler does not know that they are.
-    other = lax.min(lax.abs(z), lax.full_like(z, 0))
-    other = other if many else lax.select(lax.eq(z, z), y, z)
     zero = jnp.zeros((), x.dtype)
-    total, rest = lax.reduce(
-        (x, other),
+    total_x, total_y = lax.reduce(
+        (x, y),
         (zero, zero),
         lambda a, b: (lax.add(a[0], b[0]), lax.add(a[1], b[1])),
         (axis,),
     )
-    return total, lax.add(rest, sum_along(y, axis)) if many else rest
+    return total_x, total_y
+
+
+@two_sums.defjvp
+def _two_sums_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    dx, dy = (lax.reduce_sum(tangent, (axis,)) for tangent in tangents)
+    return two_sums(axis, *primals), (dx, dy)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def sums_of_both(axis: int, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
+    """`two_sums`, where x depends on y and z; a long row goes by way of its chunks.
+
+    The error of numbers that are added one after the other grows with their count.
+    """
+    if is_split(y):
+        return lax.reduce_sum(x, (axis,)), lax.reduce_sum(y, (axis,))
+    # jax 0.10 takes this function, without its rule, into the derivative of a scan, and
+    # cannot differentiate a reduction of which one operand alone has a tangent. So none
+    # of z stands in the second.
+    y = lax.concatenate([y, lax.slice_in_dim(z, 0, 0, axis=axis)], axis)
+    if not _is_longer(y, axis, _MANY):
+        return two_sums(axis, x, y)
+    size = 4 * CHUNK
+    rest = y.shape[axis] % size
+    body = y.shape[axis] - rest
+
+    def part(x: Array, start: int, stop: int) -> Array:
+        return lax.slice_in_dim(x, start, stop, axis=axis) if rest else x
+
+    cut = (*y.shape[:-1], body // size, size)
+    of_chunks = two_sums(axis + 1, *(part(a, 0, body).reshape(cut) for a in (x, y)))
+    total, other = (lax.reduce_sum(a, (axis,)) for a in of_chunks)
+    if rest:
+        last = two_sums(axis, *(part(a, body, body + rest) for a in (x, y)))
+        total, other = lax.add(total, last[0]), lax.add(other, last[1])
+    return total, other
 
 
 @sums_of_both.defjvp

@@ -13,7 +13,15 @@ from .._arrays import is_split, over_rows, select, sharded_like
 from .._chunks import sums_of_both
 from .._problem.bundles import Maybe
 from .._times import finite_slope
-from .statistic import Block, Classes, Move, Point, Statistic, relative
+from .statistic import (
+    Block,
+    Classes,
+    Move,
+    Point,
+    Statistic,
+    relative,
+    zeros_from,
+)
 
 
 class WeightedSum(NamedTuple):
@@ -89,7 +97,7 @@ def _weighted_sum(
 
     def one_by_one() -> Array:
         terms, _ = terms_and_weights()
-        return lax.add(*sums_of_both(axis, terms, lax.full_like(z, 0), z))
+        return lax.add(*sums_of_both(axis, terms, zeros_from(z), z))
 
     mass = _mass_of(axis, w, start)
     offset = lax.mul(start, mass)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import moving_of, over_classes, select, vary, varying_of
-from .._chunks import sum_along
+from .._chunks import sum_along, two_sums
 from .._formulas import OfTwo
 from .._layouts.totals import over_all_classes
 from .._problem.bundles import Maybe
@@ -62,30 +62,12 @@ def _sums(problem: Problem, t: Totals, *, means: bool) -> DivergenceSums:
         divergence = sum_along(formula.summands(*terms, *parameters), axis)
         if not means:
             return DivergenceSums(divergence=divergence)
-        of_target, of_logits = _two_sums(axis, lax.mul(q, a), lax.mul(p, b))
+        of_target, of_logits = two_sums(axis, lax.mul(q, a), lax.mul(p, b))
         return DivergenceSums(
             divergence=divergence, of_target=of_target, of_logits=of_logits
         )
 
     return over_all_classes(of_block, problem, per_row=t)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _two_sums(axis: int, a: Array, b: Array) -> tuple[Array, Array]:
-    """Sums along an axis by one reduction, for which XLA on a CPU stores neither."""
-    zero = jnp.zeros((), a.dtype)
-
-    def add(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, Array]:
-        return lax.add(x[0], y[0]), lax.add(x[1], y[1])
-
-    total_a, total_b = lax.reduce((a, b), (zero, zero), add, (axis,))
-    return total_a, total_b
-
-
-@_two_sums.defjvp
-def _two_sums_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    a, b = (lax.reduce_sum(x, (axis,)) for x in tangents)
-    return _two_sums(axis, *primals), (a, b)
 
 
 def _formula(problem: Problem) -> OfTwo:
