@@ -146,6 +146,35 @@ def test_error_does_not_grow_with_the_blocks(layout, dtype, rng):
     assert np.all(each[-1] <= 1.1 * each[0] + slack)
 
 
+def test_what_rounding_p_minus_y_costs(rng):
+    """As much as in a layer of bfloat16; nothing with precision="highest"."""
+    hidden = rng.random((64, 32)).astype(ml_dtypes.bfloat16)
+    kernel = 1 + rng.random((32, 256)).astype(ml_dtypes.bfloat16)
+    ids = rng.integers(0, 256, 64)
+    _, (truth, _) = true_loss(hidden, kernel, ids)
+    error = lambda x: np.linalg.norm(np.asarray(x, np.float64) - truth)
+
+    def roundings(loss):
+        slope = jax.jit(jax.grad(loss))(jnp.asarray(hidden))
+        return error(slope) / error(truth.astype(ml_dtypes.bfloat16))
+
+    def head(precision):
+        def loss(hidden):
+            logits = jxent.LinearLogits(
+                hidden, kernel, implementation="tiled", precision=precision
+            )
+            return jxent.softmax_cross_entropy(logits, ids, reduction="mean")
+
+        return loss
+
+    def layer(hidden):
+        logits = jnp.asarray(hidden @ kernel, jnp.float32)
+        return jxent.softmax_cross_entropy(logits, ids, reduction="mean")
+
+    assert roundings(head("highest")) < 1.01
+    assert 1.2 < roundings(head(None)) < 1.1 * roundings(layer)
+
+
 @pytest.mark.parametrize(("rows", "classes"), [(8, 9), (1, 9), (1, 8)])
 @over(STREAMED, STREAMED_TABLE, TILED, TILED_TABLE)
 def test_vectors_in_low_precision(layout, rows, classes, rng):
