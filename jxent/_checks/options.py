@@ -192,11 +192,7 @@ def normalizer(
 
 
 def reduction(function: str, value: Any, normalizer: Any) -> None:
-    if not isinstance(value, str) or value not in REDUCTIONS:
-        raise ValueError(
-            f"{function}: expected reduction to be one of {REDUCTIONS}, "
-            f"got {shown(value)}."
-        )
+    one_of(function, "reduction", value, REDUCTIONS, optional=False)
     if normalizer is not None and value != "mean":
         raise ValueError(
             f"{function}: normalizer is what reduction='mean' divides by, "

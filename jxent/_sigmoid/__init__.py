@@ -4,6 +4,7 @@ from .arguments import (
     check as check,
     loss as loss,
 )
+from .asymmetric import asymmetric_loss as asymmetric_loss
 from .formulas import (
     asymmetric_of_logits as asymmetric_of_logits,
     binary as binary,
@@ -12,7 +13,6 @@ from .formulas import (
     focal_of_logits as focal_of_logits,
 )
 from .losses import (
-    asymmetric_loss as asymmetric_loss,
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
     sigmoid_focal_loss as sigmoid_focal_loss,
 )

@@ -33,29 +33,13 @@ from .._signatures import (
     make_serializable as _make_serializable,
     print_as_written as _print_as_written,
 )
-from ._accuracy import (
-    AccuracySums,
-    accuracy,
-    accuracy_sums,
-    top_k_accuracy,
-    top_k_accuracy_sums,
-)
-from ._calibration import (
-    CalibrationErrorSums,
-    ReliabilityBins,
-    calibration_error,
-    calibration_error_sums,
-    reliability_bins,
-)
+from ._accuracy import AccuracySums, accuracy, accuracy_sums
+from ._bins import CalibrationErrorSums, ReliabilityBins
+from ._brier_score import BrierScoreSums, brier_score, brier_score_sums
+from ._calibration import calibration_error, calibration_error_sums, reliability_bins
 from ._confusion import confusion_matrix
-from ._scores import (
-    BrierScoreSums,
-    PerplexitySums,
-    brier_score,
-    brier_score_sums,
-    perplexity,
-    perplexity_sums,
-)
+from ._perplexity import PerplexitySums, perplexity, perplexity_sums
+from ._top_k_accuracy import top_k_accuracy, top_k_accuracy_sums
 
 
 __docformat__ = "google"

@@ -1,215 +1,27 @@
-"""Whether probabilities are what they say: reliability bins, and calibration errors."""
+"""Calibration: whether probabilities are what they say."""
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
+from typing import SupportsIndex
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import Array, lax
-from jax.core import Tracer
-from jax.sharding import PartitionSpec
+from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._arrays import is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._measures.batch import measured, metric_problem, weighed_rows
-from .._measures.rows import confidence
-from .._problem.problem import Problem
-from .._reduction import divided
-
-
-Norm: TypeAlias = Literal["l1", "l2", "max"]
-Strategy: TypeAlias = Literal["uniform", "quantile"]
-
-NORMS = ("l1", "l2", "max")
-STRATEGIES = ("uniform", "quantile")
-
-
-class ReliabilityBins(NamedTuple):
-    """What a reliability diagram draws. Bin i holds edges[i] < confidence ≤ edges[i+1].
-
-    Attributes:
-      edges: (bins + 1,), increasing.
-      confidence: (bins,), the mean probability of what is predicted, with axis=() of
-        yes; 0 in an empty bin.
-      accuracy: (bins,), the share of right predictions, with axis=() of yes labels; 0
-        in an empty bin.
-      weight: (bins,), Σ r, r what multiplies a row: the number of rows.
-    """
-
-    edges: Array
-    confidence: Array
-    accuracy: Array
-    weight: Array
-
-
-class CalibrationErrorSums(NamedTuple):
-    """Sums over the rows of each bin, (bins,). r is everything that multiplies a row.
-
-    Sums of batches and devices are added field by field, `jax.tree.map(jnp.add, a, b)`,
-    if their bins have the same edges.
-
-    Attributes:
-      confidence: Σ r · the probability of what is predicted, with axis=() of yes.
-      correct: Σ r over right predictions, with axis=() over yes labels.
-      weight: Σ r.
-    """
-
-    confidence: Array
-    correct: Array
-    weight: Array
-
-    def compute(self, norm: Norm = "l1") -> Array:
-        """The calibration error; see `calibration_error`."""
-        _one_of("compute", "norm", norm, NORMS)
-        return _error(self, norm)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _error(sums: CalibrationErrorSums, norm: Norm) -> Array:
-    gap = jnp.abs(divided(sums.confidence - sums.correct, sums.weight))
-    if norm == "max":
-        return jnp.max(gap, -1)
-    total = jnp.sum(sums.weight, -1)
-    if norm == "l1":
-        return divided(jnp.sum(sums.weight * gap, -1), total)
-    square = divided(jnp.sum(sums.weight * lax.square(gap), -1), total)
-    # The root of 0 is 0 with derivative 0, where its own would be infinite.
-    return select(square != 0, jnp.sqrt(select(square != 0, square, 1)), square)
-
-
-# Bins ---------------------------------------------------------------------------------
-
-
-def _in_bins(
-    batch: Problem, quantiles: int, edges: Array | None = None
-) -> tuple[Array, CalibrationErrorSums]:
-    """Edges, and the sums of the rows between them, bin by bin: no array of rows times
-    bins is held. Without edges they are `quantiles` + 1 quantiles."""
-    p, right = confidence(batch)
-    r = weighed_rows(batch, lax.full_like(p, 1))
-    sums = CalibrationErrorSums(
-        confidence=weighed_rows(batch, p), correct=weighed_rows(batch, right), weight=r
-    )
-    p = lax.stop_gradient(p)
-    if edges is None:
-        edges = _quantiles(p, lax.stop_gradient(r), quantiles)
-    # The first and the last bin have what lies beyond them.
-    low, high = edges[:-1].at[0].set(-jnp.inf), edges[1:].at[-1].set(jnp.inf)
-
-    def of_bin(between: tuple[Array, Array]) -> CalibrationErrorSums:
-        low, high = between
-        inside = ~((p <= low) | (p > high))  # a NaN is inside of all bins
-        return jax.tree.map(lambda x: jnp.sum(select(inside, x)), sums)
-
-    names = batch.settings.batch_axis_name
-    return edges, sum_over_devices(lax.map(of_bin, (low, high)), names)
-
-
-def _quantiles(p: Array, r: Array, bins: int) -> Array:
-    """(bins + 1,) edges between which lie equal shares of the weight, as far as equal
-    probabilities allow; from the smallest one of a row that counts to the largest."""
-    if is_split(p):
-        p, r = (jax.sharding.reshard(x, PartitionSpec()) for x in (p, r))
-    if isinstance(p.size, int) and not p.size:
-        return jnp.zeros(bins + 1, p.dtype)
-    p, r = select(r != 0, p, jnp.inf).reshape(-1), r.reshape(-1)
-    order = jnp.argsort(p)
-    p, weight = p[order], jnp.cumsum(r[order])
-    total = weight[-1]
-    share = jnp.arange(1, bins + 1, dtype=p.dtype) * total / bins
-    # As jnp.searchsorted, of a number of rows that may be symbolic.
-    at = lax.map(lambda s: jnp.sum(weight < s, dtype=jnp.int32), share)
-    edges = jnp.concatenate([p[:1], p[jnp.minimum(at, p.size - 1)]])
-    return select(jnp.broadcast_to(total != 0, edges.shape), edges)
-
-
-def _bins_of(batch: Problem, quantiles: int, *edges: Array) -> ReliabilityBins:
-    found, sums = _in_bins(batch, quantiles, *edges)
-    return ReliabilityBins(
-        edges=found,
-        confidence=divided(sums.confidence, sums.weight),
-        accuracy=divided(sums.correct, sums.weight),
-        weight=sums.weight,
-    )
-
-
-def _sums_of(batch: Problem, quantiles: int, *edges: Array) -> CalibrationErrorSums:
-    return _in_bins(batch, quantiles, *edges)[1]
-
-
-def _error_of(batch: Problem, norm: Norm, quantiles: int, *edges: Array) -> Array:
-    return _error(_sums_of(batch, quantiles, *edges), norm)
-
-
-# Arguments ----------------------------------------------------------------------------
-
-
-def _one_of(function: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        _checks.fail(
-            function,
-            f"expected {name} to be one of {allowed}, got {_checks.shown(value)}.",
-        )
-
-
-def _edges(
-    function: str, problem: Problem, bins: Any, strategy: str = "uniform"
-) -> tuple[int, tuple[Array, ...]]:
-    """The number of quantiles, 0 for none, and edges where they are known."""
-    _one_of(function, "strategy", strategy, STRATEGIES)
-    dtype = problem.dtype
-    if _checks.is_integer(bins):
-        count = _checks.positive_integer(function, "bins", bins)
-        if strategy == "quantile":
-            _refuse_parts_of_rows(function, problem.settings.batch_axis_name)
-            return count, ()
-        return 0, (jnp.asarray(np.arange(count + 1) / count, dtype),)
-    edges = _checks.real(function, "bins", bins, dtype)
-    if edges.ndim != 1 or edges.shape[0] < 2:
-        _checks.fail(
-            function,
-            "expected bins to be their number, an int, or their edges, of shape "
-            f"(bins + 1,), got {_checks.shown(bins)}.",
-        )
-    if _fall(bins):
-        _checks.fail(
-            function,
-            f"expected edges of bins that do not fall, got {_checks.shown(bins)}. "
-            "Sort them, np.sort(bins).",
-        )
-    if strategy == "quantile":
-        _checks.fail(
-            function,
-            "strategy='quantile' finds the edges itself: expected bins to be their "
-            f"number, got {_checks.shown(bins)}.",
-        )
-    return 0, (edges,)
-
-
-def _refuse_parts_of_rows(function: str, names: tuple[str, ...]) -> None:
-    if names:
-        _checks.fail(
-            function,
-            f"strategy='quantile' needs all rows, and each device along {names} has a "
-            "part of them. Give bins their edges, those of reliability_bins, say.",
-        )
-
-
-def _fall(edges: Any) -> bool:
-    """Whether edges that are known when the program is traced do not increase."""
-    known = isinstance(edges, list | tuple | np.ndarray)
-    if not known or any(isinstance(edge, Tracer) for edge in edges):
-        return False
-    return not np.all(np.diff(np.asarray(edges)) >= 0)
-
-
-# The public functions -----------------------------------------------------------------
+from .._measures.batch import measured, metric_problem
+from ._bins import (
+    NORMS,
+    CalibrationErrorSums,
+    Norm,
+    ReliabilityBins,
+    Strategy,
+    bins_of,
+    edges_of,
+    error_of_bins,
+    sums_of_bins,
+)
 
 
 def calibration_error(
@@ -312,9 +124,9 @@ def calibration_error(
         batch_axis_name=batch_axis_name,
         argmax_of_head=True,
     )
-    _one_of(name, "norm", norm, NORMS)
-    quantiles, edges = _edges(name, problem, bins, strategy)
-    return measured(_error_of, problem, norm, quantiles, arrays=edges)
+    _checks.one_of(name, "norm", norm, NORMS, optional=False)
+    quantiles, edges = edges_of(name, problem, bins, strategy)
+    return measured(error_of_bins, problem, norm, quantiles, arrays=edges)
 
 
 def calibration_error_sums(
@@ -405,8 +217,8 @@ def calibration_error_sums(
         batch_axis_name=batch_axis_name,
         argmax_of_head=True,
     )
-    quantiles, edges = _edges(name, problem, bins)
-    return measured(_sums_of, problem, quantiles, arrays=edges)
+    quantiles, edges = edges_of(name, problem, bins)
+    return measured(sums_of_bins, problem, quantiles, arrays=edges)
 
 
 def reliability_bins(
@@ -500,5 +312,5 @@ def reliability_bins(
         batch_axis_name=batch_axis_name,
         argmax_of_head=True,
     )
-    quantiles, edges = _edges(name, problem, bins, strategy)
-    return measured(_bins_of, problem, quantiles, arrays=edges)
+    quantiles, edges = edges_of(name, problem, bins, strategy)
+    return measured(bins_of, problem, quantiles, arrays=edges)

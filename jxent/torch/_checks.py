@@ -35,11 +35,7 @@ def reduction(
             DeprecationWarning,
             stacklevel=4,
         )
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(
-            f"{function}: expected reduction to be one of {allowed}, "
-            f"got {_checks.shown(value)}."
-        )
+    _checks.one_of(function, "reduction", value, allowed, optional=False)
     return value
 
 

@@ -3,99 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import InitVar, dataclass
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from .. import _checks as _core_checks
-from .._checks import REDUCTIONS, ArrayLike
+from .._checks import ArrayLike
 from . import _binary, _checks, _divergence, _linear, _softmax
-
-
-class _Loss:
-    """Options, immutable and compared by value: a pytree of its array weights alone.
-
-    Whatever is no array belongs to the tree's structure, so that a loss without array
-    weights has no leaves, and is a valid static argument.
-    """
-
-    _function: ClassVar[Callable[..., Array]]
-    _reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
-
-    def __init_subclass__(cls) -> None:
-        jax.tree_util.register_pytree_with_keys(
-            cls, _flatten, lambda aux, leaves: _unflatten(cls, aux, leaves)
-        )
-
-    def __post_init__(self, size_average: bool | None, reduce: bool | None) -> None:
-        attributes: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value.item()
-            for name, value in vars(self).items()
-            if isinstance(value, list | np.generic)
-        }
-        attributes["reduction"] = _checks.reduction(
-            type(self).__name__,
-            vars(self)["reduction"],
-            size_average,
-            reduce,
-            self._reductions,
-        )
-        vars(self).update(attributes)
-
-    def __call__(self, input: ArrayLike, target: ArrayLike) -> Float[Array, "..."]:
-        return type(self)._function(input, target, **vars(self))
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        (ours, our_options), (theirs, their_options) = _split(self), _split(other)
-        same = all(theirs.get(n) is x for n, x in ours.items())
-        return same and our_options == their_options and ours.keys() == theirs.keys()
-
-    def __hash__(self) -> int:
-        arrays, options = _split(self)
-        if arrays:
-            raise TypeError(
-                f"{type(self).__name__}: expected a hashable loss, got an array as "
-                f"{' and '.join(arrays)}. Pass the loss as an argument of jit that is "
-                "not static, or give a tuple of numbers."
-            )
-        return hash((type(self), options))
-
-
-def _split(loss: Any) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
-    arrays, options = {}, []
-    for field in dataclasses.fields(loss):
-        value = getattr(loss, field.name)
-        if isinstance(value, str | int | float | tuple | None):
-            options.append((field.name, value))
-        else:
-            arrays[field.name] = value
-    return arrays, tuple(options)
-
-
-def _flatten(loss: _Loss) -> Any:
-    arrays, options = _split(loss)
-    children = [(jax.tree_util.GetAttrKey(n), x) for n, x in arrays.items()]
-    return children, (tuple(arrays), options)
-
-
-def _unflatten(cls: type, aux: Any, children: Any) -> Any:
-    names, options = aux
-    loss = object.__new__(cls)
-    vars(loss).update(options)
-    vars(loss).update(zip(names, children, strict=True))
-    return loss
+from ._loss import TorchLoss
 
 
 @dataclass(frozen=True, eq=False)
-class CrossEntropyLoss(_Loss):
+class CrossEntropyLoss(TorchLoss):
     """`torch.nn.CrossEntropyLoss`: `cross_entropy` with its options.
 
     Args:
@@ -126,7 +49,7 @@ class CrossEntropyLoss(_Loss):
 
 
 @dataclass(frozen=True, eq=False)
-class NLLLoss(_Loss):
+class NLLLoss(TorchLoss):
     """`torch.nn.NLLLoss`: `nll_loss` with its options.
 
     Args:
@@ -152,7 +75,7 @@ class NLLLoss(_Loss):
 
 
 @dataclass(frozen=True, eq=False)
-class BCELoss(_Loss):
+class BCELoss(TorchLoss):
     """`torch.nn.BCELoss`: `binary_cross_entropy` with its options.
 
     Args:
@@ -176,7 +99,7 @@ class BCELoss(_Loss):
 
 
 @dataclass(frozen=True, eq=False)
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(TorchLoss):
     """`torch.nn.BCEWithLogitsLoss`: the function with logits and its options.
 
     Args:
@@ -202,7 +125,7 @@ class BCEWithLogitsLoss(_Loss):
 
 
 @dataclass(frozen=True, eq=False)
-class KLDivLoss(_Loss):
+class KLDivLoss(TorchLoss):
     """`torch.nn.KLDivLoss`: `kl_div` with its options.
 
     Args:
@@ -228,7 +151,7 @@ class KLDivLoss(_Loss):
 
 
 @dataclass(frozen=True, eq=False)
-class SoftMarginLoss(_Loss):
+class SoftMarginLoss(TorchLoss):
     """`torch.nn.SoftMarginLoss`: `soft_margin_loss` with its options.
 
     Args:
@@ -250,7 +173,7 @@ class SoftMarginLoss(_Loss):
 
 
 @dataclass(frozen=True, eq=False)
-class MultiLabelSoftMarginLoss(_Loss):
+class MultiLabelSoftMarginLoss(TorchLoss):
     """`torch.nn.MultiLabelSoftMarginLoss`: the function of that name with its options.
 
     Args:
@@ -274,7 +197,7 @@ class MultiLabelSoftMarginLoss(_Loss):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearCrossEntropyLoss(_Loss):
+class LinearCrossEntropyLoss(TorchLoss):
     """`torch.nn.LinearCrossEntropyLoss`: a linear layer and its `linear_cross_entropy`.
 
     The layer, linear_weight of shape (num_classes, *out_features, in_features) and
