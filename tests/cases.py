@@ -119,6 +119,11 @@ class Loss:
         return self.function.__name__
 
     @property
+    def kind(self) -> Any:
+        """What it shares with losses that differ from it by their formula alone."""
+        return self.x, self.takes
+
+    @property
     def oracle(self) -> Callable[..., Any]:
         name = self.name.removesuffix("_of_rows")
         oracle = getattr(oracles, name)

@@ -2,8 +2,10 @@
 
 The axes of a test are its parameters, as `pytest.mark.parametrize` names them. A value
 with a tuple `axes`, such as a case of the table, stands for several axes. In the core a
-test meets every value of each axis; with `--all` every pair of values that any of its
-combinations has; with `--full` every combination. Each tier contains the one before it.
+test meets every value of each axis, or one of each `kind` where values have that: the
+losses of a kind differ by their formula alone. With `--all` it meets every pair of
+values that any of its combinations has; with `--full` every combination. Each tier
+contains the one before it.
 The test's name decides which of equally good combinations is drawn: every run draws the
 same, and different tests draw different ones.
 
@@ -29,8 +31,11 @@ import pytest
 Combination = tuple[Hashable, ...]  # a value of every axis
 
 
-def axes_of(parameters: Iterable[Any]) -> Combination:
-    """The values of the axes: those of a value's `axes`, or the value itself."""
+def axes_of(parameters: Iterable[Any], kinds: bool = False) -> Combination:
+    """The values of the axes: those of a value's `axes`, or the value itself.
+
+    With `kinds` a value that has a `kind` is the same as others of it.
+    """
 
     def hashable(value: Any) -> Hashable:
         try:
@@ -39,8 +44,10 @@ def axes_of(parameters: Iterable[Any]) -> Combination:
             return id(value)
         return type(value), value
 
-    values = [getattr(x, "axes", (x,)) for x in parameters]
-    return tuple(hashable(x) for several in values for x in several)
+    values = [x for several in parameters for x in getattr(several, "axes", (several,))]
+    if kinds:
+        values = [getattr(x, "kind", x) for x in values]
+    return tuple(map(hashable, values))
 
 
 def cover(combinations: Sequence[Combination], size: int, drawn: Iterable[int] = ()):
@@ -91,10 +98,13 @@ def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
     of_tier: dict[str, set[str]] = {"core": set(), "all": set()}
     for test, by_id in tests.items():
         calls = {x: getattr(item, "callspec", None) for x, item in by_id.items()}
-        axes = {x: axes_of(call.params.values()) for x, call in calls.items() if call}
+        params = {x: call.params.values() for x, call in calls.items() if call}
+        axes = {x: axes_of(values) for x, values in params.items()}
+        kinds = {x: axes_of(values, kinds=True) for x, values in params.items()}
         late = {x for x, i in by_id.items() if i.get_closest_marker("beyond_core")}
         pairs = any(i.get_closest_marker("every_pair") for i in by_id.values())
-        core = draw(test, {x: c for x, c in axes.items() if x not in late}, pairs)
+        of_core = axes if pairs else kinds
+        core = draw(test, {x: c for x, c in of_core.items() if x not in late}, pairs)
         core |= {x for x in by_id.keys() - axes.keys() if x not in late}
         core |= {x for x, item in by_id.items() if is_kept(item, x)}
         whole = core | draw(test, axes, True) | (by_id.keys() - axes.keys())

@@ -61,6 +61,7 @@ HARDEST = {
 }
 
 
+@pytest.mark.beyond_core
 @pytest.mark.parametrize("suite", SUITES)
 def test_suites_run_end_to_end(suite, monkeypatch):
     """Both peers are right, and what the suite is for is measured."""
@@ -81,6 +82,7 @@ def test_suites_run_end_to_end(suite, monkeypatch):
     assert tables.compared(records).count("\n") == 3
 
 
+@pytest.mark.beyond_core
 def test_a_step_of_many_arrays_is_called_again_and_again():
     """And is a case of its own in the report."""
     cases = list(SUITES["eager"].cases([TINY], ["float32"]))
@@ -123,6 +125,7 @@ def test_metrics_beside_what_each_needs(text, capsys):
     assert len(rows) == (2 if text == "16x24" else 4)
 
 
+@pytest.mark.beyond_core
 def test_imports_are_timed_in_fresh_interpreters():
     case = next(iter(SUITES["tracing"].cases([TINY], ["float32"])))
     absent = SimpleNamespace(**vars(PEERS["optax"]) | {"available": lambda: False})

@@ -182,6 +182,10 @@ class Program(NamedTuple):
     split: bool = False
 
     @property
+    def axes(self):
+        return self.formula, self.layout, self.split
+
+    @property
     def options(self):
         name, labels, _ = FORMULAS[self.formula]
         options = options_of(name) | {"bias"}

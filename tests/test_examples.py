@@ -86,6 +86,7 @@ def few_steps(tmp_path_factory):
     return done, folder
 
 
+@pytest.mark.beyond_core
 class TestLanguageModel:
     def test_starts_from_the_frequencies(self, few_steps):
         out = few_steps[0].stdout
@@ -132,6 +133,7 @@ class Played(NamedTuple):
     panels: list[float]  # the share of ink in each panel of the picture, side by side
 
 
+@pytest.mark.beyond_core
 def test_sharded_language_model(tmp_path):
     """8 devices of the processor's own, and the losses of one."""
     done = run("sharded_language_model.py", "--smoke", cwd=tmp_path)
@@ -208,6 +210,7 @@ def test_help(name, capsys):
     assert f"(default: {name}.png)" in " ".join(out.split())
 
 
+@pytest.mark.beyond_core
 def test_breast_cancer(play):
     out, losses, panels = play("breast_cancer", panels=2)
     assert number(out, r"held-out accuracy +([\d.]+)%") > 90
@@ -218,6 +221,7 @@ def test_breast_cancer(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_many_labels(play):
     out, losses, panels = play("many_labels", panels=2)
     rows = re.findall(
@@ -232,6 +236,7 @@ def test_many_labels(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_textbook(play):
     out, losses, panels = play("textbook", panels=2)
     worked = re.findall(r"  (-?\d\.\d{5})  ? ?(-?\d\.\d{5})\n", out)
@@ -246,6 +251,7 @@ def test_textbook(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_classic_mistakes(play):
     out, losses, panels = play("classic_mistakes", panels=3)
     told = {
@@ -272,6 +278,7 @@ def test_classic_mistakes(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_mnist_linen(play):
     out, losses, panels = play("mnist_linen", panels=2)
     assert number(out, r"held-out accuracy +([\d.]+)%") > 50
@@ -280,6 +287,7 @@ def test_mnist_linen(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_contrastive_digits(play):
     out, losses, panels = play("contrastive_digits", panels=3)
     first = number(out, r"found first +([\d.]+)%")
@@ -290,6 +298,7 @@ def test_contrastive_digits(play):
     assert all(0.01 < panel < 0.8 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_segmentation(play):
     out, losses, panels = play("segmentation", panels=3)
     assert number(out, r"held-out background IoU +([\d.]+)%") > 50
@@ -301,6 +310,7 @@ def test_segmentation(play):
     assert all(0.01 < panel < 0.8 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_policy_gradient(play):
     out, _, panels = play("policy_gradient", panels=2)
     assert number(out, r"with every sequence, weighted +(\S+) of its length") < 1e-5
@@ -316,6 +326,7 @@ def test_policy_gradient(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_preference(play):
     out, losses, panels = play("preference", panels=2, alone=True)
     ((before, after),) = re.findall(r"on one line +([\d.]+)% +([\d.]+)%\n", out)
@@ -331,6 +342,7 @@ def test_preference(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_distillation(play):
     out, losses, panels = play("distillation", panels=2, alone=True)
     frequency = number(out, r"by frequency alone +([\d,.]+)\n")
@@ -344,6 +356,7 @@ def test_distillation(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_long_tailed_mnist(play):
     out, losses, panels = play("long_tailed_mnist", panels=2)
     found = {
@@ -377,6 +390,7 @@ def test_long_tail():
     assert seen.isdisjoint(image.tobytes() for image in held_out.images)
 
 
+@pytest.mark.beyond_core
 def test_calibration(play):
     out, losses, panels = play("calibration", panels=3)
     assert 1.1 < number(out, r"fitted temperature +([\d.]+)\n") < 3
@@ -393,6 +407,7 @@ def test_calibration(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_noisy_labels(play):
     out, losses, panels = play("noisy_labels", panels=2)
     for name in ("cross-entropy", "generalized", "symmetric", "Taylor"):

@@ -34,6 +34,7 @@ from tests.hazards import (
     table,
     value_and_grad,
     values_and_grads,
+    with_kinds,
 )
 
 
@@ -188,7 +189,7 @@ def test_what_a_dropped_row_holds(loss):
     """NaN, infinities, garbage ids: loss and gradient are exactly 0."""
     marked = jnp.where(KEPT, IDS, -100)
     ways = [lambda x: loss(x, marked, ignore_index=-100)]
-    if loss is not jxent.softmax_log_prob:
+    if loss.func is not jxent.softmax_log_prob:
         ways += [lambda x, w=w: loss(x, IDS, **w) for w in drops()]
     x = with_garbage(spread(KEPT.size, 5))
     check_dropped(lambda x: loss(x, IDS[KEPT]), ways, x)
@@ -211,20 +212,22 @@ def test_what_a_dropped_element_holds(loss):
 
 
 LOGITS, HOT = spread(4, 5), jax.nn.softmax(5 * spread(4, 5))
-OF_TEMPERATURES = {
-    "ids": partial(cross_entropy, LOGITS, np.arange(4), z_loss=0.1),
-    "distributions": partial(cross_entropy, LOGITS, HOT),
-    "smoothed focal": partial(
-        jxent.softmax_focal_loss, LOGITS, np.arange(4), label_smoothing=0.1
-    ),
-    "symmetric": partial(jxent.symmetric_cross_entropy, LOGITS, HOT),
-    "kl": partial(jxent.softmax_kl_divergence, LOGITS, 2 * LOGITS),
-    "jensen-shannon": partial(
-        jxent.softmax_jensen_shannon_divergence, LOGITS, 2 * LOGITS
-    ),
-    "total variation": partial(jxent.softmax_total_variation, LOGITS, 2 * LOGITS),
-    "zlpr": partial(jxent.zlpr_loss, LOGITS, LOGITS > 0.5),
-}
+OF_TEMPERATURES = with_kinds(
+    {
+        "ids": partial(cross_entropy, LOGITS, np.arange(4), z_loss=0.1),
+        "distributions": partial(cross_entropy, LOGITS, HOT),
+        "smoothed focal": partial(
+            jxent.softmax_focal_loss, LOGITS, np.arange(4), label_smoothing=0.1
+        ),
+        "symmetric": partial(jxent.symmetric_cross_entropy, LOGITS, HOT),
+        "kl": partial(jxent.softmax_kl_divergence, LOGITS, 2 * LOGITS),
+        "jensen-shannon": partial(
+            jxent.softmax_jensen_shannon_divergence, LOGITS, 2 * LOGITS
+        ),
+        "total variation": partial(jxent.softmax_total_variation, LOGITS, 2 * LOGITS),
+        "zlpr": partial(jxent.zlpr_loss, LOGITS, LOGITS > 0.5),
+    }
+)
 
 
 def check_dropped_temperatures(loss):
