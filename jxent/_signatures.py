@@ -1,11 +1,14 @@
 """What public modules do with their names: signatures as written, and their export."""
 
 import contextlib
+import dataclasses
+import enum
 import inspect
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jax import export
+from jax import export, lax
 
 
 class _Annotation(str):
@@ -62,12 +65,39 @@ def print_as_written(module: Mapping[str, Any], names: Iterable[str]) -> None:
 
 
 def make_serializable(package: str, module: Mapping[str, Any]) -> None:
-    """Lets `jax.export` serialize programs that take or return public NamedTuples."""
+    """Lets `jax.export` serialize programs that take or return public bundles."""
     for name, value in module.items():
-        bundle = isinstance(value, type) and issubclass(value, tuple)
-        if bundle and not name.startswith("_"):
-            # A package that is imported anew finds its names taken.
-            with contextlib.suppress(ValueError):
+        if not isinstance(value, type):
+            continue
+        full_name = f"{package}.{name}"
+        # A package that is imported anew finds its names taken.
+        with contextlib.suppress(ValueError):
+            if issubclass(value, tuple):
                 export.register_namedtuple_serialization(
-                    value, serialized_name=f"{package}.{name}"
+                    value, serialized_name=full_name
                 )
+            elif dataclasses.is_dataclass(value):
+                export.register_pytree_node_serialization(
+                    value,
+                    serialized_name=full_name,
+                    serialize_auxdata=_static_fields_as_bytes,
+                    deserialize_auxdata=_static_fields_of_bytes,
+                )
+
+
+def _static_fields_as_bytes(fields: tuple[Any, ...]) -> bytes:
+    """Those of `LinearLogits`; a member of an enumeration of `lax` by its names."""
+    plain = [
+        {type(x).__name__: x.name} if isinstance(x, enum.Enum) else x for x in fields
+    ]
+    return json.dumps(plain).encode()
+
+
+def _static_fields_of_bytes(data: bytes) -> tuple[Any, ...]:
+    def static(x: Any) -> Any:
+        if isinstance(x, dict):
+            ((kind, member),) = x.items()
+            return getattr(lax, kind)[member]
+        return tuple(x) if isinstance(x, list) else x
+
+    return tuple(map(static, json.loads(data)))

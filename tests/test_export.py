@@ -1,12 +1,13 @@
 """Programs that are exported for every batch size, and run at several."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
+from jax import export, lax
 
 import jxent
 
@@ -178,6 +179,28 @@ def test_public_bundles_are_serialized(name, rng):
     assert type(got).__name__ == name
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"block_sizes": (2, None), "implementation": "streamed"},
+        {"precision": lax.Precision.HIGHEST, "implementation": "tiled"},
+        {"precision": lax.DotAlgorithmPreset.F32_F32_F32, "vocab_axis": 0},
+        {"precision": "highest"},
+    ],
+    ids=str,
+)
+def test_linear_logits_are_serialized(fields, rng):
+    """A program that takes and returns them, with what says how they are taken."""
+    pytest.importorskip("flatbuffers")
+    kernel = rng.normal(size=(3, 3)).astype(np.float32)
+    logits = jxent.LinearLogits(kernel[:2], kernel, **fields)
+    program = export.export(jax.jit(lambda x: x[:1]))(logits)
+    got: Any = export.deserialize(program.serialize()).call(logits)
+    assert jax.tree.structure(got) == jax.tree.structure(logits)
+    np.testing.assert_array_equal(got.hidden, kernel[:1])
 
 
 def test_every_public_bundle_is_serialized():

@@ -88,11 +88,16 @@ def test_axes_are_parameters_or_what_a_value_says():
     assert len(axes_of([case, 1, options])) == 4
     assert axes_of([1]) != axes_of([True])
     assert axes_of([options]) == axes_of([options]) != axes_of([{}])
+    one, other = (SimpleNamespace(kind="focal") for _ in range(2))
+    assert axes_of([one]) != axes_of([other])
+    assert axes_of([one], kinds=True) == axes_of([other], kinds=True)
 
 
 # In a run of pytest -------------------------------------------------------------------
 
 SUITE = """
+from types import SimpleNamespace
+
 import pytest
 
 over_three_axes = lambda f: pytest.mark.parametrize("a", range(3))(
@@ -120,6 +125,9 @@ def test_beyond_the_core(a, b, c): ...
 
 @pytest.mark.parametrize("a", [0, pytest.param(1, marks=pytest.mark.beyond_core)])
 def test_partly_beyond_the_core(a): ...
+
+@pytest.mark.parametrize("a", [SimpleNamespace(kind=i // 2) for i in range(6)])
+def test_of_three_kinds(a): ...
 
 def test_without_parameters(): ...
 """
@@ -153,11 +161,13 @@ def test_the_tiers_of_a_run(collected):
         **dict.fromkeys(["rationed", "kept", "kept_by_name", "of_every_pair"], 27),
         "beyond_the_core": 27,
         "partly_beyond_the_core": 2,
+        "of_three_kinds": 6,
         "without_parameters": 1,
     }
     assert full == every
     assert core + rest == whole
     fewest = {"rationed": 3, "kept": 27, "partly_beyond_the_core": 1}
+    fewest["of_three_kinds"] = 3
     assert {name: core[name] for name in fewest} == fewest
     assert 4 <= core["kept_by_name"] <= 7
     assert core["of_every_pair"] == whole["of_every_pair"]
