@@ -38,9 +38,11 @@ def axes_of(parameters: Iterable[Any], kinds: bool = False) -> Combination:
     """
 
     def hashable(value: Any) -> Hashable:
+        if isinstance(value, dict):
+            return tuple((name, hashable(x)) for name, x in sorted(value.items()))
         try:
             hash(value)
-        except TypeError:  # an array or a dictionary is equal to itself alone
+        except TypeError:  # an array is equal to itself alone
             return id(value)
         return type(value), value
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tests.rationing import axes_of, cover, draw
@@ -83,11 +84,14 @@ def test_what_covers_nothing_new_is_not_drawn():
 
 
 def test_axes_are_parameters_or_what_a_value_says():
-    """Values are told apart by their type too; arrays and dictionaries by identity."""
-    case, options = SimpleNamespace(axes=("loss", True)), {}
-    assert len(axes_of([case, 1, options])) == 4
+    """Values are told apart by their type too; dictionaries by their items, and arrays
+    by identity."""
+    case, array = SimpleNamespace(axes=("loss", True)), np.ones(2)
+    assert len(axes_of([case, 1, array])) == 4
     assert axes_of([1]) != axes_of([True])
-    assert axes_of([options]) == axes_of([options]) != axes_of([{}])
+    assert axes_of([array]) == axes_of([array]) != axes_of([np.ones(2)])
+    assert axes_of([{"a": 1, "b": array}]) == axes_of([{"b": array, "a": 1}])
+    assert axes_of([{"a": 1}]) != axes_of([{"a": 2}])
     one, other = (SimpleNamespace(kind="focal") for _ in range(2))
     assert axes_of([one]) != axes_of([other])
     assert axes_of([one], kinds=True) == axes_of([other], kinds=True)
