@@ -46,7 +46,8 @@ that end in a softmax or sigmoid; `entropy`, `kl_divergence`,
 **Labels and means.** `next_token_labels` and `smooth_labels` make labels. `reduce`
 masks, weights and averages any losses as the ones here do; `total_weight` is what that
 mean divides by, for batches that are taken in parts; `sequence_weights` make it a mean
-of the sequences' means. `class_weights_of_counts` make up for rare classes.
+of the sequences' means. `class_weights_of_counts` make up for rare classes, and
+`two_hot_labels` make distributions of numbers.
 
 **Evaluation.** `jxent.metrics` has accuracy, perplexity, calibration errors and more,
 as numbers and as sums that add up over batches and devices. `fit_temperature` and
@@ -87,6 +88,7 @@ from ._labels.class_weights import class_weights_of_counts
 from ._labels.labels import next_token_labels, smooth_labels
 from ._labels.sequences import sequence_weights
 from ._labels.total_weight import total_weight
+from ._labels.two_hot import two_hot_labels
 from ._linear_logits import LinearLogits
 from ._probabilities.cross_entropy import (
     binary_cross_entropy,
@@ -183,6 +185,7 @@ __all__ = [
     "symmetric_cross_entropy",
     "taylor_cross_entropy",
     "total_weight",
+    "two_hot_labels",
     "zlpr_loss",
 ]
 

@@ -1405,6 +1405,19 @@ REFUSED = [
         ValueError,
         "class_weights_of_counts: expected beta in [0, 1), got 1.0.",
     ),
+    (
+        lambda: jxent.two_hot_labels(floats(4), floats(1)),
+        ValueError,
+        "two_hot_labels: expected a support of shape (classes,) with at least two "
+        "points, got (1,).",
+    ),
+    (
+        lambda: jxent.two_hot_labels(floats(4), [0.0, 2.0, 2.0]),
+        ValueError,
+        "two_hot_labels: expected a support of finite points in ascending order, no "
+        "two of them equal in float32. Sort them and drop doubles by "
+        "np.unique(support).",
+    ),
 ]
 
 
@@ -1999,6 +2012,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.next_token_labels: {"tokens": ints(4)},
     jxent.sequence_weights: {"segment_ids": ints(4)},
     jxent.class_weights_of_counts: {"counts": ints(4)},
+    jxent.two_hot_labels: {"values": floats(4), "support": [0.0, 1.0]},
     jxent.fit_temperature: LOGITS | IDS,
     jxent.fit_vector_scaling: LOGITS | IDS,
     metrics.accuracy: LOGITS | IDS,

@@ -110,6 +110,7 @@ FORMULAS = {
 # Public functions that are in no program below, and why.
 HELPERS = {
     *("class_weights_of_counts", "next_token_labels", "sequence_weights"),
+    "two_hot_labels",
     *("smooth_labels", "total_weight", "reduce", "map_over_tiles", "sum_over_tiles"),
     *("fit_temperature", "fit_vector_scaling", "plan"),
 }

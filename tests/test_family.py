@@ -99,6 +99,7 @@ def test_the_table_has_every_public_loss():
         "sum_over_tiles",
         "supervised_contrastive_cross_entropy",  # tests/test_contrastive.py
         "total_weight",
+        "two_hot_labels",  # tests/test_two_hot.py
     }
     functions = {loss.function for loss in LOSSES}
     missing = {

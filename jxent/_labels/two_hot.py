@@ -1,0 +1,118 @@
+"""Numbers as distributions over the points of a support."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from .. import _checks
+from .._arrays import compute_dtype
+from .._checks import ArrayLike, SparseLabels
+
+
+def two_hot_labels(values: ArrayLike, support: ArrayLike) -> SparseLabels:
+    """Spreads each number over its two neighbours in a support, so that the mean is it.
+
+        q_i = (s_{i+1} − v) / (s_{i+1} − s_i),   q_{i+1} = (v − s_i) / (s_{i+1} − s_i)
+
+    where s_i ≤ v ≤ s_{i+1}, so that Σ_c q_c s_c = v. As labels of
+    `softmax_cross_entropy` they make regression a classification: a logit for each
+    point, and the mean of the points under the softmax as the prediction.
+
+    Args:
+      values: v, any shape; integers or floating. What lies outside of the support
+        becomes its nearest end.
+      support: s, (classes,): at least two finite points in ascending order.
+
+    Returns:
+      `SparseLabels` with ids (..., 2), int32, and their shares (..., 2), for logits
+      (..., classes). The shares are float32, or float64 for float64 values.
+
+    Numerics:
+      The derivative in a value is that of the shares: ±1 / (s_{i+1} − s_i), at a point
+      of the support that of the interval above it, outside of the support 0. A value
+      that is NaN has shares of NaN, and so has every value if a JAX array as support
+      does not ascend: the loss of such a row is NaN, unless the loss drops it.
+
+    Raises:
+      TypeError: values or support are not numbers.
+      ValueError: the support has another shape or fewer than two points, or does not
+        ascend and is not a JAX array.
+
+    Example:
+      >>> labels = jxent.two_hot_labels(
+      ...     jnp.array([0.5, 1.0, 9.0]), support=[-1.0, 0.0, 2.0, 4.0])
+      >>> print(labels.ids)
+      [[1 2]
+       [1 2]
+       [2 3]]
+      >>> print(labels.values)
+      [[0.75 0.25]
+       [0.5  0.5 ]
+       [0.   1.  ]]
+      >>> logits = jnp.zeros((3, 4))
+      >>> print(jxent.softmax_cross_entropy(logits, labels))
+      [1.38629 1.38629 1.38629]
+
+    Source:
+      MuZero, Schrittwieser et al. (2020), https://arxiv.org/abs/1911.08265, and
+      DreamerV3, Hafner et al. (2023), https://arxiv.org/abs/2301.04104.
+
+    See also:
+      `SparseLabels`, `softmax_cross_entropy`.
+    """
+    name = "two_hot_labels"
+    x = _checks.as_array(name, "values", values)
+    dtype = jnp.result_type(float)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        dtype = compute_dtype(x)
+    x = _checks.real(name, "values", x, dtype)
+    points = _checks.real(name, "support", support, dtype)
+    if points.ndim != 1 or points.shape[0] < 2:
+        _checks.fail(
+            name,
+            "expected a support of shape (classes,) with at least two points, got "
+            f"{points.shape}.",
+        )
+    if not _may_ascend(support, dtype):
+        _checks.fail(
+            name,
+            "expected a support of finite points in ascending order, no two of them "
+            f"equal in {jnp.dtype(dtype).name}. Sort them and drop doubles by "
+            "np.unique(support).",
+        )
+    ids, shares = _two_hot(x, points)
+    return SparseLabels(ids=ids, values=shares)
+
+
+def _may_ascend(support: Any, dtype: Any) -> bool:
+    """False for a support that is known when the program is traced, and is wrong."""
+    known = isinstance(support, list | tuple | np.ndarray)
+    if not known or any(isinstance(point, Tracer) for point in support):
+        return True
+    points = np.asarray(support, dtype)
+    return bool(np.all(np.isfinite(points)) and np.all(np.diff(points) > 0))
+
+
+@jax.jit
+def _two_hot(x: Array, support: Array) -> tuple[Array, Array]:
+    low, high = support[0], support[-1]
+    inside = jnp.where(x < low, low, jnp.where(x > high, high, x))
+    points = jnp.expand_dims(support, tuple(range(x.ndim)))
+    not_above = jnp.sum(inside[..., None] >= points, -1, dtype=jnp.int32)
+    below = jnp.clip(not_above - 1, 0, len(support) - 2)
+    # Sums in place of gathers, which JAX refuses where a mesh splits the values.
+    index = jnp.arange(len(support), dtype=jnp.int32).reshape(points.shape)
+    left, right = (
+        jnp.sum(jnp.where(index == i[..., None], points, 0), -1)
+        for i in (below, below + 1)
+    )
+    ascends = jnp.all(jnp.isfinite(support)) & jnp.all(support[1:] > support[:-1])
+    gap = jnp.where(ascends, right - left, jnp.nan)
+    shares = (right - inside) / gap, (inside - left) / gap
+    return jnp.stack([below, below + 1], -1), jnp.stack(shares, -1)

@@ -1,0 +1,134 @@
+"""`two_hot_labels`: numbers as the shares of their two neighbours in a support."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jxent
+from tests.comparing import close
+
+
+EVEN = np.linspace(-3.0, 5.0, 9)
+HALF = -np.expm1(-np.linspace(-4, 0, 7))
+SYMEXP = np.concatenate([HALF, -HALF[-2::-1]])  # Dreamer's, of fewer points
+VALUES = np.array([[-3.0, 0.25, 1.0], [5.0, -70.0, 70.0], [0.0, -1.75, 3.999]])
+
+
+def of_rlax(value, support):
+    """By the place of the value on an even grid, rounded down and up."""
+    low, high, count = support[0], support[-1], len(support)
+    value = min(max(value, low), high)
+    place = (value - low) / (high - low) * (count - 1)
+    q = np.zeros(count)
+    q[int(np.floor(place))] += 1 - (place - np.floor(place))
+    q[int(np.ceil(place))] += place - np.floor(place)
+    return q
+
+
+def of_dreamer(value, support):
+    """By the distances from the last point that is not above, and the first above."""
+    below = max(np.sum(support <= value) - 1, 0)
+    above = min(len(support) - np.sum(support > value), len(support) - 1)
+    q = np.zeros(len(support))
+    if below == above:
+        q[below] = 1
+        return q
+    to_below, to_above = abs(support[below] - value), abs(support[above] - value)
+    q[below] = to_above / (to_below + to_above)
+    q[above] += to_below / (to_below + to_above)
+    return q
+
+
+def ids_and_shares(values, support):
+    labels = jxent.two_hot_labels(values, support)
+    return jnp.asarray(labels.ids), jnp.asarray(labels.values)
+
+
+def dense(ids, shares, classes):
+    one_hot = jax.nn.one_hot(ids, classes, dtype=shares.dtype)
+    return jnp.sum(one_hot * shares[..., None], -2)
+
+
+@pytest.mark.newest_jax
+@pytest.mark.parametrize(
+    ("support", "definition"),
+    [(EVEN, of_rlax), (EVEN, of_dreamer), (SYMEXP, of_dreamer)],
+    ids=["rlax", "dreamer", "symexp"],
+)
+def test_shares_loss_and_gradients(support, definition, x64, rng):
+    """The definitions of others in float64, and the loss's own derivatives."""
+    q = np.stack([definition(v, support) for v in VALUES.ravel()]).reshape(3, 3, -1)
+    logits = rng.normal(size=q.shape)
+
+    def loss(logits, values):
+        labels = jxent.two_hot_labels(values, support)
+        return jxent.softmax_cross_entropy(logits, labels, reduction="sum")
+
+    ids, shares = ids_and_shares(VALUES, support)
+    assert ids.dtype == jnp.int32
+    close(dense(ids, shares, len(support)), q)
+    inside = np.clip(VALUES, support[0], support[-1])
+    close(q @ support, inside)
+
+    value, (in_logits, in_values) = jax.jit(jax.value_and_grad(loss, (0, 1)))(
+        logits, VALUES
+    )
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    close(value, -np.sum(q * log_p))
+    close(in_logits, np.exp(log_p) - q)
+    # The slope of the loss between two points, 0 outside of them.
+    i = np.clip(np.searchsorted(support, VALUES, "right") - 1, 0, len(support) - 2)
+    step = np.diff(np.take_along_axis(log_p, i[..., None] + [0, 1], -1))[..., 0]
+    wanted = np.where(inside == VALUES, -step / np.diff(support)[i], 0)
+    close(in_values, wanted)
+
+
+@pytest.mark.newest_jax
+def test_bad_input_is_nan_in_its_row_alone():
+    values = jnp.array([jnp.nan, 0.5, jnp.inf, -jnp.inf])
+
+    def loss(logits, values, support, where):
+        labels = jxent.two_hot_labels(values, support)
+        losses = jxent.softmax_cross_entropy(logits, labels, where=where)
+        return losses.sum(), (losses, jnp.asarray(labels.values))
+
+    both = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    logits, support = jnp.zeros((4, 3)), jnp.array([-1.0, 0.0, 1.0])
+    (in_logits, _), (losses, shares) = both(logits, values, support, jnp.ones(4, bool))
+    np.testing.assert_array_equal(jnp.isnan(losses), [True, False, False, False])
+    assert jnp.isnan(in_logits[0]).all()
+    np.testing.assert_array_equal(shares[1:], [[0.5, 0.5], [0, 1], [1, 0]])
+
+    dropped, (losses, _) = both(logits, values, support, jnp.arange(4) > 0)
+    assert losses[0] == 0
+    np.testing.assert_array_equal(dropped[0][0], 0)
+    assert dropped[1][0] == 0
+    _, (losses, _) = both(logits, values, support[::-1], jnp.ones(4, bool))
+    assert jnp.isnan(losses).all()
+
+
+@pytest.mark.newest_jax
+def test_dtypes_shapes_and_meshes():
+    """float32 or better; any shape; split by a mesh as the values are."""
+    support = np.array([0.0, 1.0, 3.0])
+    for values in (2, jnp.zeros(4, jnp.bfloat16), np.zeros((2, 0), np.float32)):
+        ids, shares = ids_and_shares(values, support)
+        assert shares.dtype == jnp.float32
+        assert shares.shape == ids.shape == (*np.shape(values), 2)
+    values = np.linspace(-1, 4, 16, dtype=np.float32)
+    whole = ids_and_shares(values, support)
+    close(jax.vmap(lambda v: ids_and_shares(v, support))(values), whole)
+
+    def second_share(v):
+        return ids_and_shares(v, support)[1][:, 1].sum()
+
+    mesh = jax.make_mesh((8,), ("data",))
+    with jax.set_mesh(mesh):
+        split = jax.device_put(values, jax.P("data"))
+        ids, shares = jax.jit(lambda v: ids_and_shares(v, support))(split)
+        assert jax.typeof(ids).sharding.spec == jax.P("data", None)
+        gradient = jax.jit(jax.grad(second_share))(split)
+    close((ids, shares), whole)
+    inside = (values >= 0) & (values <= 3)
+    close(gradient, inside / np.where(values < 1, 1.0, 2.0))
