@@ -56,8 +56,9 @@ def categorical_crossentropy(
 
     Differences:
       The derivative at a p below 1e-7 is that of the logarithm, not 0. A class of mass
-      0 at a logit of −inf adds 0, not NaN. Smoothing counts the classes along `axis`,
-      not along the last one. bfloat16 and float16 are computed in float32.
+      0 at a logit of −inf adds 0, not NaN. Smoothing counts the classes along `axis`;
+      Keras up to version 3.15 those of the last axis. bfloat16 and float16 are computed
+      in float32.
 
     Example:
       >>> y_true = jnp.array([[0, 1, 0], [0, 0, 1]])

@@ -184,6 +184,8 @@ class SparseCategoricalCrossentropy(KerasLoss):
         losses; "mean_with_sample_weight": by the sum of the sample weights; "sum";
         "none" or None: the losses themselves.
       axis: the class axis.
+      label_smoothing: ε spreads a share of y evenly, y (1 − ε) + ε/C. None for no
+        smoothing. Keras has it after version 3.15.
       name: the loss's name; it changes nothing.
       dtype: the result's dtype; None for float32, or float64 for float64 predictions.
 
@@ -198,13 +200,19 @@ class SparseCategoricalCrossentropy(KerasLoss):
     ignore_class: SupportsIndex | None = None
     reduction: str | None = "sum_over_batch_size"
     axis: SupportsIndex = -1
+    label_smoothing: Any = 0.0
     name: str | None = "sparse_categorical_crossentropy"
     dtype: Any = None
     _of_ids = True
 
     def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Float[Array, "..."]:
         return _sparse.sparse_categorical_crossentropy(
-            y_true, y_pred, self.from_logits, self.ignore_class, self.axis
+            y_true,
+            y_pred,
+            self.from_logits,
+            self.ignore_class,
+            self.axis,
+            self.label_smoothing,
         )
 
     def _counted(self, y_true: Array, losses: Array) -> Bool[Array, "..."] | None:

@@ -17,7 +17,7 @@ from .._labels.at_label import entry_at_label
 from .._probabilities.generalized import generalized
 from .._softmax.cross_entropy import softmax_cross_entropy
 from . import _checks
-from ._conventions import at_least_two, log, normalized
+from ._conventions import at_least_two, log, mean, normalized, share_of
 
 
 def sparse_categorical_crossentropy(
@@ -26,10 +26,11 @@ def sparse_categorical_crossentropy(
     from_logits: bool = False,
     ignore_class: SupportsIndex | None = None,
     axis: SupportsIndex = -1,
+    label_smoothing: ArrayLike | None = 0.0,
 ) -> Float[Array, "..."]:
     """`keras.losses.sparse_categorical_crossentropy` of class ids.
 
-        loss = −log p_y,   p divided by its sum and kept from 0 by 1e-7
+        loss = −(1 − ε) log p_y − ε/C Σ_c log p_c,   p divided by its sum, at least 1e-7
 
     Args:
       y_true: class ids, of y_pred's shape without `axis`, or with 1 there; any dtype,
@@ -38,6 +39,8 @@ def sparse_categorical_crossentropy(
       from_logits: whether y_pred holds logits. Prefer them.
       ignore_class: the id whose rows get the loss 0. The class's mean leaves them out.
       axis: the class axis.
+      label_smoothing: ε spreads a share of y evenly, y (1 − ε) + ε/C. None for no
+        smoothing. Keras has it after version 3.15.
 
     Returns:
       The losses, of y_pred's shape without `axis`; float32, or float64 for a float64
@@ -66,25 +69,38 @@ def sparse_categorical_crossentropy(
     axis = _checks.axis(name, x, axis)
     y = _checks.class_ids(name, y_true, x, axis)
     ignored = _checks.ignore_class(name, ignore_class, y)
+    smoothing = share_of(name, label_smoothing, x)
     from_logits = _core_checks.flag(name, "from_logits", from_logits)
     return _sparse_categorical_crossentropy(
-        y, x, from_logits=from_logits, ignore_class=ignored, axis=axis
+        y, x, smoothing, from_logits=from_logits, ignore_class=ignored, axis=axis
     )
 
 
 @functools.partial(jax.jit, static_argnames=("from_logits", "ignore_class", "axis"))
 def _sparse_categorical_crossentropy(
-    y: Array, x: Array, *, from_logits: bool, ignore_class: int | None, axis: int
+    y: Array,
+    x: Array,
+    smoothing: Array | None,
+    *,
+    from_logits: bool,
+    ignore_class: int | None,
+    axis: int,
 ) -> Array:
     x, from_logits = at_least_two(x, from_logits, axis)
     if from_logits:
-        return softmax_cross_entropy(x, y, axis, ignore_index=ignore_class)
-    if ignore_class is None:
-        return -log(entry_at_label(normalized(x, axis), y, axis))
-    keep = y != jnp.asarray(ignore_class, y.dtype)
-    # before the sum, for its derivative's sake
-    p = normalized(select(over_classes(keep, axis, x), x, 1), axis)
-    return select(keep, -log(entry_at_label(p, y, axis, keep)))
+        return softmax_cross_entropy(
+            x, y, axis, ignore_index=ignore_class, label_smoothing=smoothing
+        )
+    keep = None
+    if ignore_class is not None:
+        keep = y != jnp.asarray(ignore_class, y.dtype)
+        # before the sum, for its derivative's sake
+        x = select(over_classes(keep, axis, x), x, 1)
+    p = normalized(x, axis)
+    losses = -log(entry_at_label(p, y, axis, keep))
+    if smoothing is not None:
+        losses = (1 - smoothing) * losses - smoothing * mean(log(p), axis)
+    return losses if keep is None else select(keep, losses)
 
 
 def categorical_generalized_cross_entropy(
