@@ -1,5 +1,6 @@
 """Every example runs to its end, prints its figures and draws its picture."""
 
+import functools
 import importlib
 import os
 import re
@@ -11,9 +12,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from matplotlib.image import imread
 
+import jxent
+from tests.comparing import close
 from tests.compiling import TO_RUN_LONG, as_flags
 
 
@@ -200,6 +204,7 @@ def play(tmp_path, capsys):
         "calibration",
         "contrastive_digits",
         "noisy_labels",
+        "digit_strings",
     ],
 )
 def test_help(name, capsys):
@@ -426,6 +431,56 @@ def test_the_noise_is_symmetric(rng):
     moved = (example.with_noise(labels, 0.4, rng) - labels) % 10
     shares = np.bincount(np.asarray(moved), minlength=10) / len(labels)
     np.testing.assert_allclose(shares, [0.6, *[0.4 / 9] * 9], atol=0.01)
+
+
+@pytest.mark.beyond_core
+def test_digit_strings(play):
+    out, losses, panels = play("digit_strings", "--steps=60", panels=3)
+    assert 0 < number(out, r"cross-entropy of a string +([\d.]+) nats") < 10
+    assert 0 <= number(out, r"strings read right +([\d.]+)%") <= 100
+    assert 0 < number(out, r"wrong, missing or extra +([\d.]+)%") <= 100
+    fused = number(out, r"CTC from hidden states +(\S+) MiB")
+    assert 0 < fused < number(out, r"optax.ctc_loss of logits +(\S+) MiB") / 20
+    assert losses[-1] < losses[0] / 2
+    assert all(0.01 < panel < 0.8 for panel in panels)
+
+
+def test_ctc_is_that_of_optax(rng, x64, as_users_have_it):
+    """Value and gradients, of logits and of a head: repeats, padding and no label."""
+    example = importlib.import_module("digit_strings")
+    hidden, kernel = rng.normal(size=(5, 9, 4)), rng.normal(size=(4, 6))
+    labels = np.array([[1, 2, 3, 4], [2, 2, 5, 5], [3, 3, 3, 0], [0] * 4, [1] * 4])
+    paddings = 1.0 * (np.arange(4) >= np.array([[4], [4], [3], [0], [4]]))
+
+    def of(formula, of_logits, frames):
+        def loss(hidden, kernel):
+            ends = 1.0 * (np.arange(9) >= np.array(frames)[:, None])
+            losses = formula(of_logits(hidden, kernel), ends, labels, paddings)
+            return jnp.sum(losses * np.cos(np.arange(5))), losses
+
+        both = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        return jax.jit(both)(hidden, kernel)
+
+    frames = [9, 7, 8, 5, 7]  # the last are as few as its repeats allow
+    wanted = of(optax.ctc_loss, jnp.matmul, frames)
+    assert np.all(wanted[0][1] > 0)
+    layout = {"implementation": "streamed", "block_sizes": (None, 3)}
+    streamed = functools.partial(jxent.LinearLogits, **layout)
+    for of_logits in (jnp.matmul, streamed):
+        close(of(example.ctc_loss, of_logits, frames), wanted, 1e-10)
+
+    (_, losses), gradients = of(example.ctc_loss, jnp.matmul, [3, 5, 5, 1, 6])
+    assert np.isinf(losses).tolist() == [True, True, False, False, True]
+    assert all(np.all(np.isfinite(x)) for x in gradients)
+
+
+def test_strings_are_read_and_compared():
+    example = importlib.import_module("digit_strings")
+    assert example.read(np.array([0, 1, 1, 0, 1, 2, 2, 0, 0, 3])) == [1, 1, 2, 3]
+    assert example.read(np.zeros(3, int)) == []
+    pairs = {("", ""): 0, ("1", ""): 1, ("123", "13"): 1, ("12", "21"): 2}
+    for (a, b), edits in pairs.items():
+        assert example.distance(a, b) == example.distance(b, a) == edits
 
 
 def test_preference_is_the_loss_of_dpo(rng):
