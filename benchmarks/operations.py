@@ -19,6 +19,7 @@ Loss = Callable[..., Any]
 
 # Every option: class weights, ignored labels, smoothing and z-loss.
 SMOOTHING, Z_LOSS, IGNORED = 0.1, 1e-4, -100
+PADDING = -1  # in place of an id
 EVERY_OPTION = {"label_smoothing": SMOOTHING, "z_loss": Z_LOSS}
 
 
@@ -60,6 +61,9 @@ OPERATIONS = {
     # Distributions at a few classes, and those of another head.
     "head, several ids": Operation(
         ("hidden", "kernel", "ids", "values"), truth.several_ids, (0, 1)
+    ),
+    "head, sampling replay": Operation(
+        ("hidden", "kernel", "labels", "kept"), truth.replay, (0, 1)
     ),
     "head, top k": Operation(("hidden", "kernel"), truth.top_k, (0, 1)),
     "two heads, KL": Operation(_TWO_HEADS, truth.two_heads_kl, (0, 1)),
@@ -119,10 +123,15 @@ def _array(name: str, case: Case) -> jax.Array:
         return (normal(key(8), (width, classes)) / width**0.5).astype(high)
     if name == "ids":
         return jax.random.randint(key(9), (rows, truth.PLACES), 0, classes)
-    if name == "positives":  # different ones
+    if name in ("positives", "kept"):  # different ones
         first = jax.random.randint(key(11), (rows, 1), 0, classes)
-        count = min(truth.POSITIVES, max(classes // 4, 1))
-        return (first + jnp.arange(count) * (classes // count)) % classes
+        most = truth.KEPT if name == "kept" else truth.POSITIVES
+        count = min(most, max(classes // 4, 1))
+        ids = (first + jnp.arange(count) * (classes // count)) % classes
+        if name == "positives":
+            return ids
+        there = jax.random.randint(key(12), (rows, 1), 1, count + 1)
+        return jnp.where(jnp.arange(count) < there, ids, PADDING)
     if name == "values":
         return jax.nn.softmax(normal(key(10), (rows, truth.PLACES)))
     if name in ("x", "y"):

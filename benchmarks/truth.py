@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 BONUS = 0.01  # of the entropy, for a policy
 PLACES = 64  # classes at which a distribution is given, or that are found
+KEPT = 512  # classes that a sampler keeps, at most
 POSITIVES = 32  # classes whose label is yes
 BIAS = -10.0  # of the logits of pairs, as SigLIP starts
 
@@ -69,6 +70,19 @@ def several_ids(hidden, kernel, ids, values):
         )
 
     return _mean(of_row, hidden.astype(kernel.dtype), ids, values)
+
+
+def replay(hidden, kernel, labels, kept):
+    """The mean of −log p of the labels, p renormalized over them and the kept ids."""
+    kernel = kernel.astype(jnp.result_type(hidden, kernel))
+
+    def of_row(h, y, kept):
+        z, among = h @ kernel, (kept >= 0) & (kept != y)
+        others = jnp.where(among, z[jnp.maximum(kept, 0)], -jnp.inf)
+        lse = jax.nn.logsumexp(jnp.append(others, z[y]))
+        return lse - z[y], jnp.ones_like(h[0])
+
+    return _mean(of_row, hidden.astype(kernel.dtype), labels, kept)
 
 
 def _of_many_labels(formula, hidden, kernel, positives):

@@ -82,6 +82,18 @@ def several_ids(hidden, kernel, ids, values):
     return _means(of_tile, hidden, ids, values)
 
 
+def replay(hidden, kernel, labels, kept):
+    def of_tile(h, y, kept):
+        log_p = _log_softmax(h, kernel)
+        among = (kept >= 0) & (kept != y[:, None])
+        others = jnp.take_along_axis(log_p, jnp.where(among, kept, 0), -1)
+        label = jnp.take_along_axis(log_p, y[:, None], -1)
+        z = jnp.concatenate([label, jnp.where(among, others, -jnp.inf)], axis=-1)
+        return jax.nn.logsumexp(z, -1) - label[:, 0]
+
+    return _means(of_tile, hidden, labels, kept)
+
+
 def top_k(hidden, kernel):
     return _means(lambda h: jax.lax.top_k(_log_softmax(h, kernel), PLACES)[0], hidden)
 
@@ -137,6 +149,7 @@ LOSSES = {
     "head, split": {"scan and checkpoint": head},
     "head, log-probabilities and entropies": {"map and checkpoint": policy_head},
     "head, several ids": {"map and checkpoint": several_ids},
+    "head, sampling replay": {"map and checkpoint": replay},
     "head, top k": {"map": top_k},
     "two heads, KL": {"map and checkpoint": two_heads_kl},
     WIDER: {"map and checkpoint": two_heads_kl},

@@ -12,7 +12,7 @@ from jxent import LinearLogits
 
 from .. import operations
 from ..case import Case
-from ..operations import EVERY_OPTION, IGNORED, SPLIT
+from ..operations import EVERY_OPTION, IGNORED, PADDING, SPLIT
 from ..truth import BIAS, BONUS, PLACES
 from .by_hand import TILE, policy
 
@@ -81,6 +81,24 @@ def head_sums(hidden, kernel, labels, **layout):
 
 def several_ids(hidden, kernel, ids, values, **layout):
     return head(hidden, kernel, jxent.SparseLabels(ids, values), **layout)
+
+
+def replay(hidden, kernel, labels, kept, **layout):
+    others = jnp.where(kept == labels[:, None], PADDING, kept)
+    ids = jnp.concatenate([labels[:, None], others], axis=-1)
+    logits = LinearLogits(hidden, kernel, **layout)
+    log_p = jxent.softmax_log_prob_at(logits, ids, ignore_index=PADDING)
+    return mean(log_p, jnp.zeros_like(labels), where=ids >= 0)
+
+
+def replay_summed(hidden, kernel, labels, kept):
+    def of_tile(kernel, rows):
+        return replay(rows[0], kernel, *rows[1:], implementation="materialized") * len(
+            rows[1]
+        )
+
+    rows = hidden, labels, kept
+    return jxent.sum_over_tiles(of_tile, kernel, rows, tile=TILE) / len(labels)
 
 
 def many_labels(hidden, kernel, positives, *, function, **layout):
@@ -205,6 +223,10 @@ LOSSES = {
     "head, several ids": {
         "tiled": _in("tiled", several_ids),
         "streamed": _in("streamed", several_ids),
+    },
+    "head, sampling replay": {
+        "streamed": _in("streamed", replay),
+        "sum_over_tiles": replay_summed,
     },
     "head, many labels": {
         layout: _in(layout, many_labels, function=jxent.sigmoid_binary_cross_entropy)

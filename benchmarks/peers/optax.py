@@ -107,6 +107,16 @@ def several_ids(hidden, kernel, ids, values):
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
+def replay(hidden, kernel, labels, kept):
+    """Optax's loss of the kept logits, the label's the first."""
+    logits = product(hidden, kernel)
+    among = (kept >= 0) & (kept != labels[:, None])
+    others = jnp.take_along_axis(logits, jnp.where(among, kept, 0), -1)
+    label = jnp.take_along_axis(logits, labels[:, None], -1)
+    z = jnp.concatenate([label, jnp.where(among, others, -jnp.inf)], axis=-1)
+    return rows(z, jnp.zeros_like(labels)).mean()
+
+
 def _with_targets(hidden, kernel, positives):
     logits = product(hidden, kernel)
     rows = jnp.arange(len(logits))[:, None]
@@ -165,6 +175,7 @@ LOSSES = {
     "head, sums": {"materialized, the loss alone": head},
     "head, log-probabilities and entropies": {"materialized": policy_head},
     "head, several ids": {"materialized": several_ids},
+    "head, sampling replay": {"materialized": replay},
     "head, many labels": {"materialized": many_labels},
     "head, many labels, ZLPR": {"materialized": many_labels_zlpr},
     "head, top k": {"materialized": top_k},

@@ -13,6 +13,7 @@ OPERATIONS = (
     "head, log-probabilities and entropies",
     "head, sums",
     "head, several ids",
+    "head, sampling replay",
     "two heads, KL",
     WIDER,
     "two heads, Jensen-Shannon",

@@ -1,0 +1,227 @@
+"""The recipes of the site's page on post-training: each by its formula in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jxent
+from tests import oracles
+from tests.comparing import close
+
+
+ROWS, FEATURES, CLASSES = 6, 3, 11
+DROPPED = 2  # a row of the prompt
+ANSWER = np.arange(ROWS) != DROPPED
+LABELS = np.array([3, 0, 7, 5, 5, 10])
+
+
+@pytest.fixture
+def head(x64, rng):
+    return rng.normal(size=(ROWS, FEATURES)), 2 * rng.normal(size=(FEATURES, CLASSES))
+
+
+def at(x, y):
+    return x[np.arange(len(y)), y]
+
+
+def streamed(hidden, kernel):
+    logits = functools.partial(jxent.LinearLogits, block_sizes=(None, 4))
+    return logits(hidden, kernel, implementation="streamed")
+
+
+def both_equal(ours, textbook, head):
+    """Values and gradients in hidden and kernel: of a streamed head, and by formula."""
+    got, wanted = (
+        jax.jit(jax.value_and_grad(f, (0, 1)))(*head)
+        for f in (
+            lambda *x: ours(streamed(*x)),
+            lambda *x: textbook(jax.nn.log_softmax(x[0] @ x[1])),
+        )
+    )
+    close(got, wanted, 1e-10)
+    return wanted[0]
+
+
+def test_replay_of_what_the_sampler_kept(head):
+    """Of ids that are padded, with the sampled one among them or not."""
+    kept = np.array(
+        [
+            [3, 1, 2, -1],
+            [0, -1, -1, -1],  # greedy: certain
+            [-1, -1, -1, -1],  # of the prompt
+            [9, 8, 7, 5],
+            [1, 2, -1, -1],
+            [10, -1, 4, -1],
+        ]
+    )
+
+    def ours(logits):
+        others = jnp.where(kept == LABELS[:, None], -1, kept)
+        ids = jnp.concatenate([LABELS[:, None], others], axis=-1)
+        log_p = jxent.softmax_log_prob_at(logits, ids, ignore_index=-1, temperature=0.7)
+        among = (ids >= 0) & ANSWER[:, None]
+        losses = jxent.softmax_log_prob(log_p, jnp.zeros_like(LABELS), where=among)
+        return jnp.sum(losses * np.cos(np.arange(ROWS)))
+
+    among = np.any(kept[:, :, None] == np.arange(CLASSES), axis=1)
+    among |= LABELS[:, None] == np.arange(CLASSES)
+
+    def textbook(log_p):
+        z = jax.nn.log_softmax(log_p / 0.7)
+        losses = at(z - jax.nn.logsumexp(z, 1, where=among, keepdims=True), LABELS)
+        return jnp.sum(jnp.where(ANSWER, losses, 0) * np.cos(np.arange(ROWS)))
+
+    both_equal(ours, textbook, head)
+
+
+def test_dft_is_the_generalized_loss_of_q_1(head):
+    """The gradient of −sg(p) log p, that of 1 − p, without stop_gradient."""
+
+    def textbook(log_p):
+        of_label = at(log_p, LABELS)
+        return -jnp.mean((jax.lax.stop_gradient(jnp.exp(of_label)) * of_label)[ANSWER])
+
+    def ours(logits):
+        return jxent.generalized_cross_entropy(
+            logits, LABELS, q=1.0, where=ANSWER, reduction="mean"
+        )
+
+    got = jax.jit(jax.grad(lambda *x: ours(streamed(*x)), (0, 1)))(*head)
+    wanted = jax.grad(lambda h, w: textbook(jax.nn.log_softmax(h @ w)), (0, 1))(*head)
+    close(got, wanted, 1e-10)
+
+
+def test_eaft_is_gated_by_the_entropy_of_the_likeliest(head):
+    count = 4
+
+    def ours(logits):
+        log_q, _ = jxent.softmax_top_k(jax.lax.stop_gradient(logits), count)
+        gate = jxent.softmax_entropy(log_q) / np.log(count)
+        losses = jxent.softmax_cross_entropy(logits, LABELS)
+        return jxent.reduce(gate * losses, where=ANSWER)
+
+    def textbook(log_p):
+        q = jax.lax.stop_gradient(jnp.sort(jnp.exp(log_p))[:, -count:])
+        q = q / q.sum(1, keepdims=True)
+        gate = -jnp.sum(q * jnp.log(q), axis=1) / np.log(count)
+        return jnp.mean((-gate * at(log_p, LABELS))[ANSWER])
+
+    both_equal(ours, textbook, head)
+
+
+def test_gspo_has_one_ratio_a_sequence(head):
+    """Of sequences of two tokens: the first has one that is a prompt's."""
+    old, advantage = np.linspace(-3, -1, ROWS), np.array([1.0, -0.5, 2.0])
+    answer = np.roll(ANSWER, 1)
+
+    def ours(logits):
+        log_probs = jxent.softmax_log_prob(logits, LABELS, where=answer)
+        change, mask = (x.reshape(3, 2) for x in (log_probs - old, answer))
+        ratio = jnp.exp(jxent.reduce(change, where=mask, axis=-1))
+        clipped = jnp.clip(ratio, 0.7, 1.3)
+        return -jxent.reduce(jnp.minimum(ratio * advantage, clipped * advantage))
+
+    def textbook(log_p):
+        total = 0.0
+        for s in range(3):
+            rows = [r for r in (2 * s, 2 * s + 1) if answer[r]]
+            change = sum(log_p[r, LABELS[r]] - old[r] for r in rows) / len(rows)
+            ratio, a = jnp.exp(change), advantage[s]
+            total -= jnp.minimum(ratio * a, jnp.clip(ratio, 0.7, 1.3) * a)
+        return total / 3
+
+    both_equal(ours, textbook, head)
+
+
+def importance(log_ratio, low, high, masked, of_sequence):
+    if of_sequence:
+        log_ratio = log_ratio.sum(axis=-1, keepdims=True)
+    ratio = jax.lax.stop_gradient(jnp.exp(log_ratio))
+    if masked:
+        return jnp.where((ratio >= low) & (ratio <= high), ratio, 0)
+    return jnp.minimum(ratio, high)
+
+
+@pytest.mark.parametrize("of_sequence", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_sampler_is_corrected_for(masked, of_sequence, x64, rng):
+    """By a factor that is a constant: of tokens, or of a sequence's product."""
+    log_probs, sampler = rng.normal(size=(2, 3, 4))
+    answer = np.arange(4) >= np.array([[0], [1], [2]])
+
+    def loss(log_probs):
+        log_ratio = jnp.where(answer, log_probs - sampler, 0)
+        factor = importance(log_ratio, 0.5, 2.0, masked, of_sequence)
+        return -jxent.reduce(factor * log_probs, where=answer)
+
+    ratio = np.where(answer, np.exp(log_probs) / np.exp(sampler), 1)
+    if of_sequence:
+        ratio = np.repeat(ratio.prod(1, keepdims=True), 4, axis=1)
+    factor = np.minimum(ratio, 2)
+    if masked:
+        factor = np.where((ratio < 0.5) | (ratio > 2), 0, ratio)
+    value, gradient = jax.value_and_grad(loss)(log_probs)
+    close(value, -np.sum((factor * log_probs)[answer]) / np.sum(answer))
+    close(gradient, -factor * answer / np.sum(answer))
+
+
+def with_tail(log_p):
+    mass = jnp.minimum(jnp.exp(log_p).sum(-1, keepdims=True), 1 - 2**-23)
+    return jnp.concatenate([log_p, jnp.log1p(-mass)], axis=-1)
+
+
+def test_reverse_kl_of_the_likeliest_and_a_tail(head, rng):
+    """KL(p ‖ q) of k + 1 classes; the whole one; what the truncated one tends to."""
+    log_q = jax.nn.log_softmax(2 * rng.normal(size=(ROWS, CLASSES)))
+    of_k, ids = jxent.softmax_top_k(log_q, 4)
+    rest = np.ones((ROWS, CLASSES), bool)
+    np.put_along_axis(rest, np.asarray(ids), False, 1)
+
+    def ours(logits):
+        log_p = with_tail(jxent.softmax_log_prob_at(logits, ids))
+        kl = jxent.kl_divergence_with_log_targets(with_tail(of_k), log_p)
+        whole = jxent.softmax_kl_divergence(log_q, logits)
+        return jxent.reduce(kl + 0.1 * whole, where=ANSWER)
+
+    def textbook(log_p):
+        p, q = jnp.exp(log_p), jnp.exp(log_q)
+        terms = jnp.where(rest, 0, p * (log_p - log_q)).sum(1)
+        p_rest, q_rest = (jnp.where(rest, x, 0).sum(1) for x in (p, q))
+        kl = terms + p_rest * jnp.log(p_rest / q_rest)
+        return jnp.mean((kl + 0.1 * (p * (log_p - log_q)).sum(1))[ANSWER])
+
+    assert both_equal(ours, textbook, head) > 0
+    # Without the tail it is least where p = q/e: below 0, and no divergence.
+    p = jnp.exp(of_k)
+    slope = jax.grad(lambda p: jnp.sum(p * (jnp.log(p) - of_k)))
+    np.testing.assert_allclose(slope(p / np.e), 0, atol=1e-12)
+
+
+def test_a_tail_of_which_nothing_is_left():
+    """Where the likeliest round to a mass of 1 or more, all is finite."""
+    log_p = jnp.log(jnp.array([0.6, 0.4], jnp.float32)) + 1e-7
+    assert jnp.exp(log_p).sum() >= 1
+    value, slope = jax.value_and_grad(lambda x: with_tail(x)[-1])(log_p)
+    assert jnp.isfinite(value)
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_the_loss_of_a_draft_head(head, rng):
+    """−log of the rate of acceptance, Σ min(p, q), of two heads."""
+    teacher = rng.normal(size=(ROWS, 5)), rng.normal(size=(5, CLASSES))
+    log_q = oracles.log_softmax(teacher[0] @ teacher[1])
+
+    def ours(draft):
+        distance = jxent.softmax_total_variation(
+            draft, jxent.LinearLogits(*teacher), where=ANSWER
+        )
+        return jxent.reduce(-jnp.log(1 - distance), where=ANSWER)
+
+    def textbook(log_p):
+        rate = jnp.minimum(jnp.exp(log_p), np.exp(log_q)).sum(1)
+        return -jnp.mean(jnp.log(rate)[ANSWER])
+
+    both_equal(ours, textbook, head)
