@@ -1,5 +1,7 @@
 """Losses of papers that are a call with options: the recipes of the site."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,3 +105,145 @@ def test_the_confidence_penalty(batch):
     slopes = oracles.softmax_cross_entropy_gradient(z, y)
     slopes += beta * p * (log_p + entropy[:, None])
     close(gradient, slopes * kept[:, None], 1e-10)
+
+
+# Regression as classification ---------------------------------------------------------
+
+
+def test_hl_gauss(batch):
+    """A normal distribution between the edges of each class, by the error function."""
+    z, _ = batch
+    edges, sigma = np.linspace(-1, 1, CLASSES + 1), 0.3
+    values = np.array([-1.0, -0.2, 0.37, 1.0, 90.0, -7.0])
+
+    def loss(z, values):
+        centre = jnp.clip(values, edges[0], edges[-1])[..., None]
+        below = jax.scipy.stats.norm.cdf(edges[None], centre, sigma)
+        q = jnp.diff(below) / (below[..., -1:] - below[..., :1])
+        return jxent.softmax_cross_entropy(z, q, reduction="mean")
+
+    inside = np.clip(values, -1, 1)[:, None]
+    below = np.vectorize(math.erf)((edges - inside) / (sigma * 2**0.5))
+    q = np.diff(below) / (below[:, -1:] - below[:, :1])
+    both = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    value, (in_logits, in_values) = both(z, values)
+    close(value, -np.sum(q * oracles.log_softmax(z)) / ROWS)
+    close(in_logits, (np.exp(oracles.log_softmax(z)) - q) / ROWS)
+    assert np.all(np.isfinite(in_values))
+    np.testing.assert_array_equal(in_values[4:], 0)
+
+
+def test_c51_is_two_hot_labels_of_the_moved_points(batch, rng):
+    """The projection of the paper's algorithm 1, by its loop."""
+    z, _ = batch
+    support, discount = np.linspace(-1, 1, CLASSES), 0.9
+    reward, p = rng.normal(size=ROWS), rng.dirichlet(np.ones(CLASSES), ROWS)
+    target = np.zeros((ROWS, CLASSES))
+    for row, atom in np.ndindex(target.shape):
+        moved = np.clip(reward[row] + discount * support[atom], -1, 1)
+        place = (moved + 1) / (support[1] - support[0])
+        low, high = math.floor(place), math.ceil(place)
+        target[row, low] += p[row, atom] * (1 if low == high else high - place)
+        target[row, high] += p[row, atom] * (place - low)
+    moved = jxent.two_hot_labels(reward[:, None] + discount * support[None], support)
+    shares = jnp.asarray(moved.values) * p[..., None]
+    labels = jxent.SparseLabels(
+        jnp.asarray(moved.ids).reshape(ROWS, -1), shares.reshape(ROWS, -1)
+    )
+    wanted = -np.sum(target * oracles.log_softmax(z), axis=1)
+    close(jxent.softmax_cross_entropy(z, labels), wanted)
+
+
+# Classes in an order ------------------------------------------------------------------
+
+
+def test_coral_and_corn(batch):
+    """One question of all examples each, or of those that passed the one before."""
+    z, y = batch
+    levels = np.arange(CLASSES - 1)
+    above, asked = y[:, None] > levels, y[:, None] >= levels
+
+    def losses(z):
+        loss = jxent.sigmoid_binary_cross_entropy
+        coral = loss(z, above, reduction="mean", normalizer=ROWS)
+        corn = loss(z, above, where=asked, reduction="mean")
+        return jnp.stack([coral, corn])
+
+    def textbook(z):
+        p = jax.nn.sigmoid(z)
+        coral = corn = 0.0
+        count = 0
+        for row in range(ROWS):
+            for k in levels:
+                term = -jnp.log(p[row, k] if y[row] > k else 1 - p[row, k])
+                coral += term / ROWS
+                if y[row] >= k:  # has passed k − 1
+                    corn, count = corn + term, count + 1
+        return jnp.stack([coral, corn / count])
+
+    z = z[:, :-1]
+    close(losses(z), textbook(z), 1e-10)
+    close(*(jax.jit(jax.jacrev(f))(z) for f in (losses, textbook)), 1e-10)
+
+
+# Routers ------------------------------------------------------------------------------
+
+
+def test_load_balance_and_z_loss_of_a_router(batch):
+    """E Σ f P over all experts; the gradient is that of P alone."""
+    z, _ = batch
+    kept, k = np.arange(ROWS) != 1, 2
+
+    def losses(z):
+        rows = jxent.softmax_statistics(z)
+        _, chosen = jxent.softmax_top_k(z, k)
+        sent = jax.nn.one_hot(chosen, CLASSES, dtype=z.dtype).sum(-2)
+        p = jax.nn.softmax(z)
+        f, mean_p = (
+            jxent.reduce(x, where=kept[:, None], axis=0) for x in (sent / k, p)
+        )
+        balance = CLASSES * jnp.sum(f * mean_p)
+        return balance + jxent.reduce(rows.lse**2, where=kept)
+
+    of_kept = z[kept]
+    log_p = oracles.log_softmax(of_kept)
+    p, lse = np.exp(log_p), of_kept[:, 0] - log_p[:, 0]
+    sent = np.argsort(np.argsort(-of_kept, 1), 1) < k
+    f = sent.mean(0) / k
+    value, gradient = jax.jit(jax.value_and_grad(losses))(z)
+    close(value, CLASSES * np.sum(f * p.mean(0)) + np.mean(lse**2))
+    slopes = CLASSES * p * (f - p @ f[:, None]) + 2 * lse[:, None] * p
+    close(gradient[kept], slopes / kept.sum())
+    np.testing.assert_array_equal(gradient[~kept], 0)
+
+
+# In-batch and sampled softmax ---------------------------------------------------------
+
+
+def test_in_batch_softmax_with_log_q(x64, rng):
+    queries, table = rng.normal(size=(2, ROWS, FEATURES))
+    item = np.array([0, 1, 2, 1, 3, 0])
+    log_q = np.log(np.array([0.5, 0.3, 0.1, 0.1]))[item]
+    z = queries @ table[item].T - log_q
+    others = (item != item[:, None]) | np.eye(ROWS, dtype=bool)
+    losses = jxent.contrastive_cross_entropy(
+        queries, table[item], candidate_bias=-log_q, groups=item, symmetric=False
+    )
+    z = np.where(others, z, -np.inf)
+    close(losses, np.log(np.exp(z).sum(1)) - np.diag(z))
+
+
+def test_sampled_softmax_is_fair_to_every_class(batch):
+    """On average the sum over the label and what is drawn is that over all classes."""
+    z, y = batch
+    q = np.linspace(1, 3, CLASSES) / np.linspace(1, 3, CLASSES).sum()
+    count = 4
+    total = np.zeros(ROWS)
+    for drawn in range(CLASSES):  # each of the draws is this one with probability q
+        ids = np.repeat(np.arange(CLASSES)[drawn], count)
+        others = z[:, ids] - np.log(count * q[ids])
+        logits = np.concatenate([at(z, y)[:, None], others], axis=1)
+        own = np.concatenate([np.zeros((ROWS, 1), bool), ids == y[:, None]], axis=1)
+        loss = jxent.softmax_cross_entropy(logits, np.zeros(ROWS, int), where=~own)
+        total += q[drawn] * np.exp(np.asarray(loss) + at(z, y))
+    close(total, np.exp(z).sum(1), 1e-10)
