@@ -276,6 +276,7 @@ def test_smoothing_of_class_ids(from_logits, axis, x64):
         from_logits, -1, axis=axis, label_smoothing=0.15
     )
     same(loss(y, x), np.sum(value) / np.sum(y >= 0))
+    assert type(loss).from_config(loss.get_config()) == loss
 
 
 def test_any_class_axis():

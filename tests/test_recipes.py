@@ -183,7 +183,8 @@ def test_coral_and_corn(batch):
 
     z = z[:, :-1]
     close(losses(z), textbook(z), 1e-10)
-    close(*(jax.jit(jax.jacrev(f))(z) for f in (losses, textbook)), 1e-10)
+    got, wanted = (jax.jit(jax.jacrev(f))(z) for f in (losses, textbook))
+    close(got, wanted, 1e-10)
 
 
 # Routers ------------------------------------------------------------------------------
