@@ -66,7 +66,8 @@ def ctc_loss(
 
     Arguments as of `optax.ctc_loss`: logits (batch, time, classes), labels (batch, n),
     and paddings, which are 1 behind the end of a row. A string that its frames are too
-    few for has the loss +inf.
+    few for has the loss +inf. In float32 a loss of nearly 0 may round to a little below
+    0, as Optax's does: take no logarithm of it.
     """
     ids = jnp.where(label_paddings > 0, blank_id, labels)
     ids = jnp.pad(ids, ((0, 0), (1, 0)), constant_values=blank_id)
