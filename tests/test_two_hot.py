@@ -108,6 +108,15 @@ def test_bad_input_is_nan_in_its_row_alone():
     assert jnp.isnan(losses).all()
 
 
+@pytest.mark.compiles
+def test_no_array_is_as_large_as_the_logits():
+    """Neither in the shares nor in their derivatives."""
+    values, support = jnp.zeros(4096), np.arange(256.0)
+    second = lambda v: ids_and_shares(v, support)[1][:, 1].sum()
+    program = jax.jit(jax.value_and_grad(second)).lower(values).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4096 * 256 / 2
+
+
 @pytest.mark.newest_jax
 def test_dtypes_shapes_and_meshes():
     """float32 or better; any shape; split by a mesh as the values are."""

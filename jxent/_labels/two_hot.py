@@ -11,7 +11,7 @@ from jax import Array
 from jax.core import Tracer
 
 from .. import _checks
-from .._arrays import compute_dtype
+from .._arrays import compute_dtype, is_split
 from .._checks import ArrayLike, SparseLabels
 
 
@@ -103,16 +103,29 @@ def _may_ascend(support: Any, dtype: Any) -> bool:
 def _two_hot(x: Array, support: Array) -> tuple[Array, Array]:
     low, high = support[0], support[-1]
     inside = jnp.where(x < low, low, jnp.where(x > high, high, x))
-    points = jnp.expand_dims(support, tuple(range(x.ndim)))
-    not_above = jnp.sum(inside[..., None] >= points, -1, dtype=jnp.int32)
-    below = jnp.clip(not_above - 1, 0, len(support) - 2)
-    # Sums in place of gathers, which JAX refuses where a mesh splits the values.
-    index = jnp.arange(len(support), dtype=jnp.int32).reshape(points.shape)
-    left, right = (
-        jnp.sum(jnp.where(index == i[..., None], points, 0), -1)
-        for i in (below, below + 1)
-    )
+    below = _interval(inside, support)
+    left, right = _at(support, below), _at(support, below + 1)
     ascends = jnp.all(jnp.isfinite(support)) & jnp.all(support[1:] > support[:-1])
     gap = jnp.where(ascends, right - left, jnp.nan)
     shares = (right - inside) / gap, (inside - left) / gap
     return jnp.stack([below, below + 1], -1), jnp.stack(shares, -1)
+
+
+def _interval(x: Array, support: Array) -> Array:
+    """The last i with s_i ≤ x of all points but the last, and 0 if there is none.
+
+    By halves, as an array of comparisons would be as large as the logits.
+    """
+    last = len(support) - 2
+    index = jnp.zeros_like(x, jnp.int32)
+    for bit in reversed(range(last.bit_length())):
+        further = index + 2**bit
+        there = (further <= last) & (x >= _at(support, jnp.minimum(further, last)))
+        index = jnp.where(there, further, index)
+    return index
+
+
+def _at(points: Array, index: Array) -> Array:
+    """points[index], split over a mesh as `index` is."""
+    split = jax.typeof(index).sharding if is_split(index) else None
+    return points.at[index].get(mode="promise_in_bounds", out_sharding=split)
