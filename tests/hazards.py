@@ -64,7 +64,7 @@ def with_kinds(losses):
     losses = {name: partial(loss) for name, loss in losses.items()}
     for kind, names in KINDS.items():
         for name in names & losses.keys():
-            losses[name].kind = kind
+            vars(losses[name])["kind"] = kind
     return losses
 
 
