@@ -394,3 +394,22 @@ def test_the_rank_tells_ids_from_distributions():
         same(loss(x, 2 * one_hot), 2 * loss(x, ids))
     with pytest.raises(ValueError, match="For distributions call"):
         jxent.softmax_log_prob(x, one_hot)
+
+
+def test_arrays_of_jax_stay_where_they_are(monkeypatch):
+    """A call looks into NumPy's arrays alone: it neither waits for others nor fetches
+    them from their device."""
+    ids, x = jnp.array([0, 2]), jnp.asarray(spread(2, 5))
+    looked_at, asarray = [], np.asarray
+
+    def spy(x, *args, **options):
+        looked_at.append(x)
+        return asarray(x, *args, **options)
+
+    monkeypatch.setattr(np, "asarray", spy)
+    for labels in (ids, jax.nn.softmax(x), jxent.SparseLabels(ids[:, None])):
+        cross_entropy(x, labels, weights=ids, class_weights=x[0])
+    jxent.sigmoid_binary_cross_entropy(x, jnp.zeros((2, 5), int), ignore_index=-1)
+    jxent.class_weights_of_counts(ids)
+    monkeypatch.undo()
+    assert not any(isinstance(x, jax.Array) for x in looked_at)

@@ -354,18 +354,20 @@ PROGRAMS = [
 ]
 
 
-def named(program):
-    layout, function, labels, options, dtype = program
+def named(layout, function, labels, options, dtype):
     kind = type(labels).__name__
     if labels in (IDS, DENSE, YES_NO):
         kind = {IDS: "ids", DENSE: "dense", YES_NO: "yes-no"}[labels]
     return "-".join([layout, function.__name__, kind, *options, jnp.dtype(dtype).name])
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=named)
-def test_the_compiler_agrees_on_memory(program):
+@pytest.mark.parametrize(
+    ("layout", "function", "labels", "options", "dtype"),
+    PROGRAMS,
+    ids=[named(*program) for program in PROGRAMS],
+)
+def test_the_compiler_agrees_on_memory(layout, function, labels, options, dtype):
     """The predicted bytes are within 15 % of the compiler's report, or 1 MiB."""
-    layout, function, labels, options, dtype = program
     options = dict(options)
     logits, _ = shapes(ROWS, 64, CLASSES, dtype, implementation=layout)
     logits = logits.replace(bias=options.pop("bias", None))

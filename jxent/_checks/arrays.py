@@ -35,8 +35,11 @@ def array(x: ArrayLike) -> Array:
 def _too_wide(x: Any) -> int | None:
     """An integer of `x` that its dtype in JAX does not hold; None if there is none.
 
-    With 64 bits off JAX would wrap it in silence, if it comes in a NumPy array.
+    With 64 bits off JAX would wrap it in silence, if it comes in a NumPy array. Arrays
+    of JAX are not looked at: that would wait for them, and fetch them from a device.
     """
+    if isinstance(x, Array):
+        return None
     if isinstance(x, list | tuple):
         return next((y for y in map(_too_wide, x) if y is not None), None)
     if isinstance(x, int):

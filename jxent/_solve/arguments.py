@@ -1,5 +1,6 @@
 """From arguments to a checked problem: static settings, and the pair of bundles."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from .._problem.bundles import replace_fields
 from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings, Shared
 from .._targets.given import Given
 from .._targets.target import Like
-from .results import Loss, LossAndStatistics, Result
+from .results import LOSS, LOSS_AND_STATISTICS, Result
 
 
 class Formula(NamedTuple):
@@ -200,7 +201,7 @@ def _with_options(
         shared = shared._replace(**of_shared)
     with_statistics = _checks.flag(function, "return_statistics", return_statistics)
     if result is None:
-        result = LossAndStatistics() if with_statistics else Loss()
+        result = LOSS_AND_STATISTICS if with_statistics else LOSS
     classes = count_over_devices(shape[axis], settings.class_axis_name)
     of_result = result.statistics(function, classes)
     settings = settings._replace(
@@ -209,8 +210,16 @@ def _with_options(
         result=result,
         reduction=reduction,
     )
-    problem = Problem(settings, rows, shared)
-    return problem.with_settings(statistics=(*target.statistics(problem), *of_result))
+    of_target = target.statistics(Problem(settings, rows, shared))
+    settings = _kept(settings._replace(statistics=(*of_target, *of_result)))
+    return Problem(settings, rows, shared)
+
+
+# A jitted function finds its program by comparing settings, which is quick only where
+# they are the same object.
+@functools.cache
+def _kept(settings: Settings) -> Settings:
+    return settings
 
 
 def _parameters(function: str, formula: Formula, dtype: jnp.dtype) -> tuple[Array, ...]:

@@ -61,6 +61,9 @@ class LossAndStatistics(Result):
         return loss, zero_where_dropped(unreduced.statistics, problem.resolved)
 
 
+LOSS, LOSS_AND_STATISTICS = Loss(), LossAndStatistics()
+
+
 @dataclasses.dataclass(frozen=True)
 class RowStatistics(Result):
     """The public statistics, of the rows' shape."""
