@@ -1,6 +1,6 @@
 """Yes or no: a two-layer network tells malignant from benign tumours.
 
-    pip install "jxent[examples]"
+    pip install -e ".[examples]"    # in a checkout of jxent
     python examples/breast_cancer.py
 
 learns scikit-learn's breast-cancer table, 30 measurements of cell nuclei of each of 569

@@ -1,6 +1,6 @@
 """Five classic mistakes around a cross-entropy, each trained beside the right version.
 
-    pip install "jxent[examples]"
+    pip install -e ".[examples]"    # in a checkout of jxent
     python examples/classic_mistakes.py
 
 None of the five raises an error and all of them learn something, which is why they are

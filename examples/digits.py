@@ -1,6 +1,6 @@
 """A convolutional digit classifier: Flax NNX, Optax, and the loss from jxent.
 
-    pip install "jxent[examples]"
+    pip install -e ".[examples]"    # in a checkout of jxent
     python examples/digits.py
 
 learns half of the 1797 real 8×8 digits that come with scikit-learn, within half a

@@ -1,6 +1,6 @@
 """A policy gradient on sequences of different lengths, checked against the exact one.
 
-    pip install "jxent[examples]"
+    pip install -e ".[examples]"    # in a checkout of jxent
     python examples/policy_gradient.py
 
 A small network learns, by REINFORCE alone, to write balanced brackets such as (()()):

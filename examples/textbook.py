@@ -1,6 +1,6 @@
 """The textbook's cross-entropy in numbers: worked by hand, beside the library's.
 
-    pip install "jxent[examples]"
+    pip install -e ".[examples]"    # in a checkout of jxent
     python examples/textbook.py
 
 goes from the entropy of a coin to a classifier that learns by the gradient p − y alone,

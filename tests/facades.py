@@ -1,6 +1,6 @@
 """Calls of PyTorch's and Keras's losses, and what the originals answer.
 
-    pip install "jxent[parity]"
+    pip install -e ".[parity]"
     python -m tests.facades
 
 writes tests/golden_torch.json and tests/golden_keras.json: for every call below the

@@ -337,8 +337,8 @@ def test_a_target_without_its_compiler_says_what_brings_it(capsys, monkeypatch):
     results = compiled.measured(args, "", Console(width=200))
     assert results.records == ()
     printed = capsys.readouterr().out
-    assert "tpu-v5e: skipped, pip install 'jxent[tpu]' brings its compiler" in printed
-    assert "h100: skipped, pip install 'jxent[cuda]' brings its compiler" in printed
+    assert "tpu-v5e: skipped, pip install -e '.[tpu]' brings its compiler" in printed
+    assert "h100: skipped, pip install -e '.[cuda]' brings its compiler" in printed
 
 
 def test_shapes():

@@ -59,7 +59,7 @@ def imported(name):
         warnings.simplefilter("ignore")
         return pytest.importorskip(
             name,
-            reason=f'needs {name}: pip install "jxent[parity]"',
+            reason=f'needs {name}: pip install -e ".[parity]"',
             exc_type=ImportError,
         )
 

@@ -14,7 +14,7 @@ import pytest
 import jxent
 
 
-REASON = 'needs {}: pip install "jxent[parity]"'
+REASON = 'needs {}: pip install -e ".[parity]"'
 
 
 @pytest.fixture(scope="module")

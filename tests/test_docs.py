@@ -33,6 +33,8 @@ README = Path(__file__).parent.parent / "README.md"
         ("3", "4", False),
         ("3.0", "3.04", True),
         ("3.0", "3.1", False),
+        ("≈ 0.97", "0.93", True),
+        ("≈ 0.97", "0.91", False),
         ("1.5e-3", "0.00154", True),
         ("1.5e-3", "0.0016", False),
         ("float32[8]", "float32[8]", True),

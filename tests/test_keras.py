@@ -36,7 +36,7 @@ def keras():
     os.environ["KERAS_BACKEND"] = "jax"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip("keras", reason='needs pip install "jxent[parity]"')
+        return pytest.importorskip("keras", reason='needs pip install -e ".[parity]"')
 
 
 # The same numbers ---------------------------------------------------------------------

@@ -29,7 +29,7 @@ def torch():
         warnings.simplefilter("ignore")
         pytest.importorskip(
             "torchmetrics",
-            reason='needs torchmetrics: pip install "jxent[parity]"',
+            reason='needs torchmetrics: pip install -e ".[parity]"',
             exc_type=ImportError,
         )
     return pytest.importorskip("torch")
@@ -48,7 +48,7 @@ def keras():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = pytest.importorskip(
-            "keras", reason='needs keras: pip install "jxent[parity]"'
+            "keras", reason='needs keras: pip install -e ".[parity]"'
         )
     return module.metrics
 

@@ -34,7 +34,7 @@ def torch():
         warnings.simplefilter("ignore")
         return pytest.importorskip(
             "torch",
-            reason='needs torch: pip install "jxent[parity]"',
+            reason='needs torch: pip install -e ".[parity]"',
             exc_type=ImportError,
         )
 

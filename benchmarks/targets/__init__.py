@@ -49,7 +49,7 @@ class Target(NamedTuple):
 @functools.cache
 def _tpu_v5e(count: int) -> topologies.TopologyDescription:
     if importlib.util.find_spec("libtpu") is None:
-        raise MissingCompilerError("pip install 'jxent[tpu]' brings its compiler")
+        raise MissingCompilerError("pip install -e '.[tpu]' brings its compiler")
     # Without these, libtpu asks a cloud's metadata server which machine this is, and
     # lets no other process compile.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -67,7 +67,7 @@ def _tpu_v5e(count: int) -> topologies.TopologyDescription:
 def _h100(count: int) -> topologies.TopologyDescription:
     plugins = importlib.util.find_spec("jax_plugins")
     if not plugins or not importlib.util.find_spec("jax_plugins.xla_cuda13"):
-        raise MissingCompilerError("pip install 'jxent[cuda]' brings its compiler")
+        raise MissingCompilerError("pip install -e '.[cuda]' brings its compiler")
     description = Path(__file__).with_name("h100.txt").read_text(encoding="utf-8")
     return topologies.get_topology_desc(
         platform="cuda", topology=f"1 x {count} x 1", target_config=description

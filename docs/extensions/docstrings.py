@@ -1,4 +1,4 @@
-"""Docstrings as pages: formulas keep their lines; functions link to their guides."""
+"""Docstrings as pages: formulas are set; functions link to their guides."""
 
 import inspect
 import re
@@ -9,6 +9,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
+
+from docs.extensions.formulas import CODE, tex
 
 
 DOCS = Path(__file__).parent.parent
@@ -28,19 +30,24 @@ def guides() -> dict[str, list[str]]:
     return found
 
 
-def with_literal_formulas(lines: list[str]) -> list[str]:
-    """Marks what is indented below a paragraph, a formula, as text to keep as it is."""
+def with_formulas(lines: list[str]) -> list[str]:
+    """Marks what is indented below a paragraph: as formulas, or as text to keep."""
     made: list[str] = []
     depth = 0
+    formulas = False
     for number, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())
         if line.strip():
             starts = number and not lines[number - 1].strip() and indent >= depth + 4
             if starts and not line.lstrip().startswith((">>>", "..", "- ")):
-                made += [" " * depth + ".. code-block:: text", ""]
+                formulas = not CODE.search(line)
+                made += [] if formulas else [" " * depth + ".. code-block:: text", ""]
             elif indent < depth + 4:
-                depth = indent
-        made.append(line)
+                depth, formulas = indent, False
+        if formulas and line.strip():
+            made += [" " * depth + ".. math:: " + tex(line.strip()), ""]
+        else:
+            made.append(line)
     return made
 
 
@@ -48,7 +55,7 @@ def _docstring(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
     pages = app.config.guides.get(name, [])
-    lines[:] = [_STAR.sub(r"\\*", line) for line in with_literal_formulas(lines)]
+    lines[:] = [_STAR.sub(r"\\*", line) for line in with_formulas(lines)]
     if pages:
         lines += ["", "Used in: " + ", ".join(f":doc:`/{page}`" for page in pages)]
 
