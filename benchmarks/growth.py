@@ -201,15 +201,15 @@ def _draw_panel(axes: Any, panel: Panel, found: Sequence[Record], along: str) ->
 
 
 def draw(results: Results) -> Any:
-    """Tokens above, classes below; a column for each quantity and device."""
+    """Tokens on the left, classes on the right; a row for each quantity and device."""
     found = [r for r in results.records if r.status == "ok"]
     panels = _panels(results)
     figure, several = plt.subplots(
-        2, len(panels), figsize=(3.4 * len(panels), 6.6), squeeze=False
+        len(panels), 2, figsize=(7.2, 2.7 * len(panels) + 0.6), squeeze=False
     )
-    for column, panel in enumerate(panels):
+    for row, panel in enumerate(panels):
         here = [r for r in found if r.target == panel.target]
-        for row, along in enumerate(("rows", "classes")):
+        for column, along in enumerate(("rows", "classes")):
             axes, other = several[row][column], {"rows": "classes", "classes": "rows"}
             sizes = [getattr(r, other[along]) for r in here]
             fixed = max(set(sizes), key=sizes.count)
@@ -221,10 +221,10 @@ def draw(results: Results) -> Any:
                 f"{words[along]}, of {fixed:,} {words[other[along]]} and "
                 f"{one.features:,} features"
             )
-            axes.set_ylabel(panel.label)
-            if not row:
+            if not column:
+                axes.set_ylabel(panel.label)
                 axes.set_title(f"{panel.title}, {one.dtype}", weight="bold")
     handles, labels = several[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=6, frameon=False)
+    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     return figure
