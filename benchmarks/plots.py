@@ -287,8 +287,8 @@ def picture(
 
 
 def few(records: Sequence[Record]) -> list[Record]:
-    """What can be told apart: jxent by default and streamed, and of each peer the variant
-    that is quickest at the largest size. The rest, and bare products, are in the table."""
+    """What can be told apart: jxent by default and streamed, and of each peer the
+    variant that is quickest at the largest size. The table has the rest."""
     quickest: dict[str, Record] = {}
     size = max(r.rows * r.classes for r in records)
     for r in records:

@@ -52,7 +52,8 @@ class LinearLogits:
       implementation: "streamed" scans blocks of classes, and forms each again for the
         derivative: the least memory. "tiled", for a mean or a sum, takes tiles of rows
         and forms gradients with the value: no product twice. "materialized" holds the
-        logits. None chooses by size; `plan` says what.
+        logits. None chooses by size; `plan` says what. Under a `jax.vmap` it sees the
+        rows of one call alone: give "streamed" there, or all rows to one call.
 
     It is a pytree, whose leaves are hidden, kernel and bias: an argument or a result of
     jitted functions, and what `jax.grad` differentiates, whose gradient is LinearLogits
