@@ -64,6 +64,8 @@ TOO_FAINT = """() => {
   const luminance = ([r, g, b]) => [r, g, b].map(x => x / 255)
     .map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
     .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0)
+  const opacity = element =>
+    element ? getComputedStyle(element).opacity * opacity(element.parentElement) : 1
   const behind = element => {
     if (!element) return [255, 255, 255, 1]
     const color = parsed(getComputedStyle(element).backgroundColor)
@@ -80,7 +82,8 @@ TOO_FAINT = """() => {
     const style = getComputedStyle(element), back = behind(element)
     const color = element.closest('svg') ? style.fill : style.color
     if (!/\\d/.test(color)) continue
-    const [dark, light] = [luminance(over(parsed(color), back)), luminance(back)]
+    const [r, g, b, a] = parsed(color), front = [r, g, b, a * opacity(element)]
+    const [dark, light] = [luminance(over(front, back)), luminance(back)]
       .sort((a, b) => a - b)
     const ratio = (light + 0.05) / (dark + 0.05), size = parseFloat(style.fontSize)
     const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700)
