@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 import jxent
+from docs.extensions.formulas import CODE, tex
 from tests import option_sentences
 from tests.printed_results import expected_prints, says
 
@@ -50,6 +51,28 @@ README = Path(__file__).parent.parent / "README.md"
 def test_what_counts_as_the_same(want, got, same):
     """The comparison that the other tests here rest on."""
     assert says(want, got) is same
+
+
+@pytest.mark.parametrize(
+    ("formula", "want"),
+    [
+        (
+            "log p_c = z_c − log Σ_k exp(z_k)",
+            r"\log p_{c}=z_{c}-\log \sum_{k}\,\exp (z_{k})",
+        ),
+        (
+            "√(x_b²)   over bins that hold",
+            r"\sqrt{x_{b}^{2}}\quad \text{over bins that hold}",
+        ),
+        (
+            "p_m^γ₋ · log_sum,  1e-7",
+            r"p_{m}^{\gamma _{-}}\cdot \text{log_sum},\quad 10^{-7}",
+        ),
+    ],
+)
+def test_formulas_of_docstrings_as_tex(formula, want):
+    assert tex(formula) == want
+    assert not CODE.search(formula)
 
 
 class Checker(doctest.OutputChecker):
