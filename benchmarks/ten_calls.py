@@ -378,6 +378,18 @@ def markdown(found: Sequence[Row]) -> str:
     return "\n\n".join([tables.markdown(columns, cells), *notes, versions])
 
 
+def stored(table: str) -> list[Row]:
+    """The rows of a table that `markdown` wrote, without their notes."""
+    verdicts = {mark: verdict for verdict, mark in MARKS.items()}
+    found = []
+    for line in table.partition("\n\n")[0].splitlines()[2:]:
+        text, truth, *cells = (c.strip(" *") for c in line[1:-1].split("|"))
+        pairs = [cell.partition(" ") for cell in cells]
+        answers = (Answer(verdicts[mark], raised=of) for mark, _, of in pairs)
+        found.append(Row(text, Answer(RIGHT, raised=truth), tuple(answers)))
+    return found
+
+
 def missing(found: Sequence[Row]) -> list[str]:
     """The libraries that are not installed."""
     columns = zip(*(r.answers for r in found), strict=True)
@@ -405,11 +417,16 @@ def _lines(one: Answer) -> tuple[str, str]:
     return value or MARKS[one.verdict], f"∇ {gradient}" if gradient else ""
 
 
-def draw(found: Sequence[Row]) -> Figure:
-    """The table with coloured cells: in each the value, its gradient's norm below."""
-    wide, narrow, row = 2.75, 1.2, 0.43  # inches
+def draw(found: Sequence[Row], *, phone: bool = False) -> Figure:
+    """The table with coloured cells: in each the value, its gradient's norm below.
+
+    Beside each row, or on a phone above it, stands what was called.
+    """
+    wide, narrow, row = (0, 0.96, 0.43) if phone else (2.75, 1.2, 0.43)  # inches
+    above = 0.26 * phone
     columns = ("truth", *LIBRARIES)
-    width, height = wide + narrow * len(columns), row * (len(found) + 1.6)
+    width = wide + narrow * len(columns)
+    height = row * 1.6 + (row + above) * len(found) + row * phone
     figure = Figure(figsize=(width + 0.2, height + 0.1))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -421,8 +438,8 @@ def draw(found: Sequence[Row]) -> Figure:
         x = wide + narrow * (i + 0.5)
         write(x, row / 2, name, ha="center", weight="bold", color=colour)
     for j, of in enumerate(found):
-        top = row * (j + 1)
-        write(0.02, top + row / 2, of.text)
+        top = row + (row + above) * j + above
+        write(0.02, top - above / 2 if phone else top + row / 2, of.text)
         for i, one in enumerate((of.truth, *of.answers)):
             left = wide + narrow * i
             if i:
@@ -437,7 +454,7 @@ def draw(found: Sequence[Row]) -> Figure:
             write(middle, top + row / 2 - lift, value, ha="center")
             small = {"fontsize": 7, "color": GREY}
             write(middle, top + row / 2 + 0.1, gradient, ha="center", **small)
-    bottom, x = height - row * 0.25, wide + narrow + 0.025
+    bottom, x = height - row * 0.25, 0.02 if phone else wide + narrow + 0.025
     for verdict, text in LEGEND.items():
         corner = x, bottom - 0.09
         axes.add_patch(Rectangle(corner, 0.18, 0.18, color=COLOURS[verdict]))
@@ -445,6 +462,7 @@ def draw(found: Sequence[Row]) -> Figure:
         write(x + 0.25, bottom, text, color=GREY)
         x += 0.5 + 0.062 * len(text)
     write(x, bottom, "–  no such option", color=GREY)
+    bottom -= 0.3 * phone
     write(0.02, bottom, "loss, and below it ∇: the norm of its gradient", color=GREY)
     return figure
 
@@ -455,18 +473,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", type=Path, help="a folder for table and picture")
+    parser.add_argument("--output", type=Path, help="a folder for table and pictures")
+    parser.add_argument(
+        "--stored", action="store_true", help="draw the folder's table: measure nothing"
+    )
     args = parser.parse_args(argv)
-    found = measured(calls())
-    print(text := markdown(found))
-    if absent := missing(found):
-        print("\nMissing here: " + ", ".join(absent))
+    if args.stored:
+        found = stored((args.output / "ten_calls.md").read_text(encoding="utf-8"))
+    else:
+        found = measured(calls())
+        print(text := markdown(found))
+        if absent := missing(found):
+            print("\nMissing here: " + ", ".join(absent))
+        if args.output:
+            args.output.mkdir(parents=True, exist_ok=True)
+            (args.output / "ten_calls.md").write_text(text + "\n", encoding="utf-8")
     if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / "ten_calls.md").write_text(text + "\n", encoding="utf-8")
         with rc_context({"svg.hashsalt": "jxent"}):
-            path = args.output / "ten_calls.svg"
-            draw(found).savefig(path, metadata={"Date": None}, facecolor="white")
+            for name, phone in (("ten_calls", False), ("ten_calls_phone", True)):
+                path = args.output / f"{name}.svg"
+                figure = draw(found, phone=phone)
+                figure.savefig(path, metadata={"Date": None}, facecolor="white")
     return 0
 
 

@@ -35,7 +35,12 @@ def test_ten_calls(monkeypatch, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {
         "ten_calls.md",
         "ten_calls.svg",
+        "ten_calls_phone.svg",
     }
+    assert ten_calls.main(["--output", str(tmp_path), "--stored"]) == 0
+    rows = ten_calls.stored((tmp_path / "ten_calls.md").read_text(encoding="utf-8"))
+    texts = [row.answers[0].text for row in rows]
+    assert texts == [line[2].strip(" ✓") for line in table[2:]]
 
 
 def test_a_verdict_takes_value_and_gradient():
