@@ -195,6 +195,7 @@ def test_readme(tmp_path, monkeypatch):
             run(first, source, names)
     prints = [text for _, source in found for text in expected_prints(source).values()]
     assert prints, "README shows no results"
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 160
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from docs.extensions.formulas import CODE, tex
 
 DOCS = Path(__file__).parent.parent
 # An asterisk that opens a word, as in *batch: emphasis if it were not escaped.
-_STAR = re.compile(r"(?<![*\w ])\*(?=\w)|(?<= )\*(?=\w)")
+_STAR = re.compile(r"(?<![*\w])\*(?=\w)(?!\w+\*)")
 
 
 def guides() -> dict[str, list[str]]:

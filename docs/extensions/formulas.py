@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 
-# What is left as it is: arrays with indices, calls with arrays.
-CODE = re.compile(r"\w\[|\w\(params|@|jxent\.")
+# What is left as it is: arrays with indices, calls with arrays, lists of words.
+CODE = re.compile(r"\w\[|\w\(params|@|jxent\.|^ *\"")
 _OPERATORS = "log|exp|max|min|cos"
 _TOKEN = re.compile(
     rf"""(?P<operator>(?:{_OPERATORS})(?![A-Za-z]|_[a-z]{{3}}))

@@ -13,12 +13,17 @@ import jxent
 
 
 MODULES: dict[str, ModuleType] = {"jxent": jxent, "jxent.metrics": jxent.metrics}
+FACADES = {"jxent.torch": jxent.torch, "jxent.keras": jxent.keras}
 _ENTRY = re.compile(r"^\.\. (?:(currentmodule)|auto(?:function|class)):: (\S+)", re.M)
+
+
+def of_module(name: str) -> list[str]:
+    return [f"{name}.{x}" for x in (MODULES | FACADES)[name].__all__]
 
 
 def everything() -> list[str]:
     """Every public name with its module, in the order of the alphabet."""
-    names = [f"{module}.{x}" for module, of in MODULES.items() for x in of.__all__]
+    names = [name for module in MODULES for name in of_module(module)]
     return sorted(names, key=lambda name: name.rpartition(".")[2].lower())
 
 
@@ -34,22 +39,24 @@ def of_page(text: str) -> Iterator[str]:
 
 def row(name: str) -> str:
     module, _, own = name.rpartition(".")
-    value = getattr(MODULES[module], own)
+    value = getattr((MODULES | FACADES)[module], own)
     role = "class" if inspect.isclass(value) else "func"
     summary = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
     line = summary.partition(". ")[0].removesuffix(".")
-    shown = name.removeprefix("jxent.")
+    shown = own if module in FACADES else name.removeprefix("jxent.")
     return f"| {{py:{role}}}`{shown} <{name}>` | {line} |"
 
 
 class NameTable(SphinxDirective):
-    """`{name-table}`: names of this page, or with `all` of every page."""
+    """`{name-table}`: names of this page, or of the module that is named, or `all`."""
 
     optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         if self.arguments == ["all"]:
             names = everything()
+        elif self.arguments:
+            names = of_module(self.arguments[0])
         else:
             names = of_page(self.env.doc2path(self.env.docname).read_text("utf-8"))
         text = "\n".join(["| name | what it is |", "|---|---|", *map(row, names)])
