@@ -1,6 +1,6 @@
 """Strings of digits, read without knowing where each digit is: CTC from hidden states.
 
-    pip install "jxent[examples]"
+    pip install -e ".[examples]"
     python examples/digit_strings.py
 
 joins scikit-learn's handwritten digits to rows of up to six, each digit drawn out or
