@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
-from .._arrays import Shape, Shaped, count_over_devices, row_shape
+from .._arrays import Shape, Shaped, compute_dtype, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import LinearLogits, Logits, checked_head
 from .._problem.bundles import replace_fields
@@ -97,10 +97,15 @@ def checked_problem(
     )
     shared = Shared(heads=tuple(head for _, head in parts))
     settings = Settings(
-        axis=at, class_axis_name=class_names, batch_axis_name=batch_names
+        axis=at,
+        formula=formula and formula.function,
+        kept=0 if formula is None else formula.kept,
+        class_axis_name=class_names,
+        batch_axis_name=batch_names,
     )
     problem = Problem(settings, rows, shared)
-    return _with_options(function, problem, shape, formula, **options)
+    sizes = shape, compute_dtype(*operands)
+    return _with_options(function, problem, *sizes, formula, **options)
 
 
 def _operand(
@@ -116,9 +121,12 @@ def _operand(
     return checked_head(function, name, logits, **beside)
 
 
+_NO_HEAD = Head()
+
+
 def _of_rows_and_shared(logits: Array | LinearLogits) -> tuple[RowLogits, Head]:
     if isinstance(logits, Array):
-        return RowLogits(array=logits), Head()
+        return RowLogits(array=logits), _NO_HEAD
     return RowLogits(hidden=logits.hidden), Head(
         kernel=logits.kernel,
         bias=logits.bias,
@@ -156,6 +164,7 @@ def _with_options(
     function: str,
     problem: Problem,
     shape: Shape,
+    dtype: jnp.dtype,
     formula: Formula | None,
     *,
     result: Result | None = None,
@@ -166,8 +175,8 @@ def _with_options(
     **options: Any,
 ) -> Problem:
     """Adds every option; those declared with a check go through it."""
-    settings, (rows, shared), target = problem.settings, problem.pair, problem.target
-    axis, dtype = settings.axis, problem.dtype
+    settings, rows, shared = problem.settings, problem.rows, problem.shared
+    axis, target = settings.axis, rows.target
     of_rows: dict[str, Any] = {}
     of_shared: dict[str, Any] = {}
     if options:
@@ -204,15 +213,13 @@ def _with_options(
         result = LOSS_AND_STATISTICS if with_statistics else LOSS
     classes = count_over_devices(shape[axis], settings.class_axis_name)
     of_result = result.statistics(function, classes)
+    of_target = target.statistics(Problem(settings, rows, shared))
     settings = settings._replace(
-        formula=None if formula is None else formula.function,
-        kept=0 if formula is None else formula.kept,
         result=result,
         reduction=reduction,
+        statistics=(*of_target, *of_result),
     )
-    of_target = target.statistics(Problem(settings, rows, shared))
-    settings = _kept(settings._replace(statistics=(*of_target, *of_result)))
-    return Problem(settings, rows, shared)
+    return Problem(_kept(settings), rows, shared)
 
 
 # A jitted function finds its program by comparing settings, which is quick only where
