@@ -1,7 +1,9 @@
 """Measures jxent beside its peers, on this machine or compiled for another.
 
-python -m benchmarks                          every suite, some ten minutes on two cores
+python -m benchmarks                          every suite but by_hand, which takes an
+                                              hour: some ten minutes on two cores
 python -m benchmarks --suite linear --shape llama3 --dtype bfloat16
+python -m benchmarks --suite by_hand --shape 262144x10 --operation sigmoid entropy
 python -m benchmarks compile --target h100    XLA's real compiler, no such device
 python -m benchmarks report FOLDER            tables and plots of a stored run
 python -m benchmarks readme                   the README's numbers from stored runs
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     several("--suite", choices=SUITES, metavar="SUITE", help=_list(SUITES))
     several("--shape", help=f"{shapes}, with ROWSx before it or not")
+    several("--operation", help="those alone whose name has this text in it")
     several("--dtype", help="float32, bfloat16, or mixed: a float32 kernel")
     several("--peers", choices=PEERS, metavar="PEER", help=_list(PEERS))
     several("--target", choices=TARGETS, help="what to compile for; all if not given")

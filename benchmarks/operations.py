@@ -11,7 +11,7 @@ from jax.sharding import (
     PartitionSpec as P,
 )
 
-from . import truth
+from . import textbook, truth
 from .case import Case
 
 
@@ -87,6 +87,11 @@ OPERATIONS = {
     "rows, sigmoid": Operation(("logits", "one_hot"), truth.sigmoid),
     # No loss at all.
     "import": Operation((), truth.rows),
+    # What one writes by hand is its own truth, in float64.
+    **{
+        name: Operation(row.arguments, row.by_hand, row.differentiated)
+        for name, row in textbook.ROWS.items()
+    },
 }
 
 SPLIT = {
@@ -103,14 +108,28 @@ def widths(dtype: str) -> tuple[str, str]:
     return ("bfloat16", "float32") if dtype == "mixed" else (dtype, dtype)
 
 
-def _array(name: str, case: Case) -> jax.Array:
+def array(name: str, case: Case) -> jax.Array:
     """An argument as it is in training: logits of a plausible spread."""
     rows, features, classes = case.shape
     key = functools.partial(jax.random.fold_in, jax.random.key(0))
     low, high = widths(case.dtype)
     normal = functools.partial(jax.random.normal, dtype=jnp.float32)
-    if name == "logits":
-        return (3 * normal(key(0), (rows, classes))).astype(low)
+    logits = (rows, classes) if classes > 1 else (rows,)
+    if name in ("logits", "target_logits"):
+        return (3 * normal(key(13 if "target" in name else 0), logits)).astype(low)
+    if name in ("binary", "yes"):
+        labels = jax.random.bernoulli(key(14), 0.3, logits)
+        return labels if name == "yes" else labels.astype(low)
+    if name == "element_probs":
+        return jax.nn.sigmoid(normal(key(15), logits) / 2).astype(low)
+    if name in ("probs", "log_probs", "log_targets"):
+        at = ("probs", "log_probs", "log_targets").index(name)
+        log_probs = jax.nn.log_softmax(normal(key(16 + at), logits))
+        return (log_probs if at else jnp.exp(log_probs)).astype(low)
+    if name == "few_ids":
+        return jax.random.randint(key(19), (rows, 4), 0, classes)
+    if name == "groups":
+        return jnp.arange(rows) // 2
     if name == "hidden":
         return normal(key(1), (rows, features)).astype(low)
     if name in ("kernel", "table"):
@@ -153,7 +172,7 @@ def _array(name: str, case: Case) -> jax.Array:
 def arrays(case: Case) -> tuple[jax.Array, ...]:
     """The case's arguments, made in one compiled call."""
     names = OPERATIONS[case.operation].arguments
-    return jax.jit(lambda: tuple(_array(name, case) for name in names))()
+    return jax.jit(lambda: tuple(array(name, case) for name in names))()
 
 
 def split(case: Case, mesh: jax.sharding.Mesh) -> tuple[NamedSharding, ...]:

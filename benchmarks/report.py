@@ -84,6 +84,9 @@ def markdown(results: Results) -> str:
     for (target, suite), records in groupby(there, lambda r: (r.target, r.suite)):
         about = (SUITES[suite].__doc__ or "").strip()
         parts += [f"## {suite}" + f", compiled for {target}" * bool(target), about]
+        records = list(records)
+        if suite == "by_hand":
+            parts.append(tables.by_hand(records))
         for _, group in groupby(records, _case):
             case = list(group)
             floor = next((text for r in case if (text := _floor(r))), "")

@@ -27,7 +27,7 @@ from . import limits, run
 from .case import Case, machine, shape
 from .peers import PEERS, Peer
 from .record import Record, Results, load, record
-from .suites import SUITES
+from .suites import BY_DEFAULT, SUITES
 
 
 DISTRIBUTIONS = ("jxent", "jax", "jaxlib", "optax", "torch", "keras", "tokamax")
@@ -40,13 +40,14 @@ def chosen_peers(args: argparse.Namespace) -> list[Peer]:
 
 
 def chosen_cases(args: argparse.Namespace, on: str) -> list[Case]:
-    """Of the suites that are asked for, in the shapes and dtypes that are."""
+    """Of the suites that are asked for, in the shapes and dtypes, and operations."""
     cases = []
-    for name in args.suite or SUITES:
+    for name in args.suite or BY_DEFAULT:
         suite = SUITES[name]
         shapes = [shape(text, on) for text in args.shape or suite.SHAPES[on]]
         cases += suite.cases(shapes, args.dtype or suite.DTYPES[on])
-    return cases
+    some = args.operation or [""]
+    return [case for case in cases if any(text in case.operation for text in some)]
 
 
 def versions() -> dict[str, str]:

@@ -70,7 +70,7 @@ COLUMNS: tuple[Column, ...] = (
     ("", lambda r, _: r.name),
     ("median", lambda r, _: shown(r.seconds, duration)),
     ("middle half", lambda r, _: _spread(r)),
-    ("to Optax", lambda r, optax: ratio(r.seconds, optax.seconds) if optax else ""),
+    ("to Optax", lambda r, unit: ratio(r.seconds, unit.seconds) if unit else ""),
     ("to floor", lambda r, _: ratio(r.seconds, r.floor_s)),
     ("temporary", lambda r, _: shown(r.temporary_bytes, size)),
     ("traffic", lambda r, _: shown(r.traffic_bytes, size)),
@@ -92,15 +92,70 @@ def _spread(r: Record) -> str:
     return f"{duration(r.low)}–{duration(r.high)}"
 
 
+def unit_of(suite: str) -> str:
+    """The peer whose time is the unit of a suite's ratios."""
+    return "by hand" if suite == "by_hand" else "Optax"
+
+
 def reference(records: Iterable[Record]) -> Record | None:
-    """Optax's record, if it was timed."""
-    timed = (r for r in records if r.peer == "Optax" and r.seconds)
+    """The record whose time is the unit of the others', if it was timed."""
+    timed = (r for r in records if r.peer == unit_of(r.suite) and r.seconds)
     return next(timed, None)
 
 
 def compared(records: Sequence[Record]) -> str:
     """One case: its peers, the fastest first, those without a time last."""
-    optax = reference(records)
+    unit = reference(records)
     order = sorted(records, key=lambda r: (r.status != "ok", r.seconds or 0.0))
-    rows = [[show(r, optax) for _, show in COLUMNS] for r in order]
-    return markdown([title for title, _ in COLUMNS], rows)
+    rows = [[show(r, unit) for _, show in COLUMNS] for r in order]
+    of_suite = f"to {unit_of(records[0].suite)}"
+    titles = [of_suite if title == "to Optax" else title for title, _ in COLUMNS]
+    return markdown(titles, rows)
+
+
+BY_HAND = ("", "forward", "value and gradient", "jvp", "temporary", "with gradient")
+
+
+def by_hand(records: Sequence[Record]) -> str:
+    """The suite of that name in short: a table for each dtype and shape.
+
+    A line of each function: jxent's times as multiples of those by hand, and the
+    temporaries of both. Pairs stand with the logits of as many rows.
+    """
+    tables: dict[str, dict[str, dict[tuple[str, str], Record]]] = {}
+    titles: dict[tuple[str, int], str] = {}
+    for r in records:
+        if not r.features:
+            title = titles.setdefault((r.dtype, r.rows), _logits(r))
+        else:
+            title = titles.get((r.dtype, r.rows), _logits(r))
+        cells = tables.setdefault(title, {}).setdefault(r.operation, {})
+        cells[r.peer, r.derivative] = r
+    return "\n\n".join(
+        f"### {title}: jxent to by hand\n\n"
+        + markdown(BY_HAND, [[name, *_cells(of)] for name, of in lines.items()])
+        for title, lines in tables.items()
+    )
+
+
+def _logits(r: Record) -> str:
+    return f"{r.dtype} [{r.rows}, {r.classes}]"
+
+
+def _cells(of: dict[tuple[str, str], Record]) -> list[str]:
+    """Ratios of the times of each derivative, then memory without and with gradient."""
+
+    def both(derivative: str) -> tuple[Record | None, Record | None]:
+        return of.get(("jxent", derivative)), of.get(("by hand", derivative))
+
+    def time(derivative: str) -> str:
+        ours, theirs = both(derivative)
+        return ratio(ours.seconds, theirs.seconds) if ours and theirs else ""
+
+    def memory(derivative: str) -> str:
+        ours, theirs = (r and r.temporary_bytes for r in both(derivative))
+        known = ours is not None and theirs is not None
+        return f"{size(ours)} for {size(theirs)}" if known else ""
+
+    times = map(time, BY_HAND[1:4])
+    return [*times, memory("forward"), memory("value and gradient")]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import jxent
+import jxent.metrics
 from benchmarks import (
     __main__ as command_line,
     compiled,
@@ -24,10 +27,11 @@ from benchmarks import (
     run,
     session,
     tables,
+    textbook,
 )
 from benchmarks.case import Case, Shape, shape
 from benchmarks.limits import Limits, floor
-from benchmarks.operations import OPERATIONS
+from benchmarks.operations import OPERATIONS, array
 from benchmarks.peers import PEERS
 from benchmarks.suites import SUITES
 from benchmarks.targets import TARGETS
@@ -58,6 +62,7 @@ HARDEST = {
     "post_training": ("head, log-probabilities and entropies", "value and gradient"),
     "pairs": ("pairs", "value and gradient"),
     "many_labels": ("head, many labels, ZLPR", "value and gradient"),
+    "by_hand": ("softmax_focal_loss", "value and gradient"),
 }
 
 
@@ -71,9 +76,11 @@ def test_suites_run_end_to_end(suite, monkeypatch):
     case = next(
         c for c in cases if (c.operation, c.derivative) == (operation, derivative)
     )
-    peers: list[Any] = [briefly("jxent"), briefly("optax")]
+    other = "by-hand" if suite == "by_hand" else "optax"
+    peers: list[Any] = [briefly("jxent"), briefly(other)]
     records = list(run.run(case, peers, speed=SPEED, seconds=0))
-    assert [(r.peer, r.status) for r in records] == [("jxent", "ok"), ("Optax", "ok")]
+    names = ["jxent", tables.unit_of(suite)]
+    assert [(r.peer, r.status) for r in records] == [(name, "ok") for name in names]
     for r in records:
         assert r.error is not None or r.gradient_error is not None
         assert r.trace_s if suite == "tracing" else r.seconds or suite == "accuracy"
@@ -111,9 +118,91 @@ def test_every_case_has_jxent_and_another(suite):
         shapes = [shape(text, on) for text in SUITES[suite].SHAPES[on]]
         for case in SUITES[suite].cases(shapes, SUITES[suite].DTYPES[on]):
             names = {c.peer.NAME for c in run.contestants(case, list(PEERS.values()))}
-            assert {"jxent", "Optax"} <= names, case
+            assert {"jxent", tables.unit_of(suite)} <= names, case
             assert case.operation in OPERATIONS
             assert case.suite == suite
+
+
+# What is in jxent's or jxent.metrics' __all__ and computes no loss of arrays.
+NO_LOSSES = {
+    "class_weights_of_counts",
+    "fit_temperature",
+    "fit_vector_scaling",
+    "map_over_tiles",
+    "next_token_labels",
+    "plan",
+    "reduce",
+    "sequence_weights",
+    "smooth_labels",
+    "sum_over_tiles",
+    "total_weight",
+}
+
+
+@pytest.mark.parametrize("module", [jxent, jxent.metrics])
+def test_every_loss_and_metric_stands_beside_the_code_by_hand(module):
+    measured = {operator.attrgetter(r.function)(jxent) for r in textbook.ROWS.values()}
+    functions = {
+        name: function
+        for name in module.__all__
+        if not isinstance(function := getattr(module, name), type)
+    }
+    assert {n for n, f in functions.items() if f not in measured} <= NO_LOSSES
+
+
+def test_what_stands_beside_each_other_is_the_same():
+    """Every row of the table, in one program."""
+    case = Case("by_hand", "", Shape(12, 4, 7), "float32")
+    names = {name for row in textbook.ROWS.values() for name in row.arguments}
+
+    @jax.jit
+    def both():
+        arrays = {name: array(name, case) for name in sorted(names)}
+        return {
+            name: [
+                f(*(arrays[a] for a in row.arguments))
+                for f in (textbook.ours(row), row.by_hand)
+            ]
+            for name, row in textbook.ROWS.items()
+        }
+
+    for name, (ours, by_hand) in both().items():
+        pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(by_hand), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_table_of_what_is_written_by_hand():
+    of = ("by_hand", "entropy")
+
+    def records(peer, seconds, temporary_bytes):
+        for derivative, factor in (("forward", 1), ("value and gradient", 3)):
+            numbers = {"seconds": factor * seconds, "temporary_bytes": temporary_bytes}
+            case = Case(*of, Shape(8, 0, 4), "float32", derivative)
+            yield record.record(case, peer, "", **numbers)
+
+    text = tables.by_hand([*records("jxent", 3e-3, 0), *records("by hand", 2e-3, 512)])
+    assert (
+        re.sub(" +", " ", text)
+        == """\
+### float32 [8, 4]: jxent to by hand
+
+| | forward | value and gradient | temporary | with gradient |
+|---|---:|---:|---:|---:|
+| entropy | 1.50 × | 1.50 × | 0 B for 512 B | 0 B for 512 B |"""
+    )
+
+
+def test_operations_are_chosen_by_a_part_of_their_name():
+    words = "--suite by_hand --shape 8x4 --dtype float32 --operation sigmoid zlpr"
+    cases = session.chosen_cases(command_line.parser().parse_args(words.split()), "cpu")
+    assert {case.operation for case in cases} == {
+        "sigmoid_binary_cross_entropy",
+        "sigmoid_binary_cross_entropy, a row",
+        "sigmoid_contrastive_loss",
+        "sigmoid_focal_loss",
+        "zlpr_loss",
+    }
 
 
 @pytest.mark.parametrize("text", ["16x24", "16x8x24"])

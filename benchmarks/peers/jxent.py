@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 import jxent
 from jxent import LinearLogits
 
-from .. import operations
+from .. import operations, textbook
 from ..case import Case
 from ..operations import EVERY_OPTION, IGNORED, PADDING, SPLIT
 from ..truth import BIAS, BONUS, PLACES
@@ -256,3 +256,4 @@ LOSSES = {
     "rows, sigmoid": {"": jxent.sigmoid_binary_cross_entropy},
     "import": {"": None},
 }
+LOSSES |= {name: {"": textbook.ours(row)} for name, row in textbook.ROWS.items()}

@@ -11,6 +11,7 @@ from ..case import Case, Shape
 from . import (
     accuracy,
     ad,
+    by_hand,
     dense,
     eager,
     linear,
@@ -44,4 +45,8 @@ SUITES: dict[str, Suite] = {
     "post_training": cast(Any, post_training),
     "pairs": cast(Any, pairs),
     "many_labels": cast(Any, many_labels),
+    "by_hand": cast(Any, by_hand),
 }
+
+# What is measured where no suite is asked for: that of every loss takes an hour.
+BY_DEFAULT = tuple(name for name in SUITES if name != "by_hand")
