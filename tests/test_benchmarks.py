@@ -136,6 +136,7 @@ NO_LOSSES = {
     "smooth_labels",
     "sum_over_tiles",
     "total_weight",
+    "two_hot_labels",
 }
 
 

@@ -16,18 +16,16 @@ from .._arrays import (
 )
 from .._checks import ArrayLike, Axis, AxisName
 from .._layouts.mesh import like_logits_on_mesh
-from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe
-from .._problem.ids import at_label, first_class, ids_from, is_label
 from .._problem.problem import Problem
 from .._problem.resolve import possible_classes, resolve, with_full_rows
-from .._problem.resolved import is_class
 from .._reduction import Reduction, combine
 from .._sigmoid.arguments import check, loss
 from .._solve.arguments import checked_problem
 from .._targets.given import ClassLabels
 from .._targets.ids import Ids
 from .._targets.labels import smoothing_share
+from .class_ids import class_weight, losses_of_ids, one_hot, one_of_ids
 from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 
@@ -124,42 +122,13 @@ def binary_cross_entropy(
     return loss(settings, operands)
 
 
-def _of_ids(problem: Problem, p: Array) -> tuple[Array, Array, Maybe]:
-    """Where a row's label is, what stands there in a one-hot, and its class weight.
-
-    For an id that names no class that is the whole row, and NaN: so the loss is, and
-    all of its gradient.
-    """
-    ids, axis, weights = (
-        problem.resolved.ids,
-        problem.axis,
-        problem.shared.class_weights,
-    )
-    assert ids is not None
-    good = is_class(ids)
-    one = select(good, lax.full_like(good, 1, dtype=p.dtype), jnp.nan)
-    one = reported(one, problem)
-    here = ids_from(ids, first_class(problem))
-    bad = over_classes(lax.bitwise_not(good), axis, p)
-    picked = lax.bitwise_or(is_label(here, axis, p), bad)
-    weight = None
-    if weights is not None:
-        weight = select(good, at_label(problem, weights, ids), 1)
-    return picked, over_classes(one, axis, p), weight
-
-
-@jax.jit
-def _categorical(problem: Problem) -> Array:
-    problem = like_logits_on_mesh(with_full_rows(problem))
-    problem = problem.replace(resolved=resolve(problem))
+def _of_all_classes(
+    problem: Problem, probs: Array, possible: Maybe
+) -> tuple[Array, Maybe]:
+    """The losses of distributions, or of ids with smoothing, and their class weights"""
     axis, shared, target = problem.axis, problem.shared, problem.target
-    probs, weighted = problem.like, problem.resolved.weighted
-    assert isinstance(probs, Array)
-    p, usable = cast(probs, problem.dtype), None
-    possible = possible_classes(problem)
-    if possible is not None:
-        p = select(possible, p, 1)
-    if weighted is not None:  # whatever a dropped row holds
+    p, weighted, usable = cast(probs, problem.dtype), problem.resolved.weighted, None
+    if weighted is not None:
         usable = over_classes(weighted, axis, p) | (lax.is_finite(p) & (p > 0))
         p = select(usable, p, 1)
 
@@ -167,32 +136,39 @@ def _categorical(problem: Problem) -> Array:
         total = lax.reduce_sum(x, (axis,))
         return sum_over_devices(total, problem.settings.class_axis_name)
 
-    w, factor, p_label = shared.class_weights, None, None
+    w = shared.class_weights
+    w = None if w is None else over_rows(w, axis, p)
     if isinstance(target, Ids):
-        picked, one, factor = _of_ids(problem, p)
-        t = select(picked, one)
-        if shared.label_smoothing is None:
-            p_label = sum_over_classes(select(picked, one * p))
+        t = one_hot(problem, one_of_ids(problem, p.dtype), p)
+        factor = class_weight(problem)
     else:
         t = cast(target.labels, p.dtype)
         for mask in (possible, usable):
             t = t if mask is None else select(mask, t)
-        factor = sum_over_classes(t if w is None else t * over_rows(w, axis, p))
-    if p_label is not None:
-        # One logarithm a row, of the label's probability alone: the gradient of the
-        # other classes must not meet its derivative, which may be infinite.
-        of_label = jnp.ones_like(p_label) if factor is None else factor
-        losses = minus_x_log_y(of_label, p_label)
+        factor = sum_over_classes(t if w is None else t * w)
+    if shared.label_smoothing is not None:
+        share = smoothing_share(problem, scale=1.0)
+        if share.ndim:
+            share = over_classes(share, axis, p)
+        share = lax.full_like(p, 0) + share
+        share = share if possible is None else select(possible, share)
+        t = (1 - shared.label_smoothing) * t + share
+    q = t if w is None else t * w
+    return sum_over_classes(minus_x_log_y(q, p)), factor
+
+
+@jax.jit
+def _categorical(problem: Problem) -> Array:
+    problem = like_logits_on_mesh(with_full_rows(problem))
+    problem = problem.replace(resolved=resolve(problem))
+    probs, possible, shared = problem.like, possible_classes(problem), problem.shared
+    assert isinstance(probs, Array)
+    if possible is not None:
+        probs = select(possible, probs, 1)
+    if isinstance(problem.target, Ids) and shared.label_smoothing is None:
+        losses, factor = losses_of_ids(problem, probs)
     else:
-        if shared.label_smoothing is not None:
-            share = smoothing_share(problem, scale=1.0)
-            if share.ndim:
-                share = over_classes(share, axis, p)
-            share = lax.full_like(p, 0) + share
-            share = share if possible is None else select(possible, share)
-            t = (1 - shared.label_smoothing) * t + share
-        q = t if w is None else t * over_rows(w, axis, p)
-        losses = sum_over_classes(minus_x_log_y(q, p))
+        losses, factor = _of_all_classes(problem, probs, possible)
     return combine(
         losses,
         keep=problem.resolved.keep,

@@ -1,7 +1,7 @@
 """From arguments to a checked problem: static settings, and the pair of bundles."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings,
 from .._targets.given import Given
 from .._targets.target import Like
 from .results import LOSS, LOSS_AND_STATISTICS, Result
+
+
+Names: TypeAlias = tuple[str, ...]
 
 
 class Formula(NamedTuple):
@@ -96,16 +99,21 @@ def checked_problem(
         class_where=class_where,
     )
     shared = Shared(heads=tuple(head for _, head in parts))
-    settings = Settings(
-        axis=at,
-        formula=formula and formula.function,
+    settings = _settings(at, formula, class_names, batch_names)
+    problem, sizes = Problem(settings, rows, shared), (shape, compute_dtype(*operands))
+    return _with_options(function, problem, *sizes, formula, **options)
+
+
+def _settings(
+    axis: int, formula: Formula | None, class_names: Names, batch_names: Names
+) -> Settings:
+    return Settings(
+        axis=axis,
+        formula=None if formula is None else formula.function,
         kept=0 if formula is None else formula.kept,
         class_axis_name=class_names,
         batch_axis_name=batch_names,
     )
-    problem = Problem(settings, rows, shared)
-    sizes = shape, compute_dtype(*operands)
-    return _with_options(function, problem, *sizes, formula, **options)
 
 
 def _operand(
@@ -219,13 +227,13 @@ def _with_options(
         reduction=reduction,
         statistics=(*of_target, *of_result),
     )
-    return Problem(_kept(settings), rows, shared)
+    return Problem(_one_object(settings), rows, shared)
 
 
 # A jitted function finds its program by comparing settings, which is quick only where
 # they are the same object.
 @functools.cache
-def _kept(settings: Settings) -> Settings:
+def _one_object(settings: Settings) -> Settings:
     return settings
 
 
