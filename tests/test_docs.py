@@ -176,8 +176,9 @@ def run(first, source, names):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(module, README.name, "exec"), names)
-        text = wanted.pop(node.lineno - first, None)
-        if text is not None:
+        lines = range(node.lineno - first, node.end_lineno - first + 1)
+        for line in wanted.keys() & lines:  # the one print of a loop, or the node
+            text = wanted.pop(line)
             where = f"{README.name}, line {node.lineno}"
             assert says(text, printed.getvalue()), f"{where}: {printed.getvalue()}"
     assert not wanted
