@@ -5,9 +5,8 @@ with a tuple `axes`, such as a case of the table, stands for several axes. In th
 test meets every value of each axis, or one of each `kind` where values have that: the
 losses of a kind differ by their formula alone. With `--all` it meets every pair of
 values that any of its combinations has; with `--full` every combination. Each tier
-contains the one before it.
-The test's name decides which of equally good combinations is drawn: every run draws the
-same, and different tests draw different ones.
+contains the one before it. The test's name decides which of equally good combinations
+is drawn: every run draws the same, and different tests draw different ones.
 
 The rule covers greedily what pytest has collected after `-k`, `-m` and paths. A library
 of covering arrays draws from the product of the axes with a predicate for the valid
