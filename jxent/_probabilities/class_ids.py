@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
-    at_index,
     cast,
-    is_below,
     is_split,
     over_classes,
     select,
@@ -18,7 +16,7 @@ from .._arrays import (
 )
 from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe
-from .._problem.ids import at_label, first_class, ids_from, is_label
+from .._problem.ids import at_label, at_label_here, first_class, ids_from, is_label
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
 from .x_log_y import minus_x_log_y
@@ -47,39 +45,30 @@ def _label_prob(problem: Problem, probs: Array) -> Array:
 
     For an id that names no class it is NaN, and so is the gradient of the whole row.
     """
-    ids, axis = problem.resolved.ids, problem.axis
+    ids, names = problem.resolved.ids, problem.settings.class_axis_name
     assert ids is not None
-    one = one_of_ids(problem, probs.dtype)
-    here, good = ids_from(ids, first_class(problem)), is_class(ids)
+    good = is_class(ids)
 
-    # Elsewhere than on a CPU: a gather is dear on a TPU.
-    def compared(p: Array) -> Array:
-        t = one_hot(problem, one, p)
-        picked = lax.ne(t, lax.full_like(t, 0))
-        return lax.reduce_sum(select(picked, lax.mul(t, p)), (axis,))
-
-    def gathered(p: Array) -> Array:
-        inside = is_below(here, p.shape[axis])
-        at = at_index(p, select(inside, here), axis)
-        return lax.mul(one, select(inside, at))
+    def of_good(p: Array) -> Array:
+        return at_label_here(problem, p, ids)
 
     # A sum over all classes, so that all of a bad row's gradient is NaN. The others'
     # factor is 0, since NaN times their cotangent of 0 would be NaN.
-    def with_bad(p: Array) -> Array:
-        bad = lax.bitwise_not(good)
-        factor = select(bad, lax.full_like(one, jnp.nan))
-        total = lax.mul(factor, lax.reduce_sum(p, (axis,)))
-        return lax.add(gathered(p), select(bad, total))
+    def of_all(p: Array) -> Array:
+        nan = lax.full_like(ids, jnp.nan, dtype=p.dtype)
+        total = lax.reduce_sum(p, (problem.axis,))
+        spoiled = lax.mul(select(~good, nan), total)
+        return lax.add(of_good(p), select(~good, spoiled))
 
     def on_cpu(p: Array) -> Array:
         every = lax.reduce_and(good, tuple(range(good.ndim)))
-        return lax.cond(every, gathered, with_bad, p)
+        return lax.cond(every, of_good, of_all, p)
 
     if is_split(probs):
-        p = compared(probs)
+        p = of_all(probs)
     else:
-        p = lax.platform_dependent(probs, cpu=on_cpu, default=compared)
-    return sum_over_devices(cast(p, problem.dtype), problem.settings.class_axis_name)
+        p = lax.platform_dependent(probs, cpu=on_cpu, default=of_all)
+    return reported(sum_over_devices(cast(p, problem.dtype), names), problem)
 
 
 def class_weight(problem: Problem) -> Maybe:

@@ -125,7 +125,7 @@ def binary_cross_entropy(
 def _of_all_classes(
     problem: Problem, probs: Array, possible: Maybe
 ) -> tuple[Array, Maybe]:
-    """The losses of distributions, or of ids with smoothing, and their class weights"""
+    """The losses of distributions or smoothed ids, and the class weights in them."""
     axis, shared, target = problem.axis, problem.shared, problem.target
     p, weighted, usable = cast(probs, problem.dtype), problem.resolved.weighted, None
     if weighted is not None:

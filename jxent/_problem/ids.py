@@ -117,8 +117,17 @@ def ids_from(ids: Array, first: Maybe) -> Array:
 def at_label(problem: Problem, x: Array, ids: Array) -> Array:
     """The value at each row's labels of `x`, (classes,) or of the logits' shape.
 
-    0 where the id is NO_CLASS. A gather is dear on a TPU, and a one-hot that is summed
-    as it is formed costs no memory.
+    0 where the id is NO_CLASS.
+    """
+    names = problem.settings.class_axis_name
+    return sum_over_devices(at_label_here(problem, x, ids), names)
+
+
+def at_label_here(problem: Problem, x: Array, ids: Array) -> Array:
+    """`at_label`, 0 as well where the label is among another device's classes.
+
+    A gather is dear on a TPU, and a one-hot that is summed as it is formed costs no
+    memory.
     """
     axis, like = problem.axis, problem.like
     classes = like.shape[axis]
@@ -138,9 +147,7 @@ def at_label(problem: Problem, x: Array, ids: Array) -> Array:
 
     ids = ids_from(ids, first_class(problem))
     if ids.ndim == like.ndim:
-        value = at_places(of_rows(x) if is_split(like) else x, ids, axis)
-    elif is_split(like):
-        value = compared(x, ids)
-    else:
-        value = lax.platform_dependent(x, ids, cpu=gathered, default=compared)
-    return sum_over_devices(value, problem.settings.class_axis_name)
+        return at_places(of_rows(x) if is_split(like) else x, ids, axis)
+    if is_split(like):
+        return compared(x, ids)
+    return lax.platform_dependent(x, ids, cpu=gathered, default=compared)
