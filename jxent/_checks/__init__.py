@@ -1,7 +1,7 @@
 """Checks of arguments that several functions share, with the sentences that refuse.
 
 Each check runs at trace time: it looks at shapes, dtypes, Python numbers and axis
-names, never at the values of an array. Each message says what was expected, what
+names, never at the values of JAX's arrays. Each message says what was expected, what
 came, and what to do.
 """
 
@@ -14,6 +14,7 @@ from .arrays import (
     floating as floating,
     id_array as id_array,
     integers as integers,
+    known_values as known_values,
     label_array as label_array,
     real as real,
 )

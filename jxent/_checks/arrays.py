@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from .words import SCALARS, shown
 
@@ -60,6 +61,15 @@ def _too_wide(x: Any) -> int | None:
     if low < held.min:
         return low
     return high if high > held.max else None
+
+
+def known_values(x: ArrayLike) -> np.ndarray | None:
+    """The values of a list or of NumPy's array; None where they are not known when the
+    program is traced, and for arrays of JAX."""
+    listed = isinstance(x, list | tuple | np.ndarray)
+    if not listed or any(isinstance(y, Tracer) for y in x):
+        return None
+    return np.asarray(x)
 
 
 # What to do about integers that 32 bits do not hold: amounts, or names of something.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 
 from .. import _checks
 from .._arrays import compute_dtype, is_split
@@ -79,7 +76,8 @@ def two_hot_labels(values: ArrayLike, support: ArrayLike) -> SparseLabels:
             "expected a support of shape (classes,) with at least two points, got "
             f"{points.shape}.",
         )
-    if not _may_ascend(support, dtype):
+    known = _checks.known_values(support)
+    if known is not None and not _ascend(known.astype(dtype)):
         _checks.fail(
             name,
             "expected a support of finite points in ascending order, no two of them "
@@ -90,12 +88,7 @@ def two_hot_labels(values: ArrayLike, support: ArrayLike) -> SparseLabels:
     return SparseLabels(ids=ids, values=shares)
 
 
-def _may_ascend(support: Any, dtype: Any) -> bool:
-    """False for a support that is known when the program is traced, and is wrong."""
-    known = isinstance(support, list | tuple | np.ndarray)
-    if not known or any(isinstance(point, Tracer) for point in support):
-        return True
-    points = np.asarray(support, dtype)
+def _ascend(points: np.ndarray) -> bool:
     return bool(np.all(np.isfinite(points)) and np.all(np.diff(points) > 0))
 
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 from jax.sharding import PartitionSpec
 
 from .. import _checks
@@ -166,7 +165,8 @@ def edges_of(
             "expected bins to be their number, an int, or their edges, of shape "
             f"(bins + 1,), got {_checks.shown(bins)}.",
         )
-    if _fall(bins):
+    known = _checks.known_values(bins)
+    if known is not None and not np.all(np.diff(known) >= 0):
         _checks.fail(
             function,
             f"expected edges of bins that do not fall, got {_checks.shown(bins)}. "
@@ -188,11 +188,3 @@ def _refuse_parts_of_rows(function: str, names: tuple[str, ...]) -> None:
             f"strategy='quantile' needs all rows, and each device along {names} has a "
             "part of them. Give bins their edges, those of reliability_bins, say.",
         )
-
-
-def _fall(edges: Any) -> bool:
-    """Whether edges that are known when the program is traced do not increase."""
-    known = isinstance(edges, list | tuple | np.ndarray)
-    if not known or any(isinstance(edge, Tracer) for edge in edges):
-        return False
-    return not np.all(np.diff(np.asarray(edges)) >= 0)
