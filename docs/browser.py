@@ -159,6 +159,7 @@ def searched(browser: Browser, address: str) -> Iterator[str]:
         page.goto(f"{address}search.html?q={words}")
         page.wait_for_selector("#search-results li a")
         page.wait_for_function("!document.querySelector('#search-progress')?.innerText")
+        page.wait_for_load_state("networkidle")  # it loads what it found, for summaries
         came = page.locator("#search-results a").first.get_attribute("href") or ""
         if first not in came:
             yield f"search: {words} finds {came}, not {first}"
