@@ -66,6 +66,15 @@ def replaced(tree: Any, values: Any) -> Any:
     )
 
 
+def apart_on_cpu(tree: Any) -> Any:
+    """The same arrays for a derivative, which then forms what it needs anew.
+
+    XLA on a CPU else stores what value and derivative are made of, as large as they.
+    """
+    held = lambda tree: jax.tree.map(lax.optimization_barrier, tree)
+    return lax.platform_dependent(tree, cpu=held, default=lambda tree: tree)
+
+
 def as_computed(tree: Any) -> Any:
     """Floating leaves in float32 or better, in which gradients are summed."""
 

@@ -165,7 +165,9 @@ def _slabs(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
     nonlinear = uses.soft_cap or uses.temperature
     if implementation == "streamed":
         cap = (uses.soft_cap or uses.bias) and not uses.summed
-        value = max(uses.kept - uses.summed, cap) + (uses.summed and uses.temperature)
+        # Of one or two arrays that a sum keeps, none is whole while blocks are summed.
+        kept = uses.kept > 2 * uses.summed and uses.kept - uses.summed
+        value = max(kept, cap) + (uses.summed and uses.temperature)
         value += uses.masks and (uses.large_blocks or uses.whole_rows)
         return heads + value, heads + uses.masks + max(uses.kept - 2, 0)
     mask = uses.masks and not uses.class_where

@@ -6,13 +6,14 @@ a loss's parameters.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .._arrays import select
+from .._arrays import apart_on_cpu, like_moving, moving_of, replaced, select
 from .._times import times, varying_near_0
 
 
@@ -23,12 +24,63 @@ def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Ar
 
 def _of_label(yes: Array, no: Array, y: Array, pos_weight: Array | None) -> Array:
     """w⁺ y · yes + (1 − y) · no, of the losses of labels 1 and 0"""
-    positive = y if pos_weight is None else pos_weight * y
-    return times(positive, yes) + times(1 - y, no)
+    share_of_yes, share_of_no = _shares(y, pos_weight)
+    return times(share_of_yes, yes) + times(share_of_no, no)
 
 
+@jax.custom_jvp
+def log_p_and_log_q(z: Array) -> tuple[Array, Array]:
+    """log σ(z) and log σ(−z), of one exponential and one logarithm."""
+    rest = jnp.log1p(jnp.exp(-jnp.abs(z)))
+    return jnp.minimum(z, 0) - rest, jnp.minimum(-z, 0) - rest
+
+
+@log_p_and_log_q.defjvp
+def _log_p_and_log_q_jvp(primals: Any, tangents: Any) -> Any:
+    (z,), (dz,) = primals, tangents
+    return log_p_and_log_q(z), (jax.nn.sigmoid(-z) * dz, -jax.nn.sigmoid(z) * dz)
+
+
+# d loss = ((1 − y) p − w⁺ y q) dz, beside the derivatives in y and w⁺.
+@jax.custom_jvp
 def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
-    return binary(-jax.nn.softplus(-z), -jax.nn.softplus(z), y, pos_weight)
+    """`binary` of log σ(z) and log σ(−z)"""
+    # XLA on a CPU would store a constant that the derivative has too, and makes selects
+    # of products with what were booleans.
+    y, one = apart_on_cpu((y, jnp.ones((), z.dtype)))
+    (yes, no), (log_p, log_q) = _shares(y, pos_weight, one), log_p_and_log_q(z)
+    return _bounded(yes, -log_p) + _bounded(no, -log_q)
+
+
+@functools.partial(binary_of_logits.defjvp, symbolic_zeros=True)
+def _binary_of_logits_jvp(primals: Any, tangents: Any) -> Any:
+    (z, *label), (dz, *moving) = apart_on_cpu(primals), moving_of(tangents)
+    terms = []
+    if dz is not None:
+        yes, no = _shares(*label)
+        terms.append((no * jax.nn.sigmoid(z) - yes * jax.nn.sigmoid(-z)) * dz)
+    if jax.tree.leaves(moving):
+        log_p, log_q = log_p_and_log_q(z)
+        of_label = lambda given: binary(log_p, log_q, *replaced(label, given))
+        terms.append(jax.jvp(of_label, (like_moving(moving, label),), (moving,))[1])
+    return binary_of_logits(*primals), functools.reduce(jnp.add, terms)
+
+
+def _shares(
+    y: Array, pos_weight: Array | None, one: Array | int = 1
+) -> tuple[Array, Array]:
+    """w⁺ y and 1 − y"""
+    return y if pos_weight is None else pos_weight * y, one - y
+
+
+def _bounded(share: Array, x: Array) -> Array:
+    """share · x for x ≥ 0, where 0 · ∞ is 0.
+
+    A minimum in place of a select, whose result XLA on a CPU stores before it sums.
+    """
+    largest = jnp.finfo(x.dtype).max
+    infinite_or_0 = jnp.abs(share * largest) * largest
+    return share * jnp.minimum(x, infinite_or_0)
 
 
 def binary_focal(
@@ -51,7 +103,7 @@ def focal_of_logits(
     alpha: Array | None = None,
 ) -> Array:
     del pos_weight  # α takes its place
-    return binary_focal(z, -jax.nn.softplus(-z), -jax.nn.softplus(z), y, gamma, alpha)
+    return binary_focal(z, *log_p_and_log_q(z), y, gamma, alpha)
 
 
 # log(1 − p_t) = log m, m = y σ(−z) + (1 − y) σ(z). With u = σ(−z)/m, d = σ(z)/m and the
@@ -61,11 +113,23 @@ def focal_of_logits(
 #     d u     = −u ((1 − y) d dz + (u − d) dy)
 #     d d     = d (y u dz − (u − d) dy)
 #
-# u and d are formed from logarithms: m itself underflows for a confident z.
+# Of e = exp(−|z|) and the share of y on the side of 0 that z is not on, which is wrong,
+#
+#     m (1 + e) = wrong + (1 − wrong) e,
+#
+# and so u and d are e and 1, or 1 and e, divided by that. Where nothing is wrong it is
+# e, which underflows for a confident z.
 @jax.custom_jvp
 def _log_miss(z: Array, y: Array) -> Array:
-    of_1 = jnp.log(y) - jax.nn.softplus(z)
-    return jnp.logaddexp(of_1, jnp.log1p(-y) - jax.nn.softplus(-z))
+    e, wrong, mixed = _mixed(z, y)
+    log_mixed = jnp.where(wrong == 0, -jnp.abs(z), jnp.log(mixed))
+    return log_mixed - jnp.log1p(e)
+
+
+def _mixed(z: Array, y: Array) -> tuple[Array, Array, Array]:
+    """e, wrong, and m (1 + e)"""
+    e, wrong = jnp.exp(-jnp.abs(z)), jnp.where(z > 0, 1 - y, y)
+    return e, wrong, wrong + (1 - wrong) * e
 
 
 @_log_miss.defjvp
@@ -79,12 +143,10 @@ def _log_miss_jvp(primals: Any, tangents: Any) -> Any:
 @jax.custom_jvp
 def _ratios(z: Array, y: Array) -> tuple[Array, Array]:
     """u and d, at most a huge number (see finite_slope)."""
-    largest = jnp.finfo(z.dtype).max
-    z = jnp.clip(z, -largest, largest)  # −∞ + z is −∞
-    log_y, log_not_y = jnp.log(y), jnp.log1p(-y)
-    u = jnp.exp(-jnp.logaddexp(log_y, log_not_y + z))
-    d = jnp.exp(-jnp.logaddexp(log_y - z, log_not_y))
-    return jnp.minimum(u, _huge(u)), jnp.minimum(d, _huge(d))
+    e, wrong, mixed = _mixed(z, y)
+    near = jnp.where(wrong == 0, 1, e / mixed)
+    far = jnp.minimum(1 / mixed, _huge(mixed))
+    return jnp.where(z > 0, near, far), jnp.where(z > 0, far, near)
 
 
 @_ratios.defjvp

@@ -14,6 +14,7 @@ from jax import Array, lax
 from .. import _checks
 from .._arrays import (
     Leaf,
+    apart_on_cpu,
     cast,
     is_below,
     moving_of,
@@ -233,20 +234,12 @@ def _sum_over_classes_jvp(primals: Any, tangents: Any) -> Any:
 
     def of_block(problem: Problem, moving: Any, first: Maybe, computed: Maybe) -> Array:
         if problem.rows.logits[0].array is not None:
-            # Else XLA on a CPU keeps for the derivative what the value was made of.
-            problem = lax.platform_dependent(
-                problem, cpu=_apart, default=lambda problem: problem
-            )
+            problem = apart_on_cpu(problem)
         at = functools.partial(_sum_of_block, first=first, computed=computed)
         return problem.along(moving, at)
 
     moving = moving_of(moved.pair)
     return total, over_all_classes(of_block, problem, moving, computed)
-
-
-def _apart(tree: Any) -> Any:
-    """The arrays, of which a compiler does not see what it has formed already."""
-    return jax.tree.map(lax.optimization_barrier, tree)
 
 
 def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
