@@ -329,6 +329,16 @@ def test_infinite_logits_of_a_sigmoid(loss):
     same(grad, [0.0, 1.0, -1.0, 0.0])
 
 
+@pytest.mark.parametrize("pos_weight", [0.5, 3.0, 1e30])
+def test_infinite_logits_under_a_constant_weight(pos_weight):
+    """0 · ∞ is 0 too where a compiler multiplies a program's constants first."""
+    x = jnp.array([INF, INF, -INF, -INF, 2.0, 2.0])
+    y = jnp.array([1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+    loss = partial(jxent.sigmoid_binary_cross_entropy, pos_weight=pos_weight)
+    right = math.log1p(math.exp(-2))
+    same(as_users_jit(loss)(x, y), [0, INF, INF, 0, 2 + right, pos_weight * right])
+
+
 @table({k: v for k, v in OF_DISTRIBUTIONS.items() if k != "probabilities"})
 def test_logits_further_apart_than_float32_reaches(loss):
     """A one-hot distribution is as good as its id, for each class."""

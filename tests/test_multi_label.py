@@ -226,6 +226,22 @@ def test_small_losses_keep_their_digits():
             np.testing.assert_allclose(loss(logits, LABELS), wrong, rtol=1e-6)
 
 
+@pytest.mark.compiles
+@pytest.mark.parametrize("axis", [(), -1])
+@pytest.mark.parametrize("dtype", [bool, jnp.float32])
+def test_the_binary_loss_is_summed_as_it_is_formed(axis, dtype):
+    """On a CPU it keeps no array beside its gradient; one for labels as numbers."""
+    z, y = jnp.zeros((64, 4096)), jnp.zeros((64, 4096), dtype)
+
+    def loss(z, y):
+        return jxent.sigmoid_binary_cross_entropy(z, y, axis=axis, reduction="mean")
+
+    compiled = as_users_jit(jax.value_and_grad(loss)).lower(z, y).compile()
+    report: Any = compiled.memory_analysis()
+    arrays = round(report.temp_size_in_bytes / z.nbytes, 1)
+    assert arrays <= (dtype is bool)
+
+
 def test_zlpr_at_infinite_logits():
     """−inf in a class whose label is no adds 0; one on the wrong side makes NaN."""
     z = np.array([[-np.inf, 1.0], [-np.inf, 1.0], [np.inf, 1.0], [np.inf, 1.0]])

@@ -78,8 +78,9 @@ def _bounded(share: Array, x: Array) -> Array:
 
     A minimum in place of a select, whose result XLA on a CPU stores before it sums.
     """
-    largest = jnp.finfo(x.dtype).max
-    infinite_or_0 = jnp.abs(share * largest) * largest
+    largest, some = jnp.finfo(x.dtype).max, jnp.abs(share)
+    # Of a product with two constants XLA would multiply these first: 0 · ∞ is NaN.
+    infinite_or_0 = jnp.maximum(some * largest, some) * largest
     return share * jnp.minimum(x, infinite_or_0)
 
 
