@@ -144,7 +144,7 @@ def effective_logits(
     if temperature is not None:
         if computed is not None:
             temperature = select(computed, temperature, 1)
-        z = over_temperature(z, over_classes(temperature, axis, z))
+        z = over_temperature(z, temperature, axis)
     return z if possible is None else select(possible, z, -jnp.inf)
 
 
@@ -185,11 +185,15 @@ def _ratio(z: Array, cap: Array) -> Array:
     return lax.div(lax.clamp(lax.neg(bound), z, bound), lax.full_like(z, cap))
 
 
-def over_temperature(z: Array, temperature: Array) -> Array:
-    """z / temperature, both of the logits' shape; an infinite logit is not divided.
+def over_temperature(z: Array, temperature: Array, axis: int) -> Array:
+    """z times 1/temperature (rows,); an infinite logit is not divided.
 
     The quotient would have an infinite derivative in the temperature, and 0 · ∞ is NaN;
     so is an infinite logit divided by an infinite temperature.
+
+    XLA makes the reciprocal of some divisors and not of others. Were z/T rounded in one
+    way for the sum and in another for the gradient, p would be wrong by ε |z/T|.
     """
     finite = lax.is_finite(z)
-    return lax.select(finite, lax.div(select(finite, z), temperature), z)
+    inverse = over_classes(lax.div(lax.full_like(temperature, 1), temperature), axis, z)
+    return lax.select(finite, lax.mul(select(finite, z), inverse), z)
