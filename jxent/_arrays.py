@@ -174,8 +174,8 @@ def over_classes(rows: Array, axis: int, like: Shaped) -> Array:
     return sharded_like(lax.broadcast_in_dim(rows, like.shape, kept), like)
 
 
-def over_places(rows: Array, like: Array) -> Array:
-    """Repeats a value of each row along the last axis of `like`, (rows, places).
+def over_last_axis(rows: Array, like: Array) -> Array:
+    """Repeats a value of each row along the last axis of `like`, (rows, k).
 
     Unchanged where `like` is (rows,).
     """
@@ -219,7 +219,7 @@ def at_index(x: Array, index: Array, axis: int) -> Array:
     """The entries of `x` at one index of `axis` for each row, or at several.
 
     `x` is (…, classes, …), or (classes,) for what all rows share; `index` is (rows,) or
-    (rows, places), int32. One that is out of range counts as the nearest that is not.
+    (rows, k), int32. One that is out of range counts as the nearest that is not.
     """
     axis = axis if x.ndim > 1 else 0
     rows = tuple(a for a in range(x.ndim) if a != axis)

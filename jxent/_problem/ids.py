@@ -52,8 +52,8 @@ def is_label(ids: Array, axis: int, like: Shaped) -> Array:
     return lax.eq(sharded_like(classes, like), over_classes(ids, axis, like))
 
 
-def at_places(x: Array, ids: Array, axis: int) -> Array:
-    """The values of `x` at several ids a row, (rows, places); 0 out of range.
+def at_ids(x: Array, ids: Array, axis: int) -> Array:
+    """The values of `x` at several ids a row, (rows, k); 0 out of range.
 
     `x` is (…, classes, …), or (classes,) for what all rows share. Linear in it.
     """
@@ -62,15 +62,15 @@ def at_places(x: Array, ids: Array, axis: int) -> Array:
         return select(here, at_index(x, select(here, ids), axis))
 
     # A gather along a split axis is refused.
-    def at_place(place: Array) -> Array:
-        picked = select(is_label(place, axis, x), x)
+    def at_one(ids: Array) -> Array:
+        picked = select(is_label(ids, axis, x), x)
         return lax.reduce_sum(picked, (axis,))
 
-    places = lax.map(at_place, jnp.moveaxis(ids, -1, 0))
-    return jnp.moveaxis(places, 0, -1)
+    values = lax.map(at_one, jnp.moveaxis(ids, -1, 0))
+    return jnp.moveaxis(values, 0, -1)
 
 
-def of_places(values: Maybe, ids: Array, axis: int, like: Array) -> Array:
+def of_ids(values: Maybe, ids: Array, axis: int, like: Array) -> Array:
     """Σ_k values_k [c = ids_k], of the logits' shape; integers where values are None.
 
     `like` are the logits. An id that is out of range adds nothing.
@@ -82,14 +82,14 @@ def of_places(values: Maybe, ids: Array, axis: int, like: Array) -> Array:
         values = cast(values, like.dtype)
     if is_split(like):  # a scatter along a split axis is refused
 
-        def add(y: Array, place: tuple[Array, Array]) -> tuple[Array, None]:
-            index, value = place
+        def add(y: Array, entry: tuple[Array, Array]) -> tuple[Array, None]:
+            index, value = entry
             here = over_classes(value, axis, like)
             return y + select(is_label(index, axis, like), here), None
 
         zeros = lax.full_like(like, 0, dtype=values.dtype)
-        places = jnp.moveaxis(ids, -1, 0), jnp.moveaxis(values, -1, 0)
-        return lax.scan(add, zeros, places)[0]
+        entries = jnp.moveaxis(ids, -1, 0), jnp.moveaxis(values, -1, 0)
+        return lax.scan(add, zeros, entries)[0]
     classes, rows = like.shape[axis], range(ids.ndim - 1)
     index = [lax.broadcasted_iota(jnp.int32, ids.shape, a) for a in rows]
     index.append(select(is_below(ids, classes), ids, classes))
@@ -147,7 +147,7 @@ def at_label_here(problem: Problem, x: Array, ids: Array) -> Array:
 
     ids = ids_from(ids, first_class(problem))
     if ids.ndim == like.ndim:
-        return at_places(of_rows(x) if is_split(like) else x, ids, axis)
+        return at_ids(of_rows(x) if is_split(like) else x, ids, axis)
     if is_split(like):
         return compared(x, ids)
     return lax.platform_dependent(x, ids, cpu=gathered, default=compared)

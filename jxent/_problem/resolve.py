@@ -69,7 +69,7 @@ def possible_classes(problem: Problem) -> Maybe:
 def without_masked(problem: Problem, ids: Array, weighted: Maybe) -> Array:
     """The ids, with NO_CLASS for a label on a masked class.
 
-    `weighted` is of the ids' shape. Where it is False, as in places that are padding,
+    `weighted` is of the ids' shape. Where it is False, as for ids that are padding,
     an id stays as it is.
     """
     allowed = None

@@ -23,9 +23,9 @@ class Resolved(NamedTuple):
     weight, if its logits are finite.
     """
 
-    # int32 (rows,) or (rows, places): global, NO_CLASS if bad, 0 if not weighted
+    # int32 (rows,) or (rows, k): global, NO_CLASS if bad, 0 if not weighted
     ids: Maybe = None
-    scored: Maybe = None  # (rows, places): False for padding and masked classes
+    scored: Maybe = None  # (rows, k): False for padding and masked classes
     keep: Maybe = None  # (rows,); None: all
     weighted: Maybe = None  # (rows,); None: all. False where keep is
     classes: Maybe = None  # how many are possible, () or (rows,); None: all

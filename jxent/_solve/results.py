@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import cast, over_places, select, sum_over_devices
+from .._arrays import cast, over_last_axis, select, sum_over_devices
 from .._formulas import SoftmaxStatistics
 from .._problem.problem import Problem
 from .._problem.resolved import Resolved
@@ -89,7 +89,7 @@ class WholeRows(RowStatistics):
 
 @dataclasses.dataclass(frozen=True)
 class LogProbsAt(Result):
-    """The log-probabilities of several ids, (…, places, …) at the classes' axis."""
+    """The log-probabilities of several ids, (…, k, …) at the classes' axis."""
 
     def of(self, problem: Problem) -> Array:
         statistics = zero_where_dropped(statistics_of(problem)[0], problem.resolved)
@@ -192,11 +192,11 @@ def _reduced_loss(problem: Problem) -> tuple[Array, Losses]:
 
 
 def _log_probs(label: Any, log_sum: Array) -> Array:
-    return lax.sub(label, over_places(log_sum, label))
+    return lax.sub(label, over_last_axis(log_sum, label))
 
 
 def _at_classes(x: Array, problem: Problem) -> Array:
-    """(rows, places) with the places at the axis of the classes."""
+    """(rows, k) with k at the axis of the classes."""
     return jnp.moveaxis(x, -1, problem.axis)
 
 
@@ -205,4 +205,4 @@ def zero_where_dropped(tree: Any, resolved: Resolved) -> Any:
     keep = resolved.keep
     if keep is None:
         return tree
-    return jax.tree.map(lambda x: select(over_places(keep, x), x), tree)
+    return jax.tree.map(lambda x: select(over_last_axis(keep, x), x), tree)

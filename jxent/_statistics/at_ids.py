@@ -1,4 +1,4 @@
-"""z_y − shift of a class id y, or of several ids a row, (rows, places).
+"""z_y − shift of a class id y, or of several ids a row, (rows, k).
 
 While blocks are merged it is z_y itself, 0 where y lies in another block: the states of
 blocks add up. A bad id makes its own state NaN.
@@ -12,9 +12,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import at_index, is_below, is_split, over_places, select
+from .._arrays import at_index, is_below, is_split, over_last_axis, select
 from .._problem.bundles import Maybe
-from .._problem.ids import at_places, is_label
+from .._problem.ids import at_ids, is_label
 from .._problem.resolved import is_class
 from .statistic import Classes, Finished, Move, Point, Statistic
 
@@ -29,7 +29,7 @@ class AtIds(Statistic[Array]):
         several = given.ndim == z.ndim
         if is_split(z):  # a gather along a split axis is refused
             if several:
-                return at_places(z, given, axis), None
+                return at_ids(z, given, axis), None
             return lax.reduce_sum(select(is_label(given, axis, z), z), (axis,)), None
         # Whatever the id, what is read is one of the logits and changes no maximum.
         own = at_index(z, given, axis)
@@ -46,7 +46,7 @@ class AtIds(Statistic[Array]):
         return state
 
     def finish(self, state: Array, finished: Finished) -> Array:
-        shift = over_places(finished.shift, state)
+        shift = over_last_axis(finished.shift, state)
         label = finished.filled(lax.sub(state, shift))
         ids = finished.resolved.ids
         return label if ids is None else select(is_class(ids), label, jnp.nan)
@@ -58,6 +58,6 @@ class AtIds(Statistic[Array]):
         if at.dz is None:
             return None
         if given.ndim == at.z.ndim:
-            return at_places(at.dz, given, at.axis)
+            return at_ids(at.dz, given, at.axis)
         own = select(is_label(given, at.axis, at.z), at.dz)
         return lax.reduce_sum(own, (at.axis,))

@@ -31,7 +31,7 @@ class Part(NamedTuple):
     """A block of classes, from which target and statistics take what they read."""
 
     problem: Problem
-    ids: Maybe  # (rows,) or (rows, places), counted from the block's first class
+    ids: Maybe  # (rows,) or (rows, k), counted from the block's first class
     computed: Maybe  # (rows,): False for rows whose logits and labels may be anything
     z: Any = None  # effective logits
     second: Maybe = None  # those of a second softmax of the row, of z's shape

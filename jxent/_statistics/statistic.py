@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import over_classes, over_places, select
+from .._arrays import over_classes, over_last_axis, select
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
 
@@ -109,12 +109,12 @@ class Finished(NamedTuple):
     resolved: Resolved
 
     def filled(self, x: Array, unweighted: int = 0) -> Array:
-        """`x` (rows,) or (rows, places), with NaN in rows that are not computable, or
+        """`x` (rows,) or (rows, k), with NaN in rows that are not computable, or
         with the number `unweighted` in those of them that are not weighted either."""
         fill, weighted = lax.full_like(x, jnp.nan), self.resolved.weighted
         if weighted is not None:
-            fill = select(over_places(weighted, x), fill, unweighted)
-        return lax.select(over_places(self.computable, x), x, fill)
+            fill = select(over_last_axis(weighted, x), fill, unweighted)
+        return lax.select(over_last_axis(self.computable, x), x, fill)
 
 
 class Statistic(Generic[State]):

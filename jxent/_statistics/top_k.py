@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from .._arrays import at_index, is_split, over_places
+from .._arrays import at_index, is_split, over_last_axis
 from .._problem.bundles import Maybe
-from .._problem.ids import at_places
+from .._problem.ids import at_ids
 from .statistic import Finished, Move, Point, Statistic
 
 
@@ -65,7 +65,7 @@ class TopK(Statistic[Largest]):
         return _largest_of_devices(state, names, self.k)
 
     def finish(self, state: Largest, finished: Finished) -> Largest:
-        shift = over_places(finished.shift, state.logits)
+        shift = over_last_axis(finished.shift, state.logits)
         relative = finished.filled(lax.sub(state.logits, shift))
         return state._replace(logits=relative)
 
@@ -79,7 +79,7 @@ class TopK(Statistic[Largest]):
         if at.dz is None:
             return None
         ids = state.ids if at.first is None else state.ids - at.first
-        return Largest(logits=at_places(at.dz, ids, at.axis), ids=None)
+        return Largest(logits=at_ids(at.dz, ids, at.axis), ids=None)
 
 
 def _largest_of_devices(here: Largest, names: tuple[str, ...], k: int) -> Largest:

@@ -32,7 +32,7 @@ from .._problem.bundles import (
     Maybe,
     after_merged,
 )
-from .._problem.ids import class_ids, equal, of_places
+from .._problem.ids import class_ids, equal, of_ids
 from .._problem.problem import Problem, Shared
 from .._problem.resolve import possible_classes
 from .._problem.resolved import NOWHERE, Resolved, both, is_class
@@ -171,7 +171,7 @@ class BinaryIds(Binary, Places):
     def labels_of(self, part: Part, z: Array) -> Array:
         assert part.ids is not None
         values = part.problem.target.values
-        return cast(of_places(values, part.ids, part.problem.axis, z), z.dtype)
+        return cast(of_ids(values, part.ids, part.problem.axis, z), z.dtype)
 
     def known(self, problem: Problem) -> Array:
         ids = problem.resolved.ids

@@ -52,7 +52,7 @@ class ClassLabels(Given):
         if like.name == "probs" or self.ids_only:
             _checks.no_sparse_labels(function, self.labels)
         if isinstance(self.labels, SparseLabels):
-            return SeveralIds(**_places(function, self.labels, like))
+            return SeveralIds(**_several(function, self.labels, like))
         labels = _array(function, self.labels)
         shapes = like.name, like.x, labels, like.axis
         how = {"ids_only": self.ids_only, "axis_is_free": like.axis_is_free}
@@ -72,7 +72,7 @@ class BinaryAnswers(Given):
 
     def target(self, function: str, like: Like) -> Target:
         if isinstance(self.labels, SparseLabels):
-            return BinaryIds(**_places(function, self.labels, like))
+            return BinaryIds(**_several(function, self.labels, like))
         labels = _array(function, self.labels)
         _checks.labels_of_classes(function, like.name, like.x, labels, like.axis)
         return BinaryLabels(labels=like.classes_last(labels))
@@ -103,7 +103,7 @@ class OtherSoftmax(Given):
         return Softmax()
 
 
-def _places(function: str, labels: SparseLabels, like: Like) -> dict[str, Any]:
+def _several(function: str, labels: SparseLabels, like: Like) -> dict[str, Any]:
     shapes = like.shape, like.classes_at, like.dtype
     ids, values = _checks.sparse_labels(function, labels, *shapes)
     return {"ids": ids, "values": values}

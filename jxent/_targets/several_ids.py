@@ -13,7 +13,7 @@ from .. import _checks
 from .._arrays import (
     Leaf,
     cast,
-    over_places,
+    over_last_axis,
     select,
 )
 from .._formulas import log_above
@@ -51,7 +51,7 @@ class Places(Target):
         weighted = problem.resolved.weighted
         if weighted is None:
             return scored, scored
-        return scored, both(scored, over_places(weighted, self.ids))
+        return scored, both(scored, over_last_axis(weighted, self.ids))
 
     def bad(self, problem: Problem) -> tuple[Array, Array, int]:
         assert problem.resolved.ids is not None
@@ -85,13 +85,13 @@ class SeveralIds(Places, Labels):
             label=_sum_of_places(times(masses, label)),
             mass=mass,
             factor=mass,
-            at_places=label,
+            at_ids=label,
             masses=masses,
         )
 
     def under(self, formula: OfLogP, scored: Scored, every: EveryLogP) -> Array:
-        label, masses = scored.at_places, scored.masses
-        log_p = lax.sub(label, over_places(every.log_sum, label))
+        label, masses = scored.at_ids, scored.masses
+        log_p = lax.sub(label, over_last_axis(every.log_sum, label))
         return _sum_of_places(times(masses, formula(log_p)))
 
     def reverse(
@@ -99,17 +99,17 @@ class SeveralIds(Places, Labels):
     ) -> Array:
         log_zero = every.problem.shared.parameters[-1]
         masses, places = _of_equal_ids(every.problem)
-        shares, log_sum = (over_places(x, masses) for x in (share, every.log_sum))
+        shares, log_sum = (over_last_axis(x, masses) for x in (share, every.log_sum))
         own, other = times(kept, masses) + shares, log_above(share, log_zero)
-        gain = log_above(own, log_zero) - over_places(other, masses)
-        p = lax.exp(scored.at_places - log_sum)
+        gain = log_above(own, log_zero) - over_last_axis(other, masses)
+        p = lax.exp(scored.at_ids - log_sum)
         return -other - _sum_of_places(gain * p / places)
 
     def is_right(self, problem: Problem, predicted: Array) -> Array:
         unweighted = problem.shared._replace(class_weights=None)
         masses, _ = _of_equal_ids(problem.replace(shared=unweighted))
         assert problem.resolved.ids is not None
-        here = lax.eq(problem.resolved.ids, over_places(predicted, masses))
+        here = lax.eq(problem.resolved.ids, over_last_axis(predicted, masses))
         own = lax.reduce_max(select(here, masses, -jnp.inf), (masses.ndim - 1,))
         return lax.ge(own, lax.reduce_max(masses, (masses.ndim - 1,)))
 
@@ -148,13 +148,13 @@ def _masses(problem: Problem) -> Array:
     if values is not None:
         masses = cast(values, dtype)
         if resolved.weighted is not None:  # what is not weighted may hold anything
-            weighted = over_places(resolved.weighted, masses)
+            weighted = over_last_axis(resolved.weighted, masses)
             masses = select(lax.bitwise_or(weighted, lax.is_finite(masses)), masses)
     if weights is not None:
         masses = masses * at_label(problem, weights, ids)
     for mask in (resolved.keep, resolved.scored):
         if mask is not None:
-            masses = select(over_places(mask, masses), masses)
+            masses = select(over_last_axis(mask, masses), masses)
     return masses
 
 

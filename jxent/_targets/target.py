@@ -36,11 +36,11 @@ class Losses(NamedTuple):
 class Scored(NamedTuple):
     """A row's target q against its logits, from its statistics; (rows,) or as noted."""
 
-    label: Any = None  # ⟨q, z − shift⟩; z_k − shift (rows, places) of `AskedIds`
+    label: Any = None  # ⟨q, z − shift⟩; z_k − shift (rows, k) of `AskedIds`
     mass: Maybe = None  # Σ_c q_c; None for 1
     factor: Maybe = None  # what multiplies the row's loss; None for 1
-    at_places: Any = None  # z_k − shift of several ids, (rows, places)
-    masses: Any = None  # and what q has at each of them, (rows, places)
+    at_ids: Any = None  # z_k − shift of several ids, (rows, k)
+    masses: Any = None  # and what q has at each of them, (rows, k)
 
 
 @dataclasses.dataclass(frozen=True)
