@@ -66,13 +66,14 @@ def replaced(tree: Any, values: Any) -> Any:
     )
 
 
-def apart_on_cpu(tree: Any) -> Any:
-    """The same arrays for a derivative, which then forms what it needs anew.
+def held_apart(tree: Any, *platforms: str) -> Any:
+    """The same arrays for a derivative, which on these platforms forms all anew.
 
-    XLA on a CPU else stores what value and derivative are made of, as large as they.
+    XLA else stores what value and derivative are made of, in arrays as large as they.
     """
     held = lambda tree: jax.tree.map(lax.optimization_barrier, tree)
-    return lax.platform_dependent(tree, cpu=held, default=lambda tree: tree)
+    on = dict.fromkeys(platforms, held)
+    return lax.platform_dependent(tree, default=lambda tree: tree, **on)
 
 
 def as_computed(tree: Any) -> Any:

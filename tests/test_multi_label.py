@@ -1,6 +1,7 @@
 """Several labels a row: binary losses of rows, lists of positives, ZLPR."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -240,6 +241,17 @@ def test_the_binary_loss_is_summed_as_it_is_formed(axis, dtype):
     report: Any = compiled.memory_analysis()
     arrays = round(report.temp_size_in_bytes / z.nbytes, 1)
     assert arrays <= (dtype is bool)
+
+
+@pytest.mark.parametrize("loss", [jxent.sigmoid_focal_loss, jxent.asymmetric_loss])
+def test_on_a_gpu_value_and_derivative_are_two_passes(loss):
+    """On a TPU one: what XLA stores there between the two is nothing."""
+    z, y = jnp.zeros((4, 3)), jnp.ones((4, 3))
+    traced = jax.jit(jax.grad(lambda z: loss(z, y, reduction="mean"))).trace(z)
+    for platform, apart in {"cuda": True, "rocm": True, "tpu": False}.items():
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        held = re.search(r"optimization_barrier .*: tensor<4x3xf32>", text)
+        assert bool(held) is apart
 
 
 def test_zlpr_at_infinite_logits():

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
-from .._arrays import broadcast_like, compute_dtype, select
+from .._arrays import (
+    broadcast_like,
+    compute_dtype,
+    held_apart,
+    like_moving,
+    moving_of,
+    replaced,
+    select,
+)
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import LinearLogits, Logits
 from .._problem.bad_labels import report_bad_labels
@@ -214,7 +222,7 @@ def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
         y = select(usable, y, 0.5)
     if a.label_smoothing is not None:
         y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
-    losses = settings.formula(x, y, a.pos_weight, *a.parameters)
+    losses = _of_elements(settings.formula, x, y, a.pos_weight, *a.parameters)
     if possible is not None:
         losses = select(possible, losses)
     if bad is not None:
@@ -234,3 +242,18 @@ def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
         normalizer=a.normalizer,
         batch_axis_name=settings.batch_axis_name,
     )
+
+
+# On a GPU XLA stores up to eight arrays of the logits' size between value and
+# derivative; two passes over logits and labels read and write less.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _of_elements(formula: Callable[..., Array], *arguments: Array | None) -> Array:
+    return formula(*arguments)
+
+
+@functools.partial(_of_elements.defjvp, symbolic_zeros=True)
+def _of_elements_jvp(formula: Callable[..., Array], primals: Any, tangents: Any) -> Any:
+    moving, held = moving_of(tangents), held_apart(primals, "cuda", "rocm")
+    along = lambda given: formula(*replaced(held, given))
+    _, tangent = jax.jvp(along, (like_moving(moving, held),), (moving,))
+    return _of_elements(formula, *primals), tangent

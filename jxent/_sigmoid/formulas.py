@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .._arrays import apart_on_cpu, like_moving, moving_of, replaced, select
+from .._arrays import held_apart, like_moving, moving_of, replaced, select
 from .._times import times, varying_near_0
 
 
@@ -47,14 +47,14 @@ def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
     """`binary` of log σ(z) and log σ(−z)"""
     # XLA on a CPU would store a constant that the derivative has too, and makes selects
     # of products with what were booleans.
-    y, one = apart_on_cpu((y, jnp.ones((), z.dtype)))
+    y, one = held_apart((y, jnp.ones((), z.dtype)), "cpu")
     (yes, no), (log_p, log_q) = _shares(y, pos_weight, one), log_p_and_log_q(z)
     return _bounded(yes, -log_p) + _bounded(no, -log_q)
 
 
 @functools.partial(binary_of_logits.defjvp, symbolic_zeros=True)
 def _binary_of_logits_jvp(primals: Any, tangents: Any) -> Any:
-    (z, *label), (dz, *moving) = apart_on_cpu(primals), moving_of(tangents)
+    (z, *label), (dz, *moving) = held_apart(primals, "cpu"), moving_of(tangents)
     terms = []
     if dz is not None:
         yes, no = _shares(*label)

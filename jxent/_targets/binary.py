@@ -14,8 +14,8 @@ from jax import Array, lax
 from .. import _checks
 from .._arrays import (
     Leaf,
-    apart_on_cpu,
     cast,
+    held_apart,
     is_below,
     moving_of,
     over_rows,
@@ -234,7 +234,7 @@ def _sum_over_classes_jvp(primals: Any, tangents: Any) -> Any:
 
     def of_block(problem: Problem, moving: Any, first: Maybe, computed: Maybe) -> Array:
         if problem.rows.logits[0].array is not None:
-            problem = apart_on_cpu(problem)
+            problem = held_apart(problem, "cpu")
         at = functools.partial(_sum_of_block, first=first, computed=computed)
         return problem.along(moving, at)
 
