@@ -67,9 +67,9 @@ def replaced(tree: Any, values: Any) -> Any:
 
 
 def held_apart(tree: Any, *platforms: str) -> Any:
-    """The same arrays for a derivative, which on these platforms forms all anew.
+    """The same arrays; on these platforms XLA does not see where they come from.
 
-    XLA else stores what value and derivative are made of, in arrays as large as they.
+    So value and derivative share nothing that is made of them. XLA would store that.
     """
     held = lambda tree: jax.tree.map(lax.optimization_barrier, tree)
     on = dict.fromkeys(platforms, held)

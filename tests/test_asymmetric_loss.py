@@ -67,8 +67,8 @@ def test_two_losses_by_hand():
 def test_with_everything_off_it_is_binary_cross_entropy(off):
     """To the bit, and its derivatives; for numbers of 0 and for arrays of 0.
 
-    But for the second derivatives at infinities: that in z and y is −1 of one, 0 of the
-    other for a label that is right, of which the infinite loss is 0 times.
+    Second derivatives are compared at finite logits. At an infinite logit that agrees
+    with its label, d²/dz dy is −1 for binary cross-entropy and 0 for this loss.
     """
 
     def derivatives(loss):

@@ -231,7 +231,7 @@ def test_small_losses_keep_their_digits():
 @pytest.mark.parametrize("axis", [(), -1])
 @pytest.mark.parametrize("dtype", [bool, jnp.float32])
 def test_the_binary_loss_is_summed_as_it_is_formed(axis, dtype):
-    """On a CPU it keeps no array beside its gradient; one for labels as numbers."""
+    """On a CPU it stores only its gradient; of boolean labels their numbers too."""
     z, y = jnp.zeros((64, 4096)), jnp.zeros((64, 4096), dtype)
 
     def loss(z, y):
@@ -245,7 +245,7 @@ def test_the_binary_loss_is_summed_as_it_is_formed(axis, dtype):
 
 @pytest.mark.parametrize("loss", [jxent.sigmoid_focal_loss, jxent.asymmetric_loss])
 def test_on_a_gpu_value_and_derivative_are_two_passes(loss):
-    """On a TPU one: what XLA stores there between the two is nothing."""
+    """On a TPU they are one pass: XLA stores nothing between them there."""
     z, y = jnp.zeros((4, 3)), jnp.ones((4, 3))
     traced = jax.jit(jax.grad(lambda z: loss(z, y, reduction="mean"))).trace(z)
     for platform, apart in {"cuda": True, "rocm": True, "tpu": False}.items():

@@ -165,7 +165,7 @@ def _slabs(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
     nonlinear = uses.soft_cap or uses.temperature
     if implementation == "streamed":
         cap = (uses.soft_cap or uses.bias) and not uses.summed
-        # Of one or two arrays that a sum keeps, none is whole while blocks are summed.
+        # A sum over classes that keeps one or two arrays stores none of a block's size.
         kept = uses.kept > 2 * uses.summed and uses.kept - uses.summed
         value = max(kept, cap) + (uses.summed and uses.temperature)
         value += uses.masks and (uses.large_blocks or uses.whole_rows)

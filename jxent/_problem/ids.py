@@ -62,8 +62,8 @@ def at_ids(x: Array, ids: Array, axis: int) -> Array:
         return select(here, at_index(x, select(here, ids), axis))
 
     # A gather along a split axis is refused.
-    def at_one(ids: Array) -> Array:
-        picked = select(is_label(ids, axis, x), x)
+    def at_one(id_of_row: Array) -> Array:
+        picked = select(is_label(id_of_row, axis, x), x)
         return lax.reduce_sum(picked, (axis,))
 
     values = lax.map(at_one, jnp.moveaxis(ids, -1, 0))
