@@ -16,8 +16,9 @@ from .._problem.ids import class_ids, equal
 from .._problem.problem import Problem, RowLogits, Rows, Settings, Shared
 from .._problem.resolved import Resolved, both
 from .._reduction import combine, divided
+from .._solve.layout import planned_problem
 from .._solve.results import RowStatistics, WholeRows
-from .._solve.solve import planned_problem, prepared
+from .._solve.solve import prepared
 from .._targets.given import ClassLabels
 from .._targets.ids import Ids
 

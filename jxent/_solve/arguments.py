@@ -1,7 +1,8 @@
 """From arguments to a checked problem: static settings, and the pair of bundles."""
 
+import dataclasses
 import functools
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +15,25 @@ from .._linear_logits import LinearLogits, Logits, checked_head
 from .._problem.bundles import replace_fields
 from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings, Shared
 from .._targets.given import Given
-from .._targets.target import Like
+from .._targets.target import STATIC, Like, bundle
 from .results import LOSS, LOSS_AND_STATISTICS, Result
 
 
 Names: TypeAlias = tuple[str, ...]
 
 
-class Formula(NamedTuple):
+@bundle
+class Formula:
     """A formula with its parameters, as they are passed by name.
 
     If it is summed over the classes, `kept` says how many arrays of the logits' size
     XLA on a CPU keeps for the derivative.
     """
 
-    function: Any  # of log p, of a logit and its label, or of two softmaxes
+    # Of log p, of a logit and its label, or of two softmaxes.
+    function: Any = dataclasses.field(metadata=STATIC)
     parameters: dict[str, ArrayLike]
-    kept: int = 2
+    kept: int = dataclasses.field(default=2, metadata=STATIC)
 
 
 # Arguments for which None means the same as leaving them out; of class_weights errors
@@ -42,6 +45,32 @@ OPTIONAL = frozenset(CHECKS) - {"class_weights"} | {
     "class_axis_name",
     "batch_axis_name",
 }
+
+# Arguments that are arrays, or hold them.
+ARRAYS = frozenset(CHECKS) | {
+    "target_logit_soft_cap",
+    "ignore_index",
+    "normalizer",
+    "formula",
+}
+
+
+def asked(options: dict[str, Any]) -> dict[str, Any]:
+    """Without options that are off: each part that they go through would look at them.
+
+    `class_weights` stays, since errors say whether a function takes them.
+    """
+    return {
+        name: x
+        for name, x in options.items()
+        if name not in OPTIONAL or _is_on(name.removeprefix("target_"), x)
+    }
+
+
+def _is_on(name: str, value: Any) -> bool:
+    if name in CHECKS:
+        return _checks.is_option_on(value, CHECKS[name])
+    return value is not None
 
 
 def checked_problem(

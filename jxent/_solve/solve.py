@@ -1,43 +1,27 @@
-"""From a checked problem to its result: `solve` goes through each part once."""
+"""From a call to its result: `solve` goes through each part once."""
 
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.core import Tracer
 
 from .._arrays import Shape, row_shape, select, sum_over_devices
-from .._checks import ArrayLike, Axis, AxisName, fail
-from .._layouts.choice import (
-    PIECE,
-    Sizes,
-    Uses,
-    chosen,
-    rows_of_group,
-    sizes_of,
-    temporaries,
-    uses_of,
-)
-from .._layouts.mesh import (
-    head_sharding,
-    like_logits_on_mesh,
-    mesh_size,
-    of_parts,
-    on_devices,
-)
+from .._checks import ArrayLike, Axis
+from .._layouts.mesh import like_logits_on_mesh, of_parts, on_devices
 from .._layouts.tiled import tiled_total
-from .._linear_logits import BlockSizes, Implementation, LinearLogits, Logits
+from .._linear_logits import Logits
 from .._problem.bundles import Maybe
-from .._problem.problem import HeadSharding, Problem, Settings, one_axis_of_rows
+from .._problem.problem import HeadSharding, Problem, one_axis_of_rows
 from .._problem.resolve import resolve, with_full_rows
 from .._problem.resolved import Resolved, both
 from .._reduction import weighed
 from .._statistics.inputs import with_logits
 from .._targets.given import Given
-from .arguments import OPTIONAL, checked_problem
-from .plan import NOBODY, Plan, listener
+from .arguments import ARRAYS, asked
+from .layout import planned_problem
 
 
 def solution(
@@ -49,7 +33,40 @@ def solution(
     **options: Any,
 ) -> Any:
     """The result of a call: what every loss and statistic of logits returns."""
+    known = asked(options) | {"axis": axis}
+    arrays = {name: known.pop(name) for name in ARRAYS & known.keys()}
+    # With their types: 1 is equal to True.
+    names = function, *((name, type(x), x) for name, x in known.items())
+    operands = logits, given, where, arrays
+    if _is_hashable(names) and _are_arrays(logits, *jax.tree.leaves(operands)):
+        return _checked_once(names, operands)
+    return _solution(names, operands)
+
+
+def _is_hashable(x: Any) -> bool:
+    try:
+        hash(x)
+    except TypeError:
+        return False
+    return True
+
+
+def _are_arrays(*several: Any) -> bool:
+    """Whether all are arrays of JAX, outside of any transformation."""
+    return all(isinstance(x, Array) and not isinstance(x, Tracer) for x in several)
+
+
+def _solution(names: tuple[Any, ...], operands: tuple[Any, ...]) -> Any:
+    function, *named = names
+    logits, given, where, arrays = operands
+    options = {name: x for name, _, x in named} | arrays
+    axis = options.pop("axis")
     return solve(planned_problem(function, logits, given, axis, where, **options))
+
+
+# The checks of a call take longer than a small loss. None reads an array of JAX, so a
+# call of these alone is checked when it is traced: once for its shapes and names.
+_checked_once = jax.jit(_solution, static_argnums=0)
 
 
 def solve(problem: Problem) -> Any:
@@ -58,172 +75,6 @@ def solve(problem: Problem) -> Any:
     # one where it traces derivatives: named here, value and derivative share theirs.
     with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
         return _result(problem)
-
-
-def planned_problem(
-    function: str,
-    logits: Logits,
-    given: Given,
-    axis: Axis,
-    where: ArrayLike | None,
-    **options: Any,
-) -> Problem:
-    """The checked problem of a call; with the layout of its LinearLogits."""
-    # Most options are None, and each part that they go through would look at them.
-    asked: dict[str, Any] = {
-        name: value
-        for name, value in options.items()
-        if value is not None or name not in OPTIONAL
-    }
-    problem = checked_problem(function, logits, given, axis, where, **asked)
-    several = logits, *given.more_logits.values()
-    heads = [x for x in several if isinstance(x, LinearLogits)]
-    if not heads:
-        return problem
-    return _with_layout(
-        function,
-        problem,
-        class_axis_name=asked.get("class_axis_name"),
-        batch_axis_name=asked.get("batch_axis_name"),
-        block_sizes=_same_of_all(function, "block_sizes", heads),
-        implementation=_same_of_all(function, "implementation", heads),
-    )
-
-
-def _same_of_all(function: str, field: str, heads: list[LinearLogits]) -> Any:
-    """A field that all heads share; None in one of them leaves it to the other."""
-    values = [x for head in heads if (x := getattr(head, field)) is not None]
-    if values[1:] and values[0] != values[1]:
-        fail(
-            function,
-            f"expected one {field} for logits and target_logits, got {values[0]!r} and "
-            f"{values[1]!r}. Give it to one of them alone, or the same to both.",
-        )
-    return values[0] if values else None
-
-
-def _with_layout(
-    function: str,
-    problem: Problem,
-    *,
-    class_axis_name: AxisName,
-    batch_axis_name: AxisName,
-    block_sizes: BlockSizes | None,
-    implementation: Implementation | None,
-) -> Problem:
-    """The problem with the mesh axes of its heads, their layout and their blocks."""
-    settings, rows, (hidden, head) = problem.settings, problem.rows, problem.first_head
-    assert head.kernel is not None
-    others = tuple(jax.tree.leaves((rows.target, [x.array for x in rows.logits])))
-    sharding = head_sharding(
-        function,
-        hidden,
-        head.kernel,
-        head.vocab_axis,
-        others,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
-    )
-    heard = listener()
-    operands = hidden, head.kernel, head.vocab_axis
-    sizes = _sizes_on_device(*operands, sharding, heard.platform)
-    uses = uses_of(problem)
-    scalar = settings.result.is_sum and settings.reduction != "none"
-    split = bool(settings.class_axis_name + sharding.class_axes)
-    layout, tile, block = chosen(
-        function,
-        sizes,
-        scalar=scalar,
-        split=split,
-        uses=uses,
-        block_sizes=block_sizes,
-        implementation=implementation,
-        budget=heard.budget,
-    )
-    every_log_p = problem.target.needs_every_log_p(problem)
-    _refuse_layout(function, settings, layout, scalar=scalar, every_log_p=every_log_p)
-    settings = settings._replace(
-        sharding=sharding,
-        implementation=layout,
-        tile=tile,
-        block=block,
-        group=0 if split else rows_of_group(sizes, uses, tile),
-        skips=uses.drops or uses.weights or rows.class_where is not None,
-    )
-    fewest = max((s.fewest_classes for s in settings.statistics), default=0)
-    if fewest and layout == "streamed":
-        block = max(block, fewest)
-        whole = block >= sizes.classes  # which no product has to copy
-        piece = PIECE if sizes.platform == "cpu" and not whole else 0
-        settings = settings._replace(block=block, piece=piece)
-    if heard is not NOBODY:
-        blocks = tile, settings.block
-        heard.plans.append(_plan_of(function, layout, sizes, blocks, uses))
-    return problem.replace(settings=settings)
-
-
-def _plan_of(
-    function: str,
-    layout: Implementation,
-    sizes: Sizes,
-    blocks: tuple[int, int],
-    uses: Uses,
-) -> Plan:
-    return Plan(
-        function=function,
-        implementation=layout,
-        block_sizes=blocks,
-        temporary_bytes=temporaries(layout, sizes, blocks, uses),
-    )
-
-
-def _refuse_layout(
-    function: str,
-    settings: Settings,
-    layout: Implementation,
-    *,
-    scalar: bool,
-    every_log_p: bool,
-) -> None:
-    """Refuses a layout that cannot give the result, and names those that can."""
-    if layout == "tiled" and not scalar:
-        others = "'materialized'" if every_log_p else "'streamed' or 'materialized'"
-        mean = ", or ask for reduction='mean' or 'sum', without statistics"
-        mean = mean if settings.result.reduces else ""
-        fail(
-            function,
-            "implementation='tiled' gives one number, the mean or the sum of a loss. "
-            f"Give LinearLogits implementation={others}{mean}.",
-        )
-    if layout == "streamed" and every_log_p:
-        tiled = "" if scalar else ", with reduction='mean' or 'sum'"
-        fail(
-            function,
-            "label smoothing and distributions need every log p of a row, which a "
-            "stream of blocks does not keep. Give LinearLogits "
-            f"implementation='materialized' or 'tiled'{tiled}.",
-        )
-
-
-def _sizes_on_device(
-    hidden: Array,
-    kernel: Array,
-    axis: int,
-    sharding: HeadSharding,
-    platform: str | None,
-) -> Sizes:
-    """The sizes of a device's part of a head; the kernel has its classes at `axis`."""
-    shape = list(hidden.shape[:-1])
-    for a, names in enumerate(sharding.row_axes):
-        shape[a] //= mesh_size(sharding, names)
-    return sizes_of(
-        math.prod(shape),
-        kernel.shape[1 - axis],
-        kernel.shape[axis] // mesh_size(sharding, sharding.class_axes),
-        hidden.dtype,
-        kernel.dtype,
-        platform,
-    )
 
 
 @jax.jit

@@ -16,10 +16,10 @@ from .distribution import Distribution
 from .ids import Ids
 from .several_ids import AskedIds, SeveralIds
 from .softmax import Softmax
-from .target import Like, NoTarget, Target
+from .target import STATIC, Like, NoTarget, Target, bundle
 
 
-@dataclasses.dataclass(frozen=True)
+@bundle
 class Given:
     labels: Any = None
 
@@ -39,12 +39,12 @@ class Given:
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True)
+@bundle
 class ClassLabels(Given):
     """The labels of softmax losses: ids, a distribution, or `SparseLabels`."""
 
-    ids_only: bool = False
-    optional: bool = False
+    ids_only: bool = dataclasses.field(default=False, metadata=STATIC)
+    optional: bool = dataclasses.field(default=False, metadata=STATIC)
 
     def target(self, function: str, like: Like) -> Target:
         if self.labels is None and self.optional:
@@ -62,7 +62,7 @@ class ClassLabels(Given):
         return Distribution(labels=like.classes_last(labels))
 
 
-@dataclasses.dataclass(frozen=True)
+@bundle
 class BinaryAnswers(Given):
     """The labels of losses with several a row: one for every class, or ids of some."""
 
@@ -78,7 +78,7 @@ class BinaryAnswers(Given):
         return BinaryLabels(labels=like.classes_last(labels))
 
 
-@dataclasses.dataclass(frozen=True)
+@bundle
 class AskedAt(Given):
     """The ids whose log-probabilities are asked for."""
 
@@ -87,7 +87,7 @@ class AskedAt(Given):
         return AskedIds(ids=_checks.class_ids_at(function, "ids", self.labels, *shape))
 
 
-@dataclasses.dataclass(frozen=True)
+@bundle
 class OtherSoftmax(Given):
     """The target of divergences: the softmax of other logits."""
 

@@ -119,12 +119,16 @@ class Target:
         raise NotImplementedError
 
 
-Class = TypeVar("Class", bound=type[Target])
+Class = TypeVar("Class", bound=type)
 
 
-@dataclass_transform(frozen_default=True)
+# The metadata of a field that is no array: it decides the program.
+STATIC = {"static": True}
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def bundle(kind: Class) -> Class:
-    """Makes a target's class a pytree of its fields."""
+    """Makes a class a pytree of its fields, but for those that are static."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(kind))
 
 
