@@ -173,34 +173,59 @@ def asymmetric_of_logits(
 ) -> Array:
     """−(w⁺ y (1 − p)^γ₊ log p + (1 − y) p_m^γ₋ log(1 − p_m)), p_m = max(p − m, 0)"""
     near = varying_near_0(z)
-    log_p, log_q = -jax.nn.softplus(-z), -jax.nn.softplus(near)
-    log_p_m, log_q_m = _log_of_shifted(near, -clip), _log_of_shifted(-z, clip)
+    log_p, _ = log_p_and_log_q(z)
+    _, log_q = log_p_and_log_q(near)
+    log_p_m, _ = _logs_of_shifted(near, clip)
+    _, log_q_m = _logs_of_shifted(z, clip)
     yes = times(jnp.exp(times(gamma_pos, log_q)), -log_p)
     no = times(jnp.exp(times(gamma_neg, log_p_m)), -log_q_m)
     return _of_label(yes, no, y, pos_weight)
 
 
-def _log_of_shifted(z: Array, m: Array) -> Array:
-    """log(p + m), p = σ(z); see `_log_sum`"""
-    # The derivative p (1 − p) of σ is exact where p is small.
-    small_p, small_q = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
-    p = jnp.where(z < 0, small_p, 1 - small_q)
-    q = jnp.where(z < 0, 1 - small_p, small_q)
-    return _log_sum(p, q, -jax.nn.softplus(-z), m)
-
-
-def _log_sum(p: Array, q: Array, log_p: Array, m: Array) -> Array:
-    """log(p + m), p = 1 − q; the constant 0 where p + m is not between 0 and 1.
+# d log(p − m) = (p q dz − dm) / (p − m), d log(q + m) = −(p q dz − dm) / (q + m). Where
+# m is 0 the logarithms stay those of p and q, which underflow for a confident z, and so
+# ratios to them are differences of logarithms.
+@jax.custom_jvp
+def _logs_of_shifted(z: Array, m: Array) -> tuple[Array, Array]:
+    """log(p − m) and log(q + m); the constants 0 where that is not between 0 and 1.
 
     There the loss of a label 0 is 0, whatever its weight.
     """
-    total, rest = p + m, q - m
-    shifted = m != 0
-    inside = shifted & ~((total <= 0) | (rest <= 0))
-    small = total < 0.5
-    of_total = jnp.log(select(inside & small, total, 1))
-    of_rest = jnp.log1p(-select(inside & ~small, rest))
-    # Where m is 0 the logarithm stays: p itself underflows for a confident z.
-    inverse = jnp.exp(jnp.minimum(-log_p, jnp.log(_huge(p)) - 1))
-    at_0 = log_p + jnp.log1p(times(select(~shifted, m), inverse))
-    return jnp.where(shifted, of_total + of_rest, at_0)
+    p, q, inside = _shifted(z, m)
+    of_p = jnp.log(select(inside, p, 1))
+    small = p < 0.5
+    of_small = jnp.log1p(-select(inside & small, p))
+    of_q = of_small + jnp.log(select(inside & ~small, q, 1))
+    log_p, log_q = log_p_and_log_q(z)
+    return jnp.where(m == 0, log_p, of_p), jnp.where(m == 0, log_q, of_q)
+
+
+def _shifted(z: Array, m: Array) -> tuple[Array, Array, Array]:
+    """p − m, q + m, and whether both are above 0"""
+    p, q = _p_and_q(z)
+    p, q = p - m, q + m
+    return p, q, ~((p <= 0) | (q <= 0))  # NaN is inside
+
+
+def _p_and_q(z: Array) -> tuple[Array, Array]:
+    e = jnp.exp(-jnp.abs(z))
+    near, far = 1 / (1 + e), e / (1 + e)
+    return jnp.where(z < 0, far, near), jnp.where(z < 0, near, far)
+
+
+@functools.partial(_logs_of_shifted.defjvp, symbolic_zeros=True)
+def _logs_of_shifted_jvp(primals: Any, tangents: Any) -> Any:
+    (z, m), (dz, dm) = primals, moving_of(tangents)
+    *_, inside = _shifted(z, m)
+    inside |= m == 0
+    logs, logs_m = log_p_and_log_q(z), _logs_of_shifted(z, m)
+    slopes = []
+    for x, log, log_m in zip((-z, z), logs, logs_m, strict=True):
+        terms = []
+        if dz is not None:
+            ratio = jnp.exp(select(jnp.isfinite(log), log - log_m))
+            terms.append(jax.nn.sigmoid(x) * ratio * dz)
+        if dm is not None:
+            terms.append(-jnp.exp(jnp.minimum(-log_m, jnp.log(_huge(z)) - 1)) * dm)
+        slopes.append(select(inside, functools.reduce(jnp.add, terms)))
+    return logs_m, (slopes[0], -slopes[1])
