@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._arrays import is_split, over_classes, select, sharded_like, slices_along
+from ._arrays import (
+    cast,
+    is_split,
+    over_classes,
+    select,
+    sharded_like,
+    slices_along,
+)
 
 
 CHUNK = 32
@@ -80,6 +87,14 @@ def two_sums(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
 def _two_sums_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     dx, dy = (lax.reduce_sum(tangent, (axis,)) for tangent in tangents)
     return two_sums(axis, *primals), (dx, dy)
+
+
+def count_along(axis: int, mask: Array) -> Array:
+    """How many are True along an axis, int32; not stored on a CPU, as in `two_sums`."""
+    ones = cast(mask, jnp.int32)
+    if is_split(mask):
+        return lax.reduce_sum(ones, (axis,))
+    return lax.add(*two_sums(axis, ones, lax.full_like(ones, 0)))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

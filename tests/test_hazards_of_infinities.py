@@ -226,20 +226,29 @@ OF_TEMPERATURES = with_kinds(
         ),
         "total variation": partial(jxent.softmax_total_variation, LOGITS, 2 * LOGITS),
         "zlpr": partial(jxent.zlpr_loss, LOGITS, LOGITS > 0.5),
+        "brier score": partial(jxent.metrics.brier_score, LOGITS, np.arange(4)),
     }
 )
+OF_BINARY_ROWS = with_kinds(
+    {
+        "binary": partial(jxent.sigmoid_binary_cross_entropy, axis=-1),
+        "focal": partial(jxent.sigmoid_focal_loss, axis=-1),
+        "asymmetric": partial(jxent.asymmetric_loss, axis=-1),
+        "zlpr": jxent.zlpr_loss,
+    }
+)
+KEEP = np.array([True, False, True, True])
 
 
-def check_dropped_temperatures(loss):
+def check_dropped_temperatures(loss, *ways):
     """`loss` of temperatures (4,), of which the second row's is nobody's."""
-    keep = np.array([True, False, True, True])
     total = lambda t, drop: jnp.sum(loss(temperature=t, **drop))
     both = jax.jit(lambda *at: (jax.grad(total)(*at), jax.hessian(total)(*at)))
-    for drop in ({"where": keep}, {"weights": keep.astype(np.float32)}):
+    for drop in ways or ({"where": KEEP}, {"weights": KEEP.astype(np.float32)}):
         for bad in (0.0, NAN, INF, -1.0):
             gradient, hessian = both(jnp.array([1.0, bad, 2.0, 0.5]), drop)
             assert all_finite(gradient, hessian)
-            assert np.all((gradient != 0) == keep)
+            assert np.all((gradient != 0) == KEEP)
             assert not np.any(hessian[1])
             assert not np.any(hessian[:, 1])
 
@@ -248,6 +257,13 @@ def check_dropped_temperatures(loss):
 def test_the_temperature_of_a_dropped_row(loss):
     """0 or NaN there, and every derivative in it is 0."""
     check_dropped_temperatures(loss)
+
+
+@table(OF_BINARY_ROWS)
+def test_the_temperature_of_a_row_without_classes(loss):
+    """The same where a mask of the logits' shape leaves it none."""
+    loss = partial(loss, LOGITS, LOGITS > 0.5)
+    check_dropped_temperatures(loss, {"where": np.outer(KEEP, np.ones(5, bool))})
 
 
 def test_reduce():

@@ -302,6 +302,7 @@ MASK = {"class_mask": REAL}
 IGNORE = {"ignore_index": -100}
 DENSE = Shape((ROWS, CLASSES), jnp.float32)
 YES_NO = Shape((ROWS, CLASSES), jnp.bool_)
+INTEGERS = Shape((ROWS, CLASSES), jnp.int8)
 LISTS = jxent.SparseLabels(Shape((ROWS, 8), jnp.int32))
 TARGET, _ = shapes(ROWS, 96, CLASSES)
 IDS = Shape((ROWS,), jnp.int32)
@@ -331,13 +332,18 @@ PROGRAMS = [
     ("streamed", ce, IDS, IGNORE, BF16),
     ("streamed", ce, IDS, MASK, jnp.float32),
     ("streamed", ce, IDS, {"where": YES_NO}, jnp.float32),
+    ("tiled", ce, IDS, {"where": YES_NO}, jnp.float32),
+    ("materialized", ce, IDS, {"where": YES_NO}, jnp.float32),
     ("streamed", ce, DENSE, {"where": Shape((ROWS,), jnp.bool_)}, jnp.float32),
     ("streamed", ce, LISTS, IGNORE, jnp.float32),
     ("streamed", TARGETED[0], TARGET, {}, jnp.float32),
     ("streamed", TARGETED[1], DENSE, {}, jnp.float32),
     ("streamed", SIGMOID[0], LISTS, {"axis": -1}, jnp.float32),
     ("streamed", SIGMOID[1], YES_NO, {"axis": -1}, jnp.float32),
+    ("streamed", SIGMOID[0], INTEGERS, {"axis": -1}, jnp.float32),
+    ("streamed", SIGMOID[1], INTEGERS, {"axis": -1}, jnp.float32),
     ("streamed", jxent.zlpr_loss, YES_NO, {}, jnp.float32),
+    ("streamed", jxent.zlpr_loss, INTEGERS, {}, jnp.float32),
     ("streamed", jxent.softmax_top_k, None, {"k": 8}, jnp.float32),
     ("materialized", ce, IDS, {}, BF16),
     ("materialized", ce, IDS, {"logit_soft_cap": 30.0}, jnp.float32),
@@ -356,8 +362,9 @@ PROGRAMS = [
 
 def named(layout, function, labels, options, dtype):
     kind = type(labels).__name__
-    if labels in (IDS, DENSE, YES_NO):
-        kind = {IDS: "ids", DENSE: "dense", YES_NO: "yes-no"}[labels]
+    if labels in (IDS, DENSE, YES_NO, INTEGERS):
+        kinds = {IDS: "ids", DENSE: "dense", YES_NO: "yes-no", INTEGERS: "int8"}
+        kind = kinds[labels]
     return "-".join([layout, function.__name__, kind, *options, jnp.dtype(dtype).name])
 
 

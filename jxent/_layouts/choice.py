@@ -163,14 +163,14 @@ def _slabs(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
     if s.platform != "cpu" or implementation == "tiled":
         return heads, heads  # all else is as large as a group of rows
     nonlinear = uses.soft_cap or uses.temperature
+    mask = uses.masks and not uses.class_where
     if implementation == "streamed":
         cap = (uses.soft_cap or uses.bias) and not uses.summed
         # A sum over classes that keeps one or two arrays stores none of a block's size.
         kept = uses.kept > 2 * uses.summed and uses.kept - uses.summed
         value = max(kept, cap) + (uses.summed and uses.temperature)
         value += uses.masks and (uses.large_blocks or uses.whole_rows)
-        return heads + value, heads + uses.masks + max(uses.kept - 2, 0)
-    mask = uses.masks and not uses.class_where
+        return heads + value, heads + mask + max(uses.kept - 2, 0)
     linear = mask or ((uses.of_every_class or uses.smoothing) and not uses.drops)
     if not uses.kept:
         skips = uses.drops or uses.weights
@@ -205,12 +205,12 @@ def temporaries(
     of_value, slabs = _slabs(implementation, s, uses)
     cast = s.platform == "cpu"  # other compilers do without the cast operands
     # Where a mask meets an array of all rows, XLA on a CPU stores what comes of it.
-    meets = uses.class_where or (
-        implementation == "tiled" and uses.weighed and uses.masks
-    )
+    tiled = implementation == "tiled"
+    meets = tiled and uses.weighed and uses.masks
     whole = cast * meets * s.rows * s.classes * s.width
     # Rows that are sorted, so that those which are dropped come last, are copied.
-    reordered = uses.drops * s.rows * s.classes * uses.given
+    drops = uses.drops or (tiled and uses.class_where)
+    reordered = drops * s.rows * s.classes * uses.given
     # Of a narrower dtype, an operand is cast to float32 and its gradient summed there.
     hidden = s.rows * s.features * s.width
     kernel = s.features * s.classes * s.width

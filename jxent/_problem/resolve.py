@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, over_rows, row_shape, select, sharded_like, sum_over_devices
+from .._chunks import count_along
 from .bundles import Axes, Maybe, map_fields
 from .ids import at_label
 from .problem import Problem
@@ -37,9 +38,12 @@ def resolve(problem: Problem) -> Resolved:
     rows, shared = problem.pair
     keep, classes = rows.where, None
     if rows.class_where is not None:
-        possible = possible_classes(problem)
+        # Else XLA counts constants when it compiles, which takes minutes.
+        where = lax.optimization_barrier(rows.class_where)
+        held = problem.replace(rows=rows._replace(class_where=where))
+        possible = possible_classes(held)
         assert possible is not None
-        classes = lax.reduce_sum(cast(possible, jnp.int32), (problem.axis,))
+        classes = count_along(problem.axis, possible)
     elif shared.class_mask is not None:
         classes = lax.reduce_sum(cast(shared.class_mask, jnp.int32), (0,))
     if classes is not None:

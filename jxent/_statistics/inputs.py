@@ -142,8 +142,10 @@ def effective_logits(
     if adjusted is not None:
         z = adjusted(z)
     if temperature is not None:
-        if computed is not None:
-            temperature = select(computed, temperature, 1)
+        weighted = problem.resolved.weighted
+        if weighted is not None:
+            usable = lax.is_finite(lax.div(lax.full_like(temperature, 1), temperature))
+            temperature = select(lax.bitwise_or(weighted, usable), temperature, 1)
         z = over_temperature(z, temperature, axis)
     return z if possible is None else select(possible, z, -jnp.inf)
 

@@ -4,6 +4,7 @@ Most losses are sums over the classes of a formula in one logit and its label. S
 sum needs no maximum, and is one pass over the blocks of classes, as is its derivative.
 """
 
+import dataclasses
 import functools
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from .._arrays import (
     select,
     sum_over_devices,
 )
+from .._chunks import count_along
 from .._formulas import zlpr
 from .._layouts.mesh import of_parts
 from .._layouts.totals import over_all_classes, totals
@@ -149,7 +151,11 @@ def _bad_labels(problem: Problem) -> Array:
 
 def _count_bad(problem: Problem) -> Array:
     """How many labels of a row are none, over all devices, (rows,)."""
-    count = lax.reduce_sum(cast(_bad_labels(problem), jnp.int32), (problem.axis,))
+    target = problem.target
+    # Else XLA counts labels that are constants when it compiles, which takes minutes.
+    held = dataclasses.replace(target, labels=lax.optimization_barrier(target.labels))
+    problem = problem.replace(rows=problem.rows._replace(target=held))
+    count = count_along(problem.axis, _bad_labels(problem))
     return sum_over_devices(count, problem.settings.class_axis_name)
 
 
