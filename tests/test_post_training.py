@@ -16,6 +16,7 @@ ROWS, FEATURES, CLASSES = 6, 3, 11
 DROPPED = 2  # a row of the prompt
 ANSWER = np.arange(ROWS) != DROPPED
 LABELS = np.array([3, 0, 7, 5, 5, 10])
+GIVEN = np.where(ANSWER, LABELS, -100)  # as `next_token_labels` has them
 
 
 @pytest.fixture
@@ -32,16 +33,22 @@ def streamed(hidden, kernel):
     return logits(hidden, kernel, implementation="streamed")
 
 
-def both_equal(ours, textbook, head):
+def of_head(loss, head, answer=ANSWER):
+    """Value and gradients in hidden, which is NaN outside of the answer, and kernel."""
+    hidden, kernel = head
+    both = jax.value_and_grad(lambda *x: loss(streamed(*x)), (0, 1))
+    return jax.jit(both)(np.where(answer[:, None], hidden, np.nan), kernel)
+
+
+def by_formula(loss, head):
+    both = jax.value_and_grad(lambda h, w: loss(jax.nn.log_softmax(h @ w)), (0, 1))
+    return jax.jit(both)(*head)
+
+
+def both_equal(ours, textbook, head, answer=ANSWER):
     """Values and gradients in hidden and kernel: of a streamed head, and by formula."""
-    got, wanted = (
-        jax.jit(jax.value_and_grad(f, (0, 1)))(*head)
-        for f in (
-            lambda *x: ours(streamed(*x)),
-            lambda *x: textbook(jax.nn.log_softmax(x[0] @ x[1])),
-        )
-    )
-    close(got, wanted, 1e-10)
+    wanted = by_formula(textbook, head)
+    close(of_head(ours, head, answer), wanted, 1e-10)
     return wanted[0]
 
 
@@ -59,9 +66,11 @@ def test_replay_of_what_the_sampler_kept(head):
     )
 
     def ours(logits):
-        others = jnp.where(kept == LABELS[:, None], -1, kept)
-        ids = jnp.concatenate([LABELS[:, None], others], axis=-1)
-        log_p = jxent.softmax_log_prob_at(logits, ids, ignore_index=-1, temperature=0.7)
+        others = jnp.where(kept == GIVEN[:, None], -1, kept)
+        ids = jnp.concatenate([GIVEN[:, None], others], axis=-1)
+        log_p = jxent.softmax_log_prob_at(
+            logits, ids, where=ANSWER, ignore_index=-1, temperature=0.7
+        )
         among = (ids >= 0) & ANSWER[:, None]
         losses = jxent.softmax_log_prob(log_p, jnp.zeros_like(LABELS), where=among)
         return jnp.sum(losses * np.cos(np.arange(ROWS)))
@@ -80,18 +89,24 @@ def test_replay_of_what_the_sampler_kept(head):
 def test_dft_is_the_generalized_loss_of_q_1(head):
     """The gradient of −sg(p) log p, that of 1 − p, without stop_gradient."""
 
+    def by_hand(logits):
+        log_p = jxent.softmax_log_prob(logits, GIVEN, where=ANSWER)
+        return jxent.reduce(
+            -jax.lax.stop_gradient(jnp.exp(log_p)) * log_p, where=ANSWER
+        )
+
+    def bounded(logits):
+        return jxent.generalized_cross_entropy(
+            logits, GIVEN, q=1.0, where=ANSWER, reduction="mean"
+        )
+
     def textbook(log_p):
         of_label = at(log_p, LABELS)
         return -jnp.mean((jax.lax.stop_gradient(jnp.exp(of_label)) * of_label)[ANSWER])
 
-    def ours(logits):
-        return jxent.generalized_cross_entropy(
-            logits, LABELS, q=1.0, where=ANSWER, reduction="mean"
-        )
-
-    got = jax.jit(jax.grad(lambda *x: ours(streamed(*x)), (0, 1)))(*head)
-    wanted = jax.grad(lambda h, w: textbook(jax.nn.log_softmax(h @ w)), (0, 1))(*head)
-    close(got, wanted, 1e-10)
+    wanted = by_formula(textbook, head)
+    close(of_head(by_hand, head), wanted, 1e-10)
+    close(of_head(bounded, head)[1], wanted[1], 1e-10)
 
 
 def test_eaft_is_gated_by_the_entropy_of_the_likeliest(head):
@@ -100,7 +115,7 @@ def test_eaft_is_gated_by_the_entropy_of_the_likeliest(head):
     def ours(logits):
         log_q, _ = jxent.softmax_top_k(jax.lax.stop_gradient(logits), count)
         gate = jxent.softmax_entropy(log_q) / np.log(count)
-        losses = jxent.softmax_cross_entropy(logits, LABELS)
+        losses = jxent.softmax_cross_entropy(logits, GIVEN, where=ANSWER)
         return jxent.reduce(gate * losses, where=ANSWER)
 
     def textbook(log_p):
@@ -116,9 +131,10 @@ def test_gspo_has_one_ratio_a_sequence(head):
     """Of sequences of two tokens: the first has one that is a prompt's."""
     old, advantage = np.linspace(-3, -1, ROWS), np.array([1.0, -0.5, 2.0])
     answer = np.roll(ANSWER, 1)
+    given = np.where(answer, LABELS, -100)
 
     def ours(logits):
-        log_probs = jxent.softmax_log_prob(logits, LABELS, where=answer)
+        log_probs = jxent.softmax_log_prob(logits, given, where=answer)
         change, mask = (x.reshape(3, 2) for x in (log_probs - old, answer))
         ratio = jnp.exp(jxent.reduce(change, where=mask, axis=-1))
         clipped = jnp.clip(ratio, 0.7, 1.3)
@@ -133,7 +149,7 @@ def test_gspo_has_one_ratio_a_sequence(head):
             total -= jnp.minimum(ratio * a, jnp.clip(ratio, 0.7, 1.3) * a)
         return total / 3
 
-    both_equal(ours, textbook, head)
+    both_equal(ours, textbook, head, answer)
 
 
 def importance(log_ratio, low, high, masked, of_sequence):
@@ -181,9 +197,9 @@ def test_reverse_kl_of_the_likeliest_and_a_tail(head, rng):
     np.put_along_axis(rest, np.asarray(ids), False, 1)
 
     def ours(logits):
-        log_p = with_tail(jxent.softmax_log_prob_at(logits, ids))
+        log_p = with_tail(jxent.softmax_log_prob_at(logits, ids, where=ANSWER))
         kl = jxent.kl_divergence_with_log_targets(with_tail(of_k), log_p)
-        whole = jxent.softmax_kl_divergence(log_q, logits)
+        whole = jxent.softmax_kl_divergence(log_q, logits, where=ANSWER)
         return jxent.reduce(kl + 0.1 * whole, where=ANSWER)
 
     def textbook(log_p):
