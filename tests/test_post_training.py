@@ -226,18 +226,29 @@ def test_a_tail_of_which_nothing_is_left():
 
 
 def test_the_loss_of_a_draft_head(head, rng):
-    """−log of the rate of acceptance, Σ min(p, q), of two heads."""
+    """−log of the rate of acceptance, Σ min(p, q), of two heads.
+
+    In one row the two do not overlap: its loss is finite, and has no gradient.
+    """
+    (hidden, kernel), disjoint = head, 4
     teacher = rng.normal(size=(ROWS, 5)), rng.normal(size=(5, CLASSES))
+    hidden[disjoint] *= 200
+    teacher[0][disjoint] *= 200
     log_q = oracles.log_softmax(teacher[0] @ teacher[1])
+    p = np.exp(oracles.log_softmax(hidden @ kernel))
+    rates = np.minimum(p, np.exp(log_q)).sum(1)
+    assert np.array_equal(rates < 1e-6, np.arange(ROWS) == disjoint)
 
     def ours(draft):
         distance = jxent.softmax_total_variation(
             draft, jxent.LinearLogits(*teacher), where=ANSWER
         )
-        return jxent.reduce(-jnp.log(1 - distance), where=ANSWER)
+        rate = jnp.maximum(1 - distance, 1e-6)
+        return jxent.reduce(-jnp.log(rate), where=ANSWER)
 
     def textbook(log_p):
         rate = jnp.minimum(jnp.exp(log_p), np.exp(log_q)).sum(1)
+        rate = jnp.where(np.arange(ROWS) == disjoint, 1e-6, rate)
         return -jnp.mean(jnp.log(rate)[ANSWER])
 
     both_equal(ours, textbook, head)
