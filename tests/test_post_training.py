@@ -152,6 +152,55 @@ def test_gspo_has_one_ratio_a_sequence(head):
     both_equal(ours, textbook, head, answer)
 
 
+def log1mexp(x):
+    half = -jnp.log(2.0)
+    near_0 = jnp.log(-jnp.expm1(jnp.maximum(x, half)))
+    far = jnp.log1p(-jnp.exp(jnp.minimum(x, half)))
+    return jnp.where(x > half, near_0, far)
+
+
+def orpo(log_p, weight=0.1):
+    """Of the mean log-probabilities (pairs, 2) of chosen and rejected answers."""
+    uncertain = jnp.minimum(log_p, -1e-9)
+    chosen, rejected = (uncertain - log1mexp(uncertain)).T
+    penalty = jxent.sigmoid_binary_cross_entropy(chosen - rejected, 1.0)
+    return jnp.mean(weight * penalty - log_p[:, 0])
+
+
+def test_orpo(head):
+    """By the odds of a likely and an unlikely answer, of three tokens and of two."""
+
+    def ours(logits):
+        log_probs = jxent.softmax_log_prob(logits, GIVEN, where=ANSWER).reshape(2, 3)
+        log_p = jxent.reduce(log_probs, where=ANSWER.reshape(2, 3), axis=-1)
+        both_ways = jnp.stack([log_p, 0.01 * log_p[::-1]])
+        return orpo(both_ways)
+
+    def textbook(log_p):
+        of_label = at(log_p, LABELS)
+        first, second = (of_label[0] + of_label[1]) / 2, of_label[3:].mean()
+        total = 0.0
+        for chosen, rejected in ((first, second), (0.01 * second, 0.01 * first)):
+            c, r = jnp.exp(chosen), jnp.exp(rejected)
+            ratio = c / (1 - c) / (r / (1 - r))
+            total += -jnp.log(c) - 0.1 * jnp.log(ratio / (1 + ratio))
+        return total / 2
+
+    both_equal(ours, textbook, head)
+
+
+def test_orpo_of_answers_that_are_certain():
+    """In float32, where log p is 0: both finite, and gradients of the rest alone."""
+    log_p = jnp.array([[0, -1], [-1, 0], [0, 0]], jnp.float32)
+    value, gradient = jax.jit(jax.value_and_grad(orpo))(log_p)
+    odds = np.log(1e9) - (-1 - np.log1p(-np.exp(-1)))  # of the certain, to the other
+    penalties = np.logaddexp(0, [-odds, odds, 0])
+    np.testing.assert_allclose(value, np.mean(0.1 * penalties + [0, 1, 0]), rtol=1e-6)
+    slope = 1 / (1 - np.exp(-1)) / (1 + np.exp(-odds))  # of the penalty in log p = −1
+    wanted = np.array([[-1, 0], [-1 - 0.1 * slope, 0], [-1, 0]]) / 3
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-6, atol=1e-8)
+
+
 def importance(log_ratio, low, high, masked, of_sequence):
     if of_sequence:
         log_ratio = log_ratio.sum(axis=-1, keepdims=True)
