@@ -152,6 +152,70 @@ def test_gspo_has_one_ratio_a_sequence(head):
     both_equal(ours, textbook, head, answer)
 
 
+def test_the_clipped_loss_and_the_means_of_sequences(head):
+    """DAPO's bounds and a bonus for entropy; the means by their names on the page.
+
+    Of three sequences of two tokens, of which the second has one that is a prompt's.
+    """
+    answer, segments = np.roll(ANSWER, 1), np.array([[1, 1, 1, 0, 2, 2]])
+    given = np.where(answer, LABELS, -100)
+    off = np.array([-0.5, 0.1, 0.5, 0, -0.5, 0.1])  # clipped above, below and not
+    old = at(oracles.log_softmax(head[0] @ head[1]), LABELS) + off
+    advantage = np.repeat([1.0, -0.5, -2.0], 2)
+
+    def ours(logits):
+        rows = jxent.softmax_statistics(logits, given, where=answer, entropy=True)
+        ratio = jnp.exp(rows.log_prob - old)
+        clipped = jnp.clip(ratio, 0.8, 1.28)
+        gain = jnp.minimum(ratio * advantage, clipped * advantage)
+        losses = -(gain + 0.01 * rows.entropy).reshape(3, 2)
+        labels, where = (x.reshape(3, 2) for x in (given, answer))
+        weights = jxent.sequence_weights(where)
+        packed = jxent.sequence_weights(answer[None], segment_ids=segments)
+
+        def of_micro_batches(**options):
+            of_all = jxent.total_weight(labels, where=where, **options)
+            return sum(
+                jxent.reduce(
+                    losses[part],
+                    where=where[part],
+                    normalizer=of_all,
+                    **{name: x[part] for name, x in options.items()},
+                )
+                for part in (slice(0, 1), slice(1, 3))
+            )
+
+        return total(
+            [
+                jxent.reduce(losses, where=where),
+                of_micro_batches(),
+                jxent.reduce(losses, where=where, weights=weights),
+                of_micro_batches(weights=weights),
+                jxent.reduce(losses, where=where, normalizer=3 * 2),
+                jxent.reduce(losses.reshape(1, 6), where=answer[None], weights=packed),
+            ]
+        )
+
+    def textbook(log_p):
+        losses = []
+        for r, a in enumerate(advantage):
+            ratio = jnp.exp(log_p[r, LABELS[r]] - old[r])
+            bounded = jnp.minimum(jnp.maximum(ratio, 0.8), 1.28)
+            entropy = -jnp.sum(jnp.exp(log_p[r]) * log_p[r])
+            losses.append(-jnp.minimum(ratio * a, bounded * a) - 0.01 * entropy)
+        mean = lambda *rows: sum(losses[r] for r in rows) / len(rows)
+        tokens = mean(0, 1, 2, 4, 5)  # 3 is the prompt's
+        sequences = (mean(0, 1) + mean(2) + mean(4, 5)) / 3
+        of_packed = (mean(0, 1, 2) + mean(4, 5)) / 2
+        constant = tokens * 5 / (3 * 2)
+        return total([tokens, tokens, sequences, sequences, constant, of_packed])
+
+    def total(means):
+        return sum(m * np.cos(i) for i, m in enumerate(means))
+
+    both_equal(ours, textbook, head, answer)
+
+
 def log1mexp(x):
     half = -jnp.log(2.0)
     near_0 = jnp.log(-jnp.expm1(jnp.maximum(x, half)))
@@ -199,6 +263,25 @@ def test_orpo_of_answers_that_are_certain():
     slope = 1 / (1 - np.exp(-1)) / (1 + np.exp(-odds))  # of the penalty in log p = −1
     wanted = np.array([[-1, 0], [-1 - 0.1 * slope, 0], [-1, 0]]) / 3
     np.testing.assert_allclose(gradient, wanted, rtol=1e-6, atol=1e-8)
+
+
+def test_estimators_of_the_kl_divergence(x64, rng):
+    """The expectations of k1, k2 and k3 over all tokens, and their gradients."""
+    z, z_ref = rng.normal(size=(2, CLASSES))
+    log_q, tokens = oracles.log_softmax(z_ref), np.arange(CLASSES)
+    p, q = np.exp(oracles.log_softmax(z)), np.exp(log_q)
+
+    def expected(z):
+        rows = jnp.broadcast_to(z, (CLASSES, CLASSES))
+        d = log_q - jxent.softmax_log_prob(rows, tokens)
+        estimators = jnp.stack([-d, d**2 / 2, jnp.expm1(d) - d])
+        return estimators @ p, estimators @ p
+
+    gradients, means = jax.jit(jax.jacrev(expected, has_aux=True))(z)
+    ratio = np.log(p / q)
+    exact = p @ ratio
+    close(means, np.array([exact, p @ ratio**2 / 2, exact]))
+    close(gradients, np.stack([0 * p, p * (ratio - exact), p - q]))
 
 
 def importance(log_ratio, low, high, masked, of_sequence):
