@@ -18,7 +18,7 @@ and the paths.
       strings read right               94.20%
       digits wrong, missing or extra    1.87%
     temporary memory of loss and gradients, 4,096 frames, 32,768 classes
-      CTC from hidden states               23 MiB
+      CTC from hidden states               34 MiB
       optax.ctc_loss of logits          1,608 MiB
     picture  digit_strings.png
 """
