@@ -1418,6 +1418,12 @@ REFUSED = [
         "two of them equal in float32. Sort them and drop doubles by "
         "np.unique(support).",
     ),
+    (
+        lambda: jxent.two_hot_labels(floats(4), [-3e38, 3e38]),
+        ValueError,
+        "two_hot_labels: expected a support whose gaps are finite in float32, got one "
+        "that overflows. Divide values and support by the same number.",
+    ),
 ]
 
 

@@ -446,7 +446,10 @@ def test_digit_strings(play):
 
 
 def test_ctc_is_that_of_optax(rng, x64, as_users_have_it):
-    """Value and gradients, of logits and of a head: repeats, padding and no label."""
+    """Value and gradients, of logits and of a head: repeats, padding and no label.
+
+    In frames that are padding, the logits or the hidden states are NaN.
+    """
     example = importlib.import_module("digit_strings")
     hidden, kernel = rng.normal(size=(5, 9, 4)), rng.normal(size=(4, 6))
     labels = np.array([[1, 2, 3, 4], [2, 2, 5, 5], [3, 3, 3, 0], [0] * 4, [1] * 4])
@@ -466,7 +469,12 @@ def test_ctc_is_that_of_optax(rng, x64, as_users_have_it):
     assert np.all(wanted[0][1] > 0)
     layout = {"implementation": "streamed", "block_sizes": (None, 3)}
     streamed = functools.partial(jxent.LinearLogits, **layout)
-    for of_logits in (jnp.matmul, streamed):
+    padding = np.arange(9)[:, None] >= np.array(frames)[:, None, None]
+    unknown = lambda x: jnp.where(padding, jnp.nan, x)
+    for of_logits in (
+        lambda h, k: unknown(h @ k),
+        lambda h, k: streamed(unknown(h), k),
+    ):
         close(of(example.ctc_loss, of_logits, frames), wanted, 1e-10)
 
     (_, losses), gradients = of(example.ctc_loss, jnp.matmul, [3, 5, 5, 1, 6])

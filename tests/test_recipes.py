@@ -158,33 +158,56 @@ def test_c51_is_two_hot_labels_of_the_moved_points(batch, rng):
 
 
 def test_coral_and_corn(batch):
-    """One question of all examples each, or of those that passed the one before."""
+    """One question of all examples each, or of those that passed the one before.
+
+    CORAL has one output and a bias for each question, CORN an output for each.
+    """
     z, y = batch
     levels = np.arange(CLASSES - 1)
     above, asked = y[:, None] > levels, y[:, None] >= levels
 
-    def losses(z):
+    def losses(z, g, biases):
         loss = jxent.sigmoid_binary_cross_entropy
-        coral = loss(z, above, reduction="mean", normalizer=ROWS)
+        shared = g[:, None] + biases[None]
+        coral = loss(shared, above, reduction="mean", normalizer=ROWS)
         corn = loss(z, above, where=asked, reduction="mean")
         return jnp.stack([coral, corn])
 
-    def textbook(z):
+    def textbook(z, g, biases):
         p = jax.nn.sigmoid(z)
         coral = corn = 0.0
         count = 0
         for row in range(ROWS):
             for k in levels:
-                term = -jnp.log(p[row, k] if y[row] > k else 1 - p[row, k])
-                coral += term / ROWS
+                of_coral = jax.nn.sigmoid(g[row] + biases[k])
+                coral -= jnp.log(of_coral if above[row, k] else 1 - of_coral) / ROWS
                 if y[row] >= k:  # has passed k − 1
-                    corn, count = corn + term, count + 1
+                    corn -= jnp.log(p[row, k] if above[row, k] else 1 - p[row, k])
+                    count += 1
         return jnp.stack([coral, corn / count])
 
-    z = z[:, :-1]
-    close(losses(z), textbook(z), 1e-10)
-    got, wanted = (jax.jit(jax.jacrev(f))(z) for f in (losses, textbook))
+    inputs = z[:, :-1], z[:, -1], np.array([2.0, 1, -0.5, -1])
+    close(losses(*inputs), textbook(*inputs), 1e-10)
+    got, wanted = (
+        jax.jit(jax.jacrev(f, (0, 1, 2)))(*inputs) for f in (losses, textbook)
+    )
     close(got, wanted, 1e-10)
+
+
+def test_corn_counts_the_products_above_one_half():
+    """A grade by the probability of y > k, the product of the questions up to k."""
+    conditional = np.array(
+        [[0.9, 0.8, 0.6, 0.9], [0.7, 0.7, 0.99, 0.2], [0.4, 1, 1, 1]]
+    )
+    wanted = []
+    for row in conditional.tolist():
+        products = [math.prod(row[: k + 1]) for k in range(4)]
+        wanted.append(sum(p > 0.5 for p in products))
+    with np.errstate(divide="ignore"):
+        answers = np.log(conditional) - np.log(1 - conditional)
+    log_above = jnp.cumsum(jax.nn.log_sigmoid(answers), axis=-1)
+    assert (log_above > jnp.log(0.5)).sum(-1).tolist() == wanted == [2, 1, 0]
+    assert (answers > 0).sum(-1).tolist() == [4, 3, 3]  # CORAL's rule
 
 
 # Routers ------------------------------------------------------------------------------
@@ -222,16 +245,30 @@ def test_load_balance_and_z_loss_of_a_router(batch):
 
 
 def test_in_batch_softmax_with_log_q(x64, rng):
+    """The softmax over all items, up to log q and log B, and its gradients.
+
+    The limit of large batches: each item is there as often as its probability says.
+    """
     queries, table = rng.normal(size=(2, ROWS, FEATURES))
     item = np.array([0, 1, 2, 1, 3, 0])
-    log_q = np.log(np.array([0.5, 0.3, 0.1, 0.1]))[item]
-    z = queries @ table[item].T - log_q
-    others = (item != item[:, None]) | np.eye(ROWS, dtype=bool)
-    losses = jxent.contrastive_cross_entropy(
-        queries, table[item], candidate_bias=-log_q, groups=item, symmetric=False
+    table, q = table[:4], np.bincount(item) / ROWS
+    log_q, factors = np.log(q)[item], np.cos(np.arange(ROWS))
+
+    def in_batch(queries, table):
+        losses = jxent.contrastive_cross_entropy(
+            queries, table[item], candidate_bias=-log_q, symmetric=False
+        )
+        return jnp.sum((losses - log_q - np.log(ROWS)) * factors)
+
+    def over_all(queries, table):
+        log_p = jax.nn.log_softmax(queries @ table.T)
+        return -jnp.sum(at(log_p, item) * factors)
+
+    got, wanted = (
+        jax.jit(jax.value_and_grad(f, (0, 1)))(queries, table)
+        for f in (in_batch, over_all)
     )
-    z = np.where(others, z, -np.inf)
-    close(losses, np.log(np.exp(z).sum(1)) - np.diag(z))
+    close(got, wanted, 1e-10)
 
 
 def test_sampled_softmax_is_fair_to_every_class(batch):

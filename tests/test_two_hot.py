@@ -15,14 +15,22 @@ SYMEXP = np.concatenate([HALF, -HALF[-2::-1]])  # Dreamer's, of fewer points
 VALUES = np.array([[-3.0, 0.25, 1.0], [5.0, -70.0, 70.0], [0.0, -1.75, 3.999]])
 
 
-def of_rlax(value, support):
-    """By the place of the value on an even grid, rounded down and up."""
+def of_rlax(value, support, epsilon=0.0):
+    """By the place of the value on an even grid, rounded down and up.
+
+    rlax divides by the gap + 1e-5, which is `epsilon`; jxent's shares are exact.
+    """
     low, high, count = support[0], support[-1], len(support)
     value = min(max(value, low), high)
     place = (value - low) / (high - low) * (count - 1)
+    below, above = int(np.floor(place)), int(np.ceil(place))
+    ends = np.array([below, above]) / (count - 1) * (high - low) + low
     q = np.zeros(count)
-    q[int(np.floor(place))] += 1 - (place - np.floor(place))
-    q[int(np.ceil(place))] += place - np.floor(place)
+    # At a point both ends are that point, and the gap is 0.
+    gap = ends[1] - ends[0] + epsilon
+    share = (ends[1] - value) / gap if above > below else 0
+    q[below] += share
+    q[above] += 1 - share
     return q
 
 
@@ -70,6 +78,10 @@ def test_shares_loss_and_gradients(support, definition, x64, rng):
     close(dense(ids, shares, len(support)), q)
     inside = np.clip(VALUES, support[0], support[-1])
     close(q @ support, inside)
+    if definition is of_rlax:
+        theirs = np.stack([definition(v, support, 1e-5) for v in VALUES.ravel()])
+        off = np.abs(theirs.reshape(q.shape) - q).max()
+        assert 0 < off < 1e-5 / np.diff(support).min()
 
     value, (in_logits, in_values) = jax.jit(jax.value_and_grad(loss, (0, 1)))(
         logits, VALUES
@@ -104,8 +116,10 @@ def test_bad_input_is_nan_in_its_row_alone():
     assert losses[0] == 0
     np.testing.assert_array_equal(dropped[0][0], 0)
     assert dropped[1][0] == 0
-    _, (losses, _) = both(logits, values, support[::-1], jnp.ones(4, bool))
-    assert jnp.isnan(losses).all()
+    too_wide = jnp.array([-3e38, 3e38, 3.2e38])  # a gap of 6e38 is inf in float32
+    for bad in (support[::-1], too_wide):
+        gradients, (losses, _) = both(logits, values, bad, jnp.ones(4, bool))
+        assert all(jnp.isnan(x).all() for x in (losses, *gradients))
 
 
 @pytest.mark.compiles

@@ -24,22 +24,27 @@ def two_hot_labels(values: ArrayLike, support: ArrayLike) -> SparseLabels:
     Args:
       values: v, any shape; integers or floating. What lies outside of the support
         becomes its nearest end.
-      support: s, (classes,): at least two finite points in ascending order.
+      support: s, (classes,): at least two finite points in ascending order, whose
+        gaps do not overflow.
 
     Returns:
       `SparseLabels` with ids (..., 2), int32, and their shares (..., 2), for logits
       (..., classes). The shares are float32, or float64 for float64 values.
 
     Numerics:
-      The derivative in a value is that of the shares: ±1 / (s_{i+1} − s_i), at a point
-      of the support that of the interval above it, outside of the support 0. A value
-      that is NaN has shares of NaN, and so has every value if a JAX array as support
-      does not ascend: the loss of such a row is NaN, unless the loss drops it.
+      The shares are exact up to rounding: rlax's `transform_to_2hot` divides by the
+      gap + 1e-5. The derivative in a value is that of the shares: ±1 / (s_{i+1} − s_i),
+      at a point of the support that of the interval above it, outside of the support 0.
+
+      A value that is NaN has shares of NaN. The loss of its row and the gradient in its
+      logits are NaN, unless the loss drops the row; the derivative in the value is that
+      of the first interval. If a JAX array as support does not ascend, or if one of its
+      gaps overflows, every share and every derivative is NaN.
 
     Raises:
       TypeError: values or support are not numbers.
-      ValueError: the support has another shape or fewer than two points, or does not
-        ascend and is not a JAX array.
+      ValueError: the support has another shape or fewer than two points; or it does
+        not ascend or one of its gaps overflows, and it is not a JAX array.
 
     Example:
       >>> labels = jxent.two_hot_labels(
@@ -77,28 +82,39 @@ def two_hot_labels(values: ArrayLike, support: ArrayLike) -> SparseLabels:
             f"{points.shape}.",
         )
     known = _checks.known_values(support)
-    if known is not None and not _ascend(known.astype(dtype)):
-        _checks.fail(
-            name,
-            "expected a support of finite points in ascending order, no two of them "
-            f"equal in {jnp.dtype(dtype).name}. Sort them and drop doubles by "
-            "np.unique(support).",
-        )
+    if known is not None:
+        _check_ascent(name, known.astype(dtype))
     ids, shares = _two_hot(x, points)
     return SparseLabels(ids=ids, values=shares)
 
 
-def _ascend(points: np.ndarray) -> bool:
-    return bool(np.all(np.isfinite(points)) and np.all(np.diff(points) > 0))
+def _check_ascent(name: str, points: np.ndarray) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        gaps = np.diff(points)
+    if not (np.all(np.isfinite(points)) and np.all(gaps > 0)):
+        _checks.fail(
+            name,
+            "expected a support of finite points in ascending order, no two of them "
+            f"equal in {points.dtype.name}. Sort them and drop doubles by "
+            "np.unique(support).",
+        )
+    if not np.all(np.isfinite(gaps)):
+        _checks.fail(
+            name,
+            f"expected a support whose gaps are finite in {points.dtype.name}, got one "
+            "that overflows. Divide values and support by the same number.",
+        )
 
 
 @jax.jit
 def _two_hot(x: Array, support: Array) -> tuple[Array, Array]:
     low, high = support[0], support[-1]
+    gaps = support[1:] - support[:-1]
+    ascends = jnp.all((gaps > 0) & (gaps < jnp.inf))
     inside = jnp.where(x < low, low, jnp.where(x > high, high, x))
+    inside = jnp.where(ascends, inside, x)  # an end would have the derivative 0
     below = _interval(inside, support)
     left, right = _at(support, below), _at(support, below + 1)
-    ascends = jnp.all(jnp.isfinite(support)) & jnp.all(support[1:] > support[:-1])
     gap = jnp.where(ascends, right - left, jnp.nan)
     shares = (right - inside) / gap, (inside - left) / gap
     return jnp.stack([below, below + 1], -1), jnp.stack(shares, -1)
