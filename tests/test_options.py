@@ -498,7 +498,9 @@ def test_optax_multi_steps(loss, logits, rng):
     k, kernel = 3, jnp.asarray(rng.normal(size=(4, CLASSES)), jnp.float32)
     x = jnp.asarray(rng.normal(size=(ROWS, 4)), jnp.float32)
     y = jnp.asarray([0, 1, 2, -100, -100, -100])  # in threes of 2, 1 and 0
-    options: dict[str, Any] = {"ignore_index": -100, "class_weights": WEIGHTS}
+    # Of an array of NumPy that was traced under 64 bits JAX keeps those 64 bits.
+    weights = jnp.asarray(WEIGHTS, jnp.float32)
+    options: dict[str, Any] = {"ignore_index": -100, "class_weights": weights}
 
     def mean(kernel, x, y, normalizer=None):
         z = logits(x, kernel)
