@@ -85,7 +85,8 @@ def test_errors_are_measured_and_drawn(monkeypatch, tmp_path):
     results = record.Results("", "", {}, device, {}, tuple(records))
     record.save(results, tmp_path / "accuracy")
     assert pictures.main(["accuracy", "--stored", "--output", str(tmp_path)]) == 0
-    assert (tmp_path / "accuracy.svg").read_text().count("<svg") == 1
+    for name in ("accuracy.svg", "accuracy_phone.svg"):
+        assert (tmp_path / name).read_text().count("<svg") == 1
 
 
 @pytest.mark.beyond_core
@@ -143,14 +144,16 @@ def test_labels_keep_their_distance():
     assert plots.apart([5.0], 10) == [5.0]
 
 
+@pytest.mark.parametrize("phone", [False, True])
 @pytest.mark.parametrize("name", pictures.PICTURES)
-def test_committed_pictures_are_those_of_the_stored_numbers(name):
+def test_committed_pictures_are_those_of_the_stored_numbers(name, phone):
     """By their words: a version of matplotlib draws the same line in other digits."""
     results = record.load(pictures.FOLDER / name)
     assert results.command == f"python -m benchmarks.pictures {name}"
-    svg = (pictures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    file = f"{name}_phone.svg" if phone else f"{name}.svg"
+    svg = (pictures.FOLDER / file).read_text(encoding="utf-8")
     with pictures.plt.rc_context(pictures.STYLE):
-        figure = pictures.PICTURES[name][1](results)
+        figure = pictures.PICTURES[name][1](results, phone=phone)
     texts = [t for axes in figure.axes for t in (*axes.texts, axes.xaxis.label)]
     words = [text for t in texts if (text := t.get_text())]
     pictures.plt.close(figure)
