@@ -1,6 +1,7 @@
 """The pictures' commands, on tiny sizes and without peers that are not there."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -135,6 +136,23 @@ def test_growth_is_measured_and_drawn(monkeypatch):
     assert len(figure.axes) == 4
     assert all(axes.lines for axes in figure.axes)
     pictures.plt.close(figure)
+
+
+CUT = re.compile(r'.which-loss img\[src\$="/(\w+).png".*{ --from: (.+); --to: (.+); }')
+
+
+def test_a_phone_shows_whole_panels():
+    """Where the site's style cuts a picture of the table of troubles, it is blank."""
+    docs = Path(__file__).parent.parent / "docs"
+    cuts = CUT.findall((docs / "_static/site.css").read_text(encoding="utf-8"))
+    table = (docs / "which-loss.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\(pictures/(\w+).png\)", table)
+    assert {name for name, *_ in cuts} == {*shown}
+    for name, *ends in cuts:
+        picture = pictures.plt.imread(docs / "pictures" / f"{name}.png")
+        for end in map(float, ends):
+            column = picture[:, min(int(end * picture.shape[1]), picture.shape[1] - 1)]
+            assert np.ptp(column, axis=0).max() < 0.02, (name, end)
 
 
 def test_labels_keep_their_distance():
