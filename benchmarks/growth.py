@@ -18,7 +18,7 @@ from . import compiled, run, session
 from .case import Case, Shape, machine
 from .operations import widths
 from .peers import heads
-from .plots import DEVICES, colour, plt, short, size_marks
+from .plots import DEVICES, PHONE, colour, plt, short, size_marks
 from .record import Record, Results
 from .targets import TARGETS
 
@@ -200,13 +200,19 @@ def _draw_panel(axes: Any, panel: Panel, found: Sequence[Record], along: str) ->
     size_marks(axes)
 
 
-def draw(results: Results) -> Any:
-    """Tokens on the left, classes on the right; a row for each quantity and device."""
+def draw(results: Results, *, phone: bool = False) -> Any:
+    """Tokens on the left, classes on the right; a row for each quantity and device.
+
+    On a phone one panel below the other, and first of all what the lines are.
+    """
     found = [r for r in results.records if r.status == "ok"]
     panels = _panels(results)
+    columns, width, legend = (1, PHONE, 1.3) if phone else (2, 7.2, 0.6)
+    height = 2.7 * len(panels) * 2 / columns + legend
     figure, several = plt.subplots(
-        len(panels), 2, figsize=(7.2, 2.7 * len(panels) + 0.6), squeeze=False
+        len(panels) * 2 // columns, columns, figsize=(width, height), squeeze=False
     )
+    several = several.reshape(len(panels), 2)
     for row, panel in enumerate(panels):
         here = [r for r in found if r.target == panel.target]
         for column, along in enumerate(("rows", "classes")):
@@ -221,10 +227,14 @@ def draw(results: Results) -> Any:
                 f"{words[along]}, of {fixed:,} {words[other[along]]} and "
                 f"{one.features:,} features"
             )
-            if not column:
+            if phone or not column:
                 axes.set_ylabel(panel.label)
                 axes.set_title(f"{panel.title}, {one.dtype}", weight="bold")
     handles, labels = several[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    if phone:
+        figure.legend(handles, labels, loc="upper left", frameon=False)
+        figure.tight_layout(rect=(0, 0, 1, 1 - legend / height))
+    else:
+        figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
+        figure.tight_layout(rect=(0, 0.05, 1, 1))
     return figure

@@ -10,6 +10,7 @@ import argparse
 import datetime
 import functools
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from . import compiled, growth, record, run, session, tables
 from .case import Case, Shape, machine, shape
 from .growth import VARIANTS
 from .peers import PEERS, heads, only
-from .plots import COLOURS, PAPER, STYLE, colour, label_ends, plt, short
+from .plots import COLOURS, PAPER, PHONE, STYLE, colour, label_ends, plt, short
 from .record import Record, Results
 from .suites import SUITES
 from .targets import TARGETS
@@ -72,7 +73,6 @@ def _memory_axes(axes: Any, target: str, tokens: Sequence[int]) -> None:
     axes.set_title(f"Compiled for {name}", weight="bold")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    axes.set_xticks(tokens, [short(n) for n in tokens])
     axes.set_yticks(SIZES, [tables.size(x) for x in SIZES])
     axes.set_xlabel("tokens")
     axes.set_xlim(tokens[0] / 1.2, tokens[-1] * 1.2)
@@ -108,28 +108,37 @@ def _memory_lines(axes: Any, found: Sequence[Record], tokens: Sequence[int]) -> 
     label_ends(axes, ends)
 
 
-def draw_memory(results: Results) -> Any:
-    """A panel for each target."""
+def draw_memory(results: Results, *, phone: bool = False) -> Any:
+    """A panel for each target; on a phone one below the other."""
     found = [r for r in results.records if r.status == "ok" and r.temporary_bytes]
     targets = [name for name in DEVICES if any(r.target == name for r in found)]
-    size = 0.6 + 4.3 * len(targets), 4.4
-    figure, several = plt.subplots(1, len(targets), figsize=size, sharey=True)
+    count = len(targets)
+    size = (PHONE, 0.6 + 3.6 * count) if phone else (0.6 + 4.3 * count, 4.4)
+    figure, several = plt.subplots(
+        *((count, 1) if phone else (1, count)), figsize=size, sharey=True
+    )
     tokens = sorted({r.rows for r in found})
     low = min(r.temporary_bytes or 0 for r in found)
-    figure.subplots_adjust(left=0.1, right=0.835, top=0.83, bottom=0.11, wspace=0.62)
+    place = {"left": 0.1, "right": 0.835, "top": 0.83, "bottom": 0.11, "wspace": 0.62}
+    if phone:
+        place = {"left": 0.18, "right": 0.6, "top": 0.9, "bottom": 0.06, "hspace": 0.32}
+    figure.subplots_adjust(**place)
     panels = list(zip(np.atleast_1d(several), targets, strict=True))
     for axes, target in panels:
         _memory_axes(axes, target, tokens)
+        axes.set_xticks(tokens[:: 1 + phone], map(short, tokens[:: 1 + phone]))
     panels[0][0].set_ylim(low / 2, 3 * max(m for _, m in DEVICES.values()))
     for axes, target in panels:
         _memory_lines(axes, [r for r in found if r.target == target], tokens)
-    panels[0][0].set_ylabel("temporary memory in HBM")
-    one = found[0]
+    for axes, _ in panels[: None if phone else 1]:
+        axes.set_ylabel("temporary memory in HBM")
+    one, space = found[0], "\n" if phone else " "
     figure.suptitle(
-        f"Cross-entropy of {one.dtype} [tokens, {one.features:,}] @ "
-        f"[{one.features:,}, {one.classes:,}], value and gradients",
+        f"Cross-entropy of {one.dtype} [tokens, {one.features:,}] @"
+        f"{space}[{one.features:,}, {one.classes:,}], value and gradients",
         x=0.012,
         ha="left",
+        multialignment="left",
         fontsize=10.5,
     )
     return figure
@@ -220,8 +229,11 @@ def _error_panel(axes: Any, found: Sequence[Record], lines: list, y: Callable) -
     axes.set_xlim(min(values) / 4, max(values) * 30)
 
 
-def draw_errors(results: Results) -> Any:
-    """A panel for the loss and one for its gradient; the dtypes one below the other."""
+def draw_errors(results: Results, *, phone: bool = False) -> Any:
+    """A panel for the loss and one for its gradient; the dtypes one below the other.
+
+    On a phone the panels stand below each other, too.
+    """
     dtypes = list(dict.fromkeys(r.dtype for r in results.records))
     there = [r for r in results.records if r.status in ("ok", "wrong")]
     lines: list[Any] = []
@@ -229,7 +241,10 @@ def draw_errors(results: Results) -> Any:
         lines += [(dtype, name) for name in _shown(there, dtype)] + [None]
     lines.pop()
     height = 1.3 + 0.24 * len(lines)
-    figure, several = plt.subplots(1, 2, figsize=(9.2, height), sharey=True)
+    size = (PHONE, 2 * height + 0.6) if phone else (9.2, height)
+    figure, several = plt.subplots(
+        *((2, 1) if phone else (1, 2)), figsize=size, sharey=True
+    )
     for axes, (title, (operation, y)) in zip(several, ERRORS.items(), strict=True):
         axes.set_title(title)
         _error_panel(axes, [r for r in there if r.operation == operation], lines, y)
@@ -237,24 +252,39 @@ def draw_errors(results: Results) -> Any:
         axes.tick_params(axis="y", length=0)
     marks = [-i for i, line in enumerate(lines) if line]
     names = [line[1].replace(", ", ": ") for line in lines if line]
-    several[0].set_yticks(marks, names)
-    for label in several[0].get_yticklabels():
-        if label.get_text() == "jxent":
-            label.set(color=COLOURS["jxent"], weight="bold")
-    several[0].set_ylim(0.6 - len(lines), 0.6)
+    for axes in several[: None if phone else 1]:
+        axes.set_yticks(marks, names)
+        for label in axes.get_yticklabels():
+            if label.get_text() == "jxent":
+                label.set(color=COLOURS["jxent"], weight="bold")
+    several[0].set_ylim(0.6 - len(lines), 0.6 + phone)
     one = there[0]
-    figure.suptitle(
+    title = (
         f"Error against float64, logits [{one.rows:,}, {one.classes:,}]. "
-        "Keras's loss classes cast by themselves, its functions do not.",
+        "Keras's loss classes cast by themselves, its functions do not."
+    )
+    figure.suptitle(
+        "\n".join(textwrap.wrap(title, 44)) if phone else title,
         x=0.01,
         ha="left",
         fontsize=10.5,
     )
     figure.tight_layout()
-    # Left of the names: which logits they were given.
-    figure.subplots_adjust(left=0.29)
+    # Which logits they were given: left of the names, on a phone above them.
+    if not phone:
+        figure.subplots_adjust(left=0.29)
     for dtype in dtypes:
         of = [-i for i, line in enumerate(lines) if line and line[0] == dtype]
+        if phone:
+            for axes in several:
+                axes.annotate(
+                    f"{dtype} logits",
+                    (0.01, of[0] + 1),
+                    xycoords=("figure fraction", "data"),
+                    va="center",
+                    weight="bold",
+                )
+            continue
         several[0].annotate(
             f"{dtype}\nlogits",
             (0.01, sum(of) / len(of)),
@@ -265,7 +295,7 @@ def draw_errors(results: Results) -> Any:
     return figure
 
 
-PICTURES: dict[str, tuple[Callable[[Console], list[Record]], Callable[[Results], Any]]]
+PICTURES: dict[str, tuple[Callable[[Console], list[Record]], Callable[..., Any]]]
 PICTURES = {
     "memory": (compile_heads, draw_memory),
     "accuracy": (measure_errors, draw_errors),
@@ -307,6 +337,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = record.load(numbers)
     with plt.rc_context(STYLE):
         save(draw(results), path := numbers.with_suffix(".svg"))
+        save(draw(results, phone=True), args.output / f"{args.picture}_phone.svg")
     if args.picture in TABLES:
         text = TABLES[args.picture](results)
         numbers.with_suffix(".md").write_text(text, encoding="utf-8")

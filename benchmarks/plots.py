@@ -251,6 +251,7 @@ def _draw_panel(axes: Any, panel: Panel, found: Sequence[Record], along: str) ->
 # In inches: left of a panel, the panel, and right of it the names of its lines.
 MARKS, WIDTH, NAMES = 0.75, 2.9, 2.0
 HEIGHT, ABOVE, BELOW = 4.9, 1.0, 0.55
+PHONE = 3.7  # the width of a phone's screen, at the same size of letters
 
 
 def picture(
@@ -259,30 +260,40 @@ def picture(
     label: str,
     titles: tuple[str, str],
     panels: Sequence[Panel],
+    *,
+    phone: bool = False,
 ) -> Any:
-    """A panel for each quantity that was measured."""
+    """A panel for each quantity that was measured; on a phone below each other."""
     panels = [p for p in panels if any(map(p.of, records))]
-    width = len(panels) * (MARKS + WIDTH + NAMES)
+    columns, rows = (1, len(panels)) if phone else (len(panels), 1)
+    panel_width, names = (PHONE - MARKS - 1.5, 1.5) if phone else (WIDTH, NAMES)
+    above = ABOVE + 0.24 * phone
+    panel_height = HEIGHT - ABOVE - BELOW
+    width = columns * (MARKS + panel_width + names)
+    height = above + rows * (panel_height + BELOW) + (rows - 1) * BELOW
     figure, several = plt.subplots(
-        1, len(panels), figsize=(width, HEIGHT), squeeze=False
+        rows, columns, figsize=(width, height), squeeze=False
     )
     figure.subplots_adjust(
         left=MARKS / width,
-        right=1 - NAMES / width,
-        bottom=BELOW / HEIGHT,
-        top=1 - ABOVE / HEIGHT,
-        wspace=(NAMES + MARKS) / WIDTH,
+        right=1 - names / width,
+        bottom=BELOW / height,
+        top=1 - above / height,
+        wspace=(names + MARKS) / panel_width,
+        hspace=2 * BELOW / panel_height,
     )
-    for axes, panel in zip(several[0], panels, strict=True):
+    for axes, panel in zip(several.flat, panels, strict=True):
         axes.set_title(panel.title, pad=14)
         axes.set_xlabel(label)
         axes.grid(axis="x", visible=False)
         _draw_panel(axes, panel, records, along)
     first, second = titles
+    if phone:
+        second = second.replace("; ", "\n")
     look: Any = {"x": 0.15 / width, "va": "top"}
-    top = 1 - 0.12 / HEIGHT
+    top = 1 - 0.12 / height
     figure.text(y=top, s=first, weight="bold", fontsize=11, **look)
-    figure.text(y=top - 0.24 / HEIGHT, s=second, color="#555555", **look)
+    figure.text(y=top - 0.24 / height, s=second, color="#555555", **look)
     return figure
 
 
@@ -376,7 +387,10 @@ PAPER: Any = {"facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.12}
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Every picture that the records fill, as SVG and PNG; the paths of the SVGs."""
+    """Every picture that the records fill, as SVG and PNG; the paths of the SVGs.
+
+    What has several panels is drawn for a phone as well.
+    """
     paths = []
     with plt.rc_context(STYLE):
         for name, *arguments in _wanted(results):
@@ -387,4 +401,9 @@ def draw(results: Results, folder: Path) -> list[Path]:
             figure.savefig(path.with_suffix(".png"), dpi=140, **PAPER)
             plt.close(figure)
             paths.append(path)
+            if len(figure.axes) > 1:
+                figure = picture(*arguments, phone=True)
+                phone = folder / f"{name}_phone.svg"
+                figure.savefig(phone, metadata={"Date": None}, **PAPER)
+                plt.close(figure)
     return paths

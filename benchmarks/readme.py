@@ -305,9 +305,11 @@ def three() -> str:
         {_memory(fused(of_head, "jxent", **small))} in place of
         {_memory(fused(of_head, theirs, **small))}, and {quick:.2f} × the time
         ([both](docs/benchmarks.md#the-fused-head)).""",
-        """**Every derivative, on every mesh.** Forward, reverse and second order,
-        per-example gradients, rows and classes split over devices: one rule gives them
-        all, and [how it works](docs/how-it-works.md) derives it.""",
+        """**Every derivative, on every mesh.** Forward, reverse, second-order and
+        per-example derivatives
+        [agree with their formulas](docs/numerics.md#derivatives-of-every-order), and
+        rows and classes split over devices
+        [with one device](docs/across-devices.md).""",
     ]
     return "\n".join(
         textwrap.fill(

@@ -36,7 +36,12 @@ from tqdm import tqdm
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-SEARCHES = {"CLIP": "contrastive", "label+smoothing": ""}
+# Of words that people search for, the page about them: among the first three found.
+SEARCHES = {
+    "CLIP": "contrastive.html",
+    "distillation": "distillation.html",
+    "memory": "fused-head.html",
+}
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 LINKS = "links => links.map(a => a.href)"
@@ -155,14 +160,15 @@ def searched(browser: Browser, address: str) -> Iterator[str]:
     """What people search for leads to the page about it."""
     page = browser.new_page()
     found = watched(page, address)
-    for words, first in SEARCHES.items():
+    for words, wanted in SEARCHES.items():
         page.goto(f"{address}search.html?q={words}")
         page.wait_for_selector("#search-results li a")
         page.wait_for_function("!document.querySelector('#search-progress')?.innerText")
         page.wait_for_load_state("networkidle")  # it loads what it found, for summaries
-        came = page.locator("#search-results a").first.get_attribute("href") or ""
-        if first not in came:
-            yield f"search: {words} finds {came}, not {first}"
+        links = page.locator("#search-results li > a").all()[:3]
+        came = [(a.get_attribute("href") or "").partition("?")[0] for a in links]
+        if wanted not in came:
+            yield f"search: {words} finds {', '.join(came)}, not {wanted}"
     yield from (f"search: {text}" for text in found)
 
 

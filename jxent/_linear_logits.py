@@ -30,14 +30,15 @@ BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 )
 @dataclasses.dataclass(frozen=True, init=False, eq=False, repr=False)
 class LinearLogits:
-    """The logits hidden @ kernel + bias as a value: no array of them is formed.
+    """The logits hidden @ kernel + bias as a value, which stands for an array of them.
 
         logits[..., c] = Σ_d hidden[..., d] kernel[d, c] + bias[c]
 
     Every loss, statistic, divergence and metric of logits takes it in place of an
     array, and a model may return it where it would return logits. For 8,192 tokens and
     131,072 classes the logits are 4 GiB in float32, and their gradient as much again;
-    here one block of them exists at a time.
+    here one block of them exists at a time. Logits of 8 MiB or less are formed whole,
+    since that is quickest.
 
     Args:
       hidden: floating, shape (..., features).

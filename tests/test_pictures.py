@@ -1,6 +1,7 @@
 """The pictures' commands, on tiny sizes and without peers that are not there."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,7 +86,8 @@ def test_errors_are_measured_and_drawn(monkeypatch, tmp_path):
     results = record.Results("", "", {}, device, {}, tuple(records))
     record.save(results, tmp_path / "accuracy")
     assert pictures.main(["accuracy", "--stored", "--output", str(tmp_path)]) == 0
-    assert (tmp_path / "accuracy.svg").read_text().count("<svg") == 1
+    for name in ("accuracy.svg", "accuracy_phone.svg"):
+        assert (tmp_path / name).read_text().count("<svg") == 1
 
 
 @pytest.mark.beyond_core
@@ -136,6 +138,23 @@ def test_growth_is_measured_and_drawn(monkeypatch):
     pictures.plt.close(figure)
 
 
+CUT = re.compile(r'.which-loss img\[src\$="/(\w+).png".*{ --from: (.+); --to: (.+); }')
+
+
+def test_a_phone_shows_whole_panels():
+    """Where the site's style cuts a picture of the table of troubles, it is blank."""
+    docs = Path(__file__).parent.parent / "docs"
+    cuts = CUT.findall((docs / "_static/site.css").read_text(encoding="utf-8"))
+    table = (docs / "which-loss.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\(pictures/(\w+).png\)", table)
+    assert {name for name, *_ in cuts} == {*shown}
+    for name, *ends in cuts:
+        picture = pictures.plt.imread(docs / "pictures" / f"{name}.png")
+        for end in map(float, ends):
+            column = picture[:, min(int(end * picture.shape[1]), picture.shape[1] - 1)]
+            assert np.ptp(column, axis=0).max() < 0.02, (name, end)
+
+
 def test_labels_keep_their_distance():
     moved = plots.apart([0.0, 3.0, 2.0, 40.0], 10)
     assert np.allclose(moved, [-25 / 3, 35 / 3, 5 / 3, 40])
@@ -143,14 +162,16 @@ def test_labels_keep_their_distance():
     assert plots.apart([5.0], 10) == [5.0]
 
 
+@pytest.mark.parametrize("phone", [False, True])
 @pytest.mark.parametrize("name", pictures.PICTURES)
-def test_committed_pictures_are_those_of_the_stored_numbers(name):
+def test_committed_pictures_are_those_of_the_stored_numbers(name, phone):
     """By their words: a version of matplotlib draws the same line in other digits."""
     results = record.load(pictures.FOLDER / name)
     assert results.command == f"python -m benchmarks.pictures {name}"
-    svg = (pictures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    file = f"{name}_phone.svg" if phone else f"{name}.svg"
+    svg = (pictures.FOLDER / file).read_text(encoding="utf-8")
     with pictures.plt.rc_context(pictures.STYLE):
-        figure = pictures.PICTURES[name][1](results)
+        figure = pictures.PICTURES[name][1](results, phone=phone)
     texts = [t for axes in figure.axes for t in (*axes.texts, axes.xaxis.label)]
     words = [text for t in texts if (text := t.get_text())]
     pictures.plt.close(figure)

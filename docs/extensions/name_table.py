@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -13,6 +14,10 @@ import jxent
 
 
 MODULES: dict[str, ModuleType] = {"jxent": jxent, "jxent.metrics": jxent.metrics}
+ALIASES = {
+    "jxent.safe_softmax_cross_entropy": "logits that may be −inf",
+    "jxent.softmax_cross_entropy_with_integer_labels": "class ids",
+}
 FACADES = {"jxent.torch": jxent.torch, "jxent.keras": jxent.keras}
 _ENTRY = re.compile(r"^\.\. (?:(currentmodule)|auto(?:function|class)):: (\S+)", re.M)
 
@@ -37,14 +42,25 @@ def of_page(text: str) -> Iterator[str]:
             yield f"{module}.{name}"
 
 
+def value_of(name: str) -> Any:
+    module, _, own = name.rpartition(".")
+    return getattr((MODULES | FACADES)[module], own)
+
+
+def line(name: str) -> str:
+    """The first sentence of its docstring; of an alias what it is an alias of."""
+    value = value_of(name)
+    if name in ALIASES:
+        return f"`{value.__name__}`, under Optax's name for {ALIASES[name]}"
+    summary = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+    return summary.partition(". ")[0].removesuffix(".")
+
+
 def row(name: str) -> str:
     module, _, own = name.rpartition(".")
-    value = getattr((MODULES | FACADES)[module], own)
-    role = "class" if inspect.isclass(value) else "func"
-    summary = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
-    line = summary.partition(". ")[0].removesuffix(".")
+    role = "class" if inspect.isclass(value_of(name)) else "func"
     shown = own if module in FACADES else name.removeprefix("jxent.")
-    return f"| {{py:{role}}}`{shown} <{name}>` | {line} |"
+    return f"| {{py:{role}}}`{shown} <{name}>` | {line(name)} |"
 
 
 class NameTable(SphinxDirective):
@@ -59,6 +75,9 @@ class NameTable(SphinxDirective):
             names = of_module(self.arguments[0])
         else:
             names = of_page(self.env.doc2path(self.env.docname).read_text("utf-8"))
+        names = list(names)
+        if len({*map(line, names)}) < len(names):
+            raise self.error("two names of this table have the same line")
         text = "\n".join(["| name | what it is |", "|---|---|", *map(row, names)])
         table = nodes.container(classes=["name-table"])
         table += self.parse_text_to_nodes(text)

@@ -58,20 +58,22 @@ def plan(
 
     It computes nothing, and chooses what the call itself would choose.
 
-    Small logits, 8 MiB or less, are materialized: nothing is faster.
+    Where a mesh splits the classes, logits of any size are streamed. All sizes and
+    bytes here are those of one device.
 
-    A scalar result is tiled, which multiplies no more than materialized logits do, if a
-    slab of logits and the gradient of a bfloat16 kernel in float32 fit the budget; or
-    materialized, if no rows can be dropped and the logits of all rows take less than
-    these two. A slab has at most a quarter of all rows, or 128: up to 512 of them and
-    128 MiB on a CPU, 512 and 256 MiB on a GPU, 1024 and 512 MiB on a TPU.
+    Otherwise small logits, 8 MiB or less, are materialized: nothing is faster.
 
-    All else is streamed: results of rows, statistics, and classes split over a mesh. It
-    takes the least memory and one more product of the logits' size. Its blocks of
-    classes make 32 MiB of logits, 512 classes at most on a CPU, where they are to fit
-    the cache, and 2048 elsewhere. Given where or ignore_index, its blocks have an
-    eighth of the rows each, so that blocks of dropped rows can be skipped, and up to
-    1024 classes on a CPU.
+    A larger scalar result is tiled, which multiplies no more than materialized logits
+    do, if a slab of logits and the gradient of a bfloat16 kernel in float32 fit the
+    budget; or materialized, if no rows can be dropped and the logits of all rows take
+    less than these two. A slab has at most a quarter of all rows, or 128: up to 512 of
+    them and 128 MiB on a CPU, 512 and 256 MiB on a GPU, 1024 and 512 MiB on a TPU.
+
+    All else is streamed, results of rows and statistics among them. It takes the least
+    memory and one more product of the logits' size. Its blocks of classes make 32 MiB
+    of logits, 512 classes at most on a CPU, where they are to fit the cache, and 2048
+    elsewhere. Given where or ignore_index, its blocks have an eighth of the rows each,
+    so that blocks of dropped rows can be skipped, and up to 1024 classes on a CPU.
 
     Args:
       function: a loss, statistic, divergence or metric that takes `LinearLogits`; or a

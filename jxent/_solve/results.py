@@ -117,11 +117,12 @@ class LargestClasses(Result):
 
 
 class LossSums(NamedTuple):
-    """Sums over the rows of a batch, scalars. r is everything that multiplies a row.
+    """A batch's losses, entropies, hits and weights, each summed over rows: scalars.
 
-    Sums of micro-batches or devices are added field by field,
-    `jax.tree.map(jnp.add, a, b)`. What is divided by `weight` is a mean over all rows:
-    loss / weight is `softmax_cross_entropy` with reduction="mean" and no z-loss.
+    r is everything that multiplies a row. Sums of micro-batches or devices are added
+    field by field, `jax.tree.map(jnp.add, a, b)`. What is divided by `weight` is a mean
+    over all rows: loss / weight is `softmax_cross_entropy` with reduction="mean" and no
+    z-loss.
 
     Attributes:
       loss: Σ r · cross-entropy, smoothing included and z-loss left out, in nats.

@@ -15,9 +15,10 @@ from .._problem.problem import Problem
 
 
 class AccuracySums(NamedTuple):
-    """Sums over the rows of a batch, scalars. r is everything that multiplies a row.
+    """The weight of a batch's right rows, and that of all its rows: two scalars.
 
-    Sums of batches and devices are added field by field, `jax.tree.map(jnp.add, a, b)`.
+    r is everything that multiplies a row. Sums of batches and devices are added field
+    by field, `jax.tree.map(jnp.add, a, b)`.
 
     Attributes:
       correct: Σ r over the rows that are right.

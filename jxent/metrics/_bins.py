@@ -27,7 +27,9 @@ STRATEGIES = ("uniform", "quantile")
 
 
 class ReliabilityBins(NamedTuple):
-    """What a reliability diagram draws. Bin i holds edges[i] < confidence ≤ edges[i+1].
+    """The edges of a reliability diagram's bins, each bin's confidence and accuracy.
+
+    Bin i holds edges[i] < confidence ≤ edges[i+1].
 
     Attributes:
       edges: (bins + 1,), increasing.
@@ -45,10 +47,10 @@ class ReliabilityBins(NamedTuple):
 
 
 class CalibrationErrorSums(NamedTuple):
-    """Sums over the rows of each bin, (bins,). r is everything that multiplies a row.
+    """A batch's confidence, right predictions and weights, summed in each bin: (bins,).
 
-    Sums of batches and devices are added field by field, `jax.tree.map(jnp.add, a, b)`,
-    if their bins have the same edges.
+    r is everything that multiplies a row. Sums of batches and devices are added field
+    by field, `jax.tree.map(jnp.add, a, b)`, if their bins have the same edges.
 
     Attributes:
       confidence: Σ r · the probability of what is predicted, with axis=() of yes.

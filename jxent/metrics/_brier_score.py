@@ -14,9 +14,10 @@ from .._problem.problem import Problem
 
 
 class BrierScoreSums(NamedTuple):
-    """Sums over the rows of a batch, scalars. r is everything that multiplies a row.
+    """A batch's squared errors and weights, each summed over rows: two scalars.
 
-    Sums of batches and devices are added field by field, `jax.tree.map(jnp.add, a, b)`.
+    r is everything that multiplies a row. Sums of batches and devices are added field
+    by field, `jax.tree.map(jnp.add, a, b)`.
 
     Attributes:
       squared_error: Σ r · Σ_c (p_c − y_c)², y the one-hot of the label.

@@ -18,9 +18,10 @@ from .._reduction import divided
 
 
 class PerplexitySums(NamedTuple):
-    """Sums over the rows of a batch, scalars. r is everything that multiplies a row.
+    """A batch's losses and weights, each summed over rows: two scalars.
 
-    Sums of batches and devices are added field by field, `jax.tree.map(jnp.add, a, b)`.
+    r is everything that multiplies a row. Sums of batches and devices are added field
+    by field, `jax.tree.map(jnp.add, a, b)`.
 
     Attributes:
       loss: Σ r · (−log p_y), the cross-entropy in nats.
