@@ -13,10 +13,12 @@ from jax.sharding import PartitionSpec as P
 import jxent
 from tests.compiling import as_users_jit
 from tests.hazards import (
+    ELEMENTWISE,
     NAN,
     OF_DISTRIBUTIONS,
     W,
     cross_entropy,
+    options_of,
     partial,
     same,
     spread,
@@ -160,3 +162,25 @@ def test_divergences_sum_over_classes():
     same(jxent.reduce(jxent.kl_divergence(log_q, t)), expected, rtol=1e-4)
     log_form = jxent.kl_divergence_with_log_targets(log_q, jnp.log(t))
     same(jxent.reduce(log_form), expected, rtol=1e-4)
+
+
+@table(ELEMENTWISE)
+def test_many_rows_of_few_classes(loss):
+    """They are one axis on a CPU, if nothing but the classes is shorter: the same."""
+    x, y = spread(2, 3500, 5), spread(2, 3500, 5) > 0.5
+    where = spread(2, 3500, 5) < 0.8
+
+    @as_users_jit
+    def both(x, y, where):
+        rows = jax.value_and_grad(lambda x: jnp.sum(loss(x, y, where=where)))(x)
+        mean = loss(x, y, where=where, reduction="mean")
+        return loss(x, y, where=where), *rows, mean
+
+    losses, total, gradient, mean = both(x, y, where)
+    few, _, of_few, _ = both(x[:, :10], y[:, :10], where[:, :10])
+    assert losses.shape == x.shape
+    same(losses[:, :10], few, rtol=1e-6)
+    same(gradient[:, :10], of_few, rtol=1e-6)
+    same(total, np.asarray(losses, np.float64).sum(), rtol=1e-6)
+    if "class_weights" not in options_of(loss):  # which a mean divides by
+        same(mean, total / float(where.sum()), rtol=1e-6)
