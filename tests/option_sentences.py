@@ -59,7 +59,8 @@ HOMES = {
         ),
         "binary_cross_entropy": (
             "sigmoid_binary_cross_entropy",
-            "probs labels where class_weights reduction batch_axis_name",
+            "probs labels where pos_weight class_weights ignore_index reduction "
+            "batch_axis_name",
         ),
         "fit_temperature": ("jxent.metrics.brier_score", ""),
         "fit_vector_scaling": ("jxent.metrics.brier_score", ""),
