@@ -123,8 +123,7 @@ def total_weight(
     if class_weights is not None:
         class_weights = _class_weights(name, class_weights, classes, dtype)
     if weights is not None:
-        weights = _checks.real(name, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(name, "weights", weights, row_axes, classes=classes)
+        weights = _row_weights(name, weights, row_axes, classes, dtype)
     # Class ids alone do not tell how many classes there are.
     for x, at in ((class_weights, 0), (class_where, axis)):
         classes = x.shape[at] if classes is None and x is not None else classes
@@ -143,6 +142,15 @@ def total_weight(
     settings = Settings(axis=axis, batch_axis_name=names)
     like = jax.ShapeDtypeStruct(shape, dtype, sharding=_sharding(y, axis, ids, sparse))
     return _total_weight(like, Problem(settings, rows, shared))
+
+
+def _row_weights(
+    function: str, weights: ArrayLike, rows: Shape, classes: Any, dtype: Any
+) -> Array:
+    w = _checks.real(function, "weights", weights, dtype, booleans=True)
+    if classes is None and w.shape != rows[:1]:  # unknown: as many as there are weights
+        classes = w.size
+    return _checks.per_row(function, "weights", w, rows, classes=classes)
 
 
 @functools.partial(jax.jit, static_argnums=0)
