@@ -335,6 +335,13 @@ def test_checkify_names_a_bad_label_of_a_total():
             assert message(**drop) is None
 
 
+def test_checkify_names_a_negative_label_of_a_total():
+    """Without class weights, which say how many classes there are, it is bad too."""
+    message = checked(lambda ids: jxent.total_weight(ids, ignore_index=-100))
+    assert bad_label(-1, 2**31 - 1) in (message(jnp.array([0, -1, -100])) or "")
+    assert message(jnp.array([0, 9, -100])) is None
+
+
 def test_checkify_names_a_bad_label_outside_of_jit():
     """In a program that runs operation by operation, where values are at hand."""
     with jax.disable_jit():

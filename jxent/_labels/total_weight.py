@@ -63,8 +63,9 @@ def total_weight(
       A scalar; float32, or float64 for float64 weights or distributions.
 
     Numerics:
-      Summed in float32 or better. Rows that the loss drops count 0. A label that has no
-      class weight is reported under `jax.experimental.checkify`, as the loss does.
+      Summed in float32 or better. Rows that the loss drops count 0. A label that is no
+      class is reported under `jax.experimental.checkify`, as by the loss: one below 0,
+      or one that `class_weights` or a mask of classes has no place for.
 
     Raises:
       TypeError: labels are boolean, or where is floating.
@@ -160,8 +161,7 @@ def _total_weight(like: jax.ShapeDtypeStruct, problem: Problem) -> Array:
     problem = problem.replace(rows=problem.rows._replace(logits=logits))
     problem = with_full_rows(problem)
     problem = problem.replace(resolved=resolve(problem))
-    total = total_weight_of(problem)
-    return total if problem.shared.class_weights is None else reported(total, problem)
+    return reported(total_weight_of(problem), problem)
 
 
 def _sharding(labels: Array, axis: int, ids: bool, sparse: bool) -> Any:
