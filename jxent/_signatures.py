@@ -98,6 +98,6 @@ def _static_fields_of_bytes(data: bytes) -> tuple[Any, ...]:
         if isinstance(x, dict):
             ((kind, member),) = x.items()
             return getattr(lax, kind)[member]
-        return tuple(x) if isinstance(x, list) else x
+        return tuple(map(static, x)) if isinstance(x, list) else x
 
     return tuple(map(static, json.loads(data)))

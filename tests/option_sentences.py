@@ -59,7 +59,8 @@ HOMES = {
         ),
         "binary_cross_entropy": (
             "sigmoid_binary_cross_entropy",
-            "probs labels where class_weights reduction batch_axis_name",
+            "probs labels where pos_weight class_weights ignore_index reduction "
+            "batch_axis_name",
         ),
         "fit_temperature": ("jxent.metrics.brier_score", ""),
         "fit_vector_scaling": ("jxent.metrics.brier_score", ""),
@@ -216,9 +217,10 @@ def section(sentences: dict[str, str], indent: int) -> str:
     return "\n".join(lines)
 
 
-def _rewrite(module: str, name: str) -> None:
+def rewritten(module: str, name: str) -> tuple[Path, str]:
+    """The file of a function or class, and its text with the sentences of HOMES."""
     value = _public(module, name)
-    path = Path(inspect.getsourcefile(value) or "")
+    path = Path(inspect.getsourcefile(inspect.unwrap(value)) or "")
     source = path.read_text(encoding="utf-8")
     found = [
         node
@@ -247,10 +249,11 @@ def _rewrite(module: str, name: str) -> None:
         assert before is not None
         at = before.start() + 1
         text = f"{text[:at]}    Args:\n{args}\n\n{text[at:]}"
-    path.write_text("".join([*lines[:first], text, *lines[last:]]), encoding="utf-8")
+    return path, "".join([*lines[:first], text, *lines[last:]])
 
 
 if __name__ == "__main__":
     for module, names in HOMES.items():
         for name in names:
-            _rewrite(module, name)
+            path, text = rewritten(module, name)
+            path.write_text(text, encoding="utf-8")

@@ -94,6 +94,8 @@ FACES = {
         ("jxent", "Softmax_Crossentropy", "Did you mean softmax_cross_entropy or "),
         ("jxent", "reliability_bins", "Did you mean jxent.metrics.reliability_bins?"),
         ("jxent", "top_k_accuracy", "Did you mean jxent.metrics.top_k_accuracy?"),
+        ("jxent", "reliability_bin", "Did you mean jxent.metrics.reliability_bins or "),
+        ("jxent", "acuracy", "Did you mean jxent.metrics.accuracy or "),
         ("jxent", "tourch", "Did you mean torch?"),
         ("jxent", "linear_regression", "It has LinearLogits, LossSums, "),
         ("jxent", "metric", "Did you mean metrics?"),

@@ -140,6 +140,14 @@ def test_every_function_says_where_its_options_are_explained():
         assert known == {name for of, name in EXPLAINED if of == module}
 
 
+def test_there_is_nothing_to_write():
+    """`python -m tests.option_sentences` finds every docstring, decorated ones too."""
+    for module, names in option_sentences.HOMES.items():
+        for name in names:
+            path, text = option_sentences.rewritten(module, name)
+            assert text == path.read_text(encoding="utf-8"), name
+
+
 @pytest.mark.parametrize(("module", "name"), EXPLAINED)
 def test_help_shows_the_signature_as_written(module, name):
     """One argument a line, its annotation as in the source."""

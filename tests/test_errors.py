@@ -690,7 +690,13 @@ REFUSED = [
         lambda: jxent.total_weight(ints(4), weights=floats(3)),
         ValueError,
         "total_weight: expected weights to be a scalar or of the losses' shape "
-        "(4,), got (3,). Axes of size 1 are stretched, missing ones are not.",
+        "(4,), got (3,). Factors of the classes are class_weights.",
+    ),
+    (
+        lambda: jxent.total_weight(ints(4, 3), weights=floats(4)),
+        ValueError,
+        "total_weight: expected weights to be a scalar or of the losses' shape "
+        "(4, 3), got (4,). Add the missing axes, weights[:, None].",
     ),
     (
         lambda: jxent.total_weight(ints(4, 3), where=bools(4)),
@@ -1307,8 +1313,15 @@ REFUSED = [
         lambda: metrics.confusion_matrix(ints(4), ints(4), axis=()),
         TypeError,
         "confusion_matrix: expected floating logits, got dtype int32 and the shape of "
-        "the labels, (4,). Of predicted classes in place of logits the accuracy is "
-        "jnp.mean(predicted == labels).",
+        "the labels, (4,). Of predicted classes in place of logits it is "
+        "jnp.zeros((classes, classes)).at[labels, predicted].add(1).",
+    ),
+    (
+        lambda: metrics.perplexity(ints(4), ints(4)),
+        TypeError,
+        "perplexity: expected floating logits, got dtype int32 and the shape of the "
+        "labels, (4,). Predicted classes have no probabilities: give the logits that "
+        "they came from.",
     ),
     (
         lambda: jxent.contrastive_cross_entropy(

@@ -132,7 +132,7 @@ OTHER_RESULTS = {  # of the same logits, not a loss: their files go over the opt
     "softmax_cross_entropy_sums",  # tests/test_sums.py
 }
 OF_ROWS = {  # which binary losses take only with an axis of classes
-    *("class_mask", "ignore_index", "logit_soft_cap", "temperature"),
+    *("class_mask", "logit_soft_cap", "temperature"),
 }
 PUBLIC = {n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))}
 
@@ -199,6 +199,7 @@ class Program(NamedTuple):
             options -= {"margin"}  # for class ids
         if labels == "elements":
             options -= OF_ROWS
+            options -= {"ignore_index"}  # for integers: tests/test_hazards_of_labels.py
         return sorted(options)
 
 

@@ -203,6 +203,21 @@ def test_linear_logits_are_serialized(fields, rng):
     np.testing.assert_array_equal(got.hidden, kernel[:1])
 
 
+def test_losses_of_torch_are_serialized():
+    """A program that takes and returns them, with their options and their arrays."""
+    pytest.importorskip("flatbuffers")
+    losses = [
+        jxent.torch.NLLLoss(weight=(0.5, 1.0, 2.0)),
+        jxent.torch.CrossEntropyLoss(weight=np.arange(1.0, 4.0), ignore_index=1),
+        jxent.torch.LinearCrossEntropyLoss(3, 4, key=jax.random.key(0)),
+    ]
+    program = export.export(jax.jit(lambda losses: losses))(losses)
+    got: Any = export.deserialize(program.serialize()).call(losses)
+    assert jax.tree.structure(got) == jax.tree.structure(losses)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(losses), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_every_public_bundle_is_serialized():
     names = {
         name

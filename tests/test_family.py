@@ -784,6 +784,40 @@ def test_float32_stays_float32_where_float64_is_on(case, x64, rng):
 
 
 @in_every_layout
+def test_gradients_of_narrow_inputs_where_float64_is_on(case, x64, rng):
+    """Computed in float32; each has its input's dtype, and is that of the formula in
+    float64 as far as this dtype holds it."""
+    inputs = case.inputs(rng)
+    inputs = [np.float64(jnp.bfloat16(x)) if x.dtype.kind == "f" else x for x in inputs]
+    wide, all_of = floats(inputs)
+    losses_of = lambda *values: case(*all_of(*values))
+    dtypes = {jnp.float32: 1e-6, jnp.bfloat16: 2**-7}
+
+    @jax.jit
+    def program(*values):
+        results = []
+        for dtype in dtypes:
+            losses, pull = jax.vjp(losses_of, *(x.astype(dtype) for x in values))
+            results.append((losses, pull(factors_of(losses))))
+        return results
+
+    wanted = case.oracle(*inputs)
+    truths = []
+    for i, value in enumerate(wide):
+        truth = lambda x, i=i: weighed_rows(
+            case.oracle(*all_of(*wide[:i], x, *wide[i + 1 :]))
+        )
+        truths.append(oracles.central_differences(truth, value))
+    for (losses, gradients), dtype in zip(program(*wide), dtypes, strict=True):
+        assert losses.dtype == jnp.float32
+        close(losses, wanted, 2e-6)
+        for gradient, truth in zip(gradients, truths, strict=True):
+            assert gradient.dtype == dtype
+            largest = np.max(np.abs(truth))
+            close(np.float64(gradient) / largest, truth / largest, dtypes[dtype])
+
+
+@in_every_layout
 def test_two_calls_give_identical_bits(case, rng):
     inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(8, 9))))
     f = jax.jit(jax.value_and_grad(lambda *inputs: jnp.sum(case(*inputs))))

@@ -13,6 +13,7 @@ import jxent
 from jxent._problem import bad_labels
 from tests.compiling import as_users_jit
 from tests.hazards import (
+    ELEMENTWISE,
     INF,
     NAN,
     OF_DISTRIBUTIONS,
@@ -28,6 +29,7 @@ from tests.hazards import (
     value_and_grad,
     values_and_grads,
 )
+from tests.heads import of_layout
 
 
 OUT_OF_RANGE = [5, 6, 127, -1, -2, -5, -6, -100, -128]
@@ -143,6 +145,102 @@ def test_negative_labels_never_wrap(loss):
     assert all_finite(value[2], grad[2])
 
 
+def of_head(loss, layout):
+    """The loss of rows of logits as that of a head whose kernel is the identity."""
+    of_rows = {"reduction": "sum"} if layout == "tiled" else {}
+
+    def of_logits(x, labels, **options):
+        head = of_layout(layout, (2, 3))(x, jnp.eye(x.shape[-1]))
+        return loss(head, labels, **(of_rows | options))
+
+    return of_logits
+
+
+OF_ROWS = {
+    "binary of rows": partial(jxent.sigmoid_binary_cross_entropy, axis=-1),
+    "ZLPR": partial(jxent.zlpr_loss),
+}
+OF_BINARY_LABELS = {
+    **ELEMENTWISE,
+    **OF_ROWS,
+    **{
+        f"{name} {layout}": of_head(loss, layout)
+        for name, loss in OF_ROWS.items()
+        for layout in ("streamed", "tiled")
+    },
+}
+
+
+@table(OF_BINARY_LABELS)
+def test_integers_that_are_no_binary_labels(loss):
+    """NaN in their own element or row, and reported; ignore_index marks missing ones,
+    which add nothing to a row, and count in no mean of elements."""
+    by_element = loss in ELEMENTWISE.values()
+    x = spread(4, 5 if by_element else 6)
+    y = np.arange(x.size, dtype=np.int32).reshape(x.shape) % 3 % 2
+    missing = np.zeros(x.shape, bool)
+    missing[[0, 0, 2], [1, 4, 0]] = True
+    y, marked = np.where(missing, 0, y), np.where(missing, -100, y)
+
+    def results(x, labels, few_labels):
+        def ignoring(x, **options):
+            return loss(x, few_labels, ignore_index=-100, **options)
+
+        of_all, pull_all = jax.vjp(lambda x: loss(x, labels), x)
+        of_few, pull_few = jax.vjp(ignoring, x)
+        (in_all,) = pull_all(jnp.ones_like(of_all))
+        (in_few,) = pull_few(jnp.ones_like(of_few))
+        mean = ignoring(x, reduction="mean")
+        return (of_all, in_all), (of_few, in_few), mean
+
+    run = jax.jit(checkify.checkify(results))
+
+    # No logit of a missing label matters: such a low one makes the loss of a no 0.
+    low = 0 if loss is ELEMENTWISE["probabilities"] else -1e4
+    error, (wanted, few, mean) = run(np.where(missing, np.float32(low), x), y, marked)
+    assert error.get() is None
+    if by_element:
+        wanted = [np.where(missing, 0, of) for of in wanted]
+    same(few[0], wanted[0])
+    same(few[1], np.where(missing, 0, wanted[1]))
+    weight = np.sum(options_of(loss).get("class_weights", 1) * ~missing)
+    same(mean, np.sum(wanted[0]) / (weight if by_element else len(x)))
+    error, (_, again, _) = run(x, y, marked)
+    assert error.get() is None
+    same(again[0], few[0])
+    same(again[1], few[1])
+
+    bad, only_bad = y.copy(), y.copy()
+    bad[1, 2] = only_bad[1, 2] = 2
+    bad[3, 3] = -100
+    error, (all_of, few, mean) = run(x, bad, bad)
+    assert bad_label(-100, 2) in (error.get() or "")
+    assert np.isnan(mean)
+    for (value, gradient), is_bad in ((all_of, bad != y), (few, only_bad != y)):
+        rows = is_bad if by_element else is_bad.any(-1)
+        np.testing.assert_array_equal(np.isnan(value), rows if value.ndim else True)
+        where = is_bad if by_element else np.broadcast_to(rows[:, None], x.shape)
+        np.testing.assert_array_equal(np.isnan(gradient), where)
+    for labels in ((only_bad, y), (y, only_bad)):
+        assert bad_label(2, 2) in (run(x, *labels)[0].get() or "")
+
+
+@table({k: OF_BINARY_LABELS[k] for k in ("binary", "asymmetric", "binary of rows")})
+def test_floating_binary_labels_are_numbers(loss):
+    """2.0 and −100.0 enter the formula, which is linear in them."""
+    x = spread(2, 5)
+
+    @jax.jit
+    def at(y):
+        value, pull = jax.vjp(lambda x: loss(x, jnp.full_like(x, y)), x)
+        return value, pull(jnp.ones_like(value))[0]
+
+    no, yes = at(0.0), at(1.0)
+    for y in (2.0, -100.0):
+        for got, a, b in zip(at(y), no, yes, strict=True):
+            same(got, (1 - y) * a + y * b, rtol=1e-5)
+
+
 @table(OF_DISTRIBUTIONS)
 def test_ids_and_one_hot_labels_agree(loss):
     """Value and gradient, for every option."""
@@ -235,6 +333,13 @@ def test_checkify_names_a_bad_label_of_a_total():
         assert message(ignore_index=9) is None
         for drop in drops:
             assert message(**drop) is None
+
+
+def test_checkify_names_a_negative_label_of_a_total():
+    """Without class weights, which say how many classes there are, it is bad too."""
+    message = checked(lambda ids: jxent.total_weight(ids, ignore_index=-100))
+    assert bad_label(-1, 2**31 - 1) in (message(jnp.array([0, -1, -100])) or "")
+    assert message(jnp.array([0, 9, -100])) is None
 
 
 def test_checkify_names_a_bad_label_outside_of_jit():

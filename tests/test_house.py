@@ -134,6 +134,7 @@ WITHOUT = {
     Distribution: {"ignore_index", "margin", "pos_weight"},
     SeveralIds: {"margin", "pos_weight"},
     Softmax: {"ignore_index", "margin", "pos_weight"} | OF_LABELS,
+    # ignore_index is for integers, and the labels here have derivatives.
     BinaryLabels: {"ignore_index", "margin", "z_loss"},
     BinaryIds: {"margin", "z_loss"},
     AskedIds: {"margin", "pos_weight"} | OF_LABELS | OF_LOSSES,

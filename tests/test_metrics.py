@@ -470,6 +470,20 @@ def test_bad_rows_give_nan(name):
     assert np.isnan(got).any() or (name, float(got)) == ("top_k_accuracy", 1.0)
 
 
+def test_edges_that_fall_give_nan():
+    """In a JAX array, whose values a call does not wait for; of NumPy's an error."""
+    z, y = jnp.zeros((3, 4)), jnp.array([0, 1, 2])
+
+    @jax.jit
+    def run(edges):
+        bins = metrics.reliability_bins(z, y, bins=edges)
+        return metrics.calibration_error(z, y, bins=edges), bins.accuracy, bins.weight
+
+    for edges in ([0, 0.5, 0.2], [0, np.nan, 1]):
+        assert all(np.isnan(x).all() for x in run(jnp.array(edges)))
+    assert all(np.isfinite(x).all() for x in run(jnp.array([0, 0.5, 0.5])))
+
+
 def test_infinite_yes_and_no():
     """As the sigmoid family has it: certain, right or wrong."""
     z, y = jnp.array([jnp.inf, -jnp.inf]), jnp.array([True, False])

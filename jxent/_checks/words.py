@@ -28,7 +28,7 @@ def no_attribute(
 ) -> AttributeError:
     """The error for a name that a module does not have, with the nearest it has.
 
-    `other` is a module that may have that very name.
+    `other` is a module that may have it, or a name that is near.
     """
     own = name.removeprefix("linear_")
     if own != name and own in (*public, "softmax_plan"):
@@ -41,14 +41,20 @@ def no_attribute(
             f"module {module!r} has no attribute {name!r}. Losses and metrics take "
             f"LinearLogits in place of logits: call {call}."
         )
-    spelled = {public_name.lower(): public_name for public_name in public}
-    near = [spelled[n] for n in get_close_matches(name.lower(), spelled)]
-    if other is not None and name in other.__all__:
-        near = [f"{other.__name__}.{name}"]
+    near = _nearest(name, public)
+    if other is not None and (name in other.__all__ or not near):
+        elsewhere = _nearest(name, other.__all__)
+        elsewhere = [name] if name in elsewhere else elsewhere
+        near = [f"{other.__name__}.{found}" for found in elsewhere]
     hint = f"Did you mean {' or '.join(near)}?"
     if not near:
         hint = f"It has {', '.join(public)}."
     return AttributeError(f"module {module!r} has no attribute {name!r}. {hint}")
+
+
+def _nearest(name: str, public: Sequence[str]) -> list[str]:
+    spelled = {public_name.lower(): public_name for public_name in public}
+    return [spelled[n] for n in get_close_matches(name.lower(), spelled)]
 
 
 def shown(x: Any) -> str:

@@ -63,8 +63,9 @@ def total_weight(
       A scalar; float32, or float64 for float64 weights or distributions.
 
     Numerics:
-      Summed in float32 or better. Rows that the loss drops count 0. A label that has no
-      class weight is reported under `jax.experimental.checkify`, as the loss does.
+      Summed in float32 or better. Rows that the loss drops count 0. A label that is no
+      class is reported under `jax.experimental.checkify`, as by the loss: one below 0,
+      or one that `class_weights` or a mask of classes has no place for.
 
     Raises:
       TypeError: labels are boolean, or where is floating.
@@ -123,8 +124,7 @@ def total_weight(
     if class_weights is not None:
         class_weights = _class_weights(name, class_weights, classes, dtype)
     if weights is not None:
-        weights = _checks.real(name, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(name, "weights", weights, row_axes, classes=classes)
+        weights = _row_weights(name, weights, row_axes, classes, dtype)
     # Class ids alone do not tell how many classes there are.
     for x, at in ((class_weights, 0), (class_where, axis)):
         classes = x.shape[at] if classes is None and x is not None else classes
@@ -145,6 +145,15 @@ def total_weight(
     return _total_weight(like, Problem(settings, rows, shared))
 
 
+def _row_weights(
+    function: str, weights: ArrayLike, rows: Shape, classes: Any, dtype: Any
+) -> Array:
+    w = _checks.real(function, "weights", weights, dtype, booleans=True)
+    if classes is None and w.shape != rows[:1]:  # unknown: as many as there are weights
+        classes = w.size
+    return _checks.per_row(function, "weights", w, rows, classes=classes)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _total_weight(like: jax.ShapeDtypeStruct, problem: Problem) -> Array:
     """The total of a problem whose logits, `like`, do not exist."""
@@ -152,8 +161,7 @@ def _total_weight(like: jax.ShapeDtypeStruct, problem: Problem) -> Array:
     problem = problem.replace(rows=problem.rows._replace(logits=logits))
     problem = with_full_rows(problem)
     problem = problem.replace(resolved=resolve(problem))
-    total = total_weight_of(problem)
-    return total if problem.shared.class_weights is None else reported(total, problem)
+    return reported(total_weight_of(problem), problem)
 
 
 def _sharding(labels: Array, axis: int, ids: bool, sparse: bool) -> Any:

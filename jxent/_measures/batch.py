@@ -95,15 +95,31 @@ def metric_problem(
     )
 
 
+# What to do about predicted classes in place of logits.
+_OF_PREDICTIONS = {
+    "accuracy": (
+        "Of predicted classes in place of logits the accuracy is "
+        "jnp.mean(predicted == labels)."
+    ),
+    "confusion_matrix": (
+        "Of predicted classes in place of logits it is "
+        "jnp.zeros((classes, classes)).at[labels, predicted].add(1)."
+    ),
+}
+_OF_PROBABILITIES = (
+    "Predicted classes have no probabilities: give the logits that they came from."
+)
+
+
 def _no_predictions(function: str, x: Array, labels: ArrayLike) -> None:
     """Refuses predicted classes in place of logits."""
     if not jnp.issubdtype(x.dtype, jnp.integer):
         return
     if x.shape == _checks.label_array(function, "labels", labels).shape:
+        advice = _OF_PREDICTIONS.get(function.removesuffix("_sums"), _OF_PROBABILITIES)
         raise TypeError(
             f"{function}: expected floating logits, got dtype {x.dtype} and the shape "
-            f"of the labels, {x.shape}. Of predicted classes in place of logits the "
-            "accuracy is jnp.mean(predicted == labels)."
+            f"of the labels, {x.shape}. {advice}"
         )
 
 

@@ -52,7 +52,7 @@ def binary_cross_entropy(
 ) -> Float[Array, "..."]:
     """Binary cross-entropy of probabilities with binary labels.
 
-        loss = −(y log p + (1 − y) log(1 − p))
+        loss = −(w⁺ y log p + (1 − y) log(1 − p))
 
     If your model ends in a sigmoid, drop it and call `sigmoid_binary_cross_entropy` on
     the logits: it is exact where p rounds to 0 or 1, and there its gradient still says
@@ -60,12 +60,14 @@ def binary_cross_entropy(
 
     Args:
       probs: floating probabilities of label 1, in [0, 1], any shape.
-      labels: of the probabilities' shape, boolean, integer or floating; or one number,
-        the label of every element.
-      pos_weight: w⁺ multiplies the y-term: a number, or one a class, (classes,); with
-        axis=() any shape that broadcasts from the right. n_no / n_yes balances.
+      labels: of the probabilities' shape, boolean, integer or floating: 1 for yes, 0
+        for no, or a probability; or one number, the label of every element. An integer
+        other than 0 and 1 is no label: NaN. A float is a number in the formula, 2.0
+        too.
+      pos_weight: w⁺ multiplies the y-term: a number, or any shape that broadcasts from
+        the right, (classes,) for one a class. n_no / n_yes balances.
       class_weights: factors of the losses, one for each class of the last axis.
-      ignore_index: the id that marks padding among `SparseLabels`.
+      ignore_index: the integer that marks a missing label: it drops the element.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       where: boolean, a scalar or of the losses' rank (axes of size 1 allowed). False
         drops an element.
@@ -85,8 +87,10 @@ def binary_cross_entropy(
       0 log 0 = 0. No clip: p = 0 with y = 1 gives +inf, as the formula says. A huge
       number (1.8e19 in float32) stands for an infinite derivative, so that directions
       which leave p alone add 0. A probability outside [0, 1] gives NaN. log(1 − p)
-      keeps its precision for small p. bfloat16 and float16 are computed in float32. A
-      dropped element is exactly 0 with gradient 0, whatever it holds.
+      keeps its precision for small p. bfloat16 and float16 are computed in float32. An
+      integer label other than 0, 1 and ignore_index makes loss and gradient of its
+      element NaN, and `jax.experimental.checkify` reports it. A dropped element is
+      exactly 0 with gradient 0, whatever it holds.
 
     Raises:
       As `sigmoid_binary_cross_entropy`.

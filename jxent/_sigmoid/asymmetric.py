@@ -47,12 +47,14 @@ def asymmetric_loss(
     Args:
       logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. No other shape broadcasts; but axis=() takes one number for
-        all, and an axis `SparseLabels`, the ids of the classes whose label is yes.
+        or a probability. An integer other than 0 and 1 is no label: NaN. A float is a
+        number in the formula, 2.0 too. No other shape broadcasts; but axis=() takes one
+        number for all, and an axis `SparseLabels`, the ids of the classes whose label
+        is yes.
       axis: () for one loss an element. The class axis, or several as a tuple, for one
         loss a row, the sum over its classes: mean, weights and where then speak of
-        rows, and class_mask, ignore_index, logit_soft_cap, temperature and
-        class_axis_name may be given.
+        rows, and class_mask, logit_soft_cap, temperature and class_axis_name may be
+        given.
       where: boolean, a scalar or of the losses' rank (axes of size 1 allowed): False
         drops the row. With an axis also of the logits' rank: False leaves the class out
         in that row.
@@ -67,7 +69,9 @@ def asymmetric_loss(
       class_weights: w, (classes,): the factor of each class's term in the loss. With
         axis=() the classes are the last axis.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
-      ignore_index: the id that marks padding among `SparseLabels`.
+      ignore_index: the integer that marks a missing label. With axis=() it drops the
+        element; with an axis it leaves the class out in that row. Among `SparseLabels`
+        it is the id that marks padding.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.

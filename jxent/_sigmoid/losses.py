@@ -44,12 +44,14 @@ def sigmoid_binary_cross_entropy(
     Args:
       logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. No other shape broadcasts; but axis=() takes one number for
-        all, and an axis `SparseLabels`, the ids of the classes whose label is yes.
+        or a probability. An integer other than 0 and 1 is no label: NaN. A float is a
+        number in the formula, 2.0 too. No other shape broadcasts; but axis=() takes one
+        number for all, and an axis `SparseLabels`, the ids of the classes whose label
+        is yes.
       axis: () for one loss an element. The class axis, or several as a tuple, for one
         loss a row, the sum over its classes: mean, weights and where then speak of
-        rows, and class_mask, ignore_index, logit_soft_cap, temperature and
-        class_axis_name may be given.
+        rows, and class_mask, logit_soft_cap, temperature and class_axis_name may be
+        given.
       where: boolean, a scalar or of the losses' rank (axes of size 1 allowed): False
         drops the row. With an axis also of the logits' rank: False leaves the class out
         in that row.
@@ -60,7 +62,9 @@ def sigmoid_binary_cross_entropy(
       class_weights: w, (classes,): the factor of each class's term in the loss. With
         axis=() the classes are the last axis.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
-      ignore_index: the id that marks padding among `SparseLabels`.
+      ignore_index: the integer that marks a missing label. With axis=() it drops the
+        element; with an axis it leaves the class out in that row. Among `SparseLabels`
+        it is the id that marks padding.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
@@ -82,15 +86,17 @@ def sigmoid_binary_cross_entropy(
       Exact at every logit, ±inf included: 0 or +inf, with a finite gradient. No
       epsilon, no clip. A dropped row is exactly 0 with gradient 0, whatever it holds.
 
-      A class that is masked adds nothing, whatever its label. Equal ids in a row add
-      up; an id outside [0, classes) that is not ignore_index makes loss and gradient of
-      its row NaN. `SparseLabels` form no array of all labels.
+      A class that is masked adds nothing, whatever its label. An integer label other
+      than 0, 1 and ignore_index makes loss and gradient of its element NaN, with an
+      axis those of its row, and `jax.experimental.checkify` reports it. So it is with
+      an id of `SparseLabels` outside [0, classes) that is not ignore_index. Equal ids
+      in a row add up. `SparseLabels` form no array of all labels.
 
     Raises:
       TypeError: logits are not floating, where is floating, or a bool stands for a
         number.
       ValueError: shapes differ, a Python number is out of range, what needs an axis is
-        given without, or ignore_index with labels that are not lists of ids.
+        given without, or ignore_index is given with labels that are not integers.
 
     Example:
       >>> logits = jnp.array([2.0, -1.0, jnp.inf])
@@ -173,12 +179,14 @@ def sigmoid_focal_loss(
     Args:
       logits: floating, any shape; or `LinearLogits`, with axis=-1.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. No other shape broadcasts; but axis=() takes one number for
-        all, and an axis `SparseLabels`, the ids of the classes whose label is yes.
+        or a probability. An integer other than 0 and 1 is no label: NaN. A float is a
+        number in the formula, 2.0 too. No other shape broadcasts; but axis=() takes one
+        number for all, and an axis `SparseLabels`, the ids of the classes whose label
+        is yes.
       axis: () for one loss an element. The class axis, or several as a tuple, for one
         loss a row, the sum over its classes: mean, weights and where then speak of
-        rows, and class_mask, ignore_index, logit_soft_cap, temperature and
-        class_axis_name may be given.
+        rows, and class_mask, logit_soft_cap, temperature and class_axis_name may be
+        given.
       where: boolean, a scalar or of the losses' rank (axes of size 1 allowed): False
         drops the row. With an axis also of the logits' rank: False leaves the class out
         in that row.
@@ -189,7 +197,9 @@ def sigmoid_focal_loss(
       class_weights: w, (classes,): the factor of each class's term in the loss. With
         axis=() the classes are the last axis.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
-      ignore_index: the id that marks padding among `SparseLabels`.
+      ignore_index: the integer that marks a missing label. With axis=() it drops the
+        element; with an axis it leaves the class out in that row. Among `SparseLabels`
+        it is the id that marks padding.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
@@ -207,7 +217,8 @@ def sigmoid_focal_loss(
 
     Numerics:
       As in `sigmoid_binary_cross_entropy`. (1 − p_t)^γ is formed in log space: every
-      derivative is finite for every γ.
+      derivative is finite for every γ, and a floating label outside [0, 1] gives NaN
+      where it makes p_t or 1 − p_t negative.
 
     Raises:
       As `sigmoid_binary_cross_entropy`.

@@ -42,7 +42,8 @@ def zlpr_loss(
     Args:
       logits: floating, shape (..., classes, ...); or `LinearLogits`.
       labels: of the logits' shape, boolean, integer or floating: 1 for yes, 0 for no,
-        or a probability. Or `SparseLabels`, the ids of the classes whose label is yes.
+        or a probability. An integer other than 0 and 1 is no label: NaN, as a float
+        outside [0, 1] is. Or `SparseLabels`, the ids of the classes whose label is yes.
         Labels never broadcast.
       axis: the class axis, for `LinearLogits` the last. A tuple names several that are
         the classes together, an id counts through them in order; None stands for all.
@@ -51,7 +52,8 @@ def zlpr_loss(
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
-      ignore_index: the id that marks padding among `SparseLabels`.
+      ignore_index: the integer that marks a missing label: it leaves the class out in
+        that row. Among `SparseLabels` it is the id that marks padding.
       label_smoothing: ε moves labels towards ½, y (1 − ε) + ε/2. None for no smoothing.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
         None and an infinite c stand for no cap.
@@ -73,15 +75,16 @@ def zlpr_loss(
       Exponentials are taken relative to the largest of each side, and a loss near 0
       keeps its digits. A side without classes adds 0. A logit of −inf in a class whose
       label is no adds 0; an infinite logit on the wrong side makes the row NaN, and so
-      does a label outside [0, 1]. At a label of exactly 0 or 1 the derivative in that
-      label leaves out the side that the class is not on. A dropped row is exactly 0
-      with gradient 0, whatever it holds.
+      does a label outside [0, 1], which `jax.experimental.checkify` reports if it is an
+      integer. At a label of exactly 0 or 1 the derivative in that label leaves out the
+      side that the class is not on. A dropped row is exactly 0 with gradient 0,
+      whatever it holds.
 
     Raises:
       TypeError: logits are not floating, where is floating, or a bool stands for a
         number.
       ValueError: shapes do not fit, a Python number is out of range, or ignore_index
-        is given with labels that are not lists of ids.
+        is given with labels that are not integers.
 
     Example:
       >>> logits = jnp.array([[2.0, -1.0, 0.5], [-2.0, -1.0, 3.0]])

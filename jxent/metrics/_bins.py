@@ -96,14 +96,17 @@ def _in_bins(
     )
     p = lax.stop_gradient(p)
     if edges is None:
-        edges = _quantiles(p, lax.stop_gradient(r), quantiles)
+        edges, rise = _quantiles(p, lax.stop_gradient(r), quantiles), jnp.array(True)
+    else:
+        rise = jnp.all(edges[1:] >= edges[:-1])
     # The first and the last bin have what lies beyond them.
     low, high = edges[:-1].at[0].set(-jnp.inf), edges[1:].at[-1].set(jnp.inf)
 
     def of_bin(between: tuple[Array, Array]) -> CalibrationErrorSums:
         low, high = between
         inside = ~((p <= low) | (p > high))  # a NaN is inside of all bins
-        return jax.tree.map(lambda x: jnp.sum(select(inside, x)), sums)
+        found = jax.tree.map(lambda x: jnp.sum(select(inside, x)), sums)
+        return jax.tree.map(lambda x: select(rise, x, jnp.nan), found)
 
     names = batch.settings.batch_axis_name
     return edges, sum_over_devices(lax.map(of_bin, (low, high)), names)

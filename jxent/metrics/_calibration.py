@@ -63,7 +63,8 @@ def calibration_error(
         drops the row. Of the logits' rank: False makes the class impossible there.
       bins: how many bins, between 0 and 1; or their edges, (bins + 1,), increasing. A
         bin has its upper edge and not its lower one; the first and the last bin have
-        what lies beyond them, too.
+        what lies beyond them, too. Edges that fall are an error; in a JAX array they
+        make the result NaN.
       norm: "l1", "l2" or "max".
       strategy: "uniform" for bins of equal width, "quantile" for bins that hold equal
         weights of rows, as far as equal probabilities allow. Inside `jax.shard_map`
@@ -164,7 +165,8 @@ def calibration_error_sums(
         drops the row. Of the logits' rank: False makes the class impossible there.
       bins: how many bins, between 0 and 1; or their edges, (bins + 1,), increasing. A
         bin has its upper edge and not its lower one; the first and the last bin have
-        what lies beyond them, too.
+        what lies beyond them, too. Edges that fall are an error; in a JAX array they
+        make the result NaN.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
@@ -256,7 +258,8 @@ def reliability_bins(
         drops the row. Of the logits' rank: False makes the class impossible there.
       bins: how many bins, between 0 and 1; or their edges, (bins + 1,), increasing. A
         bin has its upper edge and not its lower one; the first and the last bin have
-        what lies beyond them, too.
+        what lies beyond them, too. Edges that fall are an error; in a JAX array they
+        make the result NaN.
       strategy: "uniform" for bins of equal width, "quantile" for bins that hold equal
         weights of rows, as far as equal probabilities allow. Inside `jax.shard_map`
         quantiles are those of the device's rows.

@@ -15,7 +15,10 @@ usable inside jit, as a static argument, as a field of a dataclass or of a Flax 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from .._checks import no_attribute as _no_attribute
-from .._signatures import print_as_written as _print_as_written
+from .._signatures import (
+    make_serializable as _make_serializable,
+    print_as_written as _print_as_written,
+)
 from ._binary import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -59,6 +62,7 @@ __all__ = [
 ]
 
 _print_as_written(globals(), __all__)
+_make_serializable(__name__, {name: globals()[name] for name in __all__})
 
 
 if not _TYPE_CHECKING:
