@@ -204,9 +204,10 @@ def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     if not _has_many_short_rows(a) or settings.batch_axis_name:
         return plain(a)
     # XLA on a CPU takes the last axis at a time, up to eight times as long if it is
-    # short.
+    # short; and has more arrays at a time where it forms them with the reshape.
     shape = a.x.shape
-    merge = lambda x: x.reshape(*shape[:-2], -1) if x.shape == shape else x
+    held = lax.optimization_barrier
+    merge = lambda x: held(x.reshape(*shape[:-2], -1)) if x.shape == shape else x
     kept = shape if settings.reduction == "none" else ()
     merged = lambda a: plain(jax.tree.map(merge, a)).reshape(kept)
     return lax.platform_dependent(a, cpu=merged, default=plain)
