@@ -268,6 +268,13 @@ def small() -> str:
     )
 
 
+def by_hand() -> str:
+    results = _results("cpu-by-hand")
+    about = f"""On {_machine(results)}; jxent's time as a multiple of that of the lines by
+        hand, and the temporary memory of both. `{results.command}`:"""
+    return _paragraph(about) + "\n\n" + tables.by_hand(results.records)
+
+
 def three() -> str:
     """The README's reasons, each with a link to its evidence."""
     head = {"rows": 2048, "classes": 32768, "dtype": "float32", "derivative": GRADIENT}
@@ -331,6 +338,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "linear": linear,
     "compiled linear": compiled_linear,
     "small": small,
+    "by hand": by_hand,
 }
 _SECTION = re.compile(r"(<!-- benchmarks: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
