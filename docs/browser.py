@@ -57,6 +57,14 @@ TOO_WIDE = """() => {
 }"""
 
 
+# Code and tables that scroll sideways, which on a desktop nothing has to.
+SCROLLS = """() => [...document.querySelectorAll('article *')]
+  .filter(e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
+  .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+  .map(e => `${e.textContent.trim().slice(0, 40)}: ${e.scrollWidth} pixels in ` +
+    `${e.clientWidth}`)"""
+
+
 # Text whose contrast is below that of WCAG's level AA: 4.5, or 3 where it is large.
 TOO_FAINT = """() => {
   const parsed = css => {
@@ -281,6 +289,7 @@ def main(site: Path, pictures: Path | None = None) -> list[str]:
             for name in tqdm(pages, desc=screen, unit="page", disable=None):
                 page.goto(f"{address}{name}")
                 found += page.evaluate(TOO_WIDE)
+                found += page.evaluate(SCROLLS) if screen == "desktop" else []
                 for picture in page.eval_on_selector_all("article img", PICTURES):
                     found.append(f"no picture {picture}")
                 wrong += [f"{name} on a {screen}: {text}" for text in found]
