@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import lax
+from jax import Array, lax
 
-from .._arrays import vary, varying_of
+from .._arrays import select, vary, varying_of
 from .._chunks import max_along, sum_along
 from .._problem.bundles import Maybe
 from .inputs import Inputs
@@ -71,7 +72,7 @@ def two_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
 def one_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
     """The statistics (rows,) by one variadic reduction, which reads logits once: for a
     TPU."""
-    singles, identity = _single_classes(axis, inputs)
+    singles, identity = _single_classes(axis, inputs, zeros_from)
     return _finished(axis, inputs, _merged_classes(singles, identity, axis))
 
 
@@ -83,7 +84,9 @@ def one_pass_gpu(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
     ndim, classes = inputs.z.ndim, inputs.z.shape[-1]
     if axis != ndim - 1:
         return two_pass(axis, inputs, weighted)
-    singles, identity = _single_classes(axis, inputs)
+    # XLA sees that these are 0: it would store those of two arrays of logits.
+    zeros = lambda z: select(lax.full_like(z, False, bool), z)
+    singles, identity = _single_classes(axis, inputs, zeros)
     if classes % 8 == 0:
         cut = (8, classes // 8)
         singles = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *cut), singles)
@@ -96,13 +99,15 @@ def _merged_classes(singles: Totals, identity: Totals, axis: int) -> Totals:
     return lax.reduce(singles, identity, merge, (axis,))
 
 
-def _single_classes(axis: int, inputs: Inputs) -> tuple[Totals, Totals]:
+def _single_classes(
+    axis: int, inputs: Inputs, zeros: Callable[[Array], Array]
+) -> tuple[Totals, Totals]:
     """Every class as a block of its own: statistics of the logits' shape, and scalars,
-    the identity of `merge`."""
-    z, zero = inputs.z, zeros_from(inputs.z)
+    the identity of `merge`. `zeros` are made of an array, and depend on it."""
+    z, zero = inputs.z, zeros(inputs.z)
     for other in (s.other_logits(given) for s, given in inputs.each()):
         if other is not None:  # so that each has a tangent if another has
-            zero = lax.add(zero, zeros_from(other))
+            zero = lax.add(zero, zeros(other))
             z = lax.add(z, zero)
     classes = Classes(axis=axis, z=z, zero=zero)
     t = Totals(
