@@ -271,7 +271,8 @@ def small() -> str:
 def by_hand() -> str:
     results = _results("cpu-by-hand")
     about = f"""On {_machine(results)}; jxent's time as a multiple of that of the lines
-        by hand, and the temporary memory of both. `{results.command}`:"""
+        by hand, of a gradient with its value, and the temporary memory of both.
+        `{results.command}`:"""
     return _paragraph(about) + "\n\n" + tables.by_hand(results.records)
 
 

@@ -113,14 +113,16 @@ def compared(records: Sequence[Record]) -> str:
     return markdown(titles, rows)
 
 
-BY_HAND = ("", "forward", "value and gradient", "jvp", "temporary", "with gradient")
+DERIVATIVES = ("forward", "value and gradient", "jvp")
+BY_HAND = ("", "forward", "gradient", "jvp", "temporary", "with gradient")
 
 
 def by_hand(records: Sequence[Record]) -> str:
     """The suite of that name in short: a table for each dtype and shape.
 
-    A line of each function: jxent's times as multiples of those by hand, and the
-    temporaries of both. Pairs stand with the logits of as many rows.
+    A line of each function: jxent's times as multiples of those by hand, of a gradient
+    with its value, and the temporaries of both. Pairs stand with the logits of as many
+    rows.
     """
     tables: dict[str, dict[str, dict[tuple[str, str], Record]]] = {}
     titles: dict[tuple[str, int], str] = {}
@@ -157,5 +159,5 @@ def _cells(of: dict[tuple[str, str], Record]) -> list[str]:
         known = ours is not None and theirs is not None
         return f"{size(ours)} for {size(theirs)}" if known else ""
 
-    times = map(time, BY_HAND[1:4])
+    times = map(time, DERIVATIVES)
     return [*times, memory("forward"), memory("value and gradient")]

@@ -188,7 +188,7 @@ def test_the_table_of_what_is_written_by_hand():
         == """\
 ### float32 [8, 4]: jxent to by hand
 
-| | forward | value and gradient | temporary | with gradient |
+| | forward | gradient | temporary | with gradient |
 |---|---:|---:|---:|---:|
 | entropy | 1.50 × | 1.50 × | 0 B for 512 B | 0 B for 512 B |"""
     )
