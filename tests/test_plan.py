@@ -347,6 +347,7 @@ PROGRAMS = [
     ("streamed", jxent.softmax_top_k, None, {"k": 8}, jnp.float32),
     ("materialized", ce, IDS, {}, BF16),
     ("materialized", ce, IDS, {"logit_soft_cap": 30.0}, jnp.float32),
+    ("materialized", ce, DENSE, {}, jnp.float32),
     ("materialized", ce, LISTS, {}, jnp.float32),
     ("materialized", jxent.softmax_focal_loss, DENSE, {}, jnp.float32),
     ("materialized", jxent.symmetric_cross_entropy, DENSE, {}, jnp.float32),

@@ -171,8 +171,8 @@ def _slabs(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
         value = max(kept, cap) + (uses.summed and uses.temperature)
         value += uses.masks and (uses.large_blocks or uses.whole_rows)
         return heads + value, heads + mask + max(uses.kept - 2, 0)
-    linear = mask or ((uses.of_every_class or uses.smoothing) and not uses.drops)
     if not uses.kept:
+        linear = mask or (uses.smoothing and not uses.drops)
         skips = uses.drops or uses.weights
         copies = (linear or nonlinear) + (skips and nonlinear)
     elif uses.summed and (uses.of_every_class or uses.scattered):
