@@ -12,9 +12,10 @@ import optax
 import pytest
 
 import jxent
+import jxent._solve.layout
 from tests import oracles
 from tests.cases import CLASSES, MASKED, REAL, WEIGHTS
-from tests.comparing import close
+from tests.comparing import close, untyped
 
 
 ROWS = 6
@@ -765,3 +766,25 @@ def test_smooth_labels(axis, x64, rng):
     close(jxent.smooth_labels(t, 0.1, axis=axis, where=where), wanted)
     even = 0.1 / np.ones_like(t).sum(axis, keepdims=True)
     close(jxent.smooth_labels(t, 0.1, axis=axis), 0.9 * t + even)
+
+
+def test_outside_jit_a_call_is_checked_once(monkeypatch):
+    """For its shapes, and the names and types of what is no array: 1 equals True."""
+    checked = []
+    room = jxent._solve.layout
+    check = room.checked_problem
+    monkeypatch.setattr(
+        room, "checked_problem", lambda *a, **k: checked.append(a) or check(*a, **k)
+    )
+    x, labels = jnp.arange(33.0).reshape(3, 11), jnp.arange(3)
+    first = jxent.softmax_cross_entropy(x, labels, axis=1)
+    again = jxent.softmax_cross_entropy(2 * x, labels, axis=1)
+    assert len(checked) == 1
+    assert not np.array_equal(first, again)
+    with pytest.raises(TypeError, match="got True"):
+        jxent.softmax_cross_entropy(x, labels, axis=True)
+    with pytest.raises(ValueError, match="to be one of"):
+        jxent.softmax_cross_entropy(x, labels, reduction=untyped(["none"]))
+    jxent.softmax_cross_entropy(x, labels, axis=1, weights=np.ones(3, np.float32))
+    jxent.softmax_cross_entropy(x, labels, axis=1, weights=np.ones(3, np.float32))
+    assert len(checked) == 5

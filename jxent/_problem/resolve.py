@@ -38,10 +38,7 @@ def resolve(problem: Problem) -> Resolved:
     rows, shared = problem.pair
     keep, classes = rows.where, None
     if rows.class_where is not None:
-        # Else XLA counts constants when it compiles, which takes minutes.
-        where = lax.optimization_barrier(rows.class_where)
-        held = problem.replace(rows=rows._replace(class_where=where))
-        possible = possible_classes(held)
+        possible = possible_classes(problem)
         assert possible is not None
         classes = count_along(problem.axis, possible)
     elif shared.class_mask is not None:

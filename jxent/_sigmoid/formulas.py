@@ -202,15 +202,10 @@ def _logs_of_shifted(z: Array, m: Array) -> tuple[Array, Array]:
 
 def _shifted(z: Array, m: Array) -> tuple[Array, Array, Array]:
     """p − m, q + m, and whether both are above 0"""
-    p, q = _p_and_q(z)
-    p, q = p - m, q + m
-    return p, q, ~((p <= 0) | (q <= 0))  # NaN is inside
-
-
-def _p_and_q(z: Array) -> tuple[Array, Array]:
     e = jnp.exp(-jnp.abs(z))
     near, far = 1 / (1 + e), e / (1 + e)
-    return jnp.where(z < 0, far, near), jnp.where(z < 0, near, far)
+    p, q = jnp.where(z < 0, far, near) - m, jnp.where(z < 0, near, far) + m
+    return p, q, ~((p <= 0) | (q <= 0))  # where it is NaN, too
 
 
 @functools.partial(_logs_of_shifted.defjvp, symbolic_zeros=True)

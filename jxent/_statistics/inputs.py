@@ -142,6 +142,7 @@ def effective_logits(
     if adjusted is not None:
         z = adjusted(z)
     if temperature is not None:
+        # In a row that counts for nothing it may be 0 or NaN.
         weighted = problem.resolved.weighted
         if weighted is not None:
             usable = lax.is_finite(lax.div(lax.full_like(temperature, 1), temperature))

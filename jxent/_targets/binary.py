@@ -4,7 +4,6 @@ Most losses are sums over the classes of a formula in one logit and its label. S
 sum needs no maximum, and is one pass over the blocks of classes, as is its derivative.
 """
 
-import dataclasses
 import functools
 from typing import Annotated, Any
 
@@ -151,10 +150,6 @@ def _bad_labels(problem: Problem) -> Array:
 
 def _count_bad(problem: Problem) -> Array:
     """How many labels of a row are none, over all devices, (rows,)."""
-    target = problem.target
-    # Else XLA counts labels that are constants when it compiles, which takes minutes.
-    held = dataclasses.replace(target, labels=lax.optimization_barrier(target.labels))
-    problem = problem.replace(rows=problem.rows._replace(target=held))
     count = count_along(problem.axis, _bad_labels(problem))
     return sum_over_devices(count, problem.settings.class_axis_name)
 
