@@ -1,24 +1,31 @@
-"""Which combinations of its parameters a test runs with: three tiers by one rule.
+"""Which combinations of its parameters a test runs with: four tiers by one rule.
 
 The axes of a test are its parameters, as `pytest.mark.parametrize` names them. A value
-with a tuple `axes`, such as a case of the table, stands for several axes. In the core a
-test meets every value of each axis, or one of each `kind` where values have that: the
-losses of a kind differ by their formula alone. With `--all` it meets every pair of
-values that any of its combinations has; with `--full` every combination. Each tier
-contains the one before it. The test's name decides which of equally good combinations
-is drawn: every run draws the same, and different tests draw different ones.
+with a tuple `axes`, such as a case of the table, stands for several axes.
+
+- The core runs each test once, with the combination whose values the tests before it in
+  its file have met least.
+- With `--all` each test meets every value of each axis, or one of each `kind` where
+  values have that: the losses of a kind differ by their formula alone.
+- With `--pairs` it meets every pair of values that any of its combinations has.
+- With `--full` it meets every combination.
+
+Each tier contains the one before it. The test's name decides between combinations that
+are equally good: every run draws the same, and different tests draw different ones.
 
 The rule covers greedily what pytest has collected after `-k`, `-m` and paths. A library
 of covering arrays draws from the product of the axes with a predicate for the valid
 combinations, and most are not: no loss has every kind of labels in every layout. On the
 table in `cases`, allpairspy 2.5.1 misses 34 of the 188 pairs that there are.
 
-`pytest.mark.keep` keeps a test or a `pytest.param` in every tier, and
-`pytest.mark.keep("id", …)` the combinations with these ids. With
-`pytest.mark.every_pair` the core has every pair too. `pytest.mark.beyond_core` leaves a
-test or a `pytest.param` out of the core.
+With `pytest.mark.every_value` a test meets every value in the core too, for tests that
+compile nothing, and with `every_pair` every pair. A test that the command line names
+meets every value. `pytest.mark.keep` keeps a test or a `pytest.param` in every
+tier, and `pytest.mark.keep("id", …)` the combinations with these ids.
+`pytest.mark.beyond_core` leaves a test or a `pytest.param` out of the core.
 """
 
+import collections
 import itertools
 import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -67,12 +74,25 @@ def cover(combinations: Sequence[Combination], size: int, drawn: Iterable[int] =
     return drawn
 
 
-def draw(test: str, combinations: Mapping[str, Combination], pairs: bool) -> set[str]:
-    """Ids of the combinations that a test meets, of all that it has by their ids."""
-    ids = sorted(combinations, key=lambda x: zlib.crc32(f"{test}[{x}]".encode()))
-    ordered = [combinations[x] for x in ids]
-    drawn = cover(ordered, 1)
-    return {ids[i] for i in (cover(ordered, 2, drawn) if pairs else drawn)}
+def draw(test: str, combinations: Mapping[str, Combination], size: int) -> set[str]:
+    """Ids of combinations that have every value, or every pair, of all by their ids."""
+    ids = shuffled(test, combinations)
+    drawn: list[int] = []
+    for n in range(1, size + 1):
+        drawn = cover([combinations[x] for x in ids], n, drawn)
+    return {ids[i] for i in drawn}
+
+
+def draw_one(
+    test: str, combinations: Mapping[str, Combination], met: Mapping[Hashable, int]
+) -> str:
+    """The id of the combination whose values have been met the fewest times."""
+    times = lambda x: sum(met.get(value, 0) for value in combinations[x])
+    return min(shuffled(test, combinations), key=times)
+
+
+def shuffled(test: str, ids: Iterable[str]) -> list[str]:
+    return sorted(ids, key=lambda x: zlib.crc32(f"{test}[{x}]".encode()))
 
 
 # For pytest ---------------------------------------------------------------------------
@@ -81,9 +101,10 @@ def draw(test: str, combinations: Mapping[str, Combination], pairs: bool) -> set
 def pytest_addoption(parser):
     group = parser.getgroup("tiers", "how much of the suite runs: the core, or")
     for tier, text in {
-        "all": "every pair of values of each test's axes",
+        "all": "every value of each test's axes",
         "rest": "what --all adds to the core",
-        "full": "every combination of each test's axes",
+        "pairs": "every pair of these values",
+        "full": "every combination of them",
     }.items():
         group.addoption(
             f"--{tier}", action="store_const", const=tier, dest="tier", help=text
@@ -96,22 +117,40 @@ def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
     for item in items:
         test, _, combination = item.nodeid.partition("[")
         tests.setdefault(test, {})[combination.removesuffix("]")] = item
-    of_tier: dict[str, set[str]] = {"core": set(), "all": set()}
+    of_tier: dict[str, set[str]] = {"core": set(), "all": set(), "pairs": set()}
+    met_in: dict[str, collections.Counter] = {}
     for test, by_id in tests.items():
         calls = {x: getattr(item, "callspec", None) for x, item in by_id.items()}
         params = {x: call.params.values() for x, call in calls.items() if call}
         axes = {x: axes_of(values) for x, values in params.items()}
         kinds = {x: axes_of(values, kinds=True) for x, values in params.items()}
+        marks = {m.name for item in by_id.values() for m in item.iter_markers()}
         late = {x for x, i in by_id.items() if i.get_closest_marker("beyond_core")}
-        pairs = any(i.get_closest_marker("every_pair") for i in by_id.values())
-        of_core = axes if pairs else kinds
-        core = draw(test, {x: c for x, c in of_core.items() if x not in late}, pairs)
-        core |= {x for x in by_id.keys() - axes.keys() if x not in late}
+
+        met = met_in.setdefault(test.partition("::")[0], collections.Counter())
+        single = by_id.keys() - axes.keys()
+        core = single - late
         core |= {x for x, item in by_id.items() if is_kept(item, x)}
-        whole = core | draw(test, axes, True) | (by_id.keys() - axes.keys())
-        of_tier["core"] |= {by_id[x].nodeid for x in core}
-        of_tier["all"] |= {by_id[x].nodeid for x in whole}
+        early = {x: kind for x, kind in kinds.items() if x not in late}
+        if "every_pair" in marks:
+            core |= draw(test, {x: axes[x] for x in early}, 2)
+        elif "every_value" in marks or is_asked_for(test, items):
+            core |= draw(test, early, 1)
+        elif early and not core:
+            core.add(draw_one(test, early, met))
+        met.update(value for x in core - single for value in kinds[x])
+
+        whole = core | single | draw(test, kinds, 1)
+        pairs = whole | draw(test, axes, 2)
+        for tier, drawn in (("core", core), ("all", whole), ("pairs", pairs)):
+            of_tier[tier] |= {by_id[x].nodeid for x in drawn}
     return of_tier | {"rest": of_tier["all"] - of_tier["core"]}
+
+
+def is_asked_for(test: str, items: Sequence[pytest.Item]) -> bool:
+    """Whether the command line names the test, or the class that it is in."""
+    named = (x for x in items[0].config.args if "::" in x)
+    return any(test == x or test.startswith(f"{x}::") for x in named)
 
 
 def is_kept(item: pytest.Item, combination: str) -> bool:

@@ -18,6 +18,9 @@ import pytest
 import jxent
 
 
+pytestmark = pytest.mark.every_value
+
+
 PACKAGE = Path(inspect.getfile(jxent)).parent
 REPOSITORY = Path(__file__).parent.parent
 

@@ -111,6 +111,7 @@ def test_a_step_of_many_arrays_is_called_again_and_again():
     ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_case_has_jxent_and_another(suite):
     """And shapes for both kinds of machine."""
@@ -140,6 +141,7 @@ NO_LOSSES = {
 }
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("module", [jxent, jxent.metrics])
 def test_every_loss_and_metric_stands_beside_the_code_by_hand(module):
     measured = {operator.attrgetter(r.function)(jxent) for r in textbook.ROWS.values()}

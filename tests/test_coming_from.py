@@ -108,6 +108,7 @@ def test_keras(defaults):
     run_tabs("Keras", {"keras": imported("keras")})
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(("library", "program"), PROGRAMS)
 def test_the_textbooks_program(library, program, defaults):
     """It learns its four points in the library itself."""

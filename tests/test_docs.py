@@ -19,6 +19,9 @@ from tests import option_sentences
 from tests.printed_results import expected_prints, says
 
 
+pytestmark = pytest.mark.every_value
+
+
 README = Path(__file__).parent.parent / "README.md"
 
 

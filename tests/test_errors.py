@@ -16,6 +16,9 @@ from jxent import keras, metrics, torch
 from tests.comparing import floats, ints, refuses, untyped
 
 
+pytestmark = pytest.mark.every_value
+
+
 @pytest.fixture(autouse=True)
 def as_users_call_it(monkeypatch):
     """Without the type checker, which would speak before the library does."""

@@ -146,6 +146,7 @@ def options_of(name):
     return all_of(name) - OTHER_ARGUMENTS
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", sorted(PUBLIC - HELPERS - OF_PAIRS - WHERE_ALONE))
 def test_the_table_has_every_option(name):
     assert options_of(name) <= {*OPTIONS}
@@ -164,11 +165,13 @@ def test_the_programs_have_every_public_loss():
     assert sorted(PUBLIC) == sorted([*here, *(n for names in elsewhere for n in names)])
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", sorted(OPTAX_NAMES))
 def test_the_names_of_optax_are_the_same_function(name):
     assert getattr(jxent, name) is jxent.softmax_cross_entropy
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", sorted(WHERE_ALONE))
 def test_a_where_is_their_only_option(name):
     assert options_of(name) & {*OPTIONS} == {"where"}

@@ -377,6 +377,7 @@ def test_any_integer_dtype(loss):
         same(loss(x, ids.astype(dtype)), expected, rtol=0, atol=0)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("dtype", [jnp.bool_, jnp.float32, jnp.bfloat16])
 def test_ids_that_are_not_integers(dtype):
     """An error at trace time that says what to do."""
@@ -409,6 +410,7 @@ def test_void_labels_of_uint8():
         cross_entropy(x, labels, ignore_index=-100)
 
 
+@pytest.mark.every_value
 @table({"softmax": cross_entropy, "log prob": jxent.softmax_log_prob})
 def test_labels_with_an_axis_of_size_1(loss):
     """An error that names both shapes and the fix."""
@@ -416,6 +418,7 @@ def test_labels_with_an_axis_of_size_1(loss):
         loss(spread(4, 5), jnp.zeros((4, 1), jnp.int32))
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("loss", "x", "labels"),
     [

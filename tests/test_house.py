@@ -117,6 +117,7 @@ def values_of_fields(rng) -> dict[type, dict[str, Any]]:
     }
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("kind", BUNDLES, ids=lambda kind: kind.__name__)
 def test_every_field_has_a_value_here(kind, rng):
     """A bundle, or a field, that is added fails here until it has one."""
@@ -644,6 +645,7 @@ def test_the_losses_with_statistics_are_found():
     }
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", WITH_STATISTICS)
 def test_the_overloads_take_every_option(name):
     """Those of the signature that follows them, with the same types."""
@@ -670,6 +672,7 @@ RESULTS = FUNCTIONS | {
 }
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", RESULTS)
 def test_the_result_has_a_type(name):
     hints = typing.get_type_hints(RESULTS[name])

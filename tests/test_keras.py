@@ -127,6 +127,7 @@ REFUSED_BY_KERAS = {
 }
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_suite_of_keras(keras, as_users_have_it, monkeypatch, suite):
     """Keras's own tests of the loss, run with these losses in the place of Keras's."""
@@ -357,6 +358,7 @@ Y, X = jnp.array([0, 2]), jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
 LOSS = ours.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_loss_is_a_value(name):
     """Immutable, equal and hashed by its options, and a pytree without leaves."""
@@ -674,6 +676,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("call", "kind", "text"), REFUSED, ids=[text[:60] for *_, text in REFUSED]
 )
@@ -724,6 +727,7 @@ def test_integers_of_numpy():
 SECTIONS = ["Args", "Returns", "Differences", "Example", "Source", "See also"]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", ours.__all__)
 def test_docstrings(name, capsys):
     """The sections of a function, and an example that prints what it says."""

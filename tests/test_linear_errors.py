@@ -15,6 +15,9 @@ from tests.comparing import floats, ints, refuses, untyped
 from tests.test_errors import Layer, bools
 
 
+pytestmark = pytest.mark.every_value
+
+
 H, K, Y, D = floats(4, 3), floats(3, 5), ints(4), floats(4, 5)
 ce, kl, bce = (
     jxent.softmax_cross_entropy,

@@ -145,6 +145,7 @@ def test_an_index_takes_rows(index, logits):
     assert jax.tree.structure(some) == jax.tree.structure(logits)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("index", OF_CLASSES, ids=repr)
 def test_an_index_takes_no_classes(index, logits):
     with pytest.raises(IndexError) as error:

@@ -355,6 +355,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("call", "kind", "text"), REFUSED, ids=[text[16:80] for *_, text in REFUSED]
 )

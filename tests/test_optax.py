@@ -157,6 +157,7 @@ def test_every_shared_name_is_called():
     assert shared == set(NAMES) == {name for name, *_ in CALLS}
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_parameters(name):
     """By the same names, at the same places, with the same defaults."""

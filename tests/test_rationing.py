@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.rationing import axes_of, cover, draw
+from tests.rationing import axes_of, cover, draw, draw_one
 
 
 PRODUCT = dict(
     zip(
         map(str, range(5 * 4 * 3)),
-        itertools.product("abcde", range(4), (False, True, None)),
+        itertools.product("abcde", range(1, 5), (False, None, "both")),
         strict=True,
     )
 )
@@ -40,42 +40,57 @@ def met(combinations, size):
     return {p for c in combinations for p in itertools.combinations(enumerate(c), size)}
 
 
+@pytest.mark.every_value
 @of_both
 @pytest.mark.parametrize("test", TESTS[:5])
-def test_the_core_has_every_value_and_the_whole_every_pair(test, combinations):
+def test_a_draw_has_every_value_or_every_pair(test, combinations):
     """Of as few combinations as there are values of an axis, or not many more."""
     wanted = combinations.values()
-    core = draw(test, combinations, pairs=False)
-    whole = draw(test, combinations, pairs=True)
-    assert met([combinations[x] for x in core], 1) == met(wanted, 1)
-    assert met([combinations[x] for x in whole], 2) == met(wanted, 2)
-    assert core <= whole <= combinations.keys()
-    assert len(core) <= (7 if combinations is PRODUCT else 27)
-    assert len(whole) <= (27 if combinations is PRODUCT else 67)
+    values, pairs = draw(test, combinations, 1), draw(test, combinations, 2)
+    assert met([combinations[x] for x in values], 1) == met(wanted, 1)
+    assert met([combinations[x] for x in pairs], 2) == met(wanted, 2)
+    assert values <= pairs <= combinations.keys()
+    assert len(values) <= (7 if combinations is PRODUCT else 27)
+    assert len(pairs) <= (27 if combinations is PRODUCT else 67)
 
 
+@pytest.mark.every_value
 @of_both
 def test_every_run_draws_the_same(combinations):
     """Also where a test is collected in another order."""
     backwards = dict(reversed(combinations.items()))
-    for pairs in (False, True):
-        first = draw(TESTS[0], combinations, pairs)
-        assert first == draw(TESTS[0], backwards, pairs)
+    for size in (1, 2):
+        first = draw(TESTS[0], combinations, size)
+        assert first == draw(TESTS[0], backwards, size)
+    assert draw_one(TESTS[0], combinations, {}) == draw_one(TESTS[0], backwards, {})
 
 
+@pytest.mark.every_value
 @of_both
 def test_different_tests_draw_different_combinations(combinations):
     """Few tests are enough for their cores to have every pair."""
-    drawn = [draw(test, combinations, pairs=False) for test in TESTS]
+    drawn = [draw(test, combinations, 1) for test in TESTS]
     assert len({frozenset(core) for core in drawn}) > len(TESTS) // 2
     together = [combinations[x] for core in drawn for x in core]
     assert met(together, 2) == met(combinations.values(), 2)
 
 
+@of_both
+def test_as_many_tests_as_values_have_each_value_once(combinations):
+    """The longest axis decides; shorter ones are gone through again and again."""
+    counts, drawn = collections.Counter(), []
+    longest = max(len({c[i] for c in combinations.values()}) for i in range(3))
+    for test in TESTS[:longest]:
+        drawn.append(combinations[draw_one(test, combinations, counts)])
+        counts.update(drawn[-1])
+    assert met(drawn, 1) == met(combinations.values(), 1)
+    assert len(set(drawn)) == longest
+
+
 def test_a_single_axis_keeps_every_value():
     numbers = {str(i): (i,) for i in range(9)}
-    for pairs in (False, True):
-        assert draw("test", numbers, pairs) == numbers.keys()
+    for size in (1, 2):
+        assert draw("test", numbers, size) == numbers.keys()
 
 
 def test_what_covers_nothing_new_is_not_drawn():
@@ -119,6 +134,10 @@ def test_kept(a, b, c): ...
 @over_three_axes
 def test_kept_by_name(a, b, c): ...
 
+@pytest.mark.every_value
+@over_three_axes
+def test_of_every_value(a, b, c): ...
+
 @pytest.mark.every_pair
 @over_three_axes
 def test_of_every_pair(a, b, c): ...
@@ -158,39 +177,47 @@ def collected(tmp_path):
 
 def test_the_tiers_of_a_run(collected):
     """Each part in its own words: how many of three values of three axes it has."""
-    core, whole, rest, full = (
-        collected(*options)[1] for options in ([], ["--all"], ["--rest"], ["--full"])
+    core, whole, rest, pairs, full = (
+        collected(*options)[1]
+        for options in ([], ["--all"], ["--rest"], ["--pairs"], ["--full"])
     )
+    of_27 = "rationed kept kept_by_name of_every_value of_every_pair beyond_the_core"
     every = {
-        **dict.fromkeys(["rationed", "kept", "kept_by_name", "of_every_pair"], 27),
-        "beyond_the_core": 27,
+        **dict.fromkeys(of_27.split(), 27),
         "partly_beyond_the_core": 2,
         "of_three_kinds": 6,
         "without_parameters": 1,
     }
     assert full == every
     assert core + rest == whole
-    fewest = {"rationed": 3, "kept": 27, "partly_beyond_the_core": 1}
-    fewest["of_three_kinds"] = 3
-    assert {name: core[name] for name in fewest} == fewest
-    assert 4 <= core["kept_by_name"] <= 7
-    assert core["of_every_pair"] == whole["of_every_pair"]
-    assert core["beyond_the_core"] == 0
-    assert core["without_parameters"] == whole["without_parameters"] == 1
-    for name in ("rationed", "of_every_pair", "beyond_the_core"):
-        assert 9 <= whole[name] <= 12
+    one = dict.fromkeys("rationed of_three_kinds partly_beyond_the_core".split(), 1)
+    one["without_parameters"] = 1
+    fewest = one | {"kept": 27, "kept_by_name": 4, "of_every_value": 3}
+    assert 9 <= core["of_every_pair"] <= 12
+    assert core == fewest | {"of_every_pair": core["of_every_pair"]}
+    of_values = {"rationed": 3, "beyond_the_core": 3, "of_three_kinds": 3}
+    of_values |= {"partly_beyond_the_core": 2, "kept_by_name": whole["kept_by_name"]}
+    assert 4 <= whole["kept_by_name"] <= 7
+    assert whole == core | of_values
+    assert all(whole[name] <= n <= full[name] for name, n in pairs.items())
+    for name in ("rationed", "of_every_value", "of_every_pair", "beyond_the_core"):
+        assert 9 <= pairs[name] <= 12
 
 
 def test_what_is_asked_for_runs(collected):
-    """By node ids each; with -k what covers the combinations that are left.
+    """By node ids each, by a test's name every value, with -k what is left of the core.
 
-    These are 0-0-0 to 0-0-2, 1-0-0 and 2-0-0: the first has nothing of its own.
+    Of the whole these are 0-0-0 to 0-0-2, 1-0-0 and 2-0-0: the first has nothing of its
+    own.
     """
     asked = ["0-0-0", "0-0-1", "0-0-2", "0-1-0", "0-1-1"]
     nodes = [f"test_suite.py::test_rationed[{x}]" for x in asked]
     nodes.append("test_suite.py::test_beyond_the_core[1-2-0]")
     assert collected(*nodes)[1] == {"rationed": 5, "beyond_the_core": 1}
-    assert collected("-k", "test_rationed and 0-0")[1] == {"rationed": 4}
+    assert collected("test_suite.py::test_rationed")[1] == {"rationed": 3}
+    left = ["-k", "test_rationed and 0-0"]
+    assert collected(*left)[1] == {"rationed": 1}
+    assert collected(*left, "--all")[1] == {"rationed": 4}
 
 
 def test_a_name_to_keep_is_that_of_a_combination(collected, tmp_path):

@@ -110,6 +110,7 @@ NARROW = (
 )
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_narrow_dtypes(torch, dtype):
     """PyTorch's number without its rounding; each gradient in its input's dtype."""
@@ -132,6 +133,7 @@ def test_narrow_dtypes(torch, dtype):
             same(grad.astype(jnp.float32), true_grad, **loose)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_sample_inputs_of_torch(torch, x64, name):
     """PyTorch's own inputs for its own tests of the function."""
@@ -271,6 +273,7 @@ def test_integer_dtypes(dtype):
         same(ours.cross_entropy(x, jnp.asarray(y, dtype), ignore_index=77), expected)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("older", "reduction"),
     [
@@ -323,6 +326,7 @@ X, Y = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]]), jnp.array([0, 2])
 LOSS = ours.CrossEntropyLoss(label_smoothing=0.1)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("name", sorted({*CLASSES} - {"LinearCrossEntropyLoss"}))
 def test_a_loss_is_a_value(name):
     """Immutable, equal and hashed by its options, and a pytree without leaves."""
@@ -795,6 +799,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(
     ("call", "kind", "text"), REFUSED, ids=[text[:60] for *_, text in REFUSED]
 )
