@@ -3,8 +3,8 @@
 The axes of a test are its parameters, as `pytest.mark.parametrize` names them. A value
 with a tuple `axes`, such as a case of the table, stands for several axes.
 
-- The core runs each test once, with the combination whose values the tests before it in
-  its file have met least.
+- The core runs each test once, with the combination that has most pairs of values that
+  no such test before it in its file has met.
 - With `--all` each test meets every value of each axis, or one of each `kind` where
   values have that: the losses of a kind differ by their formula alone.
 - With `--pairs` it meets every pair of values that any of its combinations has.
@@ -25,9 +25,9 @@ tier, and `pytest.mark.keep("id", …)` the combinations with these ids.
 `pytest.mark.beyond_core` leaves a test or a `pytest.param` out of the core.
 """
 
-import collections
 import itertools
 import zlib
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -83,12 +83,20 @@ def draw(test: str, combinations: Mapping[str, Combination], size: int) -> set[s
     return {ids[i] for i in drawn}
 
 
-def draw_one(
-    test: str, combinations: Mapping[str, Combination], met: Mapping[Hashable, int]
-) -> str:
-    """The id of the combination whose values have been met the fewest times."""
-    times = lambda x: sum(met.get(value, 0) for value in combinations[x])
-    return min(shuffled(test, combinations), key=times)
+def draw_one(test: str, combinations: Mapping[str, Combination], met: Counter) -> str:
+    """The id of the combination with most pairs that are not met, then the rarest."""
+
+    def known(x: str) -> tuple[int, int]:
+        times = [met[pair] for pair in pairs_of(combinations[x])]
+        return -times.count(0), sum(times)
+
+    return min(shuffled(test, combinations), key=known)
+
+
+def pairs_of(combination: Combination) -> list[frozenset]:
+    """Its values and pairs of values, whatever the order of the axes."""
+    pairs = itertools.combinations_with_replacement(combination, 2)
+    return [frozenset(pair) for pair in pairs]
 
 
 def shuffled(test: str, ids: Iterable[str]) -> list[str]:
@@ -118,7 +126,7 @@ def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
         test, _, combination = item.nodeid.partition("[")
         tests.setdefault(test, {})[combination.removesuffix("]")] = item
     of_tier: dict[str, set[str]] = {"core": set(), "all": set(), "pairs": set()}
-    met_in: dict[str, collections.Counter] = {}
+    met_in: dict[str, Counter] = {}
     for test, by_id in tests.items():
         calls = {x: getattr(item, "callspec", None) for x, item in by_id.items()}
         params = {x: call.params.values() for x, call in calls.items() if call}
@@ -127,7 +135,7 @@ def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
         marks = {m.name for item in by_id.values() for m in item.iter_markers()}
         late = {x for x, i in by_id.items() if i.get_closest_marker("beyond_core")}
 
-        met = met_in.setdefault(test.partition("::")[0], collections.Counter())
+        met = met_in.setdefault(test.partition("::")[0], Counter())
         single = by_id.keys() - axes.keys()
         core = single - late
         core |= {x for x, item in by_id.items() if is_kept(item, x)}
@@ -137,8 +145,9 @@ def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
         elif "every_value" in marks or is_asked_for(test, items):
             core |= draw(test, early, 1)
         elif early and not core:
-            core.add(draw_one(test, early, met))
-        met.update(value for x in core - single for value in kinds[x])
+            one = draw_one(test, early, met)
+            core.add(one)
+            met.update(pairs_of(kinds[one]))
 
         whole = core | single | draw(test, kinds, 1)
         pairs = whole | draw(test, axes, 2)
