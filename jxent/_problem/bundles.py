@@ -9,8 +9,16 @@ axes of a mesh, and along which mesh axes it may vary.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, get_type_hints
+from typing import (
+    Any,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+    get_type_hints,
+)
 
+import jax
 from jax import Array, lax
 
 from .._arrays import block_along
@@ -43,6 +51,19 @@ FEATURES_AND_CLASSES = Axes(order=("features", "classes"))
 CLASSES_AND_FEATURES = Axes(order=("classes", "features"))
 CLASSES = Axes(order=("classes",))
 NUMBER = Axes(order=())
+
+
+Class = TypeVar("Class", bound=type)
+
+
+# The metadata of a field that is no array: it decides the program.
+STATIC = {"static": True}
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def bundle(kind: Class) -> Class:
+    """Makes a class a pytree of its fields, but for those that are static."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(kind))
 
 
 @functools.cache

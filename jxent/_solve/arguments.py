@@ -12,10 +12,10 @@ from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import LinearLogits, Logits, checked_head
-from .._problem.bundles import replace_fields
+from .._problem.bundles import STATIC, bundle, replace_fields
 from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings, Shared
 from .._targets.given import Given
-from .._targets.target import STATIC, Like, bundle
+from .._targets.target import Like
 from .results import LOSS, LOSS_AND_STATISTICS, Result
 
 

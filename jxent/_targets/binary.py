@@ -32,6 +32,7 @@ from .._problem.bundles import (
     ROWS_AND_PLACES,
     Maybe,
     after_merged,
+    bundle,
 )
 from .._problem.ids import class_ids, equal, of_ids
 from .._problem.problem import Problem, Shared
@@ -42,7 +43,7 @@ from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import Statistic, origin
 from .._times import times
 from .several_ids import Places
-from .target import Losses, Target, bundle
+from .target import Losses, Target
 
 
 class Binary(Target):

@@ -16,7 +16,7 @@ from .._arrays import (
 )
 from .._formulas import is_linear, log_above
 from .._layouts.mesh import of_parts
-from .._problem.bundles import ROWS_AND_CLASSES, Maybe
+from .._problem.bundles import ROWS_AND_CLASSES, Maybe, bundle
 from .._problem.ids import at_label
 from .._problem.problem import Problem
 from .._problem.resolve import possible_classes
@@ -25,7 +25,7 @@ from .._statistics.totals import Totals
 from .._statistics.under_labels import UnderLabels
 from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, log_p_of
-from .target import Scored, bundle, evenly_if
+from .target import Scored, evenly_if
 
 
 @bundle

@@ -11,12 +11,13 @@ from jax import Array
 from .. import _checks
 from .._checks import SparseLabels
 from .._linear_logits import Logits
+from .._problem.bundles import STATIC, bundle
 from .binary import BinaryIds, BinaryLabels
 from .distribution import Distribution
 from .ids import Ids
 from .several_ids import AskedIds, SeveralIds
 from .softmax import Softmax
-from .target import STATIC, Like, NoTarget, Target, bundle
+from .target import Like, NoTarget, Target
 
 
 @bundle

@@ -13,7 +13,7 @@ from .._arrays import (
 from .._formulas import log_above, reverse_of_id
 from .._layouts.mesh import of_parts
 from .._problem.bad_labels import reported
-from .._problem.bundles import ROWS, Maybe
+from .._problem.bundles import ROWS, Maybe, bundle
 from .._problem.ids import at_label, class_ids, equal, is_label
 from .._problem.problem import Problem, Shared
 from .._problem.resolve import without_masked
@@ -23,7 +23,7 @@ from .._statistics.inputs import Part, effective_logits
 from .._statistics.totals import Totals
 from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, log_p_of, of_known
-from .target import Scored, bundle
+from .target import Scored
 
 
 @bundle

@@ -19,7 +19,7 @@ from .._arrays import (
 from .._formulas import log_above
 from .._layouts.mesh import of_parts
 from .._problem.bad_labels import reported
-from .._problem.bundles import ROWS_AND_PLACES, Maybe, after_merged
+from .._problem.bundles import ROWS_AND_PLACES, Maybe, after_merged, bundle
 from .._problem.ids import at_label, class_ids, equal
 from .._problem.problem import Problem
 from .._problem.resolve import without_masked
@@ -29,7 +29,7 @@ from .._statistics.statistic import Statistic
 from .._statistics.totals import Totals
 from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, of_known
-from .target import Scored, Target, bundle
+from .target import Scored, Target
 
 
 class Places(Target):

@@ -8,13 +8,13 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._formulas import jensen_shannon_divergence, kl_divergence
 from .._layouts.totals import totals
-from .._problem.bundles import Maybe
+from .._problem.bundles import Maybe, bundle
 from .._problem.problem import Problem
 from .._statistics.inputs import Part, effective_logits
 from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import Statistic
 from .second_pass import divergence_of
-from .target import Losses, Target, bundle
+from .target import Losses, Target
 
 
 @bundle

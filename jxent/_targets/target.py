@@ -8,15 +8,14 @@ take a problem, `problem.target` is the target itself.
 
 import dataclasses
 import math
-from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype
-from .._problem.bundles import Maybe
+from .._problem.bundles import Maybe, bundle
 from .._problem.problem import Problem, Shared
 from .._problem.resolved import Resolved
 from .._statistics.evenly import Evenly
@@ -117,19 +116,6 @@ class Target:
         `predicted` (rows,) are the ids of the largest logits, of all devices together.
         """
         raise NotImplementedError
-
-
-Class = TypeVar("Class", bound=type)
-
-
-# The metadata of a field that is no array: it decides the program.
-STATIC = {"static": True}
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def bundle(kind: Class) -> Class:
-    """Makes a class a pytree of its fields, but for those that are static."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(kind))
 
 
 def evenly_if(option: Maybe) -> tuple[Statistic, ...]:
