@@ -82,7 +82,8 @@ def test_derivatives_in_beta_and_counts(beta, x64):
     def both(*at):
         return [[order(f, (0, 1))(*at) for order in orders] for f in (ours, naive)]
 
-    close(*both(beta, jnp.array([9.0, 1.5, 2.0])), 1e-8)
+    got, wanted = both(beta, jnp.array([9.0, 1.5, 2.0]))
+    close(got, wanted, 1e-8)
 
 
 # Fits ---------------------------------------------------------------------------------

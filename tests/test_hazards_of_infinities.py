@@ -39,7 +39,7 @@ from tests.hazards import (
 )
 
 
-MINUS_INF = np.float32([[-INF, 0, 0]])
+MINUS_INF = np.array([[-INF, 0, 0]], np.float32)
 
 
 @pytest.mark.parametrize("labels", [[1], [[0.0, 1.0, 0.0]]], ids=["ids", "one-hot"])
@@ -92,7 +92,7 @@ def test_probabilities_of_0():
 )
 def test_every_derivative_at_minus_inf(loss):
     """Forward and reverse agree, in logits and labels; the Hessian has no NaN."""
-    x, q = np.float32([-INF, 0, 1, 0.5]), np.float32([0, 1, 0, 0])
+    x, q = np.array([-INF, 0, 1, 0.5], np.float32), np.array([0, 1, 0, 0], np.float32)
 
     @as_users_jit
     def derivatives(x, q):
@@ -397,8 +397,8 @@ def test_an_infinite_logit_of_a_softmax(loss):
     assert all_finite(grad[1])
 
 
-GAMMAS = np.float32([0, 0.5, 1, 1.5, 2, 5])
-EXTREMES = np.float32([-2e38, -1e4, -100, -20, -1, 0, 1, 20, 100, 1e4, 2e38])
+GAMMAS = np.array([0, 0.5, 1, 1.5, 2, 5], np.float32)
+EXTREMES = np.array([-2e38, -1e4, -100, -20, -1, 0, 1, 20, 100, 1e4, 2e38], np.float32)
 
 
 @pytest.mark.parametrize("label", [0.0, 0.3, 1.0])
@@ -427,7 +427,7 @@ def test_derivatives_of_the_sigmoid_focal_loss(label):
 
 def test_derivatives_of_the_softmax_focal_loss():
     """The same with a softmax, for ids and distributions; at γ = 0 cross-entropy."""
-    targets = (np.int32(0), np.float32([0.5, 0.2, 0.3]))
+    targets = (np.int32(0), np.array([0.5, 0.2, 0.3], np.float32))
 
     @as_users_jit
     @partial(jax.vmap, in_axes=(None, 0))

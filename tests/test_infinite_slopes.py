@@ -163,7 +163,7 @@ def test_kerass_ids_and_one_hot_labels_agree_where_p_is_0(from_logits):
 @pytest.mark.parametrize("q", [0.3, 0.7, 1.0, 1.5, 2.0])
 def test_the_generalized_loss_where_p_is_0(q):
     """Every derivative, in q as well, is a number; other classes have a slope of 0."""
-    x = np.float32([[0, 1], [0.25, 0.75]])
+    x = np.array([[0, 1], [0.25, 0.75]], np.float32)
     y = np.array([0, 1])
 
     def loss(x, q):
@@ -214,7 +214,7 @@ def test_entropy_where_p_is_0():
 
 # Confident logits ---------------------------------------------------------------------
 
-LOGITS = np.float32([-np.inf, -1e30, -1e4, -100, 0.5, 100, 1e4, 1e30, np.inf])
+LOGITS = np.array([-np.inf, -1e30, -1e4, -100, 0.5, 100, 1e4, 1e30, np.inf], np.float32)
 BINARY = {
     "binary": partial(jxent.sigmoid_binary_cross_entropy),
     "balanced": partial(jxent.sigmoid_binary_cross_entropy, pos_weight=2.0),
@@ -309,8 +309,8 @@ def test_no_derivative_sees_a_dropped_row(case, x64, rng):
 
 def test_what_cannot_be_computed_has_no_derivative_in_its_weight():
     """A weight of 0 on NaN, or on a label that is none; a true loss elsewhere."""
-    z = np.float32([np.nan, 1, 1, -np.inf])
-    y = np.float32([1, 3, 1, 0])
+    z = np.array([np.nan, 1, 1, -np.inf], np.float32)
+    y = np.array([1, 3, 1, 0], np.float32)
     losses = (
         (jxent.sigmoid_binary_cross_entropy, z),
         (jxent.sigmoid_focal_loss, z),

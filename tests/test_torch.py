@@ -322,7 +322,7 @@ def test_the_differences_are_real(torch):
 
 # The classes --------------------------------------------------------------------------
 
-X, Y = np.float32([[2, 0, 0], [0, 0, 3]]), np.array([0, 2])
+X, Y = np.array([[2, 0, 0], [0, 0, 3]], np.float32), np.array([0, 2])
 LOSS = ours.CrossEntropyLoss(label_smoothing=0.1)
 
 
