@@ -50,11 +50,11 @@ def weighed(results):
 
 
 def floats(*shape):
-    return jnp.zeros(shape, jnp.float32)
+    return jax.device_put(np.zeros(shape, np.float32))
 
 
 def ints(*shape):
-    return jnp.zeros(shape, jnp.int32)
+    return jax.device_put(np.zeros(shape, np.int32))
 
 
 def untyped(x) -> Any:

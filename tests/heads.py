@@ -130,5 +130,10 @@ def every_order(f, x, direction):
     return jax.jvp(both, (x,), (direction,))
 
 
+def of_both(results, f, g):
+    """What `results` says of two functions, as one program."""
+    return jax.jit(lambda *x: [results(run, *x) for run in (f, g)])
+
+
 def pick(arrays, names):
     return {k: arrays[k] for k in names.split()}

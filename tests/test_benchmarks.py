@@ -153,6 +153,7 @@ def test_every_loss_and_metric_stands_beside_the_code_by_hand(module):
     assert {n for n, f in functions.items() if f not in measured} <= NO_LOSSES
 
 
+@pytest.mark.beyond_core
 def test_what_stands_beside_each_other_is_the_same():
     """Every row of the table, in one program."""
     case = Case("by_hand", "", Shape(12, 4, 7), "float32")
@@ -406,6 +407,7 @@ def test_report_of_a_fixed_result_file(tmp_path):
     )
 
 
+@pytest.mark.beyond_core
 def test_command_line(tmp_path, capsys, monkeypatch):
     """A run from the words of a shell to its files."""
     monkeypatch.setitem(vars(PEERS["keras"]), "available", lambda: False)

@@ -81,6 +81,7 @@ def run_tabs(tab, given, convert=lambda x: x):
     assert count > 8
 
 
+@pytest.mark.beyond_core
 def test_the_facades(defaults):
     """They print what the page says that the libraries print."""
     torch = types.SimpleNamespace(**vars(jnp), tensor=jnp.array)

@@ -30,7 +30,7 @@ def sparse(ids, values=None):
 
 
 def bools(*shape):
-    return jnp.zeros(shape, jnp.bool_)
+    return jax.device_put(np.zeros(shape, np.bool_))
 
 
 def wide(*shape):
@@ -1448,7 +1448,7 @@ class Layer:
 
     def __init__(self):
         self.name = "head"
-        self.kernel = jnp.zeros((2, 3))
+        self.kernel = floats(2, 3)
         self.bias = np.zeros(3)
 
 

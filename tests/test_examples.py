@@ -379,6 +379,7 @@ def test_long_tailed_mnist(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_long_tail():
     """Counts that fall by 100 : 1, and no digit in training and held out both."""
     example = importlib.import_module("long_tailed_mnist")
@@ -424,6 +425,7 @@ def test_noisy_labels(play):
     assert all(0.01 < panel < 0.6 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_the_noise_is_symmetric(rng):
     """A share of the labels is wrong, and each other class alike."""
     example = importlib.import_module("noisy_labels")
@@ -445,6 +447,7 @@ def test_digit_strings(play):
     assert all(0.01 < panel < 0.8 for panel in panels)
 
 
+@pytest.mark.beyond_core
 def test_ctc_is_that_of_optax(rng, x64, as_users_have_it):
     """Value and gradients, of logits and of a head: repeats, padding and no label.
 
@@ -482,6 +485,7 @@ def test_ctc_is_that_of_optax(rng, x64, as_users_have_it):
     assert all(np.all(np.isfinite(x)) for x in gradients)
 
 
+@pytest.mark.beyond_core
 def test_strings_are_read_and_compared():
     example = importlib.import_module("digit_strings")
     assert example.read(np.array([0, 1, 1, 0, 1, 2, 2, 0, 0, 3])) == [1, 1, 2, 3]
@@ -491,6 +495,7 @@ def test_strings_are_read_and_compared():
         assert example.distance(a, b) == example.distance(b, a) == edits
 
 
+@pytest.mark.beyond_core
 def test_preference_is_the_loss_of_dpo(rng):
     """By its formula in float64, from logits, for completions of different lengths."""
     example = importlib.import_module("preference")

@@ -70,7 +70,7 @@ def test_a_head_of_any_batch(implementation, block_sizes, rng):
         arrays = head(rng, batch)
         for a, b in zip(
             jax.tree.leaves(program.call(*arrays)),
-            jax.tree.leaves(f(*arrays)),
+            jax.tree.leaves(jax.jit(f)(*arrays)),
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -112,7 +112,9 @@ def test_losses_in_memory_of_any_batch(rng):
     for batch in (1, 7):
         logits = rng.normal(size=(batch, CLASSES)).astype(np.float32)
         labels = rng.integers(0, CLASSES, batch).astype(np.int32)
-        for a, b in zip(program.call(logits, labels), f(logits, labels), strict=True):
+        for a, b in zip(
+            program.call(logits, labels), jax.jit(f)(logits, labels), strict=True
+        ):
             np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
@@ -148,7 +150,9 @@ def test_calibration_of_any_batch(rng):
     for batch in (1, 7, 40):
         logits = rng.normal(size=(batch, CLASSES)).astype(np.float32)
         labels = rng.integers(0, CLASSES, batch).astype(np.int32)
-        for a, b in zip(program.call(logits, labels), f(logits, labels), strict=True):
+        for a, b in zip(
+            program.call(logits, labels), jax.jit(f)(logits, labels), strict=True
+        ):
             np.testing.assert_allclose(a, b, rtol=1e-5)
 
 

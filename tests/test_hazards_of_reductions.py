@@ -29,7 +29,7 @@ from tests.hazards import (
 
 
 BATCH = spread(8, 5)
-LABELS = jnp.array([0, -100, -100, -100, 3, 4, -100, 2])  # unequal halves
+LABELS = np.array([0, -100, -100, -100, 3, 4, -100, 2], np.int32)  # unequal halves
 WEIGHTS = spread(8, low=0.5, high=2.0)
 ALL_OPTIONS: dict[str, Any] = {
     "class_weights": W,

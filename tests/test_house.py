@@ -346,16 +346,16 @@ def count_equations(jaxpr):
 
 
 EVERY_OPTION: dict[str, Any] = {
-    "class_weights": jnp.ones(8),
-    "class_mask": jnp.ones(8, bool),
+    "class_weights": np.ones(8, np.float32),
+    "class_mask": np.ones(8, bool),
     "label_smoothing": 0.1,
     "z_loss": 0.1,
     "logit_soft_cap": 3.0,
-    "temperature": jnp.ones(4),
-    "weights": jnp.ones(4),
-    "where": jnp.ones(4, bool),
+    "temperature": np.ones(4, np.float32),
+    "weights": np.ones(4, np.float32),
+    "where": np.ones(4, bool),
     "ignore_index": -100,
-    "margin": jnp.full(8, 0.1),
+    "margin": np.full(8, 0.1, np.float32),
     "normalizer": 3.0,
 }
 

@@ -129,12 +129,14 @@ def test_ignored_rows_and_reductions_where_p_is_0(reduction):
 def test_a_softmax_that_underflows_before_the_loss():
     """What is huge meets what is 0 in the softmax: a gradient of 0, not NaN."""
     z = jnp.array([[-200.0, 0.0, 1.0]])
-    for labels in (jnp.array([0]), jnp.array([[1.0, 0.0, 0.0]])):
 
-        def loss(z, y=labels):
-            return jxent.categorical_cross_entropy(jax.nn.softmax(z), y)
+    @as_users_jit
+    def both(z):
+        loss = lambda y, z: jxent.categorical_cross_entropy(jax.nn.softmax(z), y)
+        kinds = jnp.array([0]), jnp.array([[1.0, 0.0, 0.0]])
+        return [orders(partial(loss, labels), z) for labels in kinds]
 
-        got = as_users_jit(partial(orders, loss))(z)
+    for got in both(z):
         assert got["value"] == np.inf
         for order in ("reverse", "forward"):
             assert np.all(np.isfinite(got[order]))
@@ -161,8 +163,8 @@ def test_kerass_ids_and_one_hot_labels_agree_where_p_is_0(from_logits):
 @pytest.mark.parametrize("q", [0.3, 0.7, 1.0, 1.5, 2.0])
 def test_the_generalized_loss_where_p_is_0(q):
     """Every derivative, in q as well, is a number; other classes have a slope of 0."""
-    x = jnp.array([[0.0, 1.0], [0.25, 0.75]])
-    y = jnp.array([0, 1])
+    x = np.array([[0, 1], [0.25, 0.75]], np.float32)
+    y = np.array([0, 1])
 
     def loss(x, q):
         return jxent.keras.categorical_generalized_cross_entropy(y, x, q)
@@ -176,9 +178,9 @@ def test_the_generalized_loss_where_p_is_0(q):
             jax.jacfwd(jax.grad(total, (0, 1)), (0, 1))(x, q),
         )
 
-    of_x, reverse, forward = derivatives(x, q)
+    of_x, reverse, forward = jax.tree.map(np.asarray, derivatives(x, q))
     same({"forward": of_x["forward"]}, {"forward": of_x["reverse"]})
-    assert np.all(of_x["reverse"][:, 1 - y][jnp.array([0, 1]), jnp.array([0, 1])] == 0)
+    assert np.all(of_x["reverse"][:, 1 - y][[0, 1], [0, 1]] == 0)
     for a, b in zip(*map(jax.tree.leaves, (reverse, forward)), strict=True):
         assert np.all(np.isfinite(a))
         np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -212,7 +214,7 @@ def test_entropy_where_p_is_0():
 
 # Confident logits ---------------------------------------------------------------------
 
-LOGITS = jnp.array([-jnp.inf, -1e30, -1e4, -100.0, 0.5, 100.0, 1e4, 1e30, jnp.inf])
+LOGITS = np.array([-np.inf, -1e30, -1e4, -100, 0.5, 100, 1e4, 1e30, np.inf], np.float32)
 BINARY = {
     "binary": partial(jxent.sigmoid_binary_cross_entropy),
     "balanced": partial(jxent.sigmoid_binary_cross_entropy, pos_weight=2.0),
@@ -307,18 +309,23 @@ def test_no_derivative_sees_a_dropped_row(case, x64, rng):
 
 def test_what_cannot_be_computed_has_no_derivative_in_its_weight():
     """A weight of 0 on NaN, or on a label that is none; a true loss elsewhere."""
-    z = jnp.array([jnp.nan, 1.0, 1.0, -jnp.inf])
-    y = jnp.array([1.0, 3.0, 1.0, 0.0])
-    for loss, x in (
+    z = np.array([np.nan, 1, 1, -np.inf], np.float32)
+    y = np.array([1, 3, 1, 0], np.float32)
+    losses = (
         (jxent.sigmoid_binary_cross_entropy, z),
         (jxent.sigmoid_focal_loss, z),
         (jxent.asymmetric_loss, z),
-        (jxent.binary_cross_entropy, jax.nn.sigmoid(z)),
-    ):
-        total = lambda w, loss=loss, x=x: jnp.sum(loss(x, y, weights=w))
-        slopes = as_users_jit(jax.grad(total))(jnp.zeros(4))
-        assert np.all(slopes[jnp.array([0, 1, 3])] == 0)
-        np.testing.assert_allclose(slopes[2], loss(x[2:3], y[2:3])[0], rtol=1e-6)
+        (jxent.binary_cross_entropy, 1 / (1 + np.exp(-z))),
+    )
+
+    def of_one(loss, x, w):
+        slopes = jax.grad(lambda w: jnp.sum(loss(x, y, weights=w)))(w)
+        return slopes, loss(x[2:3], y[2:3])
+
+    each = as_users_jit(lambda w: [of_one(loss, x, w) for loss, x in losses])
+    for slopes, (wanted,) in jax.tree.map(np.asarray, each(np.zeros(4, np.float32))):
+        assert np.all(slopes[[0, 1, 3]] == 0)
+        np.testing.assert_allclose(slopes[2], wanted, rtol=1e-6)
 
 
 WEIGHED = {

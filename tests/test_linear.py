@@ -24,6 +24,7 @@ from tests.heads import (
     gradient_of,
     in_memory,
     name_of,
+    of_both,
     of_floats,
     over,
     pick,
@@ -124,9 +125,9 @@ def test_a_tile_is_taken_by_groups_of_rows(kind, devices, x64, rng, monkeypatch)
         (devices,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,)
     )
     with jax.set_mesh(mesh):
-        run = jax.jit(jax.value_and_grad(f))
-        close(run(x), wanted)
-        text = run.lower(x).as_text()
+        lowered = jax.jit(jax.value_and_grad(f)).lower(x)
+        close(lowered.compile()(x), wanted)
+        text = lowered.as_text()
     assert all(f"tensor<{rows}x8xf64>" in text for rows in (4, 3))
 
 
@@ -173,8 +174,8 @@ def test_shapes(layout, shape, x64, rng):
     layout = layout._replace(block_sizes=blocks)
     f, x = of_floats(functools.partial(fused, layout, **options), arguments)
     g, _ = of_floats(functools.partial(in_memory, **options), arguments)
-    got = jax.jit(functools.partial(value_and_gradient, f))(x)
-    close(got, value_and_gradient(g, x))
+    got, wanted = of_both(value_and_gradient, f, g)(x)
+    close(got, wanted)
     if layout.implementation == "streamed":
         assert got[0].shape == rows
 
@@ -199,20 +200,16 @@ def test_statistics(layout, x64, rng):
         "cross_entropy": (base + "ids", {"return_statistics": True} | ids),
     }
 
-    def results(run):
+    def results(run, moving):
         for name, (names, options) in calls.items():
             function = getattr(jxent, f"softmax_{name.split()[-1]}")
             f = functools.partial(run, function=function, **options)
-            yield name, *of_floats(f, pick(arrays, names))
+            f, x = of_floats(f, pick(arrays | moving, names))
+            yield f(x), gradient_of(f)(x) if name == "statistics" else None
 
-    got = results(functools.partial(fused, layout))
-    for (name, f, x), (_, g, _) in zip(got, results(in_memory), strict=True):
-        a, b = jax.jit(f)(x), g(x)
-        close(a, b)
-        if name == "statistics":
-            slopes = (gradient_of(run) for run in (f, g))
-            a, b = (jax.jit(slope)(x) for slope in slopes)
-            close(a, b)
+    all_of = lambda run, moving: [*results(run, moving)]
+    moving = {k: x for k, x in arrays.items() if x.dtype.kind == "f"}
+    close(*of_both(all_of, functools.partial(fused, layout), in_memory)(moving))
 
 
 @over(STREAMED)
@@ -233,8 +230,7 @@ def test_formulas_of_log_probabilities(layout, x64, rng):
 
     f, x = of_floats(formulas, arguments)
     g, _ = of_floats(in_memory_formulas, arguments)
-    got = jax.jit(functools.partial(value_and_gradient, f))(x)
-    close(got, value_and_gradient(g, x))
+    close(*of_both(value_and_gradient, f, g)(x))
 
 
 @over(STREAMED_TABLE, TILED)
@@ -314,8 +310,7 @@ def test_gradient_of_a_gradient(layout, x64, rng):
         f, x = of_floats(functools.partial(run, **options), arguments)
         return gradient_of(gradient_of(f))(x)
 
-    got = jax.jit(functools.partial(twice, functools.partial(fused, layout)))()
-    close(got, jax.jit(functools.partial(twice, in_memory))())
+    close(*of_both(twice, functools.partial(fused, layout), in_memory)())
 
 
 @pytest.mark.newest_jax
@@ -343,5 +338,4 @@ def test_scan_equals_the_unrolled_loop(layout, x64, rng):
         return total
 
     direction = jnp.asarray(rng.normal(size=kernel.shape))
-    got = jax.jit(functools.partial(every_order, scanned))(kernel, direction)
-    close(got, every_order(unrolled, kernel, direction))
+    close(*of_both(every_order, scanned, unrolled)(kernel, direction))

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 import jxent
-from tests.comparing import close, refuses, weighed
+from tests.comparing import close, floats, refuses, weighed
 from tests.compiling import as_users_jit, largest_array
 
 
@@ -108,6 +108,7 @@ def test_a_dropped_row_may_hold_anything(x64, rng):
     hidden = jnp.where(where[:, None], rows["hidden"], jnp.nan)
     spoilt = {"hidden": hidden, "ids": jnp.where(where, rows["ids"], -7)}
 
+    @jax.jit
     def run(rows):
         f = lambda params: weighed(
             jxent.map_over_tiles(capped, params, rows, tile=3, where=where)
@@ -134,10 +135,9 @@ def test_closed_over_tracers_have_gradients(x64, rng):
         return weighed(run(fn, params["scale"], rows, tile=3))
 
     ours, theirs = (
-        jax.grad(functools.partial(total, run))(params["kernel"])
-        for run in (jxent.map_over_tiles, whole)
+        jax.grad(functools.partial(total, run)) for run in (jxent.map_over_tiles, whole)
     )
-    close(ours, theirs)
+    close(ours(params["kernel"]), jax.jit(theirs)(params["kernel"]))
 
 
 # Accuracy and memory ------------------------------------------------------------------
@@ -233,8 +233,10 @@ def test_a_linen_head(defaults, rng):
         return jxent.softmax_log_prob(logits, rows["ids"])
 
     total = lambda run, v: weighed(run(fn, v, rows, tile=3))
-    ours = jax.grad(functools.partial(total, jxent.map_over_tiles))(variables)
-    close(ours, jax.grad(functools.partial(total, whole))(variables), 1e-5)
+    runs = jxent.map_over_tiles, whole
+    each = lambda v: [jax.grad(functools.partial(total, run))(v) for run in runs]
+    ours, theirs = jax.jit(each)(variables)
+    close(ours, theirs, 1e-5)
 
 
 def test_an_nnx_head(defaults, rng):
@@ -261,11 +263,8 @@ def test_an_nnx_head(defaults, rng):
 
     model = Model(nnx.Rngs(0))
     ours = nnx.grad(functools.partial(total, jxent.map_over_tiles))(model)
-    close(
-        jax.tree.leaves(ours),
-        jax.tree.leaves(nnx.grad(functools.partial(total, whole))(model)),
-        1e-5,
-    )
+    theirs = nnx.jit(nnx.grad(functools.partial(total, whole)))(model)
+    close(jax.tree.leaves(ours), jax.tree.leaves(theirs), 1e-5)
 
 
 def of_devices(run, closing=False):
@@ -287,18 +286,20 @@ def of_devices(run, closing=False):
 def test_rows_of_devices(x64, rng):
     params, rows = params_of(rng), batch(rng, 8)
 
-    def gradients(run):
+    def gradients(run, *point):
         def total(params, hidden):
             return weighed(of_devices(run)(params, rows | {"hidden": hidden}))
 
-        return jax.jit(jax.value_and_grad(total, (0, 1)))(params, rows["hidden"])
+        return jax.value_and_grad(total, (0, 1))(*point)
 
-    close(gradients(jxent.map_over_tiles), gradients(whole))
+    runs = jxent.map_over_tiles, whole
+    both = jax.jit(lambda *point: [gradients(run, *point) for run in runs])
+    close(*both(params, rows["hidden"]))
 
 
 # Refusals -----------------------------------------------------------------------------
 
-X = jnp.ones((4, 3), jnp.float32)
+X = jax.device_put(np.ones((4, 3), np.float32))
 
 
 def call(fn: Any = lambda p, r: r, rows: Any = X, **options):
@@ -325,7 +326,7 @@ REFUSED = [
         "of rows), got ArrayImpl. Give the function first.",
     ),
     (
-        call(rows=(X, X[:3])),
+        call(rows=(X, floats(3, 3))),
         ValueError,
         "map_over_tiles: expected rows with the same number of rows along their first "
         "axis, got shapes [(4, 3), (3, 3)].",
@@ -348,7 +349,7 @@ REFUSED = [
         "traced, got 2.0.",
     ),
     (
-        call(where=jnp.ones(3, jnp.bool_)),
+        call(where=np.ones(3, bool)),
         ValueError,
         "map_over_tiles: expected where of shape (4,), one for each row, got (3,).",
     ),

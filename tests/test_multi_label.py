@@ -129,9 +129,9 @@ def test_padding_may_hold_any_value(rng, x64):
         f = lambda h, v, logits=logits: BINARY(
             logits(h, kernel), jxent.SparseLabels(POSITIVES, v), ignore_index=-1
         )
+        of_labels = lambda h, logits=logits: weighed(BINARY(logits(h, kernel), LABELS))
         got = value_and_gradients(f, hidden, values)
-        wanted = BINARY(logits(hidden, kernel), LABELS)
-        close(got[0], weighed(wanted))
+        close(got[0], jax.jit(of_labels)(hidden))
         assert np.all(np.isfinite(got[1][0]))
         assert not np.any(got[1][1][POSITIVES < 0])
 
@@ -140,11 +140,16 @@ def test_positives_of_masked_classes_are_dropped(rng, x64):
     hidden, kernel = operands(rng)
     real = np.arange(CLASSES) != 3
     options = {"ignore_index": -1, "class_mask": real}
-    for logits in (jnp.matmul, LinearLogits):
+
+    def both(loss, logits, hidden, kernel):
         of_all, of_real = logits(hidden, kernel), logits(hidden, kernel[:, real])
-        for loss in OPTIONS:
-            got = loss(of_all, jxent.SparseLabels(POSITIVES), **options)
-            close(got, loss(of_real, LABELS[:, real]))
+        got = loss(of_all, jxent.SparseLabels(POSITIVES), **options)
+        return got, loss(of_real, LABELS[:, real])
+
+    for logits in (jnp.matmul, LinearLogits):
+        each = lambda *x, logits=logits: [both(loss, logits, *x) for loss in OPTIONS]
+        for got, wanted in jax.jit(each)(hidden, kernel):
+            close(got, wanted)
 
 
 def test_equal_ids_add_up(rng, x64):
@@ -186,13 +191,16 @@ def test_no_array_of_all_labels_is_formed(loss):
 def test_rows_are_sums_of_elements(rng, x64):
     """Over any axis of an array; the loss of every element without one."""
     z, y = rng.normal(size=(2, CLASSES, 3)), rng.integers(0, 2, (2, CLASSES, 3))
+    axes = 1, -2, (0, 1), None
     for loss in (BINARY, FOCAL, ASYMMETRIC):
         own = {k: x for k, x in OPTIONS[loss].items() if k != "pos_weight"}
+        of = lambda *x, f=loss, own=own: [f(*x, axis=a, **own) for a in axes]
+        one, same, two, every = jax.jit(of)(z, y)
         elements = loss.func(z, y, **own)
-        for axis in (1, -2):
-            close(loss(z, y, axis=axis, **own), elements.sum(1))
-        close(loss(z, y, axis=(0, 1), **own), elements.sum((0, 1)))
-        close(loss(z, y, axis=None, **own), elements.sum())
+        for of_rows in (one, same):
+            close(of_rows, elements.sum(1))
+        close(two, elements.sum((0, 1)))
+        close(every, elements.sum())
 
 
 def test_limits_are_binary_cross_entropy(rng, x64):
@@ -283,7 +291,7 @@ def test_extreme_logits_have_finite_derivatives(x64):
         return jnp.sum(jxent.zlpr_loss(z, y))
 
     for order in (jax.grad, jax.hessian):
-        assert np.all(np.isfinite(jax.vmap(order(one))(z, y)))
+        assert np.all(np.isfinite(jax.jit(jax.vmap(order(one)))(z, y)))
     close(jxent.zlpr_loss(z, y), oracles.zlpr_loss(z, y), 1e-6)
 
 

@@ -1,6 +1,7 @@
 """Losses for noisy labels: their limits, their bounds, and their gradients."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +35,13 @@ def batch(x64, rng):
 
 def orders(loss, x):
     """Values, gradients and hessians of the rows' losses."""
-    total = lambda x: jnp.sum(loss(x))
-    return as_users_jit(lambda x: (loss(x), jax.grad(total)(x), jax.hessian(total)(x)))(
-        x
-    )
+
+    def gradient(x):
+        slope = jax.grad(lambda x: jnp.sum(loss(x)))(x)
+        return slope, slope
+
+    hessian, slope = jax.jacfwd(gradient, has_aux=True)(x)
+    return loss(x), slope, hessian
 
 
 def mean_absolute_error(z, labels):
@@ -62,8 +66,11 @@ def test_the_ends_are_losses_of_their_own(loss, limit, kind, batch):
     z, y, q = batch
     labels = y if kind == "ids" else q
     limit = limit or jxent.softmax_cross_entropy
-    got = orders(lambda z: loss(z, labels), z)
-    close(got, orders(lambda z: limit(z, labels), z), 1e-11)
+    both = as_users_jit(
+        lambda z: [orders(lambda z, f=f: f(z, labels), z) for f in (loss, limit)]
+    )
+    got, wanted = both(z)
+    close(got, wanted, 1e-11)
 
 
 def test_many_terms_are_cross_entropy(batch):
@@ -116,15 +123,21 @@ def test_the_bound_where_p_is_0(loss, most, far, kind):
         "distributions": jnp.array([[1.0, 0, 0]]),
         "sparse": jxent.SparseLabels(jnp.array([[0]])),
     }[kind]
-    value, gradient, hessian = orders(lambda z: loss(z, labels), z)
+
+    @as_users_jit
+    def all_of(z):
+        if loss.func is taylor:
+            return orders(lambda z: loss(z, labels), z), ()  # its order is no array
+        points = {name: jnp.float32(x) for name, x in loss.keywords.items()}
+        of = lambda points: loss.func(z, labels, **points)[0]
+        in_points = jax.jacrev(of)(points), jax.hessian(of)(points)
+        return orders(lambda z: loss(z, labels), z), in_points
+
+    (value, gradient, hessian), in_points = all_of(z)
     np.testing.assert_allclose(value, [most], rtol=1e-6)
     np.testing.assert_allclose(gradient, np.zeros((1, 3)), atol=1e-6)
     np.testing.assert_allclose(hessian, np.zeros((1, 3, 1, 3)), atol=1e-6)
-    if loss.func is taylor:
-        return  # its order is no array
-    points = {name: jnp.float32(x) for name, x in loss.keywords.items()}
-    of = lambda points: loss.func(z, labels, **points)[0]
-    for x in jax.tree.leaves((jax.jacrev(of)(points), jax.hessian(of)(points))):
+    for x in jax.tree.leaves(in_points):
         assert np.isfinite(x)
 
 
@@ -135,18 +148,29 @@ def test_the_exponent_has_every_derivative(x64):
     def loss(z, q):
         return generalized(jnp.stack([z, 0 * z]), jnp.array(0), q=q)
 
-    def textbook(z, q):  # q log p, expanded around 0 to 30 terms
-        x, total = q * jax.nn.log_sigmoid(z), 1.0
-        for k in range(30, 1, -1):
-            total = 1 + x / k * total
-        return -jax.nn.log_sigmoid(z) * total
+    coefficients = np.array([1 / math.factorial(k) for k in range(30, 0, -1)])
 
-    for f in (jax.grad, jax.hessian, lambda f, n: jax.jacfwd(jax.hessian(f, n), n)):
-        got, wanted = (
-            jax.jit(jax.vmap(f(of, (0, 1)), (0, None))) for of in (loss, textbook)
-        )
-        for q in map(jnp.float64, (0.0, 1e-9, 0.01, 0.12, 0.13, 0.4, 1.0)):
-            close(got(z, q), wanted(z, q), 1e-9)
+    def textbook(z, q):  # q log p, expanded around 0 to 30 terms
+        log_p = jax.nn.log_sigmoid(z)
+        return -log_p * jnp.polyval(coefficients, q * log_p, unroll=1)
+
+    def slopes(f):
+        return lambda *x: (jax.grad(f, (0, 1))(*x),) * 2
+
+    def with_those_of(f):  # what it returns twice, beside its own derivatives
+        def both(*x):
+            derivatives, before = jax.jacfwd(f, (0, 1), has_aux=True)(*x)
+            return derivatives, (derivatives, before)
+
+        return both
+
+    def orders(f):
+        to_the_third = with_those_of(with_those_of(slopes(f)))
+        of_each = jax.vmap(jax.vmap(to_the_third, (0, None)), (None, 0))
+        return jax.jit(of_each)(z, q)[1]
+
+    q = np.array([0.0, 1e-9, 0.01, 0.12, 0.13, 0.4, 1.0])
+    close(orders(loss), orders(textbook), 1e-9)
 
 
 @pytest.mark.parametrize("q", [1e-38, 1e-12, 1e-4, 0.1, 0.7, 1.0])
@@ -187,13 +211,20 @@ def test_every_kind_of_label_gives_the_same(smoothing, weighted, batch, rng):
     twice = jxent.SparseLabels(
         np.stack([y, y, (y + 1) % CLASSES], -1), np.array([[0.4, 0.6, 0.0]] * ROWS)
     )
-    wanted = orders(lambda z: smooth(z, y), z)
-    for labels in (hot, jxent.SparseLabels(y[:, None]), twice):
-        close(orders(lambda z, labels=labels: smooth(z, labels), z), wanted)
+    kinds = y, hot, jxent.SparseLabels(y[:, None]), twice
+
+    @jax.jit
+    def all_of(z):
+        each = [orders(lambda z, labels=x: smooth(z, labels), z) for x in kinds]
+        before = loss(z, jxent.smooth_labels(hot, smoothing))
+        return each, before, [smooth(z, x, reduction="mean") for x in (y, hot)]
+
+    (wanted, *each), before, means = all_of(z)
+    for got in each:
+        close(got, wanted)
     if not weighted:  # class weights are those of the label, not of its smoothing
-        close(loss(z, jxent.smooth_labels(hot, smoothing)), wanted[0])
-    mean = smooth(z, y, reduction="mean")
-    close(smooth(z, hot, reduction="mean"), mean)
+        close(before, wanted[0])
+    close(*means)
 
 
 def test_the_paper_s_formula(batch):
@@ -217,9 +248,15 @@ def test_the_derivative_in_a_distribution(batch):
         return jnp.sum(-0.1 * jnp.sum(q * log_p, -1) + reverse)
 
     loss = lambda q: jnp.sum(symmetric(z, q))
-    close(jax.grad(loss)(q), jax.grad(textbook)(q))
-    close(jax.hessian(loss)(q), jax.hessian(textbook)(q))
-    close(jax.jacfwd(loss)(q), jax.grad(textbook)(q))
+
+    @jax.jit
+    def all_of(q):
+        of_both = [(jax.grad(f)(q), jax.hessian(f)(q)) for f in (loss, textbook)]
+        return *of_both, jax.jacfwd(loss)(q)
+
+    got, wanted, forwards = all_of(q)
+    close(got, wanted)
+    close(forwards, wanted[0])
 
 
 def test_the_parameters_may_be_0_in_a_traced_program(batch):

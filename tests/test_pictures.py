@@ -14,10 +14,9 @@ from benchmarks import growth, pictures, plots, record, ten_calls
 from benchmarks.targets import TARGETS, MissingCompilerError
 
 
-pytestmark = pytest.mark.usefixtures("as_users_have_it")
+pytestmark = [pytest.mark.usefixtures("as_users_have_it"), pytest.mark.beyond_core]
 
 
-@pytest.mark.beyond_core
 def test_ten_calls(monkeypatch, tmp_path, capsys):
     """jxent is right in each; what is missing is said to be missing."""
     several = ten_calls.calls(classes=64)
@@ -75,7 +74,6 @@ def test_the_stored_table_is_the_picture_s():
     assert all(line[3].strip().startswith("✓") for line in lines[2:])
 
 
-@pytest.mark.beyond_core
 def test_errors_are_measured_and_drawn(monkeypatch, tmp_path):
     libraries = {"jxent": "jxent", "optax": "Optax"}
     monkeypatch.setattr(pictures, "LIBRARIES", libraries)
@@ -90,7 +88,6 @@ def test_errors_are_measured_and_drawn(monkeypatch, tmp_path):
         assert (tmp_path / name).read_text().count("<svg") == 1
 
 
-@pytest.mark.beyond_core
 def test_memory_is_compiled_and_drawn(monkeypatch):
     """Here for the processor; where no compiler is, it is said which brings it."""
     local: Any = SimpleNamespace(devices=jax.devices("cpu"))
@@ -118,7 +115,6 @@ def test_memory_is_compiled_and_drawn(monkeypatch):
     pictures.plt.close(figure)
 
 
-@pytest.mark.beyond_core
 def test_growth_is_measured_and_drawn(monkeypatch):
     """The plan's choice beside the quickest layout, at every size that is timed."""
     monkeypatch.setattr(growth, "VARIANTS", {"jxent": ("materialized", "streamed")})

@@ -13,7 +13,7 @@ import pytest
 from tests import training
 
 
-pytestmark = pytest.mark.newest_jax
+pytestmark = [pytest.mark.newest_jax, pytest.mark.beyond_core]
 
 
 SECONDS = 180

@@ -178,6 +178,7 @@ def collected(tmp_path):
     return run
 
 
+@pytest.mark.beyond_core
 def test_the_tiers_of_a_run(collected):
     """Each part in its own words: how many of three values of three axes it has."""
     core, whole, rest, pairs, full = (
@@ -207,6 +208,7 @@ def test_the_tiers_of_a_run(collected):
         assert 9 <= pairs[name] <= 12
 
 
+@pytest.mark.beyond_core
 def test_what_is_asked_for_runs(collected):
     """By node ids each, by a test's name every value, with -k what is left of the core.
 
@@ -223,6 +225,7 @@ def test_what_is_asked_for_runs(collected):
     assert collected(*left, "--all")[1] == {"rationed": 4}
 
 
+@pytest.mark.beyond_core
 def test_a_name_to_keep_is_that_of_a_combination(collected, tmp_path):
     path = tmp_path / "test_suite.py"
     path.write_text(SUITE.replace('"0-1-2"', '"0-1-3"'))

@@ -47,10 +47,10 @@ def test_every_sequence_counts_one(shape):
 def test_the_mean_is_that_of_the_sequences():
     """Of an array and of a head, for the whole batch and added up over its halves."""
     where, ids = random_sequences(1, (4, 16))
-    keys = jax.random.split(jax.random.key(0), 3)
-    hidden = jax.random.normal(keys[0], (4, 16, 8))
-    kernel = jax.random.normal(keys[1], (8, 32))
-    labels = jax.random.randint(keys[2], (4, 16), 0, 32)
+    random = np.random.default_rng(0)
+    hidden = random.normal(size=(4, 16, 8)).astype(np.float32)
+    kernel = random.normal(size=(8, 32)).astype(np.float32)
+    labels = random.integers(0, 32, (4, 16))
     weights = jxent.sequence_weights(where, segment_ids=ids)
     options = {"where": where, "weights": weights, "reduction": "mean"}
     losses = jxent.softmax_cross_entropy(hidden @ kernel, labels)

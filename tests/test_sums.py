@@ -22,18 +22,20 @@ def batch(rng, shape=(ROWS,)):
     labels = rng.integers(0, CLASSES - 1, shape)
     labels.reshape(-1)[1::4] = -100
     return {
-        "hidden": jnp.asarray(rng.normal(size=(*shape, FEATURES))),
-        "kernel": jnp.asarray(rng.normal(size=(FEATURES, CLASSES))),
-        "labels": jnp.asarray(labels),
+        "hidden": rng.normal(size=(*shape, FEATURES)),
+        "kernel": rng.normal(size=(FEATURES, CLASSES)),
+        "labels": labels,
     }
 
 
 def every_option(rng, shape=(ROWS,)):
+    where, weights = rng.random(shape) < 0.8, rng.random(shape)
+    weights.reshape(-1)[2] = 0
     return {
-        "where": jnp.asarray(rng.random(shape) < 0.8),
-        "weights": jnp.asarray(rng.random(shape)).at[..., 2].set(0.0),
-        "class_weights": jnp.asarray(rng.random(CLASSES)),
-        "class_mask": jnp.arange(CLASSES) < CLASSES - 1,
+        "where": where,
+        "weights": weights,
+        "class_weights": rng.random(CLASSES),
+        "class_mask": np.arange(CLASSES) < CLASSES - 1,
         "ignore_index": -100,
         "label_smoothing": 0.1,
         "z_loss": 0.01,
@@ -68,7 +70,7 @@ def one_by_one(hidden, kernel, labels, z_loss=0.0, **options):
     loss = functools.partial(jxent.softmax_cross_entropy, logits, labels, **options)
     r = (labels != -100).astype(logits.dtype) * options.get("weights", 1.0)
     r = r * jnp.asarray(options.get("where", True)).astype(logits.dtype)
-    r = r * options.get("class_weights", jnp.ones(CLASSES))[labels]
+    r = r * jnp.asarray(options.get("class_weights", np.ones(CLASSES)))[labels]
     _, rows = loss(return_statistics=True)
     right = rows.argmax == labels.astype(jnp.int32)
     return jxent.LossSums(
@@ -108,27 +110,28 @@ def test_they_add_up(name, x64, rng):
     arrays, options = batch(rng, (4, 2)), every_option(rng, (4, 2))
     sums = LAYOUTS[name]
 
-    def of(part):
-        per_row = {n: options[n][part] for n in ("where", "weights")}
-        return sums(
-            arrays["hidden"][part],
-            arrays["kernel"],
-            arrays["labels"][part],
-            **options | per_row,
-        )
+    @jax.jit
+    def run(hidden, kernel, labels):
+        def of(part):
+            per_row = {n: options[n][part] for n in ("where", "weights")}
+            return sums(hidden[part], kernel, labels[part], **options | per_row)
 
-    parts = [of(slice(0, 1)), of(slice(1, 4))]
-    close(jax.tree.map(jnp.add, *parts), of(slice(None)))
-    mapped = jax.vmap(lambda h, y: sums(h, arrays["kernel"], y, ignore_index=-100))
-    each = mapped(arrays["hidden"], arrays["labels"])
-    whole = sums(**arrays, ignore_index=-100)
-    close(jax.tree.map(jnp.sum, each), whole)
+        parts = [of(slice(0, 1)), of(slice(1, 4))]
+        mapped = jax.vmap(lambda h, y: sums(h, kernel, y, ignore_index=-100))
+        plain = sums(hidden, kernel, labels, ignore_index=-100)
+        return parts, of(slice(None)), mapped(hidden, labels), plain
+
+    parts, whole, each, plain = run(**arrays)
+    close(jax.tree.map(jnp.add, *parts), whole)
+    close(jax.tree.map(jnp.sum, each), plain)
 
 
 def test_over_devices(x64, rng):
     """Rows and classes split inside shard_map, and the head on explicit axes."""
-    arrays = batch(rng) | {"kernel": jnp.asarray(rng.normal(size=(FEATURES, CLASSES)))}
-    wanted = values_and_gradients(in_memory, arrays, {"ignore_index": -100})
+    arrays = batch(rng) | {"kernel": rng.normal(size=(FEATURES, CLASSES))}
+    options = {"ignore_index": -100}
+    of = functools.partial(values_and_gradients, options=options)
+    wanted = jax.jit(functools.partial(of, in_memory))(arrays)
     mesh = jax.make_mesh((2, 2), ("data", "model"))
     names = {"batch_axis_name": "data", "class_axis_name": "model"}
     specs = (P("data"), P(None, "model"), P("data"))
@@ -146,11 +149,9 @@ def test_over_devices(x64, rng):
             name: jax.device_put(arrays[name], spec)
             for name, spec in zip(("hidden", "kernel", "labels"), specs, strict=True)
         }
-        for sums in (split, LAYOUTS["by default"]):
-            run = functools.partial(
-                values_and_gradients, sums, options={"ignore_index": -100}
-            )
-            close(jax.jit(run)(placed), wanted)
+        ways = split, LAYOUTS["by default"]
+        for got in jax.jit(lambda x: [of(sums, x) for sums in ways])(placed):
+            close(got, wanted)
 
 
 # Several classes a row ----------------------------------------------------------------
@@ -232,12 +233,12 @@ def test_labels_that_name_several_classes(kind, name, x64, rng):
     """Correct where the largest logit's class is one of most mass: ties count, class
     weights do not, nor what is masked; equal ids add up."""
     arrays, labels, options = of_several_classes(rng)
-    wanted = values_and_gradients(
-        of_counts, arrays | {"labels": labels["distributions"]}, options
+    of = functools.partial(values_and_gradients, of_counts, options=options)
+    wanted = jax.jit(of)(arrays | {"labels": labels["distributions"]})
+    of = functools.partial(
+        values_and_gradients, LAYOUTS[name], options=ignoring(kind, options)
     )
-    options = ignoring(kind, options)
-    run = functools.partial(values_and_gradients, LAYOUTS[name], options=options)
-    close(jax.jit(run)(arrays | {"labels": labels[kind]}), wanted, 1e-11)
+    close(jax.jit(of)(arrays | {"labels": labels[kind]}), wanted, 1e-11)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -246,7 +247,8 @@ def test_several_classes_over_devices(kind, x64, rng):
     arrays, labels, options = of_several_classes(rng)
     options = ignoring(kind, options)
     arrays |= {"labels": labels[kind]}
-    wanted = values_and_gradients(in_memory, arrays, options)
+    in_one = functools.partial(values_and_gradients, in_memory, options=options)
+    wanted = jax.jit(in_one)(arrays)
     mesh = jax.make_mesh((2, 2), ("data", "model"))
     names = {"batch_axis_name": "data", "class_axis_name": "model"}
     of_classes = "class_weights", "class_mask"
@@ -274,9 +276,10 @@ def test_several_classes_over_devices(kind, x64, rng):
             {n: jax.device_put(x, specs[n]) if n in specs else x for n, x in of.items()}
             for of in (arrays, options)
         )
-        for sums in (split, LAYOUTS["by default"]):
-            run = functools.partial(values_and_gradients, sums, options=of_mesh)
-            close(jax.jit(run)(placed), wanted, 1e-11)
+        of = functools.partial(values_and_gradients, options=of_mesh)
+        ways = split, LAYOUTS["by default"]
+        for got in jax.jit(lambda x: [of(sums, x) for sums in ways])(placed):
+            close(got, wanted, 1e-11)
 
 
 def test_a_bad_id_among_several(x64, rng):
@@ -300,19 +303,17 @@ def test_a_bad_id_among_several(x64, rng):
 
 def test_dropped_rows_and_bad_labels(x64, rng):
     arrays = batch(rng)
-    spoilt = arrays | {
-        "hidden": arrays["hidden"].at[1::4].set(jnp.nan),
-    }
+    spoilt, bad = jax.tree.map(np.copy, (arrays, arrays))
+    spoilt["hidden"][1::4] = np.nan
+    bad["labels"][0] = CLASSES
     for sums in (in_memory, LAYOUTS["streamed"]):
-        run = functools.partial(
-            values_and_gradients, sums, options={"ignore_index": -100}
-        )
+        options = {"ignore_index": -100}
+        run = jax.jit(functools.partial(values_and_gradients, sums, options=options))
         got = run(spoilt)
         values, _ = run(arrays)
         close(got[0], values)
         if sums is not in_memory:  # a product in front of the loss spreads NaN
-            assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(got[1]))
-        bad = arrays | {"labels": arrays["labels"].at[0].set(CLASSES)}
+            assert all(np.isfinite(x).all() for x in jax.tree.leaves(got[1]))
         of_bad, _ = run(bad)
         assert np.isnan(of_bad.loss)
         assert np.isnan(of_bad.correct)

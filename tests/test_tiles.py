@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from tests import oracles
-from tests.comparing import refuses
+from tests.comparing import floats, refuses
 from tests.compiling import as_users_jit, largest_array
 
 
@@ -129,6 +129,11 @@ def tiled(loss, tile, params, rows):
     return jxent.sum_over_tiles(loss, params, rows, tile=tile)
 
 
+def both_ways(results):
+    """What `results` says of tiles, and of the whole, as one program."""
+    return jax.jit(lambda *x: [results(run, *x) for run in (tiled, whole)])
+
+
 @pytest.mark.parametrize(
     "name", ["dense", "tied", "adapted", "two heads", "soft", "focal"]
 )
@@ -145,8 +150,7 @@ def test_heads_in_every_order(name, x64, rng):
         both = jax.value_and_grad(total, (0, 1))
         return f(*point), jax.jvp(both, point, direction)
 
-    got = jax.jit(functools.partial(every_order, tiled))(point)
-    close(got, jax.jit(functools.partial(every_order, whole))(point))
+    close(*both_ways(every_order)(point))
 
 
 @pytest.mark.parametrize(("rows", "tile"), [(7, 3), (4, 4), (2, 5), (3, 1), (0, 2)])
@@ -155,11 +159,11 @@ def test_sizes(rows, tile, x64, rng):
     loss, params = head("tied", rng)
     rows = batch(rng, rows)
 
-    def both(run):
+    def value_and_gradient(run, params):
         f = lambda params: run(loss, tile, params, rows)
         return f(params), jax.grad(lambda p: weighed(f(p)))(params)
 
-    close(jax.jit(functools.partial(both, tiled))(), both(whole))
+    close(*both_ways(value_and_gradient)(params))
 
 
 def test_gradient_of_a_gradient(x64, rng):
@@ -167,7 +171,7 @@ def test_gradient_of_a_gradient(x64, rng):
     rows = batch(rng)
     a, b = normal(rng, FEATURES, 2), normal(rng, 2, CLASSES)
 
-    def twice(run, base):
+    def twice(run, base, a):
         def total(base, a, hidden):
             low_rank = {"a": a, "b": b}
             return weighed(
@@ -180,9 +184,7 @@ def test_gradient_of_a_gradient(x64, rng):
             base, a, rows["hidden"]
         )
 
-    base = normal(rng, FEATURES, CLASSES)
-    got = jax.jit(functools.partial(twice, tiled))(base)
-    close(got, jax.jit(functools.partial(twice, whole))(base))
+    close(*both_ways(twice)(normal(rng, FEATURES, CLASSES), a))
 
 
 def test_vmap_and_scan(x64, rng):
@@ -191,7 +193,7 @@ def test_vmap_and_scan(x64, rng):
     kernels = normal(rng, 2, FEATURES, CLASSES)
     hidden = normal(rng, 2, ROWS, FEATURES)
 
-    def both(run):
+    def each(run, kernels):
         one = lambda kernel: weighed(run(focal, TILE, kernel, rows))
 
         def scanned(kernel):
@@ -209,7 +211,7 @@ def test_vmap_and_scan(x64, rng):
             jax.jvp(gradient, (first,), (second,)),
         )
 
-    close(jax.jit(functools.partial(both, tiled))(), both(whole))
+    close(*both_ways(each)(kernels))
 
 
 def test_closed_over_tracers_have_gradients(x64, rng):
@@ -224,10 +226,15 @@ def test_closed_over_tracers_have_gradients(x64, rng):
 
         return run(loss, 4, kernel, rows)
 
-    scale = jnp.float64(1.5)
-    got, wanted = (functools.partial(total, run) for run in (tiled, whole))
-    close(jax.jit(jax.value_and_grad(got))(scale), jax.value_and_grad(wanted)(scale))
-    close(jax.jvp(got, (scale,), (scale,)), jax.jvp(wanted, (scale,), (scale,)))
+    @jax.jit
+    def wanted(scale):
+        f = functools.partial(total, whole)
+        return jax.value_and_grad(f)(scale), jax.jvp(f, (scale,), (scale,))
+
+    got, scale = functools.partial(total, tiled), jnp.float64(1.5)
+    reverse, forward = wanted(scale)
+    close(jax.jit(jax.value_and_grad(got))(scale), reverse)
+    close(jax.jvp(got, (scale,), (scale,)), forward)
 
 
 # Rows that count for nothing ----------------------------------------------------------
@@ -630,7 +637,7 @@ def test_params_of_devices(x64, rng):
 
 # Refusals -----------------------------------------------------------------------------
 
-X = jnp.ones((4, 3), jnp.float32)
+X = jax.device_put(np.ones((4, 3), np.float32))
 
 
 def call(loss: Any = lambda p, r: jnp.sum(r), rows: Any = X, **options):
@@ -651,13 +658,13 @@ REFUSED = [
         "rows, got shapes [(), (2, 3)].",
     ),
     (
-        call(rows=(X, X[:3])),
+        call(rows=(X, floats(3, 3))),
         ValueError,
         "sum_over_tiles: expected rows with the same number of rows along their first "
         "axis, got shapes [(4, 3), (3, 3)].",
     ),
     (
-        call(rows=(X, X[0, 0])),
+        call(rows=(X, floats())),
         ValueError,
         "sum_over_tiles: expected rows with the same number of rows along their first "
         "axis, got shapes [(4, 3), ()].",
@@ -716,12 +723,12 @@ REFUSED = [
         "sum_over_tiles: expected a tile of at least one row, got 0.",
     ),
     (
-        call(where=jnp.ones(3, jnp.bool_)),
+        call(where=np.ones(3, bool)),
         ValueError,
         "sum_over_tiles: expected where of shape (4,), one for each row, got (3,).",
     ),
     (
-        call(where=jnp.ones(4, jnp.float32)),
+        call(where=floats(4)),
         TypeError,
         "sum_over_tiles: expected boolean where, got dtype float32. Give factors as "
         "weights, or compare, mask > 0.",
