@@ -30,7 +30,16 @@ def array(x: ArrayLike) -> Array:
     too_wide = _too_wide(x)
     if too_wide is not None:
         raise OverflowError(too_wide)
+    if isinstance(x, np.ndarray | np.generic) and _is_number(x.dtype):
+        # Without its own dtype JAX compiles a program for the array's shape.
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        with np.errstate(over="ignore"):
+            return jnp.asarray(x.astype(dtype), dtype)
     return jnp.asarray(x)
+
+
+def _is_number(dtype: np.dtype) -> bool:
+    return jnp.issubdtype(dtype, np.number) or dtype == np.bool_
 
 
 def _too_wide(x: Any) -> int | None:
