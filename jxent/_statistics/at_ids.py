@@ -7,12 +7,24 @@ blocks add up. A bad id makes its own state NaN.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.interpreters import ad, batching, mlir
 
-from .._arrays import at_index, is_below, is_split, over_last_axis, select
+from .._arrays import (
+    at_index,
+    is_below,
+    is_split,
+    over_classes,
+    over_last_axis,
+    select,
+    vary,
+    varying_of,
+)
 from .._problem.bundles import Maybe
 from .._problem.ids import at_ids, is_label
 from .._problem.resolved import is_class
@@ -59,5 +71,62 @@ class AtIds(Statistic[Array]):
             return None
         if given.ndim == at.z.ndim:
             return at_ids(at.dz, given, at.axis)
-        own = select(is_label(given, at.axis, at.z), at.dz)
-        return lax.reduce_sum(own, (at.axis,))
+        if is_split(at.z):
+            return _compared(at.dz, given, axis=at.axis)
+        operands = vary((at.dz, given), varying_of((at.dz, given)))
+        return _at_id.bind(*operands, axis=at.axis)
+
+
+# dz_y is read on a CPU, where XLA would store a one-hot that is multiplied by dz before
+# it sums that. But the transpose of what reads is a scatter, which writes an array of
+# its own: that of a one-hot joins the gradient as that is written. JAX has no way to
+# give a linear function another transpose that `vmap` knows too, hence a primitive.
+
+
+def _compared(dz: Array, ids: Array, *, axis: int) -> Array:
+    return lax.reduce_sum(select(is_label(ids, axis, dz), dz), (axis,))
+
+
+def _read(dz: Array, ids: Array, *, axis: int) -> Array:
+    return select(is_below(ids, dz.shape[axis]), at_index(dz, ids, axis))
+
+
+# The class is jax.extend.core.Primitive, whose import takes a quarter of jxent's time.
+_at_id = type(lax.exp_p)("at_id")
+_at_id.def_impl(jax.jit(_compared, static_argnames="axis"))
+_at_id.def_abstract_eval(
+    lambda dz, ids, *, axis: ids.update(dtype=dz.dtype, weak_type=False)
+)
+_lowering_of = functools.partial(mlir.lower_fun, multiple_results=False)
+mlir.register_lowering(_at_id, _lowering_of(_compared))
+mlir.register_lowering(_at_id, _lowering_of(_read), platform="cpu")
+
+
+def _at_id_jvp(primals: Any, tangents: Any, *, axis: int) -> tuple[Any, Any]:
+    (_, ids), (dot, _) = primals, tangents
+    value = _at_id.bind(*primals, axis=axis)
+    if isinstance(dot, ad.Zero):
+        return value, ad.Zero(jax.typeof(value))
+    return value, _at_id.bind(dot, ids, axis=axis)
+
+
+def _at_id_transpose(cotangent: Any, dz: Any, ids: Array, *, axis: int) -> list[Any]:
+    if isinstance(cotangent, ad.Zero):
+        return [ad.Zero(dz.aval), None]
+    like = jax.ShapeDtypeStruct(dz.aval.shape, dz.aval.dtype)
+    own = over_classes(cotangent, axis, like)
+    return [select(is_label(ids, axis, like), own), None]
+
+
+def _at_id_batched(operands: Any, axes: Any, *, axis: int) -> tuple[Array, int]:
+    (size,) = {x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None}
+    dz, ids = (
+        jnp.broadcast_to(x, (size, *x.shape)) if a is None else jnp.moveaxis(x, a, 0)
+        for x, a in zip(operands, axes, strict=True)
+    )
+    return _at_id.bind(dz, ids, axis=axis + 1), 0
+
+
+ad.primitive_jvps[_at_id] = _at_id_jvp
+ad.primitive_transposes[_at_id] = _at_id_transpose
+batching.primitive_batchers[_at_id] = _at_id_batched
