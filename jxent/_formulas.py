@@ -153,7 +153,7 @@ def _ratios_to_mixture(
     gap = lax.sub(lax.sub(log_r, log_b), delta)
     gap = lax.abs(select(lax.eq(gap, gap), gap))
     excess = lax.mul(lax.full_like(d, share), _expm1_near_0(select(near, delta)))
-    log_1p = lax.log1p(lax.select(near, excess, lax.exp(lax.neg(gap))))
+    log_1p = _log1p_up_to_1(lax.select(near, excess, lax.exp(lax.neg(gap))))
     larger = lax.max(log_r, lax.add(log_b, delta))
     of_r = lax.add(select(lax.bitwise_not(near), larger), log_1p)
     larger = lax.max(lax.sub(log_r, delta), log_b)
@@ -197,6 +197,17 @@ def _expm1_near_0(x: Array) -> Array:
     """eˣ − 1 by its series, for |x| < ½"""
     terms = range(1, 9 + _more(x))
     return lax.mul(x, _polynomial([1 / math.factorial(n) for n in terms], x))
+
+
+def _log1p_up_to_1(x: Array) -> Array:
+    """log(1 + x) by its series in y = x/(2 + x), for −½ < x ≤ 1
+
+    It is 2 artanh y = 2 y Σ y²ⁿ/(2n + 1), |y| ≤ ⅓. Beside polynomials XLA on a CPU
+    forms `lax.log1p` one number at a time, ten times as slowly.
+    """
+    y = lax.div(x, lax.add(x, lax.full_like(x, 2)))
+    coefficients = [2 / (2 * n + 1) for n in range(8 + 2 * _more(x))]
+    return lax.mul(y, _polynomial(coefficients, lax.mul(y, y)))
 
 
 def _more(x: Array) -> int:
