@@ -177,6 +177,11 @@ def _of_chunks(
     return lax.reduce_window(x, start, function, window, window, padding)
 
 
+def has_long_rows(x: Array, axis: int) -> bool:
+    """Whether the rows go by way of chunks."""
+    return _is_longer(x, axis, _MANY)
+
+
 def _is_longer(x: Array, axis: int, size: int) -> bool:
     """Whether the last axis is longer, where it may be cut in chunks."""
     count = x.shape[axis]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import over_classes, select
-from .._chunks import sum_along
+from .._chunks import has_long_rows, sum_along
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
 from .._times import finite_slope
@@ -61,7 +61,9 @@ class SecondSoftmax(Statistic[Second]):
         maximum = lax.reduce_max(given, (axis,))
         rel = relative(given, origin(maximum), axis)
         e = lax.exp(rel)
-        if self.compared:
+        if self.compared and has_long_rows(given, axis):
+            cross = _cross(axis, given, origin(maximum), block)
+        elif self.compared:
             gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(rel, block.rel))
             cross = sum_along(lax.mul(e, gap), axis)
         return Second(maximum=maximum, sum=sum_along(e, axis), cross=cross)
@@ -138,3 +140,28 @@ class SecondSoftmax(Statistic[Second]):
             sum=at.poisoned(at.sum((e, moved))),
             cross=functools.reduce(lax.add, cross) if cross else None,
         )
+
+
+def _cross(axis: int, second_z: Array, second_shift: Array, block: Block) -> Array:
+    """Σ_c e'_c ((z'_c − shift') − (z_c − shift)), (rows,), where 0 · ±∞ is 0.
+
+    For long rows: bounds in place of a select, which XLA on a CPU would store before it
+    sums it. Of short rows to store it takes less time than to form e' once more.
+    """
+    # The barrier keeps XLA from storing what the sums share.
+    shift, second_shift = lax.optimization_barrier((block.shift, second_shift))
+    rel = relative(second_z, second_shift, axis)
+    e = lax.exp(rel)
+    lowest = lax.full_like(rel, -1e6)  # exp is 0 long before
+    gap = lax.sub(lax.max(rel, lowest), relative(block.z, shift, axis))
+    return sum_along(lax.mul(e, lax.min(gap, _infinite_or_0(e))), axis)
+
+
+def _infinite_or_0(e: Array) -> Array:
+    """∞ where e ≥ 0 is not 0, be it the smallest of all numbers."""
+    e = lax.stop_gradient(e)
+    largest, x = lax.full_like(e, jnp.finfo(e.dtype).max), e
+    for _ in range(2):
+        # Without the maximum XLA would multiply the constants first: 0 · ∞ is NaN.
+        x = lax.max(lax.mul(x, largest), e)
+    return lax.mul(x, largest)
