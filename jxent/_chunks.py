@@ -20,6 +20,8 @@ from ._arrays import (
     select,
     sharded_like,
     slices_along,
+    vary,
+    varying,
 )
 
 
@@ -147,6 +149,37 @@ def first_along(x: Array, maximum: Array, axis: int) -> Array:
         return plain(x, maximum)
     by_chunks = functools.partial(_first_by_chunks, axis)
     return lax.platform_dependent(x, maximum, cpu=by_chunks, default=plain)
+
+
+def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
+    """The maximum and the first index, int32 (rows,), where it stands; a NaN counts as
+    the largest.
+
+    A short row on a CPU goes by way of one reduction, which reads it once. Both are
+    constants under differentiation.
+    """
+    x = lax.stop_gradient(x)
+
+    def plain(x: Array) -> tuple[Array, Array]:
+        maximum = max_along(x, axis)
+        return maximum, first_along(x, maximum, axis)
+
+    def in_one(x: Array) -> tuple[Array, Array]:
+        ids = vary(lax.broadcasted_iota(jnp.int32, x.shape, axis), varying(x))
+        start = jnp.asarray(-jnp.inf, x.dtype), jnp.int32(x.shape[axis] - 1)
+        return tuple(lax.reduce((x, ids), start, _larger, (axis,)))
+
+    if is_split(x) or _is_longer(x, axis, _MANY):
+        return plain(x)
+    return lax.platform_dependent(x, cpu=in_one, default=plain)
+
+
+def _larger(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Of two pairs of a number and its index: the larger, the first of equals."""
+    (x, i), (y, j) = a, b
+    first = lax.bitwise_or(lax.gt(x, y), lax.ne(x, x))
+    first = lax.bitwise_or(first, lax.bitwise_and(lax.eq(x, y), lax.lt(i, j)))
+    return lax.select(first, x, y), lax.select(first, i, j)
 
 
 def _first_along(axis: int, x: Array, maximum: Array) -> Array:

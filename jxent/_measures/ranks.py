@@ -20,7 +20,7 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._chunks import CHUNK, max_along, maxima_of_chunks
+from .._chunks import CHUNK, largest_along, max_along, maxima_of_chunks
 from .._layouts.choice import FEWEST_ROWS
 from .._layouts.mesh import of_parts
 from .._problem.ids import at_label, first_class, ids_from
@@ -77,6 +77,10 @@ def _in_memory(k: int, batch: Problem) -> Array:
     ids, axis, names = batch.resolved.ids, batch.axis, batch.settings.class_axis_name
     assert ids is not None
     z = inputs_of_block(batch, first_class(batch)).z
+    if k == 1 and not names and z.shape[axis] <= CHUNK:
+        largest, predicted = largest_along(z, axis)
+        first = cast(lax.eq(predicted, ids), z.dtype)
+        return select(lax.is_finite(largest), first, jnp.nan)
     label = at_label(batch, z, ids)
     here = ids_from(ids, first_class(batch))
     most = max(k, _SHARED)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, over_classes, select, sharded_like
-from .._chunks import sum_along
+from .._chunks import largest_along, sum_along
 from .._formulas import SoftmaxStatistics
 from .._problem.bad_labels import report_bad_labels, reported
 from .._problem.bundles import Maybe
@@ -76,12 +76,21 @@ def is_right(
     return reported(is_among_first(k, batch), batch)
 
 
-def log_prob_and_prediction(batch: Problem) -> tuple[Array, Array]:
-    """log p_y and the first class of the largest logit, int32; (rows,)."""
+def known_and_prediction(batch: Problem) -> tuple[Array, Array]:
+    """1, but NaN where the loss is, and the first class of the largest logit, int32;
+    (rows,)."""
     if is_binary(batch):
-        return log_prob(batch), cast(logits_in_memory(batch) > 0, jnp.int32)
-    statistics = _row_statistics(batch)
-    return statistics.log_prob, statistics.argmax
+        label = log_prob(batch)
+        prediction = cast(logits_in_memory(batch) > 0, jnp.int32)
+    elif batch.has_head or batch.settings.class_axis_name:
+        statistics = _row_statistics(batch)
+        label, prediction = statistics.log_prob, statistics.argmax
+    else:
+        z = inputs_of_block(batch, first_class(batch)).z
+        largest, prediction = largest_along(z, batch.axis)
+        known = lax.bitwise_and(lax.is_finite(largest), is_class(ids_of(batch)))
+        label = reported(select(known, lax.full_like(largest, 1), jnp.nan), batch)
+    return select(lax.eq(label, label), lax.full_like(label, 1), jnp.nan), prediction
 
 
 def confidence(batch: Problem) -> tuple[Array, Array]:

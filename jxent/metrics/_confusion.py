@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
@@ -12,17 +12,15 @@ from .._arrays import is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
 from .._measures.batch import ids_of, is_binary, measured, metric_problem, weighed_rows
-from .._measures.rows import log_prob_and_prediction
+from .._measures.rows import known_and_prediction
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
 
 
 def _confusion(batch: Problem, classes: int) -> Array:
     # NaN where a row's loss is: in every entry, as no entry is known to be right.
-    label, prediction = log_prob_and_prediction(batch)
-    known = lax.eq(label, label)
-    ones = select(known, lax.full_like(label, 1), jnp.nan)
-    r = weighed_rows(batch, ones)
+    known, prediction = known_and_prediction(batch)
+    r = weighed_rows(batch, known)
     place = select(is_class(ids_of(batch)), ids_of(batch)) * classes + prediction
     if is_split(r):
         r, place = (jax.sharding.reshard(x, PartitionSpec()) for x in (r, place))
