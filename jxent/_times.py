@@ -11,7 +11,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from ._arrays import broadcast_like, is_moving, select
+from ._arrays import (
+    broadcast_like,
+    held_apart,
+    is_moving,
+    moving_of,
+    select,
+)
+
+
+def huge_of(x: Float[Array, "..."]) -> float:
+    """√max of its dtype, 1.8e19 in float32"""
+    return math.sqrt(jnp.finfo(x.dtype).max)
 
 
 def finite_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -20,7 +31,7 @@ def finite_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
     For derivatives that are truly infinite. A tangent of 0 in that direction then adds
     0, and the chain rule has room to multiply.
     """
-    huge = lax.full_like(x, math.sqrt(jnp.finfo(x.dtype).max))
+    huge = lax.full_like(x, huge_of(x))
     infinite = lax.eq(lax.abs(x), lax.full_like(x, jnp.inf))
     return lax.select(infinite, lax.mul(lax.sign(x), huge), x)
 
@@ -32,7 +43,7 @@ def varying_near_0(x: Float[Array, "..."]) -> Float[Array, "..."]:
     forms a multiple of that loss first, which may be infinite, and times the factor's
     slope of 0 would be NaN.
     """
-    far = lax.gt(lax.abs(x), lax.full_like(x, math.sqrt(jnp.finfo(x.dtype).max)))
+    far = lax.gt(lax.abs(x), lax.full_like(x, huge_of(x)))
     return lax.select(far, lax.stop_gradient(x), x)
 
 
@@ -67,3 +78,39 @@ def _times_jvp(primals: Any, tangents: Any) -> Any:
         known = lax.bitwise_or(counts, lax.is_finite(x))
         terms.append(select(known, lax.mul(factor, dx)))
     return _times(factor, x), functools.reduce(lax.add, terms)
+
+
+@jax.custom_jvp
+def times_loss(
+    factor: Float[Array, "..."], x: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """`times` for x ≥ 0, which may be +∞ and where NaN stays NaN, of one shape.
+
+    Without a select, whose result XLA on a CPU stores before it sums.
+    """
+    largest = jnp.finfo(x.dtype).max
+    # Of a product with two constants XLA would multiply these first: 0 · ∞ is NaN. Any
+    # number in (0, 1] will do in their midst; XLA stores a 1 that derivatives have too.
+    some = jnp.maximum(jnp.abs(factor) * largest, 0.5)
+    infinite_or_finite = some * largest
+    return factor * jnp.minimum(infinite_or_finite, x)  # in this order: see `constant`
+
+
+@functools.partial(times_loss.defjvp, symbolic_zeros=True)
+def _times_loss_jvp(primals: Any, tangents: Any) -> Any:
+    (factor, x), (dfactor, dx) = primals, moving_of(tangents)
+    terms = []
+    if dfactor is not None:
+        terms.append(jax.jvp(lambda factor: times(factor, x), (factor,), (dfactor,))[1])
+    if dx is not None:
+        terms.append(factor * dx)
+    return times_loss(factor, x), functools.reduce(lax.add, terms)
+
+
+def constant(value: float, x: Float[Array, "..."]) -> Float[Array, ""]:
+    """A number beside `x` in a minimum or maximum, where it stands first.
+
+    Of NaN and a number XLA on a CPU gives the second in what it sums, and moves to that
+    place what it knows to be a constant. One that several sums share it would store.
+    """
+    return held_apart(jnp.asarray(value, x.dtype), "cpu")

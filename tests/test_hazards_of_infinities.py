@@ -85,6 +85,33 @@ def test_probabilities_of_0():
     assert 1e18 < grad[0] < INF
 
 
+@pytest.mark.parametrize("classes", [2, 10_000])
+@pytest.mark.parametrize("bad", [NAN, -0.5])
+def test_a_probability_that_is_none(bad, classes):
+    """NaN in one class makes the row NaN, also where XLA sums as it computes."""
+    p = jnp.full((2, classes), 1 / classes).at[0, 1].set(bad)
+    q = jnp.full((2, classes), 1 / classes)
+    for loss in (
+        lambda p: jxent.categorical_cross_entropy(p, q),
+        jxent.entropy,
+        lambda p: jxent.kl_divergence(jnp.log(q), p),
+        lambda p: jxent.generalized_kl_divergence(jnp.log(q), p),
+        jax.vmap(lambda p: jxent.binary_cross_entropy(p, q[0], reduction="mean")),
+    ):
+        value, grad = value_and_grad(loss, p)
+        assert np.isnan(value[0])
+        assert np.isnan(grad[0, 1])
+        assert np.all(np.isfinite(value[1]))
+        assert np.all(np.isfinite(grad[1]))
+    log_p, log_q = jnp.log(p), jnp.log(q)
+    for value in (
+        jxent.kl_divergence(log_p, q),
+        jxent.kl_divergence_with_log_targets(log_p, log_q),
+        jxent.kl_divergence_with_log_targets(log_q, log_p),
+    ):
+        np.testing.assert_array_equal(np.isnan(value), [True, False])
+
+
 @pytest.mark.parametrize(
     "loss",
     [cross_entropy, jxent.safe_softmax_cross_entropy, jxent.poly_loss_cross_entropy],

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
 from .._arrays import (
     cast,
+    held_apart,
+    like_moving,
+    moving_of,
     over_classes,
     over_rows,
+    replaced,
     select,
     sum_over_devices,
 )
@@ -26,13 +32,25 @@ from .._targets.given import ClassLabels
 from .._targets.ids import Ids
 from .._targets.labels import smoothing_share
 from .class_ids import class_weight, losses_of_ids, one_hot, one_of_ids
+from .sums import sum_of_terms
 from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 
+@jax.custom_jvp
 def _binary_of_probabilities(p: Array, y: Array, pos_weight: Array | None) -> Array:
+    return _binary(p, y, pos_weight)
+
+
+@functools.partial(_binary_of_probabilities.defjvp, symbolic_zeros=True)
+def _binary_of_probabilities_jvp(primals: Any, tangents: Any) -> Any:
+    moving, held = moving_of(tangents), held_apart(primals, "cpu")
+    along = lambda given: _binary(*replaced(held, given))
+    _, tangent = jax.jvp(along, (like_moving(moving, held),), (moving,))
+    return _binary_of_probabilities(*primals), tangent
+
+
+def _binary(p: Array, y: Array, pos_weight: Array | None) -> Array:
     positive = y if pos_weight is None else pos_weight * y
-    # Labels of 0 or 1 would hide one of the logarithms.
-    p = p + select((p < 0) | (p > 1), jnp.full_like(p, jnp.nan))
     return minus_x_log_y(positive, p) + minus_x_log_1_minus(1 - y, p)
 
 
@@ -158,7 +176,8 @@ def _of_all_classes(
         share = share if possible is None else select(possible, share)
         t = (1 - shared.label_smoothing) * t + share
     q = t if w is None else t * w
-    return sum_over_classes(minus_x_log_y(q, p)), factor
+    losses = sum_of_terms(minus_x_log_y, (axis,), q, p)
+    return sum_over_devices(losses, problem.settings.class_axis_name), factor
 
 
 @jax.jit

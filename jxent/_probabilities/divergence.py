@@ -14,20 +14,24 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike, Axis
-from .._times import times
-from .x_log_y import minus_x_log_y
+from .._times import constant, times_loss
+from .sums import sum_of_terms
+from .x_log_y import minus_x_log_x
 
 
 def _entropy(p: Array) -> Array:
-    return minus_x_log_y(p, p)
+    return minus_x_log_x(p)
 
 
 def _kl(log_q: Array, t: Array) -> Array:
-    return times(t, -log_q) - minus_x_log_y(t, t)
+    return times_loss(t, -log_q) - minus_x_log_x(t)
 
 
 def _kl_log(log_q: Array, log_t: Array) -> Array:
-    return times(jnp.exp(log_t), log_t - log_q)
+    # Where log t is −∞, log q may be too.
+    lowest = constant(-float(jnp.finfo(log_t.dtype).max) / 2, log_t)
+    finite = jnp.maximum(lowest, log_t)
+    return times_loss(jnp.exp(log_t), finite - log_q)
 
 
 def _generalized_kl(log_q: Array, t: Array) -> Array:
@@ -45,7 +49,7 @@ def _sum_of_terms(plan: _Sum, arrays: tuple[Array, ...], where: Array | None) ->
     dtype = compute_dtype(*arrays)
     values = [x.astype(dtype) for x in arrays]
     if where is None:
-        return jnp.sum(plan.term(*values), plan.axes)
+        return sum_of_terms(plan.term, plan.axes, *arrays)
     # Twice: the terms left out must not poison the gradient either.
     safe = [select(where, x, 0.5) for x in values]
     terms = plan.term(*safe)
@@ -211,7 +215,7 @@ def kl_divergence_with_log_targets(
       Divergences, of that shape without `axis`; float32, or float64 for float64 inputs.
 
     Numerics:
-      A log t of −inf counts 0, whatever log q is there.
+      A log t of −inf counts 0, also where log q is −inf.
 
     Raises:
       TypeError: an input is not floating, or where is.

@@ -4,16 +4,20 @@
 
 Both are infinite at y = 0 where x is not 0. A huge number stands for that (see
 finite_slope), and the derivatives of the quotient are quotients again.
+
+What is summed has no select: XLA on a CPU would store its result first.
 """
 
+import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .._arrays import select
-from .._times import finite_slope, times
+from .._arrays import moving_of, select
+from .._times import constant, finite_slope, huge_of, times_loss
 
 
 @jax.custom_jvp
@@ -30,19 +34,50 @@ def _quotient_jvp(primals: Any, tangents: Any) -> Any:
 
 
 @jax.custom_jvp
+def _share(x: Array, y: Array) -> Array:
+    """x/y, finite at y = 0: x times a huge number. NaN for y < 0, as the loss is."""
+    root = math.sqrt(jnp.finfo(y.dtype).tiny)
+    is_0 = jnp.ceil(1 - jnp.sqrt(y) / root)  # 1 at y = 0, elsewhere 0 or less
+    largest = float(jnp.finfo(y.dtype).max)
+    x_over_y = _at_most(largest, x / jnp.maximum(y, is_0 / huge_of(y)))
+    return jnp.maximum(constant(-largest, x), x_over_y)
+
+
+@_share.defjvp
+def _share_jvp(primals: Any, tangents: Any) -> Any:
+    return _share(*primals), jax.jvp(quotient, primals, tangents)[1]
+
+
+@jax.custom_jvp
+def minus_x_log_x(x: Array) -> Array:
+    return x * _at_most(jnp.finfo(x.dtype).max, -jnp.log(x))
+
+
+@minus_x_log_x.defjvp
+def _minus_x_log_x_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    return minus_x_log_x(x), (_minus_log(x) - 1) * dx
+
+
+@jax.custom_jvp
 def minus_x_log_y(x: Array, y: Array) -> Array:
-    return times(x, 0 - jnp.log(y))  # 0 where y is 1, and not −0
+    return times_loss(x, -jnp.log(y))
 
 
-@minus_x_log_y.defjvp
+@functools.partial(minus_x_log_y.defjvp, symbolic_zeros=True)
 def _minus_x_log_y_jvp(primals: Any, tangents: Any) -> Any:
-    (x, y), (dx, dy) = primals, tangents
-    return minus_x_log_y(x, y), _minus_log(y) * dx - quotient(x, y) * dy
+    (x, y), (dx, dy) = primals, moving_of(tangents)
+    terms = []
+    if dx is not None:
+        terms.append(_minus_log(y) * dx)
+    if dy is not None:
+        terms.append(-_share(x, y) * dy)
+    return minus_x_log_y(x, y), functools.reduce(jnp.add, terms)
 
 
 @jax.custom_jvp
 def _minus_log(y: Array) -> Array:
-    return finite_slope(-jnp.log(y))
+    return _at_most(huge_of(y), -jnp.log(y))
 
 
 @_minus_log.defjvp
@@ -54,22 +89,30 @@ def _minus_log_jvp(primals: Any, tangents: Any) -> Any:
 # The same for y = 1 − p, where log(1 − p) keeps what 1 − p would round away.
 @jax.custom_jvp
 def minus_x_log_1_minus(x: Array, p: Array) -> Array:
-    return times(x, 0 - jnp.log1p(-p))
+    return times_loss(x, -jnp.log1p(-p))
 
 
-@minus_x_log_1_minus.defjvp
+@functools.partial(minus_x_log_1_minus.defjvp, symbolic_zeros=True)
 def _minus_x_log_1_minus_jvp(primals: Any, tangents: Any) -> Any:
-    (x, p), (dx, dp) = primals, tangents
-    value = minus_x_log_1_minus(x, p)
-    return value, _minus_log_1_minus(p) * dx + quotient(x, 1 - p) * dp
+    (x, p), (dx, dp) = primals, moving_of(tangents)
+    terms = []
+    if dx is not None:
+        terms.append(_minus_log_1_minus(p) * dx)
+    if dp is not None:
+        terms.append(_share(x, 1 - p) * dp)
+    return minus_x_log_1_minus(x, p), functools.reduce(jnp.add, terms)
 
 
 @jax.custom_jvp
 def _minus_log_1_minus(p: Array) -> Array:
-    return finite_slope(-jnp.log1p(-p))
+    return _at_most(huge_of(p), -jnp.log1p(-p))
 
 
 @_minus_log_1_minus.defjvp
 def _minus_log_1_minus_jvp(primals: Any, tangents: Any) -> Any:
     (p,), (dp,) = primals, tangents
     return _minus_log_1_minus(p), quotient(jnp.ones_like(p), 1 - p) * dp
+
+
+def _at_most(limit: Any, x: Array) -> Array:
+    return jnp.minimum(constant(limit, x), x)
