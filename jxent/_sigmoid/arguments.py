@@ -31,6 +31,7 @@ from .._solve.arguments import Formula
 from .._solve.solve import solution
 from .._targets.given import BinaryAnswers
 from .._times import times
+from .sides import Exponent, exponent
 
 
 class BinaryOperands(NamedTuple):
@@ -45,7 +46,7 @@ class BinaryOperands(NamedTuple):
     weights: Array | None
     normalizer: Array | None
     ignore_index: Array | None = None
-    parameters: tuple[Array | None, ...] = ()
+    parameters: tuple[Array | Exponent | None, ...] = ()
 
 
 class BinarySettings(NamedTuple):
@@ -147,6 +148,7 @@ def sigmoid_loss(
     where: ArrayLike | None,
     *,
     formula: Formula,
+    of_elements: Callable[..., Array] | None = None,
     pos_weight: ArrayLike | None = None,
     class_mask: ArrayLike | None,
     ignore_index: ArrayLike | None,
@@ -155,7 +157,11 @@ def sigmoid_loss(
     class_axis_name: AxisName,
     **options: Any,
 ) -> Array:
-    """The losses of the elements, or with an axis of classes those of the rows."""
+    """The losses of the elements, or with an axis of classes those of the rows.
+
+    `of_elements` takes the place of the formula's function where that is faster: for
+    elements alone, since blocks of classes would keep more arrays with it.
+    """
     of_classes = {
         "class_mask": class_mask,
         "logit_soft_cap": logit_soft_cap,
@@ -183,19 +189,24 @@ def sigmoid_loss(
         logits,
         labels,
         where=where,
-        formula=formula.function,
+        formula=of_elements or formula.function,
         pos_weight=pos_weight,
         ignore_index=ignore_index,
         **options,
     )
     x = operands.x
     values = tuple(
-        from_the_right(function, name, value, x)
-        if name == "alpha"
-        else _checks.number(function, name, value, compute_dtype(x))
+        _parameter(function, name, value, x)
         for name, value in formula.parameters.items()
     )
     return loss(settings, operands._replace(parameters=values))
+
+
+def _parameter(function: str, name: str, value: ArrayLike, x: Array) -> Any:
+    if name == "alpha":
+        return from_the_right(function, name, value, x)
+    number = _checks.number(function, name, value, compute_dtype(x))
+    return exponent(value, number) if name.startswith("gamma") else number
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -11,7 +11,7 @@ from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
 from .arguments import sigmoid_loss
-from .formulas import asymmetric_of_logits
+from .formulas import asymmetric_of_elements, asymmetric_of_logits
 
 
 def asymmetric_loss(
@@ -125,6 +125,7 @@ def asymmetric_loss(
         axis,
         where,
         formula=Formula(function=asymmetric_of_logits, parameters=parameters, kept=4),
+        of_elements=asymmetric_of_elements,
         pos_weight=pos_weight,
         weights=weights,
         class_weights=class_weights,

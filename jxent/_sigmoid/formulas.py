@@ -15,6 +15,19 @@ from jax import Array
 
 from .._arrays import held_apart, like_moving, moving_of, replaced, select
 from .._times import times, varying_near_0
+from .sides import (
+    Exponent,
+    exponent_array,
+    log_p_and_log_q,
+    of_sides,
+    p_and_q,
+    power,
+    shares,
+    sides_of_slope,
+    sides_of_value,
+    sigmoids,
+    with_derivatives_of,
+)
 
 
 def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Array:
@@ -24,32 +37,18 @@ def binary(log_p: Array, log_q: Array, y: Array, pos_weight: Array | None) -> Ar
 
 def _of_label(yes: Array, no: Array, y: Array, pos_weight: Array | None) -> Array:
     """w⁺ y · yes + (1 − y) · no, of the losses of labels 1 and 0"""
-    share_of_yes, share_of_no = _shares(y, pos_weight)
+    share_of_yes, share_of_no = shares(y, pos_weight)
     return times(share_of_yes, yes) + times(share_of_no, no)
-
-
-@jax.custom_jvp
-def log_p_and_log_q(z: Array) -> tuple[Array, Array]:
-    """log σ(z) and log σ(−z), of one exponential and one logarithm."""
-    rest = jnp.log1p(jnp.exp(-jnp.abs(z)))
-    return jnp.minimum(z, 0) - rest, jnp.minimum(-z, 0) - rest
-
-
-@log_p_and_log_q.defjvp
-def _log_p_and_log_q_jvp(primals: Any, tangents: Any) -> Any:
-    (z,), (dz,) = primals, tangents
-    return log_p_and_log_q(z), (jax.nn.sigmoid(-z) * dz, -jax.nn.sigmoid(z) * dz)
 
 
 # d loss = ((1 − y) p − w⁺ y q) dz, beside the derivatives in y and w⁺.
 @jax.custom_jvp
 def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
     """`binary` of log σ(z) and log σ(−z)"""
-    # XLA on a CPU would store a constant that the derivative has too, and makes selects
-    # of products with what were booleans.
-    y, one = held_apart((y, jnp.ones((), z.dtype)), "cpu")
-    (yes, no), (log_p, log_q) = _shares(y, pos_weight, one), log_p_and_log_q(z)
-    return _bounded(yes, -log_p) + _bounded(no, -log_q)
+    # XLA on a CPU makes selects of products with what were booleans.
+    y, s = held_apart(y, "cpu"), sides_of_value(z)
+    yes, no = shares(y, pos_weight, s.one)
+    return of_sides(yes, no, s, None if pos_weight is None else yes + no)
 
 
 @functools.partial(binary_of_logits.defjvp, symbolic_zeros=True)
@@ -57,31 +56,13 @@ def _binary_of_logits_jvp(primals: Any, tangents: Any) -> Any:
     (z, *label), (dz, *moving) = held_apart(primals, "cpu"), moving_of(tangents)
     terms = []
     if dz is not None:
-        yes, no = _shares(*label)
-        terms.append((no * jax.nn.sigmoid(z) - yes * jax.nn.sigmoid(-z)) * dz)
+        (yes, no), (p, q) = shares(*label), sigmoids(z)
+        terms.append((no * p - yes * q) * dz)
     if jax.tree.leaves(moving):
         log_p, log_q = log_p_and_log_q(z)
         of_label = lambda given: binary(log_p, log_q, *replaced(label, given))
         terms.append(jax.jvp(of_label, (like_moving(moving, label),), (moving,))[1])
     return binary_of_logits(*primals), functools.reduce(jnp.add, terms)
-
-
-def _shares(
-    y: Array, pos_weight: Array | None, one: Array | int = 1
-) -> tuple[Array, Array]:
-    """w⁺ y and 1 − y"""
-    return y if pos_weight is None else pos_weight * y, one - y
-
-
-def _bounded(share: Array, x: Array) -> Array:
-    """share · x for x ≥ 0, where 0 · ∞ is 0.
-
-    A minimum in place of a select, whose result XLA on a CPU stores before it sums.
-    """
-    largest, some = jnp.finfo(x.dtype).max, jnp.abs(share)
-    # Of a product with two constants XLA would multiply these first: 0 · ∞ is NaN.
-    infinite_or_0 = jnp.maximum(some * largest, some) * largest
-    return share * jnp.minimum(x, infinite_or_0)
 
 
 def binary_focal(
@@ -96,15 +77,42 @@ def binary_focal(
     return times(alpha * y + (1 - alpha) * (1 - y), loss)
 
 
+def _focal_in_logs(
+    z: Array, y: Array, _: Array | None, gamma: Array | Exponent, alpha: Array | None
+) -> Array:
+    return binary_focal(z, *log_p_and_log_q(z), y, exponent_array(gamma, z), alpha)
+
+
+def _focal_slope(
+    z: Array, y: Array, _: Array | None, gamma: Array | Exponent, alpha: Array | None
+) -> Array:
+    """α_t m^γ ((1 − y) p − y q + γ (1 − 2y) p q / m · binary), m = y q + (1 − y) p"""
+    (p, q), s, no = sigmoids(z), sides_of_slope(z), 1 - y
+    miss, loss = y * q + no * p, y * s.below + no * s.above + s.rest
+    weight = power(miss, gamma)
+    if alpha is not None:
+        weight *= alpha * y + (1 - alpha) * no
+    of_weight = select(miss != 0, p * q / miss) * (exponent_array(gamma, z) * (no - y))
+    return weight * (no * p - y * q + of_weight * loss)
+
+
+@with_derivatives_of(_focal_in_logs, _focal_slope)
 def focal_of_logits(
     z: Array,
     y: Array,
     pos_weight: Array | None,
-    gamma: Array,
+    gamma: Array | Exponent,
     alpha: Array | None = None,
 ) -> Array:
+    """`binary_focal` of log σ(z) and log σ(−z)"""
     del pos_weight  # α takes its place
-    return binary_focal(z, *log_p_and_log_q(z), y, gamma, alpha)
+    s = sides_of_value(z)
+    y, no = shares(y, None, s.one)
+    p, q = p_and_q(s)
+    weight = power(y * q + no * p, gamma)
+    if alpha is not None:
+        weight *= alpha * y + (1 - alpha) * no
+    return weight * (y * s.below + no * s.above) * s.growth + weight * s.rest
 
 
 # log(1 − p_t) = log m, m = y σ(−z) + (1 − y) σ(z). With u = σ(−z)/m, d = σ(z)/m and the
@@ -167,11 +175,12 @@ def asymmetric_of_logits(
     z: Array,
     y: Array,
     pos_weight: Array | None,
-    gamma_pos: Array,
-    gamma_neg: Array,
+    gamma_pos: Array | Exponent,
+    gamma_neg: Array | Exponent,
     clip: Array,
 ) -> Array:
     """−(w⁺ y (1 − p)^γ₊ log p + (1 − y) p_m^γ₋ log(1 − p_m)), p_m = max(p − m, 0)"""
+    gamma_pos, gamma_neg = exponent_array(gamma_pos, z), exponent_array(gamma_neg, z)
     near = varying_near_0(z)
     log_p, _ = log_p_and_log_q(z)
     _, log_q = log_p_and_log_q(near)
@@ -180,6 +189,50 @@ def asymmetric_of_logits(
     yes = times(jnp.exp(times(gamma_pos, log_q)), -log_p)
     no = times(jnp.exp(times(gamma_neg, log_p_m)), -log_q_m)
     return _of_label(yes, no, y, pos_weight)
+
+
+def _asymmetric_slope(
+    z: Array,
+    y: Array,
+    pos_weight: Array | None,
+    gamma_pos: Array | Exponent,
+    gamma_neg: Array | Exponent,
+    clip: Array,
+) -> Array:
+    """With q_m = 1 − p_m, and 0 for the second term where p_m is:
+
+    −w⁺ y q^γ₊ (q − γ₊ p log p) + (1 − y) p_m^γ₋ p q (1/q_m − γ₋ log q_m / p_m)
+    """
+    (yes, no), (p, q), s = shares(y, pos_weight), sigmoids(z), sides_of_slope(z)
+    of_weight = exponent_array(gamma_pos, z) * p * (s.rest + s.below)
+    of_yes = power(q, gamma_pos) * (q + of_weight)
+    p_m, q_m, off = jnp.maximum(p - clip, 0), q + clip, clip == 0
+    loss = jnp.where(off, s.rest + s.above, jnp.log1p(p_m / q_m))
+    of_loss, of_weight = p * jnp.where(off, 1, q / q_m), q * loss * (p / p_m)
+    of_no = power(p_m, gamma_neg) * (of_loss + exponent_array(gamma_neg, z) * of_weight)
+    return no * select(~(p_m <= 0), of_no) - yes * of_yes
+
+
+@with_derivatives_of(asymmetric_of_logits, _asymmetric_slope)
+def asymmetric_of_elements(
+    z: Array,
+    y: Array,
+    pos_weight: Array | None,
+    gamma_pos: Array | Exponent,
+    gamma_neg: Array | Exponent,
+    clip: Array,
+) -> Array:
+    """`asymmetric_of_logits` without a select; see `Sides`."""
+    s = sides_of_value(z)
+    (yes, no), (p, q) = shares(y, pos_weight, s.one), p_and_q(s)
+    p_m = jnp.maximum(p - clip, 0)
+    # −log(1 − p_m) = log(1 + p_m / (1 − p_m)) keeps the digits of p_m near 0 and 1. Of
+    # m = 0 it is −log q.
+    clipped = jnp.log1p(p_m / (q + clip))
+    yes *= power(q, gamma_pos)
+    no *= power(p_m, gamma_neg)
+    of_q = (clip == 0).astype(z.dtype) * no
+    return of_sides(yes, of_q, s, yes + of_q) + (no - of_q) * clipped
 
 
 # d log(p − m) = (p q dz − dm) / (p − m), d log(q + m) = −(p q dz − dm) / (q + m). Where

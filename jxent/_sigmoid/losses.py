@@ -216,9 +216,10 @@ def sigmoid_focal_loss(
       As `sigmoid_binary_cross_entropy`.
 
     Numerics:
-      As in `sigmoid_binary_cross_entropy`. (1 − p_t)^γ is formed in log space: every
-      derivative is finite for every γ, and a floating label outside [0, 1] gives NaN
-      where it makes p_t or 1 − p_t negative.
+      As in `sigmoid_binary_cross_entropy`. (1 − p_t)^γ is formed in log space, or for a
+      γ that is a Python number of 0 to 4 without a fraction and axis=() as a product:
+      every derivative is finite for every γ. In log space a floating label outside
+      [0, 1] gives NaN where it makes p_t or 1 − p_t negative.
 
     Raises:
       As `sigmoid_binary_cross_entropy`.

@@ -1,0 +1,201 @@
+"""What the formulas of binary losses are made of, and how they are differentiated."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from .._arrays import held_apart, like_moving, moving_of, replaced, zeros_of
+
+
+@jax.custom_jvp
+def log_p_and_log_q(z: Array) -> tuple[Array, Array]:
+    """log σ(z) and log σ(−z), of one exponential and one logarithm."""
+    rest = jnp.log1p(jnp.exp(-jnp.abs(z)))
+    return jnp.minimum(z, 0) - rest, jnp.minimum(-z, 0) - rest
+
+
+@jax.custom_jvp
+def sigmoids(z: Array) -> tuple[Array, Array]:
+    """p = σ(z) and q = σ(−z), of one exponential."""
+    e = jnp.exp(-jnp.abs(z))
+    near = 1 / (1 + e)
+    far = e * near
+    return jnp.where(z < 0, far, near), jnp.where(z < 0, near, far)
+
+
+@sigmoids.defjvp
+def _sigmoids_jvp(primals: Any, tangents: Any) -> Any:
+    p, q = sigmoids(*primals)
+    slope = p * q * tangents[0]
+    return (p, q), (slope, -slope)
+
+
+@log_p_and_log_q.defjvp
+def _log_p_and_log_q_jvp(primals: Any, tangents: Any) -> Any:
+    (z,), (dz,) = primals, tangents
+    p, q = sigmoids(z)
+    return log_p_and_log_q(z), (q * dz, -p * dz)
+
+
+def shares(
+    y: Array, pos_weight: Array | None, one: Array | int = 1
+) -> tuple[Array, Array]:
+    """w⁺ y and 1 − y"""
+    return y if pos_weight is None else pos_weight * y, one - y
+
+
+class Sides(NamedTuple):
+    """What the values are made of, without a select.
+
+    XLA on a CPU forms a sum of such arithmetic as it goes, and stores what it selects.
+    There a minimum or maximum of a NaN may be a number: `rest` has none, and stays NaN.
+    """
+
+    one: Array
+    rest: Array  # log(1 + exp(−|z|)): −log p = rest + max(−z, 0)
+    below: Array  # max(−z, 0), at most the largest number, so that 0 times it is 0
+    above: Array  # max(z, 0), as well
+    growth: Array  # 1; of an infinite z the largest number, which makes both infinite
+
+
+def sides_of_value(z: Array) -> Sides:
+    # XLA on a CPU would store a constant that the derivative has too.
+    numbers = 0, 1, jnp.finfo(z.dtype).max
+    return _sides(z, *held_apart([jnp.asarray(n, z.dtype) for n in numbers], "cpu"))
+
+
+def sides_of_slope(z: Array) -> Sides:
+    return _sides(z, 0, 1, jnp.finfo(z.dtype).max)
+
+
+def _sides(z: Array, zero: Any, one: Any, largest: Any) -> Sides:
+    size = jnp.abs(z)
+    finite = jnp.minimum(size, largest)
+    above = jnp.minimum(jnp.maximum(z, zero), finite)
+    return Sides(
+        one=one,
+        rest=jnp.log1p(jnp.exp(-size)),
+        below=finite - above,
+        above=above,
+        growth=one + jnp.minimum(size - finite, largest),
+    )
+
+
+def p_and_q(s: Sides) -> tuple[Array, Array]:
+    """σ(z) and σ(−z), above 0: at least e · the smallest normal number.
+
+    Where they are less, so is a loss that they are factors of.
+    """
+    largest = -math.log(jnp.finfo(s.rest.dtype).tiny) - 1
+    log_odds = jnp.minimum(s.below, largest) - jnp.minimum(s.above, largest)
+    odds = jnp.exp(log_odds)  # of no
+    p = s.one / (s.one + odds)
+    return p, odds * p
+
+
+def of_sides(yes: Array, no: Array, sides: Sides, mass: Array | None) -> Array:
+    """−(yes log p + no log q), where 0 · ∞ is 0; `mass` is yes + no, None for 1."""
+    rest = sides.rest if mass is None else mass * sides.rest
+    return (yes * sides.below + no * sides.above) * sides.growth + rest
+
+
+OfElements: TypeAlias = Callable[..., Array]
+
+
+def with_derivatives_of(
+    formula: OfElements, slope: OfElements | None = None
+) -> Callable[[OfElements], OfElements]:
+    """Decorates a function of z and more that has the value of `formula`.
+
+    `slope` is its derivative in z in closed form, so that XLA stores less.
+    """
+    if slope is not None:
+        slope = with_derivatives_of(_slope_of(formula))(_apart_on_a_line(slope))
+
+    def decorated(value: OfElements) -> OfElements:
+        function = jax.custom_jvp(value)
+
+        def rule(primals: Any, tangents: Any) -> Any:
+            held, moving = held_apart(primals, "cpu"), moving_of(tangents)
+            terms = []
+            if slope is not None and moving[0] is not None:
+                terms.append(slope(*held) * moving[0])
+                moving = (None, *moving[1:])
+            if jax.tree.leaves(moving):
+                along = lambda given: formula(*replaced(held, given))
+                terms.append(jax.jvp(along, (like_moving(moving, held),), (moving,))[1])
+            return function(*primals), functools.reduce(jnp.add, terms)
+
+        function.defjvp(rule, symbolic_zeros=True)
+        return function
+
+    return decorated
+
+
+def _apart_on_a_line(slope: OfElements) -> OfElements:
+    """`slope`, of arrays of one axis in a branch by itself.
+
+    Where these are merged rows, XLA on a CPU would form it row by row, with the reshape
+    of the gradient. An `optimization_barrier` does not keep them apart.
+    """
+
+    def apart(*arguments: Any) -> Array:
+        nothing = lambda *arguments: zeros_of(slope, *arguments)
+        always = lax.optimization_barrier(jnp.array(True))
+        return lax.cond(always, slope, nothing, *arguments)
+
+    def function(z: Array, *more: Any) -> Array:
+        if z.ndim != 1:
+            return slope(z, *more)
+        return lax.platform_dependent(z, *more, cpu=apart, default=slope)
+
+    return function
+
+
+def _slope_of(formula: OfElements) -> OfElements:
+    """The derivative in z: element by element, the tangent along 1."""
+
+    def slope(z: Array, *more: Array | None) -> Array:
+        return jax.jvp(lambda z: formula(z, *more), (z,), (jnp.ones_like(z),))[1]
+
+    return slope
+
+
+# Powers -------------------------------------------------------------------------------
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Exponent:
+    """A small whole number, static, so that its power is a few products."""
+
+    number: int
+
+
+def exponent(value: Any, otherwise: Array) -> Exponent | Array:
+    """An `Exponent`, if `value` is a Python number that can be one."""
+    is_small = type(value) in (int, float) and value in range(5)
+    return Exponent(int(value)) if is_small else otherwise
+
+
+def power(x: Float[Array, "..."], exponent: Any) -> Float[Array, "..."]:
+    """x^exponent of an `Exponent` or an array, for x ≥ 0; 0^0 is 1."""
+    if isinstance(exponent, Exponent):
+        return lax.integer_pow(x, exponent.number)
+    return jnp.exp(exponent * jnp.maximum(-jnp.finfo(x.dtype).max, jnp.log(x)))
+
+
+def exponent_array(exponent: Any, like: Array) -> Array:
+    """An `Exponent` as an array; an array unchanged."""
+    if isinstance(exponent, Exponent):
+        return jnp.asarray(exponent.number, like.dtype)
+    return exponent
