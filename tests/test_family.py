@@ -28,7 +28,9 @@ from tests.cases import (
     bare,
     every_kind,
     ids,
+    one_of_each,
     places,
+    positives,
     richest,
     shares,
     target,
@@ -727,6 +729,34 @@ def test_an_impossible_label_costs_infinity(case, x64, rng):
     wanted = [False, infinite, False, False]
     np.testing.assert_array_equal(np.isinf(losses), wanted)
     assert np.all(np.isfinite(gradient))
+
+
+# With dense labels, which are floating: integers and booleans give other programs.
+SUMMED = one_of_each(
+    [c for c in BARE if c.labels not in (ids, places, positives, yes_no)], "loss"
+)
+# XLA on a CPU takes minima and maxima that a sum reads for numbers.
+LOST = "sigmoid_binary_cross_entropy-shares", "sigmoid_focal_loss-shares"
+
+
+@pytest.mark.keep(*LOST)
+@pytest.mark.parametrize("case", SUMMED, ids=str)
+def test_a_sum_of_many_rows_keeps_nan(case, rng):
+    """Also where XLA sums as it computes: of more than ten thousand numbers."""
+    x, *labels = (
+        x.astype(np.float32) if x.dtype == np.float64 else x
+        for x in case.inputs(rng, rows=(4096,))
+    )
+    x[0] = np.nan
+
+    @as_users_jit
+    def total(x, *labels):
+        losses = lambda x: jnp.sum(case(x, *labels))
+        return losses(x), *jax.value_and_grad(losses)(x)
+
+    value, again, gradient = total(x, *labels)
+    assert np.isnan([value, again]).all()
+    assert np.isfinite(gradient[1:]).all()
 
 
 @those_that_take("logits", "axis", cases=BARE)
