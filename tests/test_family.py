@@ -402,6 +402,7 @@ def masked_program(case):
     return run
 
 
+@pytest.mark.every_value
 @in_every_layout
 def test_dropped_rows_count_for_nothing(case, x64, rng):
     """Whatever they hold; loss, gradient and tangent of the others are right."""
