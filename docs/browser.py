@@ -146,9 +146,13 @@ def watched(page: Page, address: str) -> list[str]:
         if message.type == "error":
             found.append(message.text)
 
+    def lost(request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # a page that is left stops loading
+            found.append(f"not loaded: {request.url}")
+
     page.on("console", written)
     page.on("pageerror", lambda error: found.append(str(error)))
-    page.on("requestfailed", lambda request: found.append(f"not loaded: {request.url}"))
+    page.on("requestfailed", lost)
     page.on("request", asked)
     page.on("response", answered)
     return found
