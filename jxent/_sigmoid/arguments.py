@@ -284,7 +284,7 @@ def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
 # On a GPU XLA stores up to eight arrays of the logits' size between value and
 # derivative; two passes over logits and labels read and write less.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _of_elements(formula: Callable[..., Array], *arguments: Array | None) -> Array:
+def _of_elements(formula: Callable[..., Array], *arguments: Any) -> Array:
     return formula(*arguments)
 
 

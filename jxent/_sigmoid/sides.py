@@ -164,7 +164,7 @@ def _apart_on_a_line(slope: OfElements) -> OfElements:
 def _slope_of(formula: OfElements) -> OfElements:
     """The derivative in z: element by element, the tangent along 1."""
 
-    def slope(z: Array, *more: Array | None) -> Array:
+    def slope(z: Array, *more: Any) -> Array:
         return jax.jvp(lambda z: formula(z, *more), (z,), (jnp.ones_like(z),))[1]
 
     return slope
