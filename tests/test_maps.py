@@ -286,15 +286,13 @@ def of_devices(run, closing=False):
 def test_rows_of_devices(x64, rng):
     params, rows = params_of(rng), batch(rng, 8)
 
-    def gradients(run, *point):
+    def gradients(run):
         def total(params, hidden):
             return weighed(of_devices(run)(params, rows | {"hidden": hidden}))
 
-        return jax.value_and_grad(total, (0, 1))(*point)
+        return jax.jit(jax.value_and_grad(total, (0, 1)))(params, rows["hidden"])
 
-    runs = jxent.map_over_tiles, whole
-    both = jax.jit(lambda *point: [gradients(run, *point) for run in runs])
-    close(*both(params, rows["hidden"]))
+    close(gradients(jxent.map_over_tiles), gradients(whole))
 
 
 # Refusals -----------------------------------------------------------------------------

@@ -149,9 +149,8 @@ def test_over_devices(x64, rng):
             name: jax.device_put(arrays[name], spec)
             for name, spec in zip(("hidden", "kernel", "labels"), specs, strict=True)
         }
-        ways = split, LAYOUTS["by default"]
-        for got in jax.jit(lambda x: [of(sums, x) for sums in ways])(placed):
-            close(got, wanted)
+        for sums in (split, LAYOUTS["by default"]):
+            close(jax.jit(functools.partial(of, sums))(placed), wanted)
 
 
 # Several classes a row ----------------------------------------------------------------
@@ -276,10 +275,9 @@ def test_several_classes_over_devices(kind, x64, rng):
             {n: jax.device_put(x, specs[n]) if n in specs else x for n, x in of.items()}
             for of in (arrays, options)
         )
-        of = functools.partial(values_and_gradients, options=of_mesh)
-        ways = split, LAYOUTS["by default"]
-        for got in jax.jit(lambda x: [of(sums, x) for sums in ways])(placed):
-            close(got, wanted, 1e-11)
+        for sums in (split, LAYOUTS["by default"]):
+            of = functools.partial(values_and_gradients, sums, options=of_mesh)
+            close(jax.jit(of)(placed), wanted, 1e-11)
 
 
 def test_a_bad_id_among_several(x64, rng):
