@@ -76,6 +76,27 @@ def held_apart(tree: Any, *platforms: str) -> Any:
     return lax.platform_dependent(tree, default=lambda tree: tree, **on)
 
 
+def tangent_held_apart(
+    function: Callable[..., Any], primals: Any, tangents: Any, *platforms: str
+) -> Any:
+    """The tangent of `function`, which shares nothing with its value there."""
+    moving, held = moving_of(tangents), held_apart(primals, *platforms)
+    along = lambda given: function(*replaced(held, given))
+    return jax.jvp(along, (like_moving(moving, held),), (moving,))[1]
+
+
+def have_many_short_rows(*arrays: Array) -> bool:
+    """Whether the last two axes of all can be one, where a loop over the last is slow.
+
+    XLA on a CPU forms each step of a formula row by row.
+    """
+    shape = arrays[0].shape
+    if len(shape) < 2 or not all(isinstance(n, int) for n in shape):
+        return False
+    alike = all(x.shape == shape and not is_split(x) for x in arrays)
+    return alike and shape[-1] < 128 and arrays[0].size > 2**15
+
+
 def as_computed(tree: Any) -> Any:
     """Floating leaves in float32 or better, in which gradients are summed."""
 

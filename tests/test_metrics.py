@@ -495,6 +495,20 @@ def test_infinite_yes_and_no():
         assert metrics.calibration_error(z, truth, ()) == brier
 
 
+@pytest.mark.parametrize("shape", [(256, 32768), (16384, 10)])
+def test_a_nan_among_many_numbers(shape):
+    """XLA on a CPU loses it in a maximum of long or of many rows."""
+    z = np.ones(shape, np.float32)
+    z[0, 0] = np.nan
+    y = np.ones(shape[0], int)
+
+    @as_users_jit
+    def all_of(z, y):
+        return metrics.accuracy(z, y), metrics.top_k_accuracy(z, y, k=5)
+
+    assert np.isnan(all_of(z, y)).all()
+
+
 def test_nothing_left():
     z, y = jnp.ones((2, 3)), jnp.array([-1, -1])
 

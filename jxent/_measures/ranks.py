@@ -20,7 +20,7 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._chunks import CHUNK, largest_along, max_along, maxima_of_chunks
+from .._chunks import CHUNK, largest_along, max_along, maxima_of_chunks, sum_along
 from .._layouts.choice import FEWEST_ROWS
 from .._layouts.mesh import of_parts
 from .._problem.ids import at_label, first_class, ids_from
@@ -28,6 +28,7 @@ from .._problem.problem import Problem, Rows, one_axis_of_rows
 from .._problem.resolved import Resolved, is_class
 from .._statistics.inputs import inputs_of_block
 from .._tiles.loop import live_first, over_tiles
+from .._times import constant
 
 
 # Top 1 and top 5 do the same work, so that one program with both does it once.
@@ -85,9 +86,12 @@ def _in_memory(k: int, batch: Problem) -> Array:
     here = ids_from(ids, first_class(batch))
     most = max(k, _SHARED)
     largest = max_along(z, axis)
-    computable = lax.is_finite(largest)
+    # XLA on a CPU loses a NaN in a maximum, as pmax does. This sum is NaN for no other.
+    total = sum_along(jnp.maximum(constant(-1, z), z), axis)
+    nan = lax.ne(total, total)
+    computable = lax.is_finite(largest) & ~nan
     if names:
-        bad = lax.psum(cast(largest != largest, jnp.int32), names)  # lost by pmax
+        bad = lax.psum(cast(nan, jnp.int32), names)
         computable = lax.is_finite(lax.pmax(largest, names)) & (bad == 0)
         first = lax.psum(_count_ahead(axis, z, label, here), names) < k
     elif is_split(z) or most * _chunk_size(z.shape[axis], most) >= z.shape[axis]:

@@ -11,14 +11,11 @@ from jaxtyping import Float
 
 from .._arrays import (
     cast,
-    held_apart,
-    like_moving,
-    moving_of,
     over_classes,
     over_rows,
-    replaced,
     select,
     sum_over_devices,
+    tangent_held_apart,
 )
 from .._checks import ArrayLike, Axis, AxisName
 from .._layouts.mesh import like_logits_on_mesh
@@ -43,9 +40,7 @@ def _binary_of_probabilities(p: Array, y: Array, pos_weight: Array | None) -> Ar
 
 @functools.partial(_binary_of_probabilities.defjvp, symbolic_zeros=True)
 def _binary_of_probabilities_jvp(primals: Any, tangents: Any) -> Any:
-    moving, held = moving_of(tangents), held_apart(primals, "cpu")
-    along = lambda given: _binary(*replaced(held, given))
-    _, tangent = jax.jvp(along, (like_moving(moving, held),), (moving,))
+    tangent = tangent_held_apart(_binary, primals, tangents, "cpu")
     return _binary_of_probabilities(*primals), tangent
 
 

@@ -46,10 +46,10 @@ class _Sum(NamedTuple):
 @functools.partial(jax.jit, static_argnums=0)
 def _sum_of_terms(plan: _Sum, arrays: tuple[Array, ...], where: Array | None) -> Array:
     """Σ of the terms where `where` allows, in float32 or better."""
-    dtype = compute_dtype(*arrays)
-    values = [x.astype(dtype) for x in arrays]
     if where is None:
         return sum_of_terms(plan.term, plan.axes, *arrays)
+    dtype = compute_dtype(*arrays)
+    values = [x.astype(dtype) for x in arrays]
     # Twice: the terms left out must not poison the gradient either.
     safe = [select(where, x, 0.5) for x in values]
     terms = plan.term(*safe)

@@ -14,12 +14,9 @@ from .. import _checks
 from .._arrays import (
     broadcast_like,
     compute_dtype,
-    held_apart,
-    is_split,
-    like_moving,
-    moving_of,
-    replaced,
+    have_many_short_rows,
     select,
+    tangent_held_apart,
 )
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import LinearLogits, Logits
@@ -212,7 +209,8 @@ def _parameter(function: str, name: str, value: ArrayLike, x: Array) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     plain = lambda a: _loss(settings, a)
-    if not _has_many_short_rows(a) or settings.batch_axis_name:
+    arrays = [x for x in jax.tree.leaves(a) if x.ndim]
+    if not have_many_short_rows(a.x, *arrays) or settings.batch_axis_name:
         return plain(a)
     # XLA on a CPU loops over the last axis, and takes up to eight times as long where
     # that is short. The reshape stands apart, since two more arrays exist at a time
@@ -223,16 +221,6 @@ def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     kept = shape if settings.reduction == "none" else ()
     merged = lambda a: plain(jax.tree.map(merge, a)).reshape(kept)
     return lax.platform_dependent(a, cpu=merged, default=plain)
-
-
-def _has_many_short_rows(a: BinaryOperands) -> bool:
-    """Whether the last two axes can be one, and it pays."""
-    shape = a.x.shape
-    if len(shape) < 2 or not all(isinstance(n, int) for n in shape):
-        return False
-    arrays = [x for x in jax.tree.leaves(a) if x.ndim]
-    alike = all(x.shape == shape and not is_split(x) for x in arrays)
-    return alike and shape[-1] < 128 and a.x.size > 2**15
 
 
 def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
@@ -290,7 +278,5 @@ def _of_elements(formula: Callable[..., Array], *arguments: Any) -> Array:
 
 @functools.partial(_of_elements.defjvp, symbolic_zeros=True)
 def _of_elements_jvp(formula: Callable[..., Array], primals: Any, tangents: Any) -> Any:
-    moving, held = moving_of(tangents), held_apart(primals, "cuda", "rocm")
-    along = lambda given: formula(*replaced(held, given))
-    _, tangent = jax.jvp(along, (like_moving(moving, held),), (moving,))
+    tangent = tangent_held_apart(formula, primals, tangents, "cuda", "rocm")
     return _of_elements(formula, *primals), tangent
