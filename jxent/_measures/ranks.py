@@ -87,7 +87,7 @@ def _in_memory(k: int, batch: Problem) -> Array:
     most = max(k, _SHARED)
     largest = max_along(z, axis)
     # XLA on a CPU loses a NaN in a maximum, as pmax does. This sum is NaN for no other.
-    total = sum_along(jnp.maximum(constant(-1, z), z), axis)
+    total = sum_along(jnp.maximum(constant(-1.0, z), z), axis)
     nan = lax.ne(total, total)
     computable = lax.is_finite(largest) & ~nan
     if names:
