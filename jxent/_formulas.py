@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import broadcast_like, select
-from ._times import times, varying_near_0
+from ._times import constant, times, varying_near_0
 
 
 def cross_entropy(log_p: Array) -> Array:
@@ -244,7 +244,7 @@ def _half_of_difference(d: Array, q: Array, a: Array, p: Array, b: Array) -> Arr
     near = lax.lt(lax.abs(d), lax.full_like(d, 1 / 4))
     excess = _expm1_near_0(select(near, lax.neg(d)))
     difference = lax.select(near, lax.mul(p, excess), lax.sub(q, p))
-    return lax.mul(lax.full_like(d, 0.5), lax.abs(difference))
+    return constant(0.5, d) * lax.abs(difference)
 
 
 # ½ Σ |q − p| = ½ Σ q a + p b, with the signs a of q − p and b of p − q.

@@ -13,7 +13,6 @@ from jaxtyping import Float
 
 from ._arrays import (
     broadcast_like,
-    held_apart,
     is_moving,
     moving_of,
     select,
@@ -88,12 +87,9 @@ def times_loss(
 
     Without a select, whose result XLA on a CPU stores before it sums.
     """
-    largest = jnp.finfo(x.dtype).max
-    # Of a product with two constants XLA would multiply these first: 0 · ∞ is NaN. Any
-    # number in (0, 1] will do in their midst; XLA stores a 1 that derivatives have too.
-    some = jnp.maximum(jnp.abs(factor) * largest, 0.5)
-    infinite_or_finite = some * largest
-    return factor * jnp.minimum(infinite_or_finite, x)  # in this order: see `constant`
+    largest = constant(float(jnp.finfo(x.dtype).max), x)
+    infinite_or_0 = jnp.abs(factor) * largest * largest
+    return factor * jnp.minimum(infinite_or_0, x)  # in this order: see `constant`
 
 
 @functools.partial(times_loss.defjvp, symbolic_zeros=True)
@@ -108,9 +104,11 @@ def _times_loss_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def constant(value: float, x: Float[Array, "..."]) -> Float[Array, ""]:
-    """A number beside `x` in a minimum or maximum, where it stands first.
+    """A number beside `x` that XLA does not know to be a constant.
 
-    Of NaN and a number XLA on a CPU gives the second in what it sums, and moves to that
-    place what it knows to be a constant. One that several sums share it would store.
+    In a minimum or maximum it stands first: of NaN and a number XLA on a CPU gives the
+    second in what it sums, and moves to that place what it knows to be a constant. One
+    that several sums share it would store. Of a product with two constants it would
+    multiply these first, which may be infinite.
     """
-    return held_apart(jnp.asarray(value, x.dtype), "cpu")
+    return lax.optimization_barrier(jnp.asarray(value, x.dtype))

@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from .._arrays import (
     cast,
     compute_dtype,
-    have_many_short_rows,
+    of_elements,
     tangent_held_apart,
 )
 
@@ -36,16 +36,6 @@ def _sum_in_one_pass_jvp(term: Any, axes: Any, primals: Any, tangents: Any) -> A
 def _sum_in_one_pass(
     term: Callable[..., Array], axes: tuple[int, ...], *arrays: Array
 ) -> Array:
-    shape, dtype = arrays[0].shape, compute_dtype(*arrays)
-
-    def plain(*arrays: Array) -> Array:
-        return jnp.sum(term(*(cast(x, dtype) for x in arrays)), axes)
-
-    def flat(*arrays: Array) -> Array:
-        held = [lax.optimization_barrier(x.reshape(-1)) for x in arrays]
-        terms = term(*(cast(x, dtype) for x in held))
-        return jnp.sum(terms.reshape(shape), axes)
-
-    if not have_many_short_rows(*arrays):
-        return plain(*arrays)
-    return lax.platform_dependent(*arrays, cpu=flat, default=plain)
+    dtype = compute_dtype(*arrays)
+    wide = lambda *arrays: term(*(cast(x, dtype) for x in arrays))
+    return jnp.sum(of_elements(wide, *arrays), axes)

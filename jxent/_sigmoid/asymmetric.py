@@ -11,7 +11,11 @@ from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
 from .arguments import sigmoid_loss
-from .formulas import asymmetric_of_elements, asymmetric_of_logits
+from .formulas import (
+    asymmetric_of_elements,
+    asymmetric_of_logits,
+    binary_of_logits,
+)
 
 
 def asymmetric_loss(
@@ -118,14 +122,20 @@ def asymmetric_loss(
     _checks.in_range(name, "gamma_neg", gamma_neg, low=0)
     _checks.in_range(name, "clip", clip, low=0, high=1)
     parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
+    if all(type(x) in (int, float) and x == 0 for x in parameters.values()):
+        formula, of_elements = Formula(function=binary_of_logits, parameters={}), None
+    else:
+        formula = Formula(function=asymmetric_of_logits, parameters=parameters, kept=4)
+        clipped = isinstance(clip, float) and clip > 0
+        of_elements = asymmetric_of_elements(clipped=clipped)
     return sigmoid_loss(
         name,
         logits,
         labels,
         axis,
         where,
-        formula=Formula(function=asymmetric_of_logits, parameters=parameters, kept=4),
-        of_elements=asymmetric_of_elements,
+        formula=formula,
+        of_elements=of_elements,
         pos_weight=pos_weight,
         weights=weights,
         class_weights=class_weights,

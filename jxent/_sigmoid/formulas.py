@@ -7,6 +7,7 @@ a loss's parameters.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -14,17 +15,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import held_apart, like_moving, moving_of, replaced, select
-from .._times import times, varying_near_0
+from .._times import constant, times, times_loss, varying_near_0
 from .sides import (
     Exponent,
+    OfElements,
+    against,
     exponent_array,
+    log_of_both,
     log_p_and_log_q,
-    of_sides,
-    p_and_q,
     power,
     shares,
-    sides_of_slope,
-    sides_of_value,
     sigmoids,
     with_derivatives_of,
 )
@@ -46,9 +46,14 @@ def _of_label(yes: Array, no: Array, y: Array, pos_weight: Array | None) -> Arra
 def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
     """`binary` of log σ(z) and log σ(−z)"""
     # XLA on a CPU makes selects of products with what were booleans.
-    y, s = held_apart(y, "cpu"), sides_of_value(z)
-    yes, no = shares(y, pos_weight, s.one)
-    return of_sides(yes, no, s, None if pos_weight is None else yes + no)
+    y = held_apart(y, "cpu")
+    rest = log_of_both(z)
+    if pos_weight is None:
+        wrong = against(z, y)
+    else:
+        yes, no = shares(y, pos_weight, constant(1, z))
+        wrong, rest = against(z, yes, no), (yes + no) * rest
+    return times_loss(wrong, jnp.abs(z)) + rest
 
 
 @functools.partial(binary_of_logits.defjvp, symbolic_zeros=True)
@@ -87,8 +92,10 @@ def _focal_slope(
     z: Array, y: Array, _: Array | None, gamma: Array | Exponent, alpha: Array | None
 ) -> Array:
     """α_t m^γ ((1 − y) p − y q + γ (1 − 2y) p q / m · binary), m = y q + (1 − y) p"""
-    (p, q), s, no = sigmoids(z), sides_of_slope(z), 1 - y
-    miss, loss = y * q + no * p, y * s.below + no * s.above + s.rest
+    (p, q), no = sigmoids(z), 1 - y
+    miss = y * q + no * p
+    loss = against(z, y) * jnp.minimum(jnp.abs(z), jnp.finfo(z.dtype).max)
+    loss += log_of_both(z)
     weight = power(miss, gamma)
     if alpha is not None:
         weight *= alpha * y + (1 - alpha) * no
@@ -106,13 +113,12 @@ def focal_of_logits(
 ) -> Array:
     """`binary_focal` of log σ(z) and log σ(−z)"""
     del pos_weight  # α takes its place
-    s = sides_of_value(z)
-    y, no = shares(y, None, s.one)
-    p, q = p_and_q(s)
-    weight = power(y * q + no * p, gamma)
+    one, e, wrong = constant(1, z), jnp.exp(-jnp.abs(z)), against(z, y)
+    miss = (wrong + (one - wrong) * e) / (one + e)
+    weight = power(miss, gamma)
     if alpha is not None:
-        weight *= alpha * y + (1 - alpha) * no
-    return weight * (y * s.below + no * s.above) * s.growth + weight * s.rest
+        weight *= alpha * y + (1 - alpha) * (one - y)
+    return weight * (times_loss(wrong, jnp.abs(z)) + jnp.log1p(e))
 
 
 # log(1 − p_t) = log m, m = y σ(−z) + (1 − y) σ(z). With u = σ(−z)/m, d = σ(z)/m and the
@@ -191,7 +197,45 @@ def asymmetric_of_logits(
     return _of_label(yes, no, y, pos_weight)
 
 
-def _asymmetric_slope(
+@functools.cache
+def asymmetric_of_elements(*, clipped: bool) -> OfElements:
+    """`asymmetric_of_logits` without a select, see `against`; clipped: m is not 0."""
+
+    @with_derivatives_of(asymmetric_of_logits, functools.partial(_slope, clipped))
+    def function(
+        z: Array,
+        y: Array,
+        pos_weight: Array | None,
+        gamma_pos: Array | Exponent,
+        gamma_neg: Array | Exponent,
+        clip: Array,
+    ) -> Array:
+        zero, one, minus_z = constant(0, z), constant(1, z), -z
+        # p and q are normal numbers, but q for a confident yes. 0 · ∞ would be NaN.
+        largest = constant(-math.log(jnp.finfo(z.dtype).tiny) - 1, z)
+        odds = jnp.exp(jnp.minimum(largest, minus_z))  # of no
+        p = one / (one + odds)
+        q = odds * p
+        p_m = jnp.maximum(zero, p - clip)
+        yes, no = shares(y, pos_weight, one)
+        yes, no = yes * power(q, gamma_pos), no * power(p_m, gamma_neg)
+        # −log(1 − p_m) = log(1 + p_m / (1 − p_m)) keeps the digits of p_m near 0 and 1.
+        if clipped:
+            loss_of_yes = jnp.log1p(odds) + jnp.maximum(zero, minus_z - largest)
+            return times_loss(yes, loss_of_yes) + no * jnp.log1p(p_m / (q + clip))
+        # Of m = 0 the last product is 0, and the rest rounds as the binary loss: by the
+        # minimum XLA does not fuse its product with the sum.
+        of_q, least = (clip == 0).astype(z.dtype) * no, jnp.where(clip == 0, jnp.inf, 0)
+        limit = constant(float(jnp.finfo(z.dtype).max), z)
+        loss = times_loss(against(z, yes, of_q), jnp.abs(z))
+        loss += jnp.minimum(limit, (yes + of_q) * log_of_both(z))
+        return loss + (no - of_q) * jnp.log1p(p_m / (q + (clip + least)))
+
+    return function
+
+
+def _slope(
+    clipped: bool,
     z: Array,
     y: Array,
     pos_weight: Array | None,
@@ -203,36 +247,23 @@ def _asymmetric_slope(
 
     −w⁺ y q^γ₊ (q − γ₊ p log p) + (1 − y) p_m^γ₋ p q (1/q_m − γ₋ log q_m / p_m)
     """
-    (yes, no), (p, q), s = shares(y, pos_weight), sigmoids(z), sides_of_slope(z)
-    of_weight = exponent_array(gamma_pos, z) * p * (s.rest + s.below)
-    of_yes = power(q, gamma_pos) * (q + of_weight)
-    p_m, q_m, off = jnp.maximum(p - clip, 0), q + clip, clip == 0
-    loss = jnp.where(off, s.rest + s.above, jnp.log1p(p_m / q_m))
-    of_loss, of_weight = p * jnp.where(off, 1, q / q_m), q * loss * (p / p_m)
-    of_no = power(p_m, gamma_neg) * (of_loss + exponent_array(gamma_neg, z) * of_weight)
+    (yes, no), (p, q) = shares(y, pos_weight), sigmoids(z)
+    p_m, q_m = jnp.maximum(p - clip, 0), q + clip
+    loss, of_loss, of_yes = jnp.log1p(p_m / q_m), q / q_m, q
+    if not clipped:
+        loss = jnp.where(clip == 0, _finite_loss_of_no(z), loss)
+        of_loss = jnp.where(clip == 0, 1, of_loss)
+    if not (isinstance(gamma_pos, Exponent) and gamma_pos.number == 0):
+        of_weight = exponent_array(gamma_pos, z) * p * _finite_loss_of_no(-z)
+        of_yes = power(q, gamma_pos) * (q + of_weight)
+    of_weight = exponent_array(gamma_neg, z) * q * loss * (p / p_m)
+    of_no = power(p_m, gamma_neg) * (p * of_loss + of_weight)
     return no * select(~(p_m <= 0), of_no) - yes * of_yes
 
 
-@with_derivatives_of(asymmetric_of_logits, _asymmetric_slope)
-def asymmetric_of_elements(
-    z: Array,
-    y: Array,
-    pos_weight: Array | None,
-    gamma_pos: Array | Exponent,
-    gamma_neg: Array | Exponent,
-    clip: Array,
-) -> Array:
-    """`asymmetric_of_logits` without a select; see `Sides`."""
-    s = sides_of_value(z)
-    (yes, no), (p, q) = shares(y, pos_weight, s.one), p_and_q(s)
-    p_m = jnp.maximum(p - clip, 0)
-    # −log(1 − p_m) = log(1 + p_m / (1 − p_m)) keeps the digits of p_m near 0 and 1. Of
-    # m = 0 it is −log q.
-    clipped = jnp.log1p(p_m / (q + clip))
-    yes *= power(q, gamma_pos)
-    no *= power(p_m, gamma_neg)
-    of_q = (clip == 0).astype(z.dtype) * no
-    return of_sides(yes, of_q, s, yes + of_q) + (no - of_q) * clipped
+def _finite_loss_of_no(z: Array) -> Array:
+    """−log σ(−z), at most the largest number, so that 0 times it is 0."""
+    return log_of_both(z) + jnp.clip(z, 0, jnp.finfo(z.dtype).max)
 
 
 # d log(p − m) = (p q dz − dm) / (p − m), d log(q + m) = −(p q dz − dm) / (q + m). Where

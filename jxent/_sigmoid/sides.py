@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .._arrays import held_apart, like_moving, moving_of, replaced, zeros_of
+from .._times import constant
 
 
 @jax.custom_jvp
@@ -53,59 +53,20 @@ def shares(
     return y if pos_weight is None else pos_weight * y, one - y
 
 
-class Sides(NamedTuple):
-    """What the values are made of, without a select.
+def log_of_both(z: Array) -> Array:
+    """−log max(σ(z), σ(−z)) = log(1 + exp(−|z|))"""
+    return jnp.log1p(jnp.exp(-jnp.abs(z)))
 
-    XLA on a CPU forms a sum of such arithmetic as it goes, and stores what it selects.
-    There a minimum or maximum of a NaN may be a number: `rest` has none, and stays NaN.
+
+def against(z: Array, yes: Array, no: Array | None = None) -> Array:
+    """The share that loses |z| more: `no` where z > 0, `yes` where z < 0.
+
+    `no` is 1 − yes if it is None. Without a select, as all that values are made of: XLA
+    on a CPU forms a sum of such arithmetic as it goes, and stores what it selects.
     """
-
-    one: Array
-    rest: Array  # log(1 + exp(−|z|)): −log p = rest + max(−z, 0)
-    below: Array  # max(−z, 0), at most the largest number, so that 0 times it is 0
-    above: Array  # max(z, 0), as well
-    growth: Array  # 1; of an infinite z the largest number, which makes both infinite
-
-
-def sides_of_value(z: Array) -> Sides:
-    # XLA on a CPU would store a constant that the derivative has too.
-    numbers = 0, 1, jnp.finfo(z.dtype).max
-    return _sides(z, *held_apart([jnp.asarray(n, z.dtype) for n in numbers], "cpu"))
-
-
-def sides_of_slope(z: Array) -> Sides:
-    return _sides(z, 0, 1, jnp.finfo(z.dtype).max)
-
-
-def _sides(z: Array, zero: Any, one: Any, largest: Any) -> Sides:
-    size = jnp.abs(z)
-    finite = jnp.minimum(size, largest)
-    above = jnp.minimum(jnp.maximum(z, zero), finite)
-    return Sides(
-        one=one,
-        rest=jnp.log1p(jnp.exp(-size)),
-        below=finite - above,
-        above=above,
-        growth=one + jnp.minimum(size - finite, largest),
-    )
-
-
-def p_and_q(s: Sides) -> tuple[Array, Array]:
-    """σ(z) and σ(−z), above 0: at least e · the smallest normal number.
-
-    Where they are less, so is a loss that they are factors of.
-    """
-    largest = -math.log(jnp.finfo(s.rest.dtype).tiny) - 1
-    log_odds = jnp.minimum(s.below, largest) - jnp.minimum(s.above, largest)
-    odds = jnp.exp(log_odds)  # of no
-    p = s.one / (s.one + odds)
-    return p, odds * p
-
-
-def of_sides(yes: Array, no: Array, sides: Sides, mass: Array | None) -> Array:
-    """−(yes log p + no log q), where 0 · ∞ is 0; `mass` is yes + no, None for 1."""
-    rest = sides.rest if mass is None else mass * sides.rest
-    return (yes * sides.below + no * sides.above) * sides.growth + rest
+    half, sign = constant(0.5, z), jnp.sign(z)
+    above = half + half * sign
+    return above - sign * yes if no is None else above * no + (above - sign) * yes
 
 
 OfElements: TypeAlias = Callable[..., Array]
