@@ -170,9 +170,20 @@ def array(name: str, case: Case) -> jax.Array:
 
 
 def arrays(case: Case) -> tuple[jax.Array, ...]:
-    """The case's arguments, made in one compiled call."""
-    names = OPERATIONS[case.operation].arguments
-    return jax.jit(lambda: tuple(array(name, case) for name in names))()
+    """The case's arguments and the directions of its derivative, in one compiled call.
+
+    A direction is the point reversed: of the point itself XLA would form less, and what
+    depends on no length would not move.
+    """
+    operation = OPERATIONS[case.operation]
+
+    def made() -> tuple[jax.Array, ...]:
+        given = tuple(array(name, case) for name in operation.arguments)
+        if case.derivative not in DIRECTIONAL:
+            return given
+        return given + tuple(jnp.flip(given[i]) for i in operation.differentiated)
+
+    return jax.jit(made)()
 
 
 def split(case: Case, mesh: jax.sharding.Mesh) -> tuple[NamedSharding, ...]:
@@ -194,14 +205,16 @@ def _of(loss: Loss, operation: Operation, arguments: tuple[Any, ...]) -> Loss:
 
 
 def _directional(loss: Loss, operation: Operation, *, second: bool) -> Loss:
-    """The derivative, or that of the gradient, in the direction of the point itself."""
+    """The derivative, or that of the gradient, in the directions given last."""
 
-    def function(*arguments):
+    def function(*given):
+        count = len(operation.arguments)
+        arguments, directions = given[:count], given[count:]
         point = tuple(arguments[i] for i in operation.differentiated)
         f = _of(loss, operation, arguments)
         if second:
             f = jax.grad(f, tuple(range(len(point))))
-        return jax.jvp(f, point, point)
+        return jax.jvp(f, point, directions)
 
     return function
 
@@ -216,6 +229,7 @@ def _per_example(loss: Loss, operation: Operation) -> Loss:
     return jax.vmap(of_row, in_axes=(0, None, 0))
 
 
+DIRECTIONAL = ("jvp", "hessian-vector product")
 DERIVATIVES: dict[str, Callable[[Loss, Operation], Loss]] = {
     "forward": lambda loss, _: loss,
     "value and gradient": lambda loss, op: jax.value_and_grad(loss, op.differentiated),

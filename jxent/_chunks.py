@@ -73,8 +73,38 @@ def two_sums(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
     """The sums along an axis of two arrays of one shape, by one reduction.
 
     XLA on a CPU stores terms that are computed to be summed, but not where one
-    reduction sums two arrays. It adds one number after the other.
+    reduction sums two arrays. It adds one number after the other, with an error that
+    grows with their count: so a long row goes by way of its chunks.
     """
+    return _two_sums_by_chunks(axis, x, y)
+
+
+@two_sums.defjvp
+def _two_sums_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    dx, dy = (lax.reduce_sum(tangent, (axis,)) for tangent in tangents)
+    return two_sums(axis, *primals), (dx, dy)
+
+
+def _two_sums_by_chunks(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
+    if not (_is_longer(x, axis, _MANY) and _is_longer(y, axis, _MANY)):
+        return _two_sums(axis, x, y)
+    size = 4 * CHUNK
+    rest = y.shape[axis] % size
+    body = y.shape[axis] - rest
+
+    def part(x: Array, start: int, stop: int) -> Array:
+        return lax.slice_in_dim(x, start, stop, axis=axis) if rest else x
+
+    cut = (*y.shape[:-1], body // size, size)
+    of_chunks = _two_sums(axis + 1, *(part(a, 0, body).reshape(cut) for a in (x, y)))
+    total, other = (lax.reduce_sum(a, (axis,)) for a in of_chunks)
+    if rest:
+        last = _two_sums(axis, *(part(a, body, body + rest) for a in (x, y)))
+        total, other = lax.add(total, last[0]), lax.add(other, last[1])
+    return total, other
+
+
+def _two_sums(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
     zero = jnp.zeros((), x.dtype)
     total_x, total_y = lax.reduce(
         (x, y),
@@ -85,12 +115,6 @@ def two_sums(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
     return total_x, total_y
 
 
-@two_sums.defjvp
-def _two_sums_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    dx, dy = (lax.reduce_sum(tangent, (axis,)) for tangent in tangents)
-    return two_sums(axis, *primals), (dx, dy)
-
-
 def count_along(axis: int, mask: Array) -> Array:
     """How many are True along an axis, int32; not stored on a CPU, as in `two_sums`."""
     ones = cast(mask, jnp.int32)
@@ -98,37 +122,19 @@ def count_along(axis: int, mask: Array) -> Array:
         return lax.reduce_sum(ones, (axis,))
     # A 0 that XLA does not see: it takes minutes to sum two arrays of constants.
     zeros = lax.full_like(ones, 0) + lax.optimization_barrier(jnp.zeros((), jnp.int32))
-    return lax.add(*two_sums(axis, ones, zeros))
+    return lax.add(*_two_sums(axis, ones, zeros))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def sums_of_both(axis: int, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
-    """`two_sums`, where x depends on y and z; a long row goes by way of its chunks.
-
-    The error of numbers that are added one after the other grows with their count.
-    """
+    """`two_sums`, where x depends on y and z."""
     if is_split(y):
         return lax.reduce_sum(x, (axis,)), lax.reduce_sum(y, (axis,))
     # jax 0.10 takes this function, without its rule, into the derivative of a scan, and
     # cannot differentiate a reduction of which one operand alone has a tangent. So none
     # of z stands in the second.
     y = lax.concatenate([y, lax.slice_in_dim(z, 0, 0, axis=axis)], axis)
-    if not _is_longer(y, axis, _MANY):
-        return two_sums(axis, x, y)
-    size = 4 * CHUNK
-    rest = y.shape[axis] % size
-    body = y.shape[axis] - rest
-
-    def part(x: Array, start: int, stop: int) -> Array:
-        return lax.slice_in_dim(x, start, stop, axis=axis) if rest else x
-
-    cut = (*y.shape[:-1], body // size, size)
-    of_chunks = two_sums(axis + 1, *(part(a, 0, body).reshape(cut) for a in (x, y)))
-    total, other = (lax.reduce_sum(a, (axis,)) for a in of_chunks)
-    if rest:
-        last = two_sums(axis, *(part(a, body, body + rest) for a in (x, y)))
-        total, other = lax.add(total, last[0]), lax.add(other, last[1])
-    return total, other
+    return _two_sums_by_chunks(axis, x, y)
 
 
 @sums_of_both.defjvp

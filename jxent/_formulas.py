@@ -21,6 +21,21 @@ from ._arrays import broadcast_like, select
 from ._times import constant, times, varying_near_0
 
 
+@jax.custom_jvp
+def expm1(x: Array) -> Array:
+    """eˣ − 1, with the derivative eˣ.
+
+    JAX forms that as (eˣ − 1) + 1, which loses the digits of a small p = eˣ.
+    """
+    return lax.expm1(x)
+
+
+@expm1.defjvp
+def _expm1_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    return expm1(x), lax.mul(lax.exp(x), dx)
+
+
 def cross_entropy(log_p: Array) -> Array:
     """f = −log p"""
     return -log_p
@@ -32,7 +47,7 @@ def focal(log_p: Array, gamma: Array) -> Array:
     # Where p rounds to 1, the weight is the constant 0^γ.
     certain = log_p >= 0
     near = varying_near_0(log_p)
-    log_miss = lax.log(-lax.expm1(select(~certain, near, -1)))
+    log_miss = lax.log(-expm1(select(~certain, near, -1)))
     log_miss = select(~certain, log_miss, -jnp.inf)
     weight = lax.exp(times(gamma, log_miss))
     return times(weight, -log_p)
@@ -40,7 +55,7 @@ def focal(log_p: Array, gamma: Array) -> Array:
 
 def poly(log_p: Array, epsilon: Array) -> Array:
     """f = −log p + ε (1 − p)"""
-    return -log_p - epsilon * lax.expm1(log_p)
+    return -log_p - epsilon * expm1(log_p)
 
 
 def generalized(log_p: Array, q: Array) -> Array:
@@ -53,7 +68,7 @@ def generalized(log_p: Array, q: Array) -> Array:
     small, series = select(near, x), lax.full_like(x, 1)
     for k in range(12, 1, -1):
         series = 1 + small / k * series
-    far = lax.expm1(select(~near, x, -1)) / select(~near, q, 1)
+    far = expm1(select(~near, x, -1)) / select(~near, q, 1)
     return lax.select(near, times(series, 0 - select(near, log_p)), -far)
 
 
@@ -62,7 +77,7 @@ def taylor(order: int) -> Callable[[Array], Array]:
     """f = Σ_i (1 − p)^i / i over i = 1, …, order: −log p up to that order in 1 − p"""
 
     def formula(log_p: Array) -> Array:
-        miss = 0 - lax.expm1(log_p)
+        miss = 0 - expm1(log_p)
         total = lax.full_like(miss, 0)
         for i in range(order, 0, -1):
             total = miss * (1 / i + total)
@@ -78,7 +93,7 @@ def symmetric(log_p: Array, alpha: Array, beta: Array, log_zero: Array) -> Array
 
 def reverse_of_id(log_p: Array, own: Array, other: Array) -> Array:
     """−Σ_c p_c a_c, where a is `own` at the label and `other` at all other classes."""
-    return other * lax.expm1(log_p) - own * lax.exp(log_p)
+    return other * expm1(log_p) - own * lax.exp(log_p)
 
 
 def log_above(q: Array, log_zero: Array) -> Array:

@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from .._arrays import cast, over_classes, select, sharded_like
 from .._chunks import largest_along, sum_along
-from .._formulas import SoftmaxStatistics
+from .._formulas import SoftmaxStatistics, expm1
 from .._problem.bad_labels import report_bad_labels, reported
 from .._problem.bundles import Maybe
 from .._problem.ids import first_class
@@ -113,7 +113,7 @@ def squared_error(batch: Problem) -> Array:
     z = inputs_of_block(batch, first_class(batch)).z
     of_rows = statistics.shift, statistics.log_sum, ids_of(batch), weighted
     others = _squares_of_others(batch.axis, z, *of_rows)
-    return lax.square(lax.expm1(statistics.log_prob)) + others
+    return lax.square(expm1(statistics.log_prob)) + others
 
 
 # With p = exp(z − shift − log_sum) and the shift a constant,
