@@ -68,43 +68,17 @@ def _sum_of_many_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     return _sum_of_many(axis, *primals), lax.reduce_sum(tangent, (axis,))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def two_sums(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
-    """The sums along an axis of two arrays of one shape, by one reduction.
-
-    XLA on a CPU stores terms that are computed to be summed, but not where one
-    reduction sums two arrays. It adds one number after the other, with an error that
-    grows with their count: so a long row goes by way of its chunks.
-    """
-    return _two_sums_by_chunks(axis, x, y)
-
-
-@two_sums.defjvp
-def _two_sums_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    dx, dy = (lax.reduce_sum(tangent, (axis,)) for tangent in tangents)
-    return two_sums(axis, *primals), (dx, dy)
+def count_along(axis: int, mask: Array) -> Array:
+    """How many are True along an axis, int32; as in `sums_of_both`."""
+    ones = cast(mask, jnp.int32)
+    if is_split(mask):
+        return lax.reduce_sum(ones, (axis,))
+    # A 0 that XLA does not see: it takes minutes to sum two arrays of constants.
+    zeros = lax.full_like(ones, 0) + lax.optimization_barrier(jnp.zeros((), jnp.int32))
+    return lax.add(*_in_one(axis, ones, zeros))
 
 
-def _two_sums_by_chunks(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
-    if not (_is_longer(x, axis, _MANY) and _is_longer(y, axis, _MANY)):
-        return _two_sums(axis, x, y)
-    size = 4 * CHUNK
-    rest = y.shape[axis] % size
-    body = y.shape[axis] - rest
-
-    def part(x: Array, start: int, stop: int) -> Array:
-        return lax.slice_in_dim(x, start, stop, axis=axis) if rest else x
-
-    cut = (*y.shape[:-1], body // size, size)
-    of_chunks = _two_sums(axis + 1, *(part(a, 0, body).reshape(cut) for a in (x, y)))
-    total, other = (lax.reduce_sum(a, (axis,)) for a in of_chunks)
-    if rest:
-        last = _two_sums(axis, *(part(a, body, body + rest) for a in (x, y)))
-        total, other = lax.add(total, last[0]), lax.add(other, last[1])
-    return total, other
-
-
-def _two_sums(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
+def _in_one(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
     zero = jnp.zeros((), x.dtype)
     total_x, total_y = lax.reduce(
         (x, y),
@@ -115,26 +89,36 @@ def _two_sums(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
     return total_x, total_y
 
 
-def count_along(axis: int, mask: Array) -> Array:
-    """How many are True along an axis, int32; not stored on a CPU, as in `two_sums`."""
-    ones = cast(mask, jnp.int32)
-    if is_split(mask):
-        return lax.reduce_sum(ones, (axis,))
-    # A 0 that XLA does not see: it takes minutes to sum two arrays of constants.
-    zeros = lax.full_like(ones, 0) + lax.optimization_barrier(jnp.zeros((), jnp.int32))
-    return lax.add(*_two_sums(axis, ones, zeros))
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def sums_of_both(axis: int, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
-    """`two_sums`, where x depends on y and z."""
+    """The sums along an axis of two arrays, by one reduction; x depends on y and z.
+
+    XLA on a CPU stores terms that are computed to be summed, but not where one
+    reduction sums two arrays. It adds one number after the other, with an error that
+    grows with their count: so a long row goes by way of its chunks.
+    """
     if is_split(y):
         return lax.reduce_sum(x, (axis,)), lax.reduce_sum(y, (axis,))
     # jax 0.10 takes this function, without its rule, into the derivative of a scan, and
     # cannot differentiate a reduction of which one operand alone has a tangent. So none
     # of z stands in the second.
     y = lax.concatenate([y, lax.slice_in_dim(z, 0, 0, axis=axis)], axis)
-    return _two_sums_by_chunks(axis, x, y)
+    if not _is_longer(y, axis, _MANY):
+        return _in_one(axis, x, y)
+    size = 4 * CHUNK
+    rest = y.shape[axis] % size
+    body = y.shape[axis] - rest
+
+    def part(x: Array, start: int, stop: int) -> Array:
+        return lax.slice_in_dim(x, start, stop, axis=axis) if rest else x
+
+    cut = (*y.shape[:-1], body // size, size)
+    of_chunks = _in_one(axis + 1, *(part(a, 0, body).reshape(cut) for a in (x, y)))
+    total, other = (lax.reduce_sum(a, (axis,)) for a in of_chunks)
+    if rest:
+        last = _in_one(axis, *(part(a, body, body + rest) for a in (x, y)))
+        total, other = lax.add(total, last[0]), lax.add(other, last[1])
+    return total, other
 
 
 @sums_of_both.defjvp
@@ -142,6 +126,20 @@ def _sums_of_both_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     return sums_of_both(axis, *primals), tuple(
         lax.reduce_sum(tangent, (axis,)) for tangent in tangents[:2]
     )
+
+
+def zeros_from(z: Array) -> Array:
+    """Zeros of z's shape that depend on z.
+
+    jax 0.10 may differentiate a reduction of several operands (second order through a
+    scan), and then needs a tangent of each.
+    """
+    return lax.min(lax.abs(z), lax.full_like(z, 0))
+
+
+def sum_unstored(axis: int, x: Array) -> Array:
+    """The sum along an axis of terms, which XLA on a CPU does not store first."""
+    return lax.add(*sums_of_both(axis, x, zeros_from(x), x))
 
 
 def first_along(x: Array, maximum: Array, axis: int) -> Array:

@@ -1,5 +1,6 @@
 """Rows of many classes, which a CPU takes in chunks: right in each of them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -195,3 +196,36 @@ def test_distributions_round_as_little_as_the_naive_code(classes, rng):
     naive = jax.jit(lambda z, q: -jnp.sum(q * jax.nn.log_softmax(z), -1))(z, labels)
     error = lambda losses: np.max(np.abs(losses / truth - 1))
     assert error(got) <= max(2 * error(naive), 3e-7)
+
+
+def test_gradients_in_float32_keep_their_digits(x64, rng):
+    """Those of rare classes, and those that means of many terms are in."""
+    single = (2 * rng.normal(size=(2, 4, 2**15))).astype(np.float32)
+    of_ids = {
+        "focal": jxent.softmax_focal_loss,
+        "poly": jxent.poly_loss_cross_entropy,
+        "generalized": jxent.generalized_cross_entropy,
+        "taylor": jxent.taylor_cross_entropy,
+        "symmetric": functools.partial(jxent.symmetric_cross_entropy, alpha=0.0),
+        "squares": jxent.metrics.brier_score,
+    }
+    of_two = {
+        "divergence": jxent.softmax_kl_divergence,
+        "mixture": jxent.softmax_jensen_shannon_divergence,
+        "skewed": functools.partial(jxent.softmax_jensen_shannon_divergence, beta=0.1),
+        "variation": jxent.softmax_total_variation,
+    }
+
+    @as_users_jit
+    def gradients(z, other):
+        y = jnp.arange(len(z))
+        total = lambda loss, labels: jax.grad(lambda z: jnp.sum(loss(z, labels)))(z)
+        found = {name: total(loss, y) for name, loss in of_ids.items()}
+        return found | {name: total(loss, other) for name, loss in of_two.items()}
+
+    got, truth = (
+        jax.device_get(gradients(*x)) for x in (single, single.astype(np.float64))
+    )
+    for name, wanted in truth.items():
+        error = np.linalg.norm(got[name] - wanted) / np.linalg.norm(wanted)
+        assert error < 3e-6, (name, error)

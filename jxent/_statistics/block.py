@@ -9,10 +9,10 @@ import jax
 from jax import Array, lax
 
 from .._arrays import select, vary, varying_of
-from .._chunks import max_along, sum_along
+from .._chunks import max_along, sum_along, zeros_from
 from .._problem.bundles import Maybe
 from .inputs import Inputs
-from .statistic import Block, Classes, origin, relative, zeros_from
+from .statistic import Block, Classes, origin, relative
 from .totals import Totals, merge, of_nothing
 
 

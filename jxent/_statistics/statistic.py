@@ -237,15 +237,6 @@ def relative(z: Array, shift: Array, axis: int) -> Array:
     return lax.sub(z, over_classes(shift, axis, z))
 
 
-def zeros_from(z: Array) -> Array:
-    """Zeros of z's shape that depend on z.
-
-    jax 0.10 may differentiate a reduction of several operands (second order through a
-    scan), and then needs a tangent of each.
-    """
-    return lax.min(lax.abs(z), lax.full_like(z, 0))
-
-
 def is_computable(maximum: Array, total: Array, *, empty: bool) -> Array:
     """False in rows (rows,) that hold NaN; but for `empty`, also in rows without a
     possible class, and in those of a tile that was skipped."""

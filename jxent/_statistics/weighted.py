@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import is_split, over_rows, select, sharded_like
-from .._chunks import sums_of_both
+from .._chunks import sum_unstored, sums_of_both
 from .._problem.bundles import Maybe
 from .._times import finite_slope
 from .statistic import (
@@ -20,7 +20,6 @@ from .statistic import (
     Point,
     Statistic,
     relative,
-    zeros_from,
 )
 
 
@@ -97,7 +96,7 @@ def _weighted_sum(
 
     def one_by_one() -> Array:
         terms, _ = terms_and_weights()
-        return lax.add(*sums_of_both(axis, terms, zeros_from(z), z))
+        return sum_unstored(axis, terms)
 
     mass = _mass_of(axis, w, start)
     offset = lax.mul(start, mass)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import moving_of, over_classes, select, vary, varying_of
-from .._chunks import sum_along, two_sums
+from .._chunks import has_long_rows, sum_along, sum_unstored
 from .._formulas import OfTwo
 from .._layouts.totals import over_all_classes
 from .._problem.bundles import Maybe
@@ -35,36 +35,44 @@ from .._statistics.totals import Totals, computed_rows
 
 
 class DivergenceSums(NamedTuple):
-    """Of a block, or of all classes: D, A and B, (rows,)."""
+    """Of a block, or of all classes, (rows,): D, and A and B if asked for."""
 
     divergence: Array
-    of_target: Any = None
-    of_logits: Any = None
+    of_target: Maybe = None
+    of_logits: Maybe = None
 
 
 @jax.custom_jvp
 def divergence_of(problem: Problem, t: Totals) -> Array:
     """The divergences (rows,), from the finished totals `t` (rows,)."""
-    return _sums(problem, t, means=False).divergence
+    return _sums(problem, t, of_target=False, of_logits=False).divergence
 
 
-def _sums(problem: Problem, t: Totals, *, means: bool) -> DivergenceSums:
-    """The sums of all classes; without `means` the divergence alone."""
+def _sums(
+    problem: Problem, t: Totals, *, of_target: bool, of_logits: bool
+) -> DivergenceSums:
+    """The sums of all classes, and which of the means A and B."""
 
     def of_block(problem: Problem, _: Any, first: Maybe, t: Totals) -> DivergenceSums:
         formula, computed = _formula(problem), computed_rows(problem.resolved, t)
         inputs = inputs_of_block(problem, None, computed)
         parameters, axis = problem.shared.parameters, problem.axis
-        if not means:  # keeps XLA from storing exponentials that `t` is made of
-            t = lax.optimization_barrier(t)
-        terms = _terms(axis, formula, inputs, parameters, computed, t)
-        _, q, a, p, b = terms
-        divergence = sum_along(formula.summands(*terms, *parameters), axis)
-        if not means:
-            return DivergenceSums(divergence=divergence)
-        of_target, of_logits = two_sums(axis, lax.mul(q, a), lax.mul(p, b))
+
+        terms = functools.partial(_terms, axis, formula, inputs, parameters, computed)
+        # A barrier keeps XLA from storing exponentials that others are made of, too. It
+        # would merge two barriers of one array.
+        t = lax.optimization_barrier(t)
+        summands = formula.summands(*terms(t), *parameters)
+
+        def total(x: Array) -> Array:
+            long = has_long_rows(x, axis)
+            return sum_along(x, axis) if long else sum_unstored(axis, x)
+
+        _, q, a, p, b = terms(lax.optimization_barrier(t))
         return DivergenceSums(
-            divergence=divergence, of_target=of_target, of_logits=of_logits
+            divergence=sum_along(summands, axis),
+            of_target=total(lax.mul(q, a)) if of_target else None,
+            of_logits=total(lax.mul(p, b)) if of_logits else None,
         )
 
     return over_all_classes(of_block, problem, per_row=t)
@@ -79,7 +87,13 @@ def _formula(problem: Problem) -> OfTwo:
 def _divergence_of_jvp(primals: Any, tangents: Any) -> Any:
     problem, t = primals
     rows, shared = moving_of(tangents[0].pair)
-    sums, parameters = _sums(problem, t, means=True), problem.shared.parameters
+    moves = lambda *trees: bool(jax.tree.leaves(trees))
+    rest = moves(rows._replace(logits=()), shared._replace(heads=()))
+    logits, target = (
+        rest or moves(*pair) for pair in zip(rows.logits, shared.heads, strict=True)
+    )
+    sums = _sums(problem, t, of_target=target, of_logits=logits)
+    parameters = problem.shared.parameters
 
     def of_block(problem: Problem, moving: Any, first: Maybe, known: Any) -> Array:
         # Else XLA on a CPU keeps what the sums were made of.
