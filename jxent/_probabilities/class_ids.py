@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
+    at_index,
     cast,
+    is_below,
     is_split,
     over_classes,
     select,
@@ -16,7 +20,7 @@ from .._arrays import (
 )
 from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe
-from .._problem.ids import at_label, at_label_here, first_class, ids_from, is_label
+from .._problem.ids import at_label, first_class, ids_from, is_label
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
 from .x_log_y import minus_x_log_y
@@ -41,34 +45,53 @@ def one_hot(problem: Problem, one: Array, like: Array) -> Array:
 
 
 def _label_prob(problem: Problem, probs: Array) -> Array:
-    """The probability of each row's class id, (rows,).
+    """The probability of each row's class id, (rows,), whose class another device may
+    hold.
 
     For an id that names no class it is NaN, and so is the gradient of the whole row.
     """
     ids, names = problem.resolved.ids, problem.settings.class_axis_name
     assert ids is not None
-    good = is_class(ids)
+    here, bad = ids_from(ids, first_class(problem)), lax.bitwise_not(is_class(ids))
+    p = cast(_prob_at(problem.axis, probs, here, bad), problem.dtype)
+    return reported(sum_over_devices(p, names), problem)
 
-    def of_good(p: Array) -> Array:
-        return at_label_here(problem, p, ids)
 
-    # A sum over all classes, so that all of a bad row's gradient is NaN. The others'
-    # factor is 0, since NaN times their cotangent of 0 would be NaN.
-    def of_all(p: Array) -> Array:
-        nan = lax.full_like(ids, jnp.nan, dtype=p.dtype)
-        total = lax.reduce_sum(p, (problem.axis,))
-        spoiled = lax.mul(select(~good, nan), total)
-        return lax.add(of_good(p), select(~good, spoiled))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _prob_at(axis: int, probs: Array, ids: Array, bad: Array) -> Array:
+    """What stands at each row's id, (rows,); 0 where that is not among the classes, and
+    NaN where it is bad."""
+    own = _among_all if is_split(probs) else _gathered
+    return select(lax.bitwise_not(bad), own(axis, probs, ids), jnp.nan)
 
-    def on_cpu(p: Array) -> Array:
-        every = lax.reduce_and(good, tuple(range(good.ndim)))
-        return lax.cond(every, of_good, of_all, p)
+
+def _gathered(axis: int, x: Array, ids: Array) -> Array:
+    here = is_below(ids, x.shape[axis])
+    return select(here, at_index(x, select(here, ids), axis))
+
+
+def _among_all(axis: int, x: Array, ids: Array) -> Array:
+    return lax.reduce_sum(select(is_label(ids, axis, x), x), (axis,))
+
+
+@_prob_at.defjvp
+def _prob_at_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    (probs, ids, bad), (moved, *_) = primals, tangents
+
+    # All of a bad row counts, so that the cotangent, which is NaN, reaches all of it.
+    def of_all(dx: Array) -> Array:
+        picked = lax.bitwise_or(is_label(ids, axis, dx), over_classes(bad, axis, dx))
+        return lax.reduce_sum(select(picked, dx), (axis,))
+
+    def on_cpu(dx: Array) -> Array:
+        some = lax.reduce_or(bad, tuple(range(bad.ndim)))
+        return lax.cond(some, of_all, functools.partial(_gathered, axis, ids=ids), dx)
 
     if is_split(probs):
-        p = of_all(probs)
+        tangent = of_all(moved)
     else:
-        p = lax.platform_dependent(probs, cpu=on_cpu, default=of_all)
-    return reported(sum_over_devices(cast(p, problem.dtype), names), problem)
+        tangent = lax.platform_dependent(moved, cpu=on_cpu, default=of_all)
+    return _prob_at(axis, *primals), tangent
 
 
 def class_weight(problem: Problem) -> Maybe:

@@ -38,7 +38,8 @@ def _share(x: Array, y: Array) -> Array:
     """x/y, finite at y = 0: x times a huge number. NaN for y < 0, as the loss is."""
     root = math.sqrt(jnp.finfo(y.dtype).tiny)
     is_0 = jnp.ceil(1 - jnp.sqrt(y) / root)  # 1 at y = 0, elsewhere 0 or less
-    largest = float(jnp.finfo(y.dtype).max)
+    # Not the number that a value is made of: XLA on a CPU would store what both have.
+    largest = float(jnp.finfo(y.dtype).max) / 2
     x_over_y = _at_most(largest, x / jnp.maximum(y, is_0 / huge_of(y)))
     return jnp.maximum(constant(-largest, x), x_over_y)
 

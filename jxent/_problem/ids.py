@@ -120,10 +120,10 @@ def at_label(problem: Problem, x: Array, ids: Array) -> Array:
     0 where the id is NO_CLASS.
     """
     names = problem.settings.class_axis_name
-    return sum_over_devices(at_label_here(problem, x, ids), names)
+    return sum_over_devices(_at_label_here(problem, x, ids), names)
 
 
-def at_label_here(problem: Problem, x: Array, ids: Array) -> Array:
+def _at_label_here(problem: Problem, x: Array, ids: Array) -> Array:
     """`at_label`, 0 as well where the label is among another device's classes.
 
     A gather is dear on a TPU, and a one-hot that is summed as it is formed costs no
