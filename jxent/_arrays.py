@@ -97,7 +97,7 @@ def have_many_short_rows(*arrays: Array) -> bool:
     return alike and shape[-1] < 128 and arrays[0].size > 2**15
 
 
-def of_elements(function: Callable[..., Array], *arguments: Any) -> Array:
+def element_by_element(function: Callable[..., Array], *arguments: Any) -> Array:
     """A function of arrays element by element; on a CPU many short rows are one."""
     shape = arguments[0].shape
     if not have_many_short_rows(*(x for x in jax.tree.leaves(arguments) if x.ndim)):

@@ -13,7 +13,7 @@ from jax import Array
 from .._arrays import (
     cast,
     compute_dtype,
-    of_elements,
+    element_by_element,
     tangent_held_apart,
 )
 
@@ -38,4 +38,4 @@ def _sum_in_one_pass(
 ) -> Array:
     dtype = compute_dtype(*arrays)
     wide = lambda *arrays: term(*(cast(x, dtype) for x in arrays))
-    return jnp.sum(of_elements(wide, *arrays), axes)
+    return jnp.sum(element_by_element(wide, *arrays), axes)

@@ -20,8 +20,8 @@ from .sides import (
     Exponent,
     OfElements,
     against,
+    common_loss,
     exponent_array,
-    log_of_both,
     log_p_and_log_q,
     power,
     shares,
@@ -47,7 +47,7 @@ def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
     """`binary` of log σ(z) and log σ(−z)"""
     # XLA on a CPU makes selects of products with what were booleans.
     y = held_apart(y, "cpu")
-    rest = log_of_both(z)
+    rest = common_loss(z)
     if pos_weight is None:
         wrong = against(z, y)
     else:
@@ -95,7 +95,7 @@ def _focal_slope(
     (p, q), no = sigmoids(z), 1 - y
     miss = y * q + no * p
     loss = against(z, y) * jnp.minimum(jnp.abs(z), jnp.finfo(z.dtype).max)
-    loss += log_of_both(z)
+    loss += common_loss(z)
     weight = power(miss, gamma)
     if alpha is not None:
         weight *= alpha * y + (1 - alpha) * no
@@ -228,7 +228,7 @@ def asymmetric_of_elements(*, clipped: bool) -> OfElements:
         of_q, least = (clip == 0).astype(z.dtype) * no, jnp.where(clip == 0, jnp.inf, 0)
         limit = constant(float(jnp.finfo(z.dtype).max), z)
         loss = times_loss(against(z, yes, of_q), jnp.abs(z))
-        loss += jnp.minimum(limit, (yes + of_q) * log_of_both(z))
+        loss += jnp.minimum(limit, (yes + of_q) * common_loss(z))
         return loss + (no - of_q) * jnp.log1p(p_m / (q + (clip + least)))
 
     return function
@@ -263,7 +263,7 @@ def _slope(
 
 def _finite_loss_of_no(z: Array) -> Array:
     """−log σ(−z), at most the largest number, so that 0 times it is 0."""
-    return log_of_both(z) + jnp.clip(z, 0, jnp.finfo(z.dtype).max)
+    return common_loss(z) + jnp.clip(z, 0, jnp.finfo(z.dtype).max)
 
 
 # d log(p − m) = (p q dz − dm) / (p − m), d log(q + m) = −(p q dz − dm) / (q + m). Where

@@ -16,10 +16,15 @@ from .._arrays import held_apart, like_moving, moving_of, replaced, zeros_of
 from .._times import constant
 
 
+def common_loss(z: Array) -> Array:
+    """log(1 + exp(−|z|)), which either label loses: −log max(σ(z), σ(−z))"""
+    return jnp.log1p(jnp.exp(-jnp.abs(z)))
+
+
 @jax.custom_jvp
 def log_p_and_log_q(z: Array) -> tuple[Array, Array]:
     """log σ(z) and log σ(−z), of one exponential and one logarithm."""
-    rest = jnp.log1p(jnp.exp(-jnp.abs(z)))
+    rest = common_loss(z)
     return jnp.minimum(z, 0) - rest, jnp.minimum(-z, 0) - rest
 
 
@@ -51,11 +56,6 @@ def shares(
 ) -> tuple[Array, Array]:
     """w⁺ y and 1 − y"""
     return y if pos_weight is None else pos_weight * y, one - y
-
-
-def log_of_both(z: Array) -> Array:
-    """−log max(σ(z), σ(−z)) = log(1 + exp(−|z|))"""
-    return jnp.log1p(jnp.exp(-jnp.abs(z)))
 
 
 def against(z: Array, yes: Array, no: Array | None = None) -> Array:

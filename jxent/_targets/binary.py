@@ -15,10 +15,10 @@ from .. import _checks
 from .._arrays import (
     Leaf,
     cast,
+    element_by_element,
     held_apart,
     is_below,
     moving_of,
-    of_elements,
     over_rows,
     select,
     sum_over_devices,
@@ -259,7 +259,7 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
     if pos_weight is not None and pos_weight.ndim:
         pos_weight = over_rows(pos_weight, axis, z)
     assert formula is not None
-    losses = of_elements(formula, z, y, pos_weight, *shared.parameters)
+    losses = element_by_element(formula, z, y, pos_weight, *shared.parameters)
     if where is not None:
         losses = select(where, losses)
     if shared.class_weights is not None:
