@@ -242,6 +242,7 @@ def test_the_gradients_derivative_in_a_weight_of_0(case, rng, x64):
         np.testing.assert_allclose(got, truth, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.keep("streamed")
 @layouts
 def test_the_heads_gradient_has_a_derivative_in_a_weight_of_0(layout, rng, x64):
     reduction = "mean"
