@@ -45,8 +45,8 @@ def one_hot(problem: Problem, one: Array, like: Array) -> Array:
 
 
 def _label_prob(problem: Problem, probs: Array) -> Array:
-    """The probability of each row's class id, (rows,), whose class another device may
-    hold.
+    """The probability of each row's class id, (rows,), over the devices that split the
+    classes.
 
     For an id that names no class it is NaN, and so is the gradient of the whole row.
     """
