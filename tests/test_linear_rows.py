@@ -240,13 +240,17 @@ def test_half_of_the_rows_skipped(layout, x64, rng):
     close(got, (value, pull(jnp.ones_like(value))[0]))
 
 
-@pytest.mark.parametrize("option", ["ignore_index", "where", "weights", "none"])
+@pytest.mark.every_value
+@pytest.mark.parametrize(
+    "option", ["ignore_index", "where", "class_where", "weights", "none"]
+)
 @over(STREAMED, TILED)
 def test_a_condition_only_where_rows_can_be_dropped(layout, option, rng):
     """lax.cond around tiles, in the value and in the derivative, or none at all."""
     options: dict[str, Any] = {
         "ignore_index": {"ignore_index": -100},
         "where": {"where": np.ones(6, bool)},
+        "class_where": {"where": np.ones((6, 8), bool)},
         "weights": {"weights": np.ones(6, np.float32)},
         "none": {"z_loss": 0.1},
     }[option]
