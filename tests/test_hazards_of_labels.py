@@ -307,6 +307,19 @@ def test_checkify_names_a_bad_label_of_any_axis(axes):
         assert bad_label(label) in (message(labels.at[1, 1].set(label)) or "")
 
 
+@pytest.mark.every_value
+@pytest.mark.parametrize("axis", [(), -1], ids=str)
+def test_checkify_is_silent_about_a_binary_label_of_weight_0(axis):
+    loss = partial(jxent.sigmoid_binary_cross_entropy, axis=axis, reduction="sum")
+    labels = np.zeros((4, 5), np.int32)
+    labels[1, 2] = 7
+    weights = np.ones((4, 5) if axis == () else 4, np.float32)
+    message = checked(lambda weights: loss(spread(4, 5), labels, weights=weights))
+    assert bad_label(7, 2) in (message(weights) or "")
+    weights[1] = 0
+    assert message(weights) is None
+
+
 def test_checkify_names_a_bad_label_of_a_gradient_alone():
     """A step whose gradient goes on, and whose loss is not kept."""
 
