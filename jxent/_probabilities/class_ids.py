@@ -84,8 +84,10 @@ def _prob_at_jvp(axis: int, primals: Any, tangents: Any) -> Any:
         return lax.reduce_sum(select(picked, dx), (axis,))
 
     def on_cpu(dx: Array) -> Array:
+        read = functools.partial(_gathered, axis, ids=ids)
         some = lax.reduce_or(bad, tuple(range(bad.ndim)))
-        return lax.cond(some, of_all, functools.partial(_gathered, axis, ids=ids), dx)
+        whole = lambda dx: select(bad, lax.reduce_sum(dx, (axis,)), read(dx))
+        return lax.cond(some, whole, read, dx)
 
     if is_split(probs):
         tangent = of_all(moved)
