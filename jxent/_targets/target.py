@@ -140,7 +140,7 @@ class Like(NamedTuple):
     name: str
     x: Shaped
     axis: int | tuple[int, ...]
-    axis_is_free: bool = True
+    axis_is_free: bool
 
     @property
     def dtype(self) -> jnp.dtype:
