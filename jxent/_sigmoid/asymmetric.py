@@ -14,7 +14,6 @@ from .arguments import sigmoid_loss
 from .formulas import (
     asymmetric_of_elements,
     asymmetric_of_logits,
-    binary_of_logits,
 )
 
 
@@ -122,20 +121,15 @@ def asymmetric_loss(
     _checks.in_range(name, "gamma_neg", gamma_neg, low=0)
     _checks.in_range(name, "clip", clip, low=0, high=1)
     parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
-    if all(type(x) in (int, float) and x == 0 for x in parameters.values()):
-        formula, of_elements = Formula(function=binary_of_logits, parameters={}), None
-    else:
-        formula = Formula(function=asymmetric_of_logits, parameters=parameters, kept=4)
-        clipped = isinstance(clip, float) and clip > 0
-        of_elements = asymmetric_of_elements(clipped=clipped)
+    clipped = isinstance(clip, float) and clip > 0
     return sigmoid_loss(
         name,
         logits,
         labels,
         axis,
         where,
-        formula=formula,
-        of_elements=of_elements,
+        formula=Formula(function=asymmetric_of_logits, parameters=parameters, kept=4),
+        of_elements=asymmetric_of_elements(clipped=clipped),
         pos_weight=pos_weight,
         weights=weights,
         class_weights=class_weights,

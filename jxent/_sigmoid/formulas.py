@@ -223,13 +223,15 @@ def asymmetric_of_elements(*, clipped: bool) -> OfElements:
         if clipped:
             loss_of_yes = jnp.log1p(odds) + jnp.maximum(zero, minus_z - largest)
             return times_loss(yes, loss_of_yes) + no * jnp.log1p(p_m / (q + clip))
-        # Of m = 0 the last product is 0, and the rest rounds as the binary loss: by the
-        # minimum XLA does not fuse its product with the sum.
+        # Of m = 0 the last product is 0.
         of_q, least = (clip == 0).astype(z.dtype) * no, jnp.where(clip == 0, jnp.inf, 0)
-        limit = constant(float(jnp.finfo(z.dtype).max), z)
         loss = times_loss(against(z, yes, of_q), jnp.abs(z))
-        loss += jnp.minimum(limit, (yes + of_q) * common_loss(z))
-        return loss + (no - of_q) * jnp.log1p(p_m / (q + (clip + least)))
+        loss += (yes + of_q) * common_loss(z)
+        loss += (no - of_q) * jnp.log1p(p_m / (q + (clip + least)))
+        # Where all is off this is the binary loss, to the bit.
+        off = (exponent_array(x, z) == 0 for x in (gamma_pos, gamma_neg, clip))
+        off = functools.reduce(jnp.logical_and, off)
+        return jnp.where(off, binary_of_logits(z, y, pos_weight), loss)
 
     return function
 
