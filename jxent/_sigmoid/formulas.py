@@ -51,7 +51,7 @@ def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
     if pos_weight is None:
         wrong = against(z, y)
     else:
-        yes, no = shares(y, pos_weight, constant(1, z))
+        yes, no = shares(y, pos_weight, constant(1.0, z))
         wrong, rest = against(z, yes, no), (yes + no) * rest
     return times_loss(wrong, jnp.abs(z)) + rest
 
@@ -113,7 +113,7 @@ def focal_of_logits(
 ) -> Array:
     """`binary_focal` of log σ(z) and log σ(−z)"""
     del pos_weight  # α takes its place
-    one, e, wrong = constant(1, z), jnp.exp(-jnp.abs(z)), against(z, y)
+    one, e, wrong = constant(1.0, z), jnp.exp(-jnp.abs(z)), against(z, y)
     miss = (wrong + (one - wrong) * e) / (one + e)
     weight = power(miss, gamma)
     if alpha is not None:
@@ -210,7 +210,7 @@ def asymmetric_of_elements(*, clipped: bool) -> OfElements:
         gamma_neg: Array | Exponent,
         clip: Array,
     ) -> Array:
-        zero, one, minus_z = constant(0, z), constant(1, z), -z
+        zero, one, minus_z = constant(0.0, z), constant(1.0, z), -z
         # p and q are normal numbers, but q for a confident yes. 0 · ∞ would be NaN.
         largest = constant(-math.log(jnp.finfo(z.dtype).tiny) - 1, z)
         odds = jnp.exp(jnp.minimum(largest, minus_z))  # of no
