@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from .._arrays import (
     cast,
+    held_apart,
     over_classes,
     over_rows,
     select,
@@ -159,10 +160,13 @@ def _of_all_classes(
         t = one_hot(problem, one_of_ids(problem, p.dtype), p)
         factor = class_weight(problem)
     else:
-        t = cast(target.labels, p.dtype)
+        # Else XLA on a CPU would store labels that it casts for both sums.
+        t, mass = target.labels, held_apart(target.labels, "cpu")
+        t, mass = cast(t, p.dtype), cast(mass, p.dtype)
         for mask in (possible, usable):
-            t = t if mask is None else select(mask, t)
-        factor = sum_over_classes(t if w is None else t * w)
+            if mask is not None:
+                t, mass = select(mask, t), select(mask, mass)
+        factor = sum_over_classes(mass if w is None else mass * w)
     if shared.label_smoothing is not None:
         share = smoothing_share(problem, scale=1.0)
         if share.ndim:
