@@ -10,9 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
-    at_index,
     cast,
-    is_below,
     is_split,
     over_classes,
     select,
@@ -20,7 +18,14 @@ from .._arrays import (
 )
 from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe
-from .._problem.ids import at_label, first_class, ids_from, is_label
+from .._problem.ids import (
+    at_label,
+    compared_at,
+    first_class,
+    ids_from,
+    is_label,
+    read_at,
+)
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
 from .x_log_y import minus_x_log_y
@@ -61,17 +66,8 @@ def _label_prob(problem: Problem, probs: Array) -> Array:
 def _prob_at(axis: int, probs: Array, ids: Array, bad: Array) -> Array:
     """What stands at each row's id, (rows,); 0 where that is not among the classes, and
     NaN where it is bad."""
-    own = _among_all if is_split(probs) else _gathered
-    return select(lax.bitwise_not(bad), own(axis, probs, ids), jnp.nan)
-
-
-def _gathered(axis: int, x: Array, ids: Array) -> Array:
-    here = is_below(ids, x.shape[axis])
-    return select(here, at_index(x, select(here, ids), axis))
-
-
-def _among_all(axis: int, x: Array, ids: Array) -> Array:
-    return lax.reduce_sum(select(is_label(ids, axis, x), x), (axis,))
+    own = compared_at if is_split(probs) else read_at
+    return select(lax.bitwise_not(bad), own(probs, ids, axis=axis), jnp.nan)
 
 
 @_prob_at.defjvp
@@ -84,7 +80,7 @@ def _prob_at_jvp(axis: int, primals: Any, tangents: Any) -> Any:
         return lax.reduce_sum(select(picked, dx), (axis,))
 
     def on_cpu(dx: Array) -> Array:
-        read = functools.partial(_gathered, axis, ids=ids)
+        read = functools.partial(read_at, ids=ids, axis=axis)
         some = lax.reduce_or(bad, tuple(range(bad.ndim)))
         whole = lambda dx: select(bad, lax.reduce_sum(dx, (axis,)), read(dx))
         return lax.cond(some, whole, read, dx)

@@ -123,6 +123,17 @@ def at_label(problem: Problem, x: Array, ids: Array) -> Array:
     return sum_over_devices(_at_label_here(problem, x, ids), names)
 
 
+def compared_at(x: Array, ids: Array, *, axis: int) -> Array:
+    """What stands at each row's id, (rows,), 0 for an id that is not here: a sum over
+    the classes, whose transpose writes no array of its own."""
+    return lax.reduce_sum(select(is_label(ids, axis, x), x), (axis,))
+
+
+def read_at(x: Array, ids: Array, *, axis: int) -> Array:
+    """The same as a gather, in O(rows), whose transpose is a scatter."""
+    return select(is_below(ids, x.shape[axis]), at_index(x, ids, axis))
+
+
 def _at_label_here(problem: Problem, x: Array, ids: Array) -> Array:
     """`at_label`, 0 as well where the label is among another device's classes.
 
@@ -138,7 +149,7 @@ def _at_label_here(problem: Problem, x: Array, ids: Array) -> Array:
         return sharded_like(jnp.broadcast_to(x, like.shape), like)
 
     def compared(x: Array, ids: Array) -> Array:
-        return lax.reduce_sum(select(is_label(ids, axis, like), of_rows(x)), (axis,))
+        return compared_at(of_rows(x), ids, axis=axis)
 
     def gathered(x: Array, ids: Array) -> Array:
         here = is_below(ids, classes)

@@ -26,7 +26,7 @@ from .._arrays import (
     varying_of,
 )
 from .._problem.bundles import Maybe
-from .._problem.ids import at_ids, is_label
+from .._problem.ids import at_ids, compared_at, is_label, read_at
 from .._problem.resolved import is_class
 from .statistic import Classes, Finished, Move, Point, Statistic
 
@@ -42,7 +42,7 @@ class AtIds(Statistic[Array]):
         if is_split(z):  # a gather along a split axis is refused
             if several:
                 return at_ids(z, given, axis), None
-            return lax.reduce_sum(select(is_label(given, axis, z), z), (axis,)), None
+            return compared_at(z, given, axis=axis), None
         # Whatever the id, what is read is one of the logits and changes no maximum.
         own = at_index(z, given, axis)
         label = select(is_below(given, z.shape[axis]), own)
@@ -72,7 +72,7 @@ class AtIds(Statistic[Array]):
         if given.ndim == at.z.ndim:
             return at_ids(at.dz, given, at.axis)
         if is_split(at.z):
-            return _compared(at.dz, given, axis=at.axis)
+            return compared_at(at.dz, given, axis=at.axis)
         operands = vary((at.dz, given), varying_of((at.dz, given)))
         return _at_id.bind(*operands, axis=at.axis)
 
@@ -83,23 +83,15 @@ class AtIds(Statistic[Array]):
 # give a linear function another transpose that `vmap` knows too, hence a primitive.
 
 
-def _compared(dz: Array, ids: Array, *, axis: int) -> Array:
-    return lax.reduce_sum(select(is_label(ids, axis, dz), dz), (axis,))
-
-
-def _read(dz: Array, ids: Array, *, axis: int) -> Array:
-    return select(is_below(ids, dz.shape[axis]), at_index(dz, ids, axis))
-
-
 # The class is jax.extend.core.Primitive, whose import takes a quarter of jxent's time.
 _at_id = type(lax.exp_p)("at_id")
-_at_id.def_impl(jax.jit(_compared, static_argnames="axis"))
+_at_id.def_impl(jax.jit(compared_at, static_argnames="axis"))
 _at_id.def_abstract_eval(
     lambda dz, ids, *, axis: ids.update(dtype=dz.dtype, weak_type=False)
 )
 _lowering_of = functools.partial(mlir.lower_fun, multiple_results=False)
-mlir.register_lowering(_at_id, _lowering_of(_compared))
-mlir.register_lowering(_at_id, _lowering_of(_read), platform="cpu")
+mlir.register_lowering(_at_id, _lowering_of(compared_at))
+mlir.register_lowering(_at_id, _lowering_of(read_at), platform="cpu")
 
 
 def _at_id_jvp(primals: Any, tangents: Any, *, axis: int) -> tuple[Any, Any]:

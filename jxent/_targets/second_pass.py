@@ -51,16 +51,15 @@ def divergence_of(problem: Problem, t: Totals) -> Array:
 def _sums(
     problem: Problem, t: Totals, *, of_target: bool, of_logits: bool
 ) -> DivergenceSums:
-    """The sums of all classes, and which of the means A and B."""
+    """D of all classes, and the means A and B where they are asked for."""
 
     def of_block(problem: Problem, _: Any, first: Maybe, t: Totals) -> DivergenceSums:
         formula, computed = _formula(problem), computed_rows(problem.resolved, t)
         inputs = inputs_of_block(problem, None, computed)
         parameters, axis = problem.shared.parameters, problem.axis
-
         terms = functools.partial(_terms, axis, formula, inputs, parameters, computed)
-        # A barrier keeps XLA from storing exponentials that others are made of, too. It
-        # would merge two barriers of one array.
+        # Each barrier keeps XLA from storing exponentials for a later use. The second
+        # stands behind the first: XLA would merge two of one array.
         t = lax.optimization_barrier(t)
         summands = formula.summands(*terms(t), *parameters)
 
