@@ -32,8 +32,8 @@ from .statistic import (
     Point,
     Statistic,
     exp_of_computed,
+    flaw_of,
     gap_of,
-    is_computable,
     origin,
     relative,
 )
@@ -105,8 +105,8 @@ class SecondSoftmax(Statistic[Second]):
         sums = lax.psum(self._moved(state, maximum, move), names)
         return sums._replace(maximum=maximum)
 
-    def is_computable(self, state: Second, resolved: Resolved) -> Array:
-        return is_computable(state.maximum, state.sum, empty=self.may_be_empty)
+    def flaw(self, state: Second, resolved: Resolved) -> Array:
+        return flaw_of(state.maximum, state.sum, empty=self.may_be_empty)
 
     def finish(self, state: Second, finished: Finished) -> Second:
         cross = state.cross

@@ -105,16 +105,18 @@ class Finished(NamedTuple):
     """What all states are finished with."""
 
     shift: Array
-    computable: Array
+    flaw: Array  # 0 in computable rows, else NaN
     resolved: Resolved
 
     def filled(self, x: Array, unweighted: int = 0) -> Array:
         """`x` (rows,) or (rows, k), with NaN in rows that are not computable, or
         with the number `unweighted` in those of them that are not weighted either."""
-        fill, weighted = lax.full_like(x, jnp.nan), self.resolved.weighted
-        if weighted is not None:
-            fill = select(over_last_axis(weighted, x), fill, unweighted)
-        return lax.select(over_last_axis(self.computable, x), x, fill)
+        flawed = lax.add(x, over_last_axis(self.flaw, x))
+        weighted = self.resolved.weighted
+        if weighted is None:
+            return flawed
+        known = lax.bitwise_or(weighted, is_computable(self.flaw))
+        return select(over_last_axis(known, x), flawed, unweighted)
 
 
 class Statistic(Generic[State]):
@@ -188,8 +190,8 @@ class Statistic(Generic[State]):
 
     # Of all classes ----------------------------------------------------------------
 
-    def is_computable(self, state: State, resolved: Resolved) -> Maybe:
-        """False in rows that this state shows to hold NaN, or nothing finite."""
+    def flaw(self, state: State, resolved: Resolved) -> Maybe:
+        """NaN in rows that this state shows to hold NaN, or nothing finite; else 0."""
         return None
 
     def finish(self, state: State, finished: Finished) -> State:
@@ -215,8 +217,8 @@ class Statistic(Generic[State]):
 
 
 def origin(maximum: Array) -> Array:
-    """The shift (rows,): the maximum (rows,), or 0 where that is not finite."""
-    return select(lax.is_finite(maximum), maximum)
+    """The shift (rows,): the maximum (rows,), or the least number for a smaller one."""
+    return lax.max(maximum, lax.full_like(maximum, jnp.finfo(maximum.dtype).min))
 
 
 def gap_of(old: Array, new: Array) -> Array:
@@ -237,16 +239,21 @@ def relative(z: Array, shift: Array, axis: int) -> Array:
     return lax.sub(z, over_classes(shift, axis, z))
 
 
-def is_computable(maximum: Array, total: Array, *, empty: bool) -> Array:
-    """False in rows (rows,) that hold NaN; but for `empty`, also in rows without a
-    possible class, and in those of a tile that was skipped."""
+# Arithmetic in place of comparisons and selects: XLA on a CPU forms the statistics of
+# short rows, and what a loss makes of them, in one loop if no truth value is among them.
+def flaw_of(maximum: Array, total: Array, *, empty: bool) -> Array:
+    """NaN in rows (rows,) that hold NaN or +∞, else 0; but for `empty`, also NaN in
+    rows without a possible class, and in those of a tile that was skipped."""
     # A NaN reaches the sum on every platform, the maximum not where it is merged over
     # devices. The sum of a skipped row is 0, that of a possible class at least 1.
+    zero = lax.full_like(total, 0)
     if empty:
-        fine = lax.lt(maximum, lax.full_like(maximum, jnp.inf))
-        return lax.bitwise_and(fine, lax.eq(total, total))
-    fine = lax.is_finite(maximum)
-    return lax.bitwise_and(fine, lax.gt(total, lax.full_like(total, 0)))
+        return lax.mul(lax.mul(lax.max(maximum, zero), zero), total)
+    return lax.div(lax.mul(maximum, zero), total)
+
+
+def is_computable(flaw: Array) -> Array:
+    return lax.eq(flaw, lax.full_like(flaw, 0))
 
 
 @jax.custom_jvp

@@ -54,7 +54,7 @@ def _moving(t: Totals) -> Totals:
     """The totals, None for what has no tangent."""
     constant: Any = None
     states = tuple(s.moving(x) for s, x in t.each())
-    return dataclasses.replace(t, maximum=constant, states=states, computable=None)
+    return dataclasses.replace(t, maximum=constant, states=states, flaw=None)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

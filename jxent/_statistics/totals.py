@@ -27,6 +27,7 @@ from .statistic import (
     Move,
     State,
     Statistic,
+    flaw_of,
     found,
     is_computable,
     origin,
@@ -35,21 +36,26 @@ from .statistic import (
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("maximum", "sum", "states", "computable"),
+    data_fields=("maximum", "sum", "states", "flaw"),
     meta_fields=("statistics",),
 )
 @dataclasses.dataclass(frozen=True)
 class Totals:
     """Statistics (rows,) of one or more blocks of classes.
 
-    `computable` comes last: False where the row holds NaN, or nothing finite.
+    `flaw` comes last: NaN where the row holds NaN, or nothing finite; else 0.
     """
 
     statistics: tuple[Statistic, ...]  # static: what beside maximum and sum
     maximum: Leaf
     sum: Leaf
     states: Leaf = ()  # one for each statistic
-    computable: Leaf = None
+    flaw: Leaf = None
+
+    @property
+    def computable(self) -> Array:
+        """Boolean (rows,): where there is no flaw."""
+        return is_computable(self.flaw)
 
     def of(self, kind: type[Statistic[State]]) -> State | None:
         """The state of the statistic of that kind; None if it is not asked for."""
@@ -74,7 +80,6 @@ def computed_rows(resolved: Resolved, t: Totals) -> Maybe:
     """
     if resolved.weighted is None:
         return None
-    assert t.computable is not None
     return lax.bitwise_or(resolved.weighted, t.computable)
 
 
@@ -121,19 +126,16 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
     does, and XLA computes both once.
     """
     empty = any(s.may_be_empty for s in t.statistics)
-    conditions = [is_computable(t.maximum, t.sum, empty=empty)]
-    conditions += [s.is_computable(x, resolved) for s, x in t.each()]
-    known = [x for x in conditions if x is not None]
-    computable = functools.reduce(lax.bitwise_and, known)
-    finished = Finished(
-        shift=origin(t.maximum), computable=computable, resolved=resolved
-    )
+    flaws = [flaw_of(t.maximum, t.sum, empty=empty)]
+    flaws += [s.flaw(x, resolved) for s, x in t.each()]
+    flaw = functools.reduce(lax.add, [x for x in flaws if x is not None])
+    finished = Finished(shift=origin(t.maximum), flaw=flaw, resolved=resolved)
     t = Totals(
         statistics=t.statistics,
         maximum=t.maximum,
         sum=finished.filled(t.sum, 1),
         states=tuple(s.finish(x, finished) for s, x in t.each()),
-        computable=computable,
+        flaw=flaw,
     )
     # Each field's tangent may vary along every mesh axis that any field varies along.
     return vary(t, varying_of((t, resolved.ids, resolved.weighted)))
@@ -141,6 +143,4 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
 
 def filled(t: Totals, x: Array, resolved: Resolved) -> Array:
     """`x` (rows,), NaN in rows that are not computable, 0 if not weighted either."""
-    assert t.computable is not None
-    finished = Finished(shift=t.maximum, computable=t.computable, resolved=resolved)
-    return finished.filled(x)
+    return Finished(shift=t.maximum, flaw=t.flaw, resolved=resolved).filled(x)

@@ -28,8 +28,9 @@ class UnderLabels(Weighted):
             return target
         return lax.mul(target, over_rows(weights, axis, z))
 
-    def is_computable(self, state: WeightedSum, resolved: Resolved) -> Maybe:
+    def flaw(self, state: WeightedSum, resolved: Resolved) -> Maybe:
         if resolved.weighted is None:
             return None
-        fine = lax.bitwise_and(lax.is_finite(state.sum), lax.is_finite(state.mass))
-        return lax.bitwise_or(resolved.weighted, fine)
+        zero = lax.full_like(state.sum, 0)
+        flaw = lax.add(lax.mul(state.sum, zero), lax.mul(state.mass, zero))
+        return lax.select(resolved.weighted, zero, flaw)
