@@ -22,6 +22,7 @@ from .._problem.problem import Problem
 from .._problem.resolved import is_class
 from .._statistics.argmax import Argmax
 from .._statistics.inputs import inputs_of_block
+from .._statistics.statistic import origin
 from .._targets.labels import statistics_of
 from .batch import ids_of, is_binary
 from .ranks import is_among_first
@@ -109,50 +110,57 @@ def squared_error(batch: Problem) -> Array:
     """
     if is_binary(batch):
         return lax.square(jax.nn.sigmoid(-_side(batch)))
-    statistics, weighted = _row_statistics(batch), batch.resolved.weighted
+    statistics, t = statistics_of(batch)
     z = inputs_of_block(batch, first_class(batch)).z
-    of_rows = statistics.shift, statistics.log_sum, ids_of(batch), weighted
-    others = _squares_of_others(batch.axis, z, *of_rows)
+    of_rows = origin(t.maximum), t.sum, ids_of(batch), batch.resolved.weighted
+    others = _squares_of_others(batch.axis, True, z, *of_rows)
     return lax.square(expm1(statistics.log_prob)) + others
 
 
-# With p = exp(z − shift − log_sum) and the shift a constant,
+# With e = exp(z − shift), p = e / Σ e and the shift a constant,
 #
-#     d Σ_{c ≠ y} p_c² = Σ_{c ≠ y} 2 p_c² (dz_c − d log_sum)
-#                      = Σ_{c ≠ y} 2 p_c² dz_c − 2 (Σ_{c ≠ y} p_c²) d log_sum
+#     d Σ_{c ≠ y} p_c² = 2 (Σ_{c ≠ y} e_c² dz_c / (Σ e)² − Σ_{c ≠ y} p_c² d(Σ e) / Σ e)
 #
 # where the second sum is the value: the gradient sums nothing, so nothing is stored.
 #
 # A rule of its own: the value then needs no mask of the logits' size, which XLA on a
 # CPU would store, where rows may hold anything.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _squares_of_others(
-    axis: int, z: Array, shift: Array, log_sum: Array, ids: Array, weighted: Maybe
+    axis: int,
+    alone: bool,
+    z: Array,
+    shift: Array,
+    sum_of_e: Array,
+    ids: Array,
+    weighted: Maybe,
 ) -> Array:
     """Σ_{c ≠ y} p_c² (rows,)."""
-    return sum_along(_squares(axis, z, shift, log_sum, ids), axis)
+    if alone:  # XLA on a CPU would store e for both sums, which pays for a derivative
+        shift = lax.optimization_barrier(shift)
+    squares = sum_along(_squares(axis, z, shift, ids), axis)
+    return squares / lax.square(sum_of_e)
 
 
 @_squares_of_others.defjvp
-def _squares_of_others_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    z, shift, log_sum, ids, weighted = primals
-    dz, _, dlog_sum, *_ = tangents
-    of_rows = shift, log_sum, ids
+def _squares_of_others_jvp(axis: int, _: bool, primals: Any, tangents: Any) -> Any:
+    z, shift, sum_of_e, ids, weighted = primals
+    dz, dsum = tangents[0], tangents[2]
+    of_rows, safe = (shift, ids), z
     if weighted is not None:
         where = over_classes(weighted, axis, z)
         dz, safe = select(where, dz), select(where, z)
         of_rows = tuple(select(weighted, x) for x in of_rows)
-    else:
-        safe = z
-    value = _squares_of_others(axis, *primals)
+        sum_of_e = select(weighted, sum_of_e, 1)
+    value = _squares_of_others(axis, False, *primals)
     known = value if weighted is None else select(weighted, value)
-    own = lax.reduce_sum(2 * _squares(axis, safe, *of_rows) * dz, (axis,))
-    return value, own - 2 * known * dlog_sum
+    own = lax.reduce_sum(_squares(axis, safe, *of_rows) * dz, (axis,))
+    return value, 2 * (own / lax.square(sum_of_e) - known * (dsum / sum_of_e))
 
 
-def _squares(axis: int, z: Array, shift: Array, log_sum: Array, ids: Array) -> Array:
-    """p_c², and 0 at the label: in numbers, as XLA on a CPU would store a mask."""
-    z_relative = z - over_classes(shift, axis, z) - over_classes(log_sum, axis, z)
+def _squares(axis: int, z: Array, shift: Array, ids: Array) -> Array:
+    """e_c², and 0 at the label: in numbers, as XLA on a CPU would store a mask."""
+    e = lax.exp(z - over_classes(shift, axis, z))
     classes = sharded_like(lax.broadcasted_iota(z.dtype, z.shape, axis), z)
     distance = lax.abs(classes - over_classes(cast(ids, z.dtype), axis, z))
-    return jnp.minimum(distance, 1) * lax.exp(2 * z_relative)
+    return lax.square(lax.min(distance * e, e))

@@ -24,7 +24,8 @@ class Expected(Statistic[Array]):
         rel = relative(block.z, lax.optimization_barrier(block.shift), block.axis)
         # In place of a select, which XLA on a CPU would store: 0 · −∞ = 0, as exp is 0
         # long before.
-        terms = lax.mul(lax.exp(rel), lax.max(rel, lax.full_like(rel, -1e6)))
+        e = lax.exp(rel)
+        terms = lax.mul(e, lax.max(rel, lax.sub(e, lax.full_like(e, 1e6))))
         return sum_along(terms, block.axis)
 
     def of_class(self, classes: Classes, given: Any) -> Array:
