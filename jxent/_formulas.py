@@ -250,16 +250,16 @@ jensen_shannon_divergence = OfTwo(
 
 def _signs(d: Array, log_q: Array, log_p: Array) -> tuple[Array, Array]:
     """The signs of q − p and of p − q, which are 0 where q = p."""
-    sign = lax.sign(select(lax.eq(d, d), d))  # NaN where neither is possible
+    # Several times as fast as `lax.sign`, which XLA on a CPU forms number by number.
+    sign = lax.tanh(lax.mul(constant(1e38, d), lax.stop_gradient(d)))
     return lax.neg(sign), sign
 
 
 def _half_of_difference(d: Array, q: Array, a: Array, p: Array, b: Array) -> Array:
-    """½ |q − p|, as ½ p |e⁻ᵈ − 1| where the two are nearly equal, d = log(p/q)."""
-    near = lax.lt(lax.abs(d), lax.full_like(d, 1 / 4))
-    excess = _expm1_near_0(select(near, lax.neg(d)))
-    difference = lax.select(near, lax.mul(p, excess), lax.sub(q, p))
-    return constant(0.5, d) * lax.abs(difference)
+    """½ |q − p| = ½ (q + p) tanh(½ |d|), d = log(p/q), which cancels nothing."""
+    half = constant(0.5, d)
+    both = lax.mul(half, lax.add(q, p))
+    return lax.mul(both, lax.tanh(lax.mul(half, lax.abs(d))))
 
 
 # ½ Σ |q − p| = ½ Σ q a + p b, with the signs a of q − p and b of p − q.

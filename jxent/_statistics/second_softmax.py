@@ -61,11 +61,8 @@ class SecondSoftmax(Statistic[Second]):
         maximum = lax.reduce_max(given, (axis,))
         rel = relative(given, origin(maximum), axis)
         e = lax.exp(rel)
-        if self.compared and has_long_rows(given, axis):
+        if self.compared:
             cross = _cross(axis, given, origin(maximum), block)
-        elif self.compared:
-            gap = select(lax.ne(e, lax.full_like(e, 0)), lax.sub(rel, block.rel))
-            cross = sum_along(lax.mul(e, gap), axis)
         return Second(maximum=maximum, sum=sum_along(e, axis), cross=cross)
 
     def of_class(self, classes: Classes, given: Array) -> Second:
@@ -145,15 +142,18 @@ class SecondSoftmax(Statistic[Second]):
 def _cross(axis: int, second_z: Array, second_shift: Array, block: Block) -> Array:
     """Σ_c e'_c ((z'_c − shift') − (z_c − shift)), (rows,), where 0 · ±∞ is 0.
 
-    For long rows: bounds in place of a select, which XLA on a CPU would store before it
-    sums it. Of short rows to store it takes less time than to form e' once more.
+    XLA on a CPU stores what is selected before it sums it. Of short rows that takes
+    less time than the bounds that stand in its place for long ones.
     """
     # The barrier keeps XLA from storing what the sums share.
     shift, second_shift = lax.optimization_barrier((block.shift, second_shift))
-    rel = relative(second_z, second_shift, axis)
+    rel, own = relative(second_z, second_shift, axis), relative(block.z, shift, axis)
     e = lax.exp(rel)
+    if not has_long_rows(e, axis):
+        terms = lax.mul(e, lax.sub(rel, own))
+        return sum_along(select(lax.ne(e, lax.full_like(e, 0)), terms), axis)
     lowest = lax.full_like(rel, -1e6)  # exp is 0 long before
-    gap = lax.sub(lax.max(rel, lowest), relative(block.z, shift, axis))
+    gap = lax.sub(lax.max(rel, lowest), own)
     return sum_along(lax.mul(e, lax.min(gap, _infinite_or_0(e))), axis)
 
 

@@ -240,7 +240,7 @@ def relative(z: Array, shift: Array, axis: int) -> Array:
 
 
 # Arithmetic in place of comparisons and selects: XLA on a CPU forms the statistics of
-# short rows, and what a loss makes of them, in one loop if no truth value is among them.
+# short rows, and what a loss makes of them, in one loop if it meets no truth value.
 def flaw_of(maximum: Array, total: Array, *, empty: bool) -> Array:
     """NaN in rows (rows,) that hold NaN or +∞, else 0; but for `empty`, also NaN in
     rows without a possible class, and in those of a tile that was skipped."""

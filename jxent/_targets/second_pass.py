@@ -16,6 +16,7 @@ JAX derives the derivatives of this rule, which go through A, B and the totals.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import moving_of, over_classes, select, vary, varying_of
-from .._chunks import has_long_rows, sum_along, sum_unstored
+from .._chunks import has_long_rows, sum_along, sum_formed, sum_unstored
 from .._formulas import OfTwo
 from .._layouts.totals import over_all_classes
 from .._problem.bundles import Maybe
@@ -63,15 +64,16 @@ def _sums(
         t = lax.optimization_barrier(t)
         summands = formula.summands(*terms(t), *parameters)
 
-        def total(x: Array) -> Array:
-            long = has_long_rows(x, axis)
-            return sum_along(x, axis) if long else sum_unstored(axis, x)
+        def total(x: Array, of_short_rows: Callable[[int, Array], Array]) -> Array:
+            if has_long_rows(x, axis):
+                return sum_along(x, axis)
+            return of_short_rows(axis, x)
 
         _, q, a, p, b = terms(lax.optimization_barrier(t))
         return DivergenceSums(
-            divergence=sum_along(summands, axis),
-            of_target=total(lax.mul(q, a)) if of_target else None,
-            of_logits=total(lax.mul(p, b)) if of_logits else None,
+            divergence=total(summands, sum_formed),
+            of_target=total(lax.mul(q, a), sum_unstored) if of_target else None,
+            of_logits=total(lax.mul(p, b), sum_unstored) if of_logits else None,
         )
 
     return over_all_classes(of_block, problem, per_row=t)
@@ -145,11 +147,14 @@ def _terms(
     # would round that, and leave first.
     apart = lax.sub(shift, second_shift)
     close = lax.lt(lax.abs(apart), lax.full_like(apart, 1))
-    constant = lax.log(lax.div(t.sum, second.sum)) + select(close, apart)
+    log_ratio = lax.log(lax.div(t.sum, second.sum)) + select(close, apart)
     offsets = (select(lax.bitwise_not(close), x) for x in (shift, second_shift))
     offset, second_offset = map(over, offsets)
-    d = lax.sub(lax.sub(z, offset), lax.sub(second_z, second_offset))
-    d = of_computed(lax.sub(d, over(constant)))
+    # Two infinities have no difference: the least number stands in place of one. The
+    # minimum is that number: XLA would store a constant that several sums share.
+    least = over(lax.min(shift, lax.full_like(shift, jnp.finfo(z.dtype).min)))
+    d = lax.sub(lax.max(lax.sub(z, offset), least), lax.sub(second_z, second_offset))
+    d = of_computed(lax.sub(d, over(log_ratio)))
     a, b = formula.ratios(d, log_q, log_p, *parameters)
     return d, lax.exp(log_q), a, lax.exp(log_p), b
 
