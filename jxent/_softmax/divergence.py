@@ -294,7 +294,7 @@ def softmax_total_variation(
         OtherSoftmax(logits=target_logits),
         axis,
         where,
-        formula=Formula(function=total_variation, parameters={}),
+        formula=Formula(function=total_variation, parameters={}, kept=1),
         target_logit_soft_cap=target_logit_soft_cap,
         weights=weights,
         class_mask=class_mask,
