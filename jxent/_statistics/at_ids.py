@@ -61,7 +61,10 @@ class AtIds(Statistic[Array]):
         shift = over_last_axis(finished.shift, state)
         label = finished.filled(lax.sub(state, shift))
         ids = finished.resolved.ids
-        return label if ids is None else select(is_class(ids), label, jnp.nan)
+        if ids is None:
+            return label
+        # A number in place of a select, see `flaw_of`.
+        return lax.add(label, select(is_class(ids), lax.full_like(label, 0), jnp.nan))
 
     def is_known(self, state: Array) -> Array:
         return lax.eq(state, state)

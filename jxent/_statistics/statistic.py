@@ -246,10 +246,11 @@ def flaw_of(maximum: Array, total: Array, *, empty: bool) -> Array:
     rows without a possible class, and in those of a tile that was skipped."""
     # A NaN reaches the sum on every platform, the maximum not where it is merged over
     # devices. The sum of a skipped row is 0, that of a possible class at least 1.
-    zero = lax.full_like(total, 0)
+    maximum, total = lax.stop_gradient((maximum, total))
     if empty:
-        return lax.mul(lax.mul(lax.max(maximum, zero), zero), total)
-    return lax.div(lax.mul(maximum, zero), total)
+        maximum = lax.max(maximum, lax.full_like(maximum, 0))
+        return lax.mul(lax.sub(maximum, maximum), total)
+    return lax.div(lax.sub(maximum, maximum), total)
 
 
 def is_computable(flaw: Array) -> Array:
