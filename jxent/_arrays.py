@@ -274,26 +274,54 @@ def at_index(x: Array, index: Array, axis: int) -> Array:
     )
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def value_at_index(x: Array, index: Array, axis: int) -> Array:
+    """`at_index`, in half precision on a CPU one of bits. Not for tangents: what reads
+    bits has no transpose."""
+
+    def of(x: Array, index: Array) -> Array:
+        return at_index(x, index, axis)
+
+    if not _is_half(x):
+        return of(x, index)
+    return lax.platform_dependent(x, index, cpu=_of_bits(of), default=of)
+
+
+@value_at_index.defjvp
+def _value_at_index_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    x, index = primals
+    return value_at_index(x, index, axis), at_index(tangents[0], index, axis)
+
+
+def _is_half(x: Array) -> bool:
+    return x.dtype.itemsize == 2 and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _of_bits(read: Callable[[Array, Any], Array]) -> Callable[[Array, Any], Array]:
+    """A function that reads a part of an array in half precision, by its bits.
+
+    XLA on a CPU would cast the whole array to float32.
+    """
+
+    def of_bits(x: Array, place: Any) -> Array:
+        # The barrier keeps all bits where they are: else they are copied before a loop.
+        x, place = lax.optimization_barrier((x, place))
+        bits = lax.bitcast_convert_type(x, jnp.uint16)
+        return lax.bitcast_convert_type(read(bits, place), x.dtype)
+
+    return of_bits
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def block_along(x: Array, start: Array | int, size: int, axis: int) -> Array:
-    """`lax.dynamic_slice_in_dim`.
-
-    XLA on a CPU would cast all of a bfloat16 array to float32 to slice it: there the
-    slice is one of its bits.
-    """
+    """`lax.dynamic_slice_in_dim`, in half precision on a CPU one of bits."""
 
     def of(x: Array, start: Array | int) -> Array:
         return lax.dynamic_slice_in_dim(x, start, size, axis)
 
-    def of_bits(x: Array, start: Array | int) -> Array:
-        # The barrier keeps all bits where they are: else they are copied before a loop.
-        x, start = lax.optimization_barrier((x, start))
-        bits = lax.bitcast_convert_type(x, jnp.uint16)
-        return lax.bitcast_convert_type(of(bits, start), x.dtype)
-
-    if x.dtype.itemsize != 2 or not jnp.issubdtype(x.dtype, jnp.floating):
+    if not _is_half(x):
         return of(x, start)
-    return lax.platform_dependent(x, start, cpu=of_bits, default=of)
+    return lax.platform_dependent(x, start, cpu=_of_bits(of), default=of)
 
 
 @functools.partial(block_along.defjvp, symbolic_zeros=True)

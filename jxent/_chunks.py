@@ -137,12 +137,12 @@ def zeros_from(z: Array) -> Array:
     return lax.min(lax.abs(z), lax.full_like(z, 0))
 
 
-def sum_unstored(axis: int, x: Array) -> Array:
+def sum_unstored(x: Array, axis: int) -> Array:
     """The sum along an axis of terms, which XLA on a CPU does not store first."""
     return lax.add(*sums_of_both(axis, x, zeros_from(x), x))
 
 
-def sum_formed(axis: int, x: Array) -> Array:
+def sum_formed(x: Array, axis: int) -> Array:
     """The sum along an axis of terms, which XLA on a CPU forms first.
 
     So a long formula takes less time where rows are short. XLA forms no select within a

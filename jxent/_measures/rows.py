@@ -21,7 +21,7 @@ from .._problem.ids import first_class
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
 from .._statistics.argmax import Argmax
-from .._statistics.inputs import inputs_of_block
+from .._statistics.inputs import inputs_of_block, with_logits
 from .._statistics.statistic import origin
 from .._targets.labels import statistics_of
 from .batch import ids_of, is_binary
@@ -110,6 +110,7 @@ def squared_error(batch: Problem) -> Array:
     """
     if is_binary(batch):
         return lax.square(jax.nn.sigmoid(-_side(batch)))
+    batch = with_logits(batch)  # one array, of which the gradient is rounded once
     statistics, t = statistics_of(batch)
     z = inputs_of_block(batch, first_class(batch)).z
     of_rows = origin(t.maximum), t.sum, ids_of(batch), batch.resolved.weighted

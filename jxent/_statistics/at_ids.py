@@ -16,12 +16,12 @@ from jax import Array, lax
 from jax.interpreters import ad, batching, mlir
 
 from .._arrays import (
-    at_index,
     is_below,
     is_split,
     over_classes,
     over_last_axis,
     select,
+    value_at_index,
     vary,
     varying_of,
 )
@@ -33,6 +33,8 @@ from .statistic import Classes, Finished, Move, Point, Statistic
 
 @dataclasses.dataclass(frozen=True)
 class AtIds(Statistic[Array]):
+    reads_as_given = True
+
     def given(self, part: Any) -> Array:
         """Ids counted from the block's first class; out of range for other blocks'."""
         return part.ids
@@ -44,7 +46,7 @@ class AtIds(Statistic[Array]):
                 return at_ids(z, given, axis), None
             return compared_at(z, given, axis=axis), None
         # Whatever the id, what is read is one of the logits and changes no maximum.
-        own = at_index(z, given, axis)
+        own = value_at_index(z, given, axis)
         label = select(is_below(given, z.shape[axis]), own)
         return label, lax.reduce_max(own, (own.ndim - 1,)) if several else own
 

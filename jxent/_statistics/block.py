@@ -8,11 +8,11 @@ from typing import Any
 import jax
 from jax import Array, lax
 
-from .._arrays import select, vary, varying_of
+from .._arrays import cast, select, vary, varying_of
 from .._chunks import max_along, sum_along, zeros_from
 from .._problem.bundles import Maybe
 from .inputs import Inputs
-from .statistic import Block, Classes, origin, relative
+from .statistic import Block, Classes, cast_again, origin, relative
 from .totals import Totals, merge, of_nothing
 
 
@@ -46,8 +46,9 @@ def two_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
     exp(z − maximum) stands here as it stands in the derivative, so that a compiler
     which sees both computes it once.
     """
-    z, maximum = inputs.z, max_along(inputs.z, axis)
-    reads = tuple(s.read(axis, z, given) for s, given in inputs.each())
+    z, narrow = inputs.z, inputs.narrow
+    maximum = max_along(cast_again(z, narrow, 1), axis)
+    reads = tuple(_read(axis, inputs, s, given) for s, given in inputs.each())
     for read in reads:
         if read is not None and read[1] is not None:
             maximum = lax.max(maximum, read[1])
@@ -59,7 +60,14 @@ def two_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
         finite = lax.bitwise_and(lax.is_finite(maximum), lax.eq(total, total))
         exempt = lax.bitwise_not(lax.bitwise_or(weighted, finite))
     block = Block(
-        axis=axis, z=z, rel=rel, e=e, shift=shift, maximum=maximum, exempt=exempt
+        axis=axis,
+        z=cast_again(z, narrow, 2),
+        rel=rel,
+        e=e,
+        shift=shift,
+        maximum=maximum,
+        exempt=exempt,
+        narrow=narrow,
     )
     states = tuple(
         s.of_block(block, given) if read is None else read[0]
@@ -67,6 +75,14 @@ def two_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
     )
     t = Totals(statistics=inputs.statistics, maximum=maximum, sum=total, states=states)
     return _numbered(inputs, t)
+
+
+def _read(axis: int, inputs: Inputs, statistic: Any, given: Any) -> Any:
+    z = inputs.z
+    if not statistic.reads_as_given or inputs.narrow is None:
+        return statistic.read(axis, z, given)
+    read = statistic.read(axis, cast(z, inputs.narrow), given)
+    return jax.tree.map(lambda x: cast(x, z.dtype), read)
 
 
 def one_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:

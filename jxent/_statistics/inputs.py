@@ -24,7 +24,7 @@ from .._problem.ids import ids_from
 from .._problem.problem import Problem, RowLogits
 from .._problem.resolve import possible_classes
 from .._product import product
-from .statistic import found
+from .statistic import cast_again, found
 
 
 class Part(NamedTuple):
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("z", "given", "first"),
-    meta_fields=("statistics",),
+    meta_fields=("statistics", "narrow"),
 )
 @dataclasses.dataclass(frozen=True)
 class Inputs:
@@ -51,6 +51,16 @@ class Inputs:
     z: Leaf  # (…, classes, …) effective logits, −inf where a class is impossible
     given: Leaf = ()  # what each of the statistics reads beside them
     first: Leaf = None  # the number of the block's first class; None for 0
+    narrow: Any = None  # static: the dtype that z was cast from, see `cast_again`
+
+    def again(self, times: int) -> "Inputs":
+        """With logits that are cast again."""
+        given = (
+            x if s.other_logits(x) is None else cast_again(x, self.narrow, times)
+            for s, x in self.each()
+        )
+        z = cast_again(self.z, self.narrow, times)
+        return dataclasses.replace(self, z=z, given=tuple(given))
 
     def of(self, kind: Any) -> Any:
         return found(kind, self.statistics, self.given)
@@ -109,7 +119,27 @@ def inputs_of_block(
     possible = possible_classes(problem)
     part = part._replace(z=z, second=second, possible=possible)
     given = tuple(s.given(part) for s in statistics)
-    return Inputs(statistics=statistics, z=z, given=given, first=first)
+    return Inputs(
+        statistics=statistics,
+        z=z,
+        given=given,
+        first=first,
+        narrow=_narrow_dtype(problem),
+    )
+
+
+def _narrow_dtype(problem: Problem) -> Any:
+    """The dtype in half precision of logits in memory, of both softmaxes, if effective
+    logits are no more than their cast; else None."""
+    rows, shared = problem.pair
+    masked = shared.class_mask is not None or rows.class_where is not None
+    changed = masked or shared.margin is not None or rows.temperature is not None
+    changed |= problem.target.changes_logits
+    for head in shared.heads:
+        changed |= head.bias is not None or head.logit_soft_cap is not None
+    dtypes = {None if x.array is None else x.array.dtype for x in rows.logits}
+    (dtype,) = dtypes if len(dtypes) == 1 else (None,)
+    return None if changed or dtype is None or dtype.itemsize != 2 else dtype
 
 
 def part_of(problem: Problem, first: Maybe, computed: Maybe) -> Part:

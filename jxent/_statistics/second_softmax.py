@@ -31,6 +31,7 @@ from .statistic import (
     Move,
     Point,
     Statistic,
+    cast_again,
     exp_of_computed,
     flaw_of,
     gap_of,
@@ -58,7 +59,7 @@ class SecondSoftmax(Statistic[Second]):
 
     def of_block(self, block: Block, given: Array) -> Second:
         axis, cross = block.axis, None
-        maximum = lax.reduce_max(given, (axis,))
+        maximum = lax.reduce_max(cast_again(given, block.narrow, 1), (axis,))
         rel = relative(given, origin(maximum), axis)
         e = lax.exp(rel)
         if self.compared:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import over_classes, over_last_axis, select
+from .._arrays import cast, over_classes, over_last_axis, select
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
 
@@ -42,6 +42,7 @@ class Block(NamedTuple):
     shift: Array
     maximum: Array
     exempt: Maybe  # rows that get no statistics; None for none
+    narrow: Any  # the dtype that z was cast from, see `cast_again`
 
 
 class Classes(NamedTuple):
@@ -124,6 +125,8 @@ class Statistic(Generic[State]):
 
     # Whether a row without a possible class has this statistic, too.
     may_be_empty: bool = False
+    # Whether it reads logits in the dtype that they were cast from.
+    reads_as_given: bool = False
     # Whether its terms are an array of a block's shape that a CPU keeps, for the plan.
     keeps_terms: bool = False
 
@@ -214,6 +217,26 @@ class Statistic(Generic[State]):
         the finished one, of all classes.
         """
         raise NotImplementedError
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def cast_again(z: Array, narrow: Any, times: int) -> Array:
+    """`z`, cast once more from the dtype `narrow` that it was cast from; `z` for None.
+
+    XLA on a CPU stores a cast that two sums read. Behind one barrier more, whose number
+    is `times`, the cast is one sum's own.
+    """
+    if narrow is None:
+        return z
+    given = cast(z, narrow)
+    for _ in range(times):
+        given = lax.optimization_barrier(given)
+    return cast(given, z.dtype)
+
+
+@cast_again.defjvp
+def _cast_again_jvp(narrow: Any, times: int, primals: Any, tangents: Any) -> Any:
+    return cast_again(*primals, narrow, times), tangents[0]
 
 
 def origin(maximum: Array) -> Array:

@@ -96,7 +96,7 @@ def _weighted_sum(
 
     def one_by_one() -> Array:
         terms, _ = terms_and_weights()
-        return sum_unstored(axis, terms)
+        return sum_unstored(terms, axis)
 
     mass = _mass_of(axis, w, start)
     offset = lax.mul(start, mass)

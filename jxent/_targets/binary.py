@@ -48,6 +48,8 @@ from .target import Losses, Target
 
 
 class Binary(Target):
+    changes_logits = True
+
     def labels_of(self, part: Part, z: Array) -> Array:
         """The labels of a block's classes, of the shape of its logits z."""
         raise NotImplementedError

@@ -58,20 +58,23 @@ def _sums(
         formula, computed = _formula(problem), computed_rows(problem.resolved, t)
         inputs = inputs_of_block(problem, None, computed)
         parameters, axis = problem.shared.parameters, problem.axis
-        terms = functools.partial(_terms, axis, formula, inputs, parameters, computed)
+
+        def terms(times: int, t: Totals) -> tuple[Array, ...]:
+            return _terms(axis, formula, inputs.again(times), parameters, computed, t)
+
         # Each barrier keeps XLA from storing exponentials for a later use. The second
         # stands behind the first: XLA would merge two of one array.
         t = lax.optimization_barrier(t)
-        summands = formula.summands(*terms(t), *parameters)
+        summands = formula.summands(*terms(3, t), *parameters)
 
-        def total(x: Array, of_short_rows: Callable[[int, Array], Array]) -> Array:
-            if has_long_rows(x, axis):
-                return sum_along(x, axis)
-            return of_short_rows(axis, x)
+        def total(x: Array, of_short_rows: Callable[[Array, int], Array]) -> Array:
+            return (sum_along if has_long_rows(x, axis) else of_short_rows)(x, axis)
 
-        _, q, a, p, b = terms(lax.optimization_barrier(t))
+        # What reads half precision XLA on a CPU forms number by number, but in a sum.
+        sum_of_short = sum_formed if inputs.narrow is None else sum_along
+        _, q, a, p, b = terms(4, lax.optimization_barrier(t))
         return DivergenceSums(
-            divergence=total(summands, sum_formed),
+            divergence=total(summands, sum_of_short),
             of_target=total(lax.mul(q, a), sum_unstored) if of_target else None,
             of_logits=total(lax.mul(p, b), sum_unstored) if of_logits else None,
         )

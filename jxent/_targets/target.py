@@ -46,6 +46,7 @@ class Scored(NamedTuple):
 class Target:
     # For the plan of memory:
     of_every_class: ClassVar[bool] = False  # has a number for every class of a row
+    changes_logits: ClassVar[bool] = False  # whatever the options
     scattered: ClassVar[bool] = False  # its gradient is, into a block of logits
     listed: ClassVar[bool] = False  # its lists become booleans of a block
     weighed: ClassVar[bool] = False  # a mean divides by its mass
