@@ -53,6 +53,7 @@ def metric_problem(
     argmax: bool = False,
     argmax_of_head: bool = False,
     ranks: bool = False,
+    squares: bool = False,
     batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
@@ -60,7 +61,8 @@ def metric_problem(
 
     `whole_logits` cannot be LinearLogits. With `argmax` the class of the largest logit
     is one of the statistics, with `argmax_of_head` one of those of LinearLogits; with
-    `ranks` these have no statistics, but whole rows.
+    `ranks` these have no statistics, but whole rows; with `squares` the squares of the
+    other classes' exponentials are.
     """
     linear = isinstance(logits, LinearLogits) and not whole_logits
     x = logits if linear else _checks.as_array(function, "logits", logits)
@@ -80,7 +82,9 @@ def metric_problem(
                 f"along axis {axis}. For one logit per binary label give axis=(), and "
                 "logits and labels of one shape.",
             )
-    result = RowStatistics(argmax=argmax or (linear and argmax_of_head))
+    result = RowStatistics(
+        argmax=argmax or (linear and argmax_of_head), squares=squares
+    )
     return planned_problem(
         function,
         x,

@@ -5,24 +5,20 @@ has one logit z, P(yes) = σ(z), and its label's side of it, s = z for yes and �
 A bad label makes each of them NaN.
 """
 
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, over_classes, select, sharded_like
-from .._chunks import largest_along, sum_along
+from .._arrays import cast, select
+from .._chunks import largest_along
 from .._formulas import SoftmaxStatistics, expm1
 from .._problem.bad_labels import report_bad_labels, reported
-from .._problem.bundles import Maybe
 from .._problem.ids import first_class
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
 from .._statistics.argmax import Argmax
-from .._statistics.inputs import inputs_of_block, with_logits
-from .._statistics.statistic import origin
+from .._statistics.inputs import inputs_of_block
+from .._statistics.squares import SquaresOfOthers
 from .._targets.labels import statistics_of
 from .batch import ids_of, is_binary
 from .ranks import is_among_first
@@ -110,58 +106,6 @@ def squared_error(batch: Problem) -> Array:
     """
     if is_binary(batch):
         return lax.square(jax.nn.sigmoid(-_side(batch)))
-    batch = with_logits(batch)  # one array, of which the gradient is rounded once
     statistics, t = statistics_of(batch)
-    z = inputs_of_block(batch, first_class(batch)).z
-    of_rows = origin(t.maximum), t.sum, ids_of(batch), batch.resolved.weighted
-    others = _squares_of_others(batch.axis, True, z, *of_rows)
+    others = t[SquaresOfOthers] / lax.square(t.sum)
     return lax.square(expm1(statistics.log_prob)) + others
-
-
-# With e = exp(z − shift), p = e / Σ e and the shift a constant,
-#
-#     d Σ_{c ≠ y} p_c² = 2 (Σ_{c ≠ y} e_c² dz_c / (Σ e)² − Σ_{c ≠ y} p_c² d(Σ e) / Σ e)
-#
-# where the second sum is the value: the gradient sums nothing, so nothing is stored.
-#
-# A rule of its own: the value then needs no mask of the logits' size, which XLA on a
-# CPU would store, where rows may hold anything.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _squares_of_others(
-    axis: int,
-    alone: bool,
-    z: Array,
-    shift: Array,
-    sum_of_e: Array,
-    ids: Array,
-    weighted: Maybe,
-) -> Array:
-    """Σ_{c ≠ y} p_c² (rows,)."""
-    if alone:  # XLA on a CPU would store e for both sums, which pays for a derivative
-        shift = lax.optimization_barrier(shift)
-    squares = sum_along(_squares(axis, z, shift, ids), axis)
-    return squares / lax.square(sum_of_e)
-
-
-@_squares_of_others.defjvp
-def _squares_of_others_jvp(axis: int, _: bool, primals: Any, tangents: Any) -> Any:
-    z, shift, sum_of_e, ids, weighted = primals
-    dz, dsum = tangents[0], tangents[2]
-    of_rows, safe = (shift, ids), z
-    if weighted is not None:
-        where = over_classes(weighted, axis, z)
-        dz, safe = select(where, dz), select(where, z)
-        of_rows = tuple(select(weighted, x) for x in of_rows)
-        sum_of_e = select(weighted, sum_of_e, 1)
-    value = _squares_of_others(axis, False, *primals)
-    known = value if weighted is None else select(weighted, value)
-    own = lax.reduce_sum(_squares(axis, safe, *of_rows) * dz, (axis,))
-    return value, 2 * (own / lax.square(sum_of_e) - known * (dsum / sum_of_e))
-
-
-def _squares(axis: int, z: Array, shift: Array, ids: Array) -> Array:
-    """e_c², and 0 at the label: in numbers, as XLA on a CPU would store a mask."""
-    e = lax.exp(z - over_classes(shift, axis, z))
-    classes = sharded_like(lax.broadcasted_iota(z.dtype, z.shape, axis), z)
-    distance = lax.abs(classes - over_classes(cast(ids, z.dtype), axis, z))
-    return lax.square(lax.min(distance * e, e))

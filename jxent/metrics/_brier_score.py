@@ -116,6 +116,7 @@ def brier_score(
         logit_soft_cap=logit_soft_cap,
         temperature=temperature,
         whole_logits=True,
+        squares=True,
         batch_axis_name=batch_axis_name,
     )
     return measured(_brier, problem)
@@ -194,6 +195,7 @@ def brier_score_sums(
         logit_soft_cap=logit_soft_cap,
         temperature=temperature,
         whole_logits=True,
+        squares=True,
         batch_axis_name=batch_axis_name,
     )
     return measured(_brier_sums, problem)
