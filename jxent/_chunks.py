@@ -143,10 +143,10 @@ def sum_unstored(x: Array, axis: int) -> Array:
 
 
 def sum_formed(x: Array, axis: int) -> Array:
-    """The sum along an axis of terms, which XLA on a CPU forms first.
+    """The sum along an axis of terms, which XLA on a CPU forms and stores first.
 
-    So a long formula takes less time where rows are short. XLA forms no select within a
-    sum, of which this one changes nothing.
+    So a long formula takes less time where rows are short. It is a select that does it,
+    as XLA forms none within a sum; this one changes nothing.
     """
     formed = lax.select(lax.eq(x, x), x, lax.full_like(x, jnp.nan))
     return lax.reduce_sum(formed, (axis,))

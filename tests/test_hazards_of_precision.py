@@ -185,6 +185,26 @@ def test_no_second_array_of_the_logits_size(loss):
 
 
 @pytest.mark.compiles
+@table(
+    {
+        "ids": lambda x, y, labels: cross_entropy(x, labels),
+        "entropy": lambda x, y, labels: jxent.softmax_entropy(x),
+        "divergence": lambda x, y, labels: jxent.softmax_total_variation(x, y),
+        "brier": lambda x, y, labels: jxent.metrics.brier_score(x, labels),
+    }
+)
+def test_values_in_half_precision_store_no_float32(loss):
+    """On a CPU each sum over the classes casts the logits for itself."""
+    rows, classes = 256, 4096
+    x = jax.ShapeDtypeStruct((rows, classes), jnp.bfloat16)
+    labels = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    value = as_users_jit(lambda *arrays: jnp.mean(loss(*arrays)))
+    memory = value.lower(x, x, labels).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < rows * classes * 4 / 20
+
+
+@pytest.mark.compiles
 def test_of_few_classes_four_numbers_a_row_are_stored():
     """On a CPU; where rows are many, more of them cost more time than the classes."""
     rows = 65536

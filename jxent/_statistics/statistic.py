@@ -228,10 +228,14 @@ def cast_again(z: Array, narrow: Any, times: int) -> Array:
     """
     if narrow is None:
         return z
-    given = cast(z, narrow)
-    for _ in range(times):
-        given = lax.optimization_barrier(given)
-    return cast(given, z.dtype)
+
+    def again(z: Array) -> Array:
+        given = cast(z, narrow)
+        for _ in range(times):
+            given = lax.optimization_barrier(given)
+        return cast(given, z.dtype)
+
+    return lax.platform_dependent(z, cpu=again, default=lambda z: z)
 
 
 @cast_again.defjvp
