@@ -112,7 +112,11 @@ class Finished(NamedTuple):
     def filled(self, x: Array, unweighted: int = 0) -> Array:
         """`x` (rows,) or (rows, k), with NaN in rows that are not computable, or
         with the number `unweighted` in those of them that are not weighted either."""
-        flawed = lax.add(x, over_last_axis(self.flaw, x))
+        # Of several numbers a row, XLA on a CPU is slow at a loop over them alone.
+        if x.ndim > self.flaw.ndim:
+            flawed = select(over_last_axis(is_computable(self.flaw), x), x, jnp.nan)
+        else:
+            flawed = lax.add(x, self.flaw)
         weighted = self.resolved.weighted
         if weighted is None:
             return flawed
