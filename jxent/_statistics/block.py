@@ -53,17 +53,13 @@ def two_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
         if read is not None and read[1] is not None:
             maximum = lax.max(maximum, read[1])
     shift = origin(maximum)
-    rel = relative(z, shift, axis)
-    e = lax.exp(rel)
-    total, exempt = sum_along(e, axis), None
+    total, exempt = sum_along(lax.exp(relative(z, shift, axis)), axis), None
     if weighted is not None:
         finite = lax.bitwise_and(lax.is_finite(maximum), lax.eq(total, total))
         exempt = lax.bitwise_not(lax.bitwise_or(weighted, finite))
     block = Block(
         axis=axis,
         z=cast_again(z, narrow, 2),
-        rel=rel,
-        e=e,
         shift=shift,
         maximum=maximum,
         exempt=exempt,
@@ -78,6 +74,7 @@ def two_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
 
 
 def _read(axis: int, inputs: Inputs, statistic: Any, given: Any) -> Any:
+    """What the statistic reads off the logits, in their dtype."""
     z = inputs.z
     if not statistic.reads_as_given or inputs.narrow is None:
         return statistic.read(axis, z, given)

@@ -32,13 +32,11 @@ State = TypeVar("State")
 class Block(NamedTuple):
     """A block of logits in two passes: the maximum is known, sums are relative to it.
 
-    z, rel and e have the logits' shape, the others are (rows,).
+    z has the logits' shape, the other arrays are (rows,).
     """
 
     axis: int
     z: Array
-    rel: Array  # z − shift
-    e: Array  # exp(z − shift)
     shift: Array
     maximum: Array
     exempt: Maybe  # rows that get no statistics; None for none

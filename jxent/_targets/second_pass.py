@@ -59,6 +59,7 @@ def _sums(
         inputs = inputs_of_block(problem, None, computed)
         parameters, axis = problem.shared.parameters, problem.axis
 
+        # The first and second casts are those of the totals.
         def terms(times: int, t: Totals) -> tuple[Array, ...]:
             return _terms(axis, formula, inputs.again(times), parameters, computed, t)
 
