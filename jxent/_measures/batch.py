@@ -19,6 +19,7 @@ from .._reduction import combine, divided
 from .._solve.layout import planned_problem
 from .._solve.results import RowStatistics, WholeRows
 from .._solve.solve import prepared
+from .._statistics.statistic import Statistic
 from .._targets.given import ClassLabels
 from .._targets.ids import Ids
 
@@ -53,7 +54,7 @@ def metric_problem(
     argmax: bool = False,
     argmax_of_head: bool = False,
     ranks: bool = False,
-    squares: bool = False,
+    statistics: tuple[Statistic, ...] = (),
     batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
@@ -61,8 +62,8 @@ def metric_problem(
 
     `whole_logits` cannot be LinearLogits. With `argmax` the class of the largest logit
     is one of the statistics, with `argmax_of_head` one of those of LinearLogits; with
-    `ranks` these have no statistics, but whole rows; with `squares` the squares of the
-    other classes' exponentials are.
+    `ranks` these have no statistics, but whole rows. `statistics` are
+    further ones of every row.
     """
     linear = isinstance(logits, LinearLogits) and not whole_logits
     x = logits if linear else _checks.as_array(function, "logits", logits)
@@ -83,7 +84,7 @@ def metric_problem(
                 "logits and labels of one shape.",
             )
     result = RowStatistics(
-        argmax=argmax or (linear and argmax_of_head), squares=squares
+        argmax=argmax or (linear and argmax_of_head), more=statistics
     )
     return planned_problem(
         function,

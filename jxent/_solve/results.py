@@ -15,7 +15,6 @@ from .._problem.resolved import Resolved
 from .._reduction import combine, weighed
 from .._statistics.argmax import Argmax
 from .._statistics.expected import Expected
-from .._statistics.squares import SquaresOfOthers
 from .._statistics.statistic import Statistic
 from .._statistics.top_k import TopK
 from .._targets.labels import lse_squared, statistics_of
@@ -71,13 +70,12 @@ class RowStatistics(Result):
 
     entropy: bool = False
     argmax: bool = False
-    squares: bool = False  # for the Brier score; beside the public ones
+    more: tuple[Statistic, ...] = ()  # beside the public ones
 
     def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
         entropy = _checks.flag(function, "entropy", self.entropy)
         argmax = _checks.flag(function, "argmax", self.argmax)
-        squares = (SquaresOfOthers(),) * self.squares
-        return (Expected(),) * entropy + (Argmax(),) * argmax + squares
+        return (Expected(),) * entropy + (Argmax(),) * argmax + self.more
 
     def of(self, problem: Problem) -> SoftmaxStatistics:
         return zero_where_dropped(statistics_of(problem)[0], problem.resolved)

@@ -11,6 +11,7 @@ from .._checks import ArrayLike, Axis, AxisName
 from .._measures.batch import measured, metric_problem, quotient_of_sums, total
 from .._measures.rows import squared_error
 from .._problem.problem import Problem
+from .._statistics.squares import SquaresOfOthers
 
 
 class BrierScoreSums(NamedTuple):
@@ -116,7 +117,7 @@ def brier_score(
         logit_soft_cap=logit_soft_cap,
         temperature=temperature,
         whole_logits=True,
-        squares=True,
+        statistics=(SquaresOfOthers(),),
         batch_axis_name=batch_axis_name,
     )
     return measured(_brier, problem)
@@ -195,7 +196,7 @@ def brier_score_sums(
         logit_soft_cap=logit_soft_cap,
         temperature=temperature,
         whole_logits=True,
-        squares=True,
+        statistics=(SquaresOfOthers(),),
         batch_axis_name=batch_axis_name,
     )
     return measured(_brier_sums, problem)
