@@ -268,13 +268,22 @@ total_variation = OfTwo(
 )
 
 
-def zlpr(low: Array, high: Array) -> Array:
-    """log(1 + exp(low)) + log(1 + exp(high))
+def zlpr(low_shift: Array, low: Array, high_shift: Array, high: Array) -> Array:
+    """log(1 + exp(low_shift) low) + log(1 + exp(high_shift) high)
 
-    low = log Σ_c (1 − y_c) exp(z_c) of the classes whose logits are to be below 0, and
-    high = log Σ_c y_c exp(−z_c) of those whose logits are to be above; −inf for none.
+    exp(low_shift) low = Σ_c (1 − y_c) exp(z_c) of the classes whose logits are to be
+    below 0, and exp(high_shift) high = Σ_c y_c exp(−z_c) of those whose logits are to
+    be above. A sum of 0 is that of no class; any other is at least 1.
     """
-    return lax.add(jax.nn.softplus(low), jax.nn.softplus(high))
+
+    def log_of_1_and(shift: Array, total: Array) -> Array:
+        # 1 + exp(s) t = exp(a) (exp(−a) + exp(s − a) t) for any a, which therefore has
+        # no derivative: with a = max(s, 0) nothing overflows.
+        a = lax.stop_gradient(lax.max(shift, lax.full_like(shift, 0)))
+        moved = lax.mul(lax.exp(lax.sub(shift, a)), total)
+        return lax.add(a, lax.log1p(lax.add(moved, lax.expm1(lax.neg(a)))))
+
+    return lax.add(log_of_1_and(low_shift, low), log_of_1_and(high_shift, high))
 
 
 def is_linear(formula: Callable[..., Any] | None) -> bool:

@@ -41,7 +41,7 @@ from .._problem.resolve import possible_classes
 from .._problem.resolved import NOWHERE, Resolved, both, is_class
 from .._statistics.inputs import Part, effective_logits, over_classes_if, part_of
 from .._statistics.second_softmax import SecondSoftmax
-from .._statistics.statistic import Statistic, origin
+from .._statistics.statistic import Statistic
 from .._times import times
 from .several_ids import Places
 from .target import Losses, Target
@@ -93,11 +93,7 @@ class Binary(Target):
         if problem.settings.formula is zlpr:
             t = totals(problem)
             high = t[SecondSoftmax]
-            low, above = (
-                _log_sum_of_side(t.maximum, t.sum),
-                _log_sum_of_side(high.maximum, high.sum),
-            )
-            losses = zlpr(low, above)
+            losses = zlpr(t.maximum, t.sum, high.maximum, high.sum)
         else:
             losses = _sum_over_classes(problem)
         known = self.known(problem)
@@ -200,15 +196,6 @@ def _where(part: Part, z: Array) -> Maybe:
     for mask in (possible_classes(problem), problem.target.answered(problem.shared)):
         where = both(where, mask)
     return where
-
-
-def _log_sum_of_side(maximum: Maybe, total: Maybe) -> Array:
-    """log Σ exp of the classes of one side; −inf if it has none."""
-    assert maximum is not None
-    assert total is not None
-    some = lax.ne(total, lax.full_like(total, 0))
-    log_sum = origin(maximum) + lax.log(select(some, total, 1))
-    return select(some, log_sum, -jnp.inf)
 
 
 # A pass over the blocks of classes is a sum, and the tangent of that is the sum of the
