@@ -83,7 +83,6 @@ from ._checks import (
 from ._contrastive.cross_entropy import contrastive_cross_entropy
 from ._contrastive.sigmoid_loss import sigmoid_contrastive_loss
 from ._contrastive.supervised import ntxent, supervised_contrastive_cross_entropy
-from ._formulas import SoftmaxStatistics
 from ._labels.class_weights import class_weights_of_counts
 from ._labels.labels import next_token_labels, smooth_labels
 from ._labels.sequences import sequence_weights
@@ -128,6 +127,7 @@ from ._softmax.symmetric import symmetric_cross_entropy
 from ._softmax.zlpr import zlpr_loss
 from ._solve.plan import Plan, plan
 from ._solve.results import LossSums
+from ._statistics.softmax_statistics import SoftmaxStatistics
 from ._tiles.maps import map_over_tiles
 from ._tiles.sums import sum_over_tiles
 

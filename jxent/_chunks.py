@@ -142,16 +142,6 @@ def sum_unstored(x: Array, axis: int) -> Array:
     return lax.add(*sums_of_both(axis, x, zeros_from(x), x))
 
 
-def sum_formed(x: Array, axis: int) -> Array:
-    """The sum along an axis of terms, which XLA on a CPU forms and stores first.
-
-    So a long formula takes less time where rows are short. It is a select that does it,
-    as XLA forms none within a sum; this one changes nothing.
-    """
-    formed = lax.select(lax.eq(x, x), x, lax.full_like(x, jnp.nan))
-    return lax.reduce_sum(formed, (axis,))
-
-
 def first_along(x: Array, maximum: Array, axis: int) -> Array:
     """The first index, int32 (rows,), where x has its maximum; the last for a NaN.
 

@@ -114,15 +114,24 @@ def kl_divergence(mean_gap: Array, sum_ratio: Array) -> Array:
     return lax.sub(mean_gap, lax.log(sum_ratio))
 
 
+class Pair(NamedTuple):
+    """Two softmaxes q and p of each class, of the logits' shape."""
+
+    q: Array
+    p: Array
+    log_q: Array
+    log_p: Array
+    log_ratio: Array  # log(p/q), exact where the two are nearly equal
+
+
 class OfTwo(NamedTuple):
     """A divergence D = Σ_c w' q_c a_c + w p_c b_c of two softmaxes q and p.
 
     Attributes:
       weights: (parameters) → (w', w).
-      ratios: (log(p/q), log q, log p, parameters) → (a, b), of the logits' shape, such
-        that Σ w' q da + w p db = 0.
-      summands: (log(p/q), q, a, p, b, parameters) → w' q a + w p b, without
-        cancellation.
+      ratios: (pair, parameters) → (a, b), of the logits' shape, such that
+        Σ w' q da + w p db = 0; a is finite where q is 0, and b where p is.
+      summands: (pair, a, b, parameters) → w' q a + w p b, without cancellation.
     """
 
     weights: Callable[..., tuple[Any, Any]]
@@ -130,9 +139,7 @@ class OfTwo(NamedTuple):
     summands: Callable[..., Array]
 
 
-def _ratios_to_mixture(
-    d: Array, log_q: Array, log_p: Array, beta: Array
-) -> tuple[Array, Array]:
+def _ratios_to_mixture(pair: Pair, beta: Array) -> tuple[Array, Array]:
     """log(q/m) and log(p/m), m = β q + (1 − β) p; 0 where q, or p, is impossible.
 
     They are written with the ratio of q and p alone, d = log(p/q):
@@ -149,8 +156,9 @@ def _ratios_to_mixture(
     stands in place of the first, which then is small beside δ, and δ added to it is the
     second.
     """
+    d = pair.log_ratio
     lowest = lax.full_like(d, -(jnp.finfo(d.dtype).max ** 0.5))  # d itself is finite
-    has_q, has_p = lax.gt(log_q, lowest), lax.gt(log_p, lowest)
+    has_q, has_p = lax.gt(pair.log_q, lowest), lax.gt(pair.log_p, lowest)
     infinite = lax.full_like(d, jnp.inf)
     infinite = lax.select(has_p, infinite, lax.neg(infinite))
     d = lax.select(lax.bitwise_and(has_q, has_p), d, infinite)
@@ -181,7 +189,7 @@ def _ratios_to_mixture(
 
 
 def _of_mixture(
-    d: Array, q: Array, log_q_ratio: Array, p: Array, log_p_ratio: Array, beta: Array
+    pair: Pair, log_q_ratio: Array, log_p_ratio: Array, beta: Array
 ) -> Array:
     """β q log(q/m) + (1 − β) p log(p/m), m = β q + (1 − β) p, of each class.
 
@@ -199,6 +207,7 @@ def _of_mixture(
         coefficients = [(n - 1) / math.factorial(n) for n in range(2, 9 + _more(x))]
         return lax.mul(lax.mul(x, x), _polynomial(coefficients, x))
 
+    q, p = pair.q, pair.p
     beta, rest = (lax.full_like(q, x) for x in (beta, 1 - beta))
     m = lax.add(lax.mul(beta, q), lax.mul(rest, p))
     series = lax.add(lax.mul(beta, f(log_q_ratio)), lax.mul(rest, f(log_p_ratio)))
@@ -248,18 +257,18 @@ jensen_shannon_divergence = OfTwo(
 )
 
 
-def _signs(d: Array, log_q: Array, log_p: Array) -> tuple[Array, Array]:
+def _signs(pair: Pair) -> tuple[Array, Array]:
     """The signs of q − p and of p − q, which are 0 where q = p."""
     # Several times as fast as `lax.sign`, which XLA on a CPU forms number by number.
-    sign = lax.tanh(lax.mul(constant(1e38, d), lax.stop_gradient(d)))
+    # q − p itself need not be 0 for equal rows, where XLA rounds a product only once.
+    d = lax.stop_gradient(pair.log_ratio)
+    sign = lax.tanh(lax.mul(constant(1e38, d), d))
     return lax.neg(sign), sign
 
 
-def _half_of_difference(d: Array, q: Array, a: Array, p: Array, b: Array) -> Array:
-    """½ |q − p| = ½ (q + p) tanh(½ |d|), d = log(p/q), which cancels nothing."""
-    half = constant(0.5, d)
-    both = lax.mul(half, lax.add(q, p))
-    return lax.mul(both, lax.tanh(lax.mul(half, lax.abs(d))))
+def _half_of_difference(pair: Pair, a: Array, b: Array) -> Array:
+    d = lax.abs(lax.sub(pair.q, pair.p))
+    return lax.mul(constant(0.5, d), d)
 
 
 # ½ Σ |q − p| = ½ Σ q a + p b, with the signs a of q − p and b of p − q.
@@ -289,62 +298,3 @@ def zlpr(low_shift: Array, low: Array, high_shift: Array, high: Array) -> Array:
 def is_linear(formula: Callable[..., Any] | None) -> bool:
     """Whether a sum of the formula over classes is a function of the statistics."""
     return formula in (cross_entropy, symmetric)
-
-
-class _SoftmaxFields(NamedTuple):
-    shift: Array
-    log_sum: Array
-    label_logit: Array | None = None
-    label_mass: Array | None = None
-    weighted_logit: Array | None = None
-    expected_logit: Array | None = None
-    argmax: Array | None = None
-
-
-class SoftmaxStatistics(_SoftmaxFields):
-    """Row statistics of logits, in nats, relative to the row maximum `shift`.
-
-    `shift` is a constant under differentiation; the other fields carry the derivative
-    of `lse`. Fields that were not asked for are None; argmax and the properties raise a
-    ValueError then.
-
-    Attributes:
-      shift: max_c z_c.
-      log_sum: log Σ_c exp(z_c − shift).
-      label_logit: z_y − shift for a class id y, ⟨q, z − shift⟩ for a distribution q.
-      label_mass: Σ_c q_c for a distribution.
-      weighted_logit: Σ_c w_c (z_c − shift) for class weights w.
-      expected_logit: Σ_c p_c (z_c − shift), where p = softmax(z).
-      argmax: the class of the largest logit, the first of equals.
-    """
-
-    __slots__ = ()
-
-    @property
-    def lse(self) -> Array:
-        """log Σ_c exp(z_c), the log-normalizer."""
-        return self.shift + self.log_sum
-
-    @property
-    def log_prob(self) -> Array:
-        """log p_y for a class id y, Σ_c q_c log p_c for a distribution q."""
-        if self.label_logit is None:
-            raise ValueError("log_prob: these statistics were taken without labels.")
-        if self.label_mass is None:
-            return self.label_logit - self.log_sum
-        return self.label_logit - times(self.label_mass, self.log_sum)
-
-    @property
-    def entropy(self) -> Array:
-        """−Σ_c p_c log p_c."""
-        if self.expected_logit is None:
-            raise ValueError("entropy: these statistics were taken with entropy=False.")
-        return self.log_sum - self.expected_logit
-
-    @property
-    def argmax(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The class of the largest logit, the first of equals."""
-        argmax = self[_SoftmaxFields._fields.index("argmax")]
-        if argmax is None:
-            raise ValueError("argmax: these statistics were taken with argmax=False.")
-        return argmax

@@ -11,13 +11,14 @@ from jax import Array, lax
 
 from .._arrays import cast, select
 from .._chunks import largest_along
-from .._formulas import SoftmaxStatistics, expm1
+from .._formulas import expm1
 from .._problem.bad_labels import report_bad_labels, reported
 from .._problem.ids import first_class
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
 from .._statistics.argmax import Argmax
 from .._statistics.inputs import inputs_of_block
+from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._statistics.squares import SquaresOfOthers
 from .._targets.labels import statistics_of
 from .batch import ids_of, is_binary

@@ -8,12 +8,13 @@ from jax import Array
 from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
-from .._formulas import SoftmaxStatistics, cross_entropy
+from .._formulas import cross_entropy
 from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
 from .._solve.options import LossOptions
 from .._solve.solve import solution
+from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._targets.given import ClassLabels
 
 

@@ -9,12 +9,13 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
-from .._formulas import SoftmaxStatistics, generalized, taylor
+from .._formulas import generalized, taylor
 from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
 from .._solve.options import LossOptions
 from .._solve.solve import solution
+from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._targets.given import ClassLabels
 
 

@@ -6,10 +6,10 @@ from jax import Array
 from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
-from .._formulas import SoftmaxStatistics
 from .._linear_logits import Logits
 from .._solve.results import RowStatistics
 from .._solve.solve import solution
+from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._targets.given import ClassLabels
 
 

@@ -9,12 +9,12 @@ from jax import Array, lax
 
 from .. import _checks
 from .._arrays import cast, over_last_axis, select, sum_over_devices
-from .._formulas import SoftmaxStatistics
 from .._problem.problem import Problem
 from .._problem.resolved import Resolved
 from .._reduction import combine, weighed
 from .._statistics.argmax import Argmax
 from .._statistics.expected import Expected
+from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._statistics.statistic import Statistic
 from .._statistics.top_k import TopK
 from .._targets.labels import lse_squared, statistics_of

@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from .._arrays import over_classes, over_rows, select, sum_over_devices
 from .._chunks import sum_along
-from .._formulas import SoftmaxStatistics, is_linear, symmetric
+from .._formulas import is_linear, symmetric
 from .._layouts.totals import totals
 from .._problem.bundles import Maybe
 from .._problem.ids import first_class
@@ -22,6 +22,7 @@ from .._statistics.at_ids import AtIds
 from .._statistics.evenly import CLASS_SCALE, Evenly
 from .._statistics.expected import Expected
 from .._statistics.inputs import Inputs, inputs_of_block, over_classes_if
+from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._statistics.statistic import Statistic
 from .._statistics.totals import Totals, computed_rows, filled
 from .._times import finite_slope, times

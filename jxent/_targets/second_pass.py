@@ -16,7 +16,6 @@ JAX derives the derivatives of this rule, which go through A, B and the totals.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +23,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import moving_of, over_classes, select, vary, varying_of
-from .._chunks import has_long_rows, sum_along, sum_formed, sum_unstored
-from .._formulas import OfTwo
+from .._chunks import has_long_rows, sum_along, sum_unstored
+from .._formulas import OfTwo, Pair
 from .._layouts.totals import over_all_classes
 from .._problem.bundles import Maybe
 from .._problem.problem import Problem
@@ -60,24 +59,19 @@ def _sums(
         parameters, axis = problem.shared.parameters, problem.axis
 
         # The first and second casts are those of the totals.
-        def terms(times: int, t: Totals) -> tuple[Array, ...]:
+        def terms(times: int, t: Totals) -> tuple[Pair, Array, Array]:
             return _terms(axis, formula, inputs.again(times), parameters, computed, t)
 
         # Each barrier keeps XLA from storing exponentials for a later use. The second
         # stands behind the first: XLA would merge two of one array.
         t = lax.optimization_barrier(t)
         summands = formula.summands(*terms(3, t), *parameters)
-
-        def total(x: Array, of_short_rows: Callable[[Array, int], Array]) -> Array:
-            return (sum_along if has_long_rows(x, axis) else of_short_rows)(x, axis)
-
-        # What reads half precision XLA on a CPU forms number by number, but in a sum.
-        sum_of_short = sum_formed if inputs.narrow is None else sum_along
-        _, q, a, p, b = terms(4, lax.optimization_barrier(t))
+        pair, a, b = terms(4, lax.optimization_barrier(t))
+        mean = sum_along if has_long_rows(pair.p, axis) else sum_unstored
         return DivergenceSums(
-            divergence=total(summands, sum_of_short),
-            of_target=total(lax.mul(q, a), sum_unstored) if of_target else None,
-            of_logits=total(lax.mul(p, b), sum_unstored) if of_logits else None,
+            divergence=sum_along(summands, axis),
+            of_target=mean(lax.mul(pair.q, a), axis) if of_target else None,
+            of_logits=mean(lax.mul(pair.p, b), axis) if of_logits else None,
         )
 
     return over_all_classes(of_block, problem, per_row=t)
@@ -129,9 +123,8 @@ def _terms(
     parameters: tuple[Array, ...],
     computed: Maybe,
     t: Totals,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """d = log(p/q), q, a, p and b, of the logits' shape; a is 0 where q is, and b where
-    p is."""
+) -> tuple[Pair, Array, Array]:
+    """Both softmaxes, a and b, of the logits' shape."""
     z, second_z, second = inputs.z, inputs.of(SecondSoftmax), t[SecondSoftmax]
 
     def over(rows: Array) -> Array:
@@ -140,27 +133,28 @@ def _terms(
     def of_computed(x: Array) -> Array:
         return x if computed is None else select(over(computed), x)
 
-    def log_softmax(z: Array, shift: Array, total: Array) -> Array:
-        return of_computed(lax.sub(relative(z, shift, axis), over(lax.log(total))))
+    def softmax(z: Array, shift: Array, total: Array) -> tuple[Array, Array]:
+        rel = relative(z, shift, axis)
+        log_p = lax.sub(rel, over(lax.log(total)))
+        return of_computed(lax.div(lax.exp(rel), over(total))), of_computed(log_p)
 
     shift, second_shift = origin(t.maximum), origin(second.maximum)
-    log_q = log_softmax(second_z, second_shift, second.sum)
-    log_p = log_softmax(z, shift, t.sum)
-    # d = (z − a) − (z' − a') − constant. Logits relative to their maximum are rounded,
-    # and the difference of nearly equal ones is not; but other offsets of two rows
-    # would round that, and leave first.
+    q, log_q = softmax(second_z, second_shift, second.sum)
+    p, log_p = softmax(z, shift, t.sum)
+    # log(p/q) = (z − a) − (z' − a') − constant. Logits relative to their maximum are
+    # rounded, and the difference of nearly equal ones is not; but other offsets of two
+    # rows would round that, and leave first.
     apart = lax.sub(shift, second_shift)
-    close = lax.lt(lax.abs(apart), lax.full_like(apart, 1))
-    log_ratio = lax.log(lax.div(t.sum, second.sum)) + select(close, apart)
-    offsets = (select(lax.bitwise_not(close), x) for x in (shift, second_shift))
-    offset, second_offset = map(over, offsets)
+    far = lax.floor(lax.min(lax.abs(apart), lax.full_like(apart, 1)))  # 0 or 1
+    of_sums = lax.log(lax.div(t.sum, second.sum)) + lax.mul(1 - far, apart)
+    offset, second_offset = (over(lax.mul(far, x)) for x in (shift, second_shift))
     # Two infinities have no difference: the least number stands in place of one. The
     # minimum is that number: XLA would store a constant that several sums share.
     least = over(lax.min(shift, lax.full_like(shift, jnp.finfo(z.dtype).min)))
     d = lax.sub(lax.max(lax.sub(z, offset), least), lax.sub(second_z, second_offset))
-    d = of_computed(lax.sub(d, over(log_ratio)))
-    a, b = formula.ratios(d, log_q, log_p, *parameters)
-    return d, lax.exp(log_q), a, lax.exp(log_p), b
+    log_ratio = of_computed(lax.sub(d, over(of_sums)))
+    pair = Pair(q=q, p=p, log_q=log_q, log_p=log_p, log_ratio=log_ratio)
+    return pair, *formula.ratios(pair, *parameters)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -176,7 +170,7 @@ def _fixed_divergence_jvp(
 ) -> Any:
     inputs, fixed = primals
     parameters, computed, t, sums = fixed
-    _, q, a, p, b = _terms(axis, formula, inputs, parameters, computed, t)
+    pair, a, b = _terms(axis, formula, inputs, parameters, computed, t)
     of_target, of_logits = formula.weights(*parameters)
     moved: Inputs = moving_of(tangents[0])
 
@@ -190,9 +184,9 @@ def _fixed_divergence_jvp(
 
     terms, second_dz = [], moved.of(SecondSoftmax)
     if second_dz is not None:
-        terms.append(total(of_target, q, a, sums.of_target, second_dz))
+        terms.append(total(of_target, pair.q, a, sums.of_target, second_dz))
     if moved.z is not None:
-        terms.append(total(of_logits, p, b, sums.of_logits, moved.z))
+        terms.append(total(of_logits, pair.p, b, sums.of_logits, moved.z))
     tangent = functools.reduce(lax.add, terms)
     value = _fixed_divergence(axis, formula, *primals)
     return value, vary(tangent, varying_of(primals))
