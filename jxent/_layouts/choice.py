@@ -70,6 +70,7 @@ class Uses(NamedTuple):
     large_blocks: bool = False
     whole_rows: bool = False  # whatever the blocks, for the ranks of labels
     heads: int = 1  # how many logits of a row do not exist
+    arrays: int = 0  # how many beside them do, of which a block is copied
     # Arrays of a block's size that a CPU keeps for a derivative, beside the logits; if
     # a row is no more than a sum over its classes, its value takes one less.
     kept: int = 0
@@ -106,6 +107,7 @@ def uses_of(problem: Problem) -> Uses:
         large_blocks=of_blocks,
         whole_rows=settings.result.whole_rows,
         heads=sum(x.hidden is not None for x in rows.logits),
+        arrays=sum(x.array is not None for x in rows.logits),
         kept=target.kept_arrays(problem) or int(of_blocks or keeps_terms),
         summed=keeps_terms or target.is_sum(problem),
         given=sum(jax.tree.leaves(map_fields(width, rows))),
@@ -170,7 +172,8 @@ def _slabs(implementation: str, s: Sizes, uses: Uses) -> tuple[int, int]:
         kept = uses.kept > 2 * uses.summed and uses.kept - uses.summed
         value = max(kept, cap) + (uses.summed and uses.temperature)
         value += uses.masks and (uses.large_blocks or uses.whole_rows)
-        return heads + value, heads + mask + max(uses.kept - 2, 0)
+        value = heads + max(value, uses.arrays)
+        return value, heads + mask + max(uses.kept - 2, 0)
     if not uses.kept:
         linear = mask or (uses.smoothing and not uses.drops)
         skips = uses.drops or uses.weights

@@ -203,7 +203,7 @@ def softmax_jensen_shannon_divergence(
         axis,
         where,
         formula=Formula(
-            function=formula, parameters=parameters, kept=2 + len(parameters)
+            function=formula, parameters=parameters, kept=3 + len(parameters)
         ),
         target_logit_soft_cap=target_logit_soft_cap,
         weights=weights,

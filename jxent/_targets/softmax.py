@@ -27,6 +27,9 @@ class Softmax(Target):
     def kept_arrays(self, problem: Problem) -> int:
         return problem.settings.kept
 
+    def is_sum(self, problem: Problem) -> bool:
+        return True
+
     def logits(self, part: Part) -> tuple[Array, Maybe]:
         own = effective_logits(part.problem, part.computed)
         return own, effective_logits(part.problem, part.computed, index=1)
