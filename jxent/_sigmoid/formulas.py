@@ -99,7 +99,7 @@ def _focal_slope(
     weight = power(miss, gamma)
     if alpha is not None:
         weight *= alpha * y + (1 - alpha) * no
-    of_weight = select(miss != 0, p * q / miss) * (exponent_array(gamma, z) * (no - y))
+    of_weight = p * q / _above_0(miss) * (exponent_array(gamma, z) * (no - y))
     return weight * (no * p - y * q + of_weight * loss)
 
 
@@ -211,7 +211,7 @@ def asymmetric_of_elements(*, clipped: bool) -> OfElements:
         clip: Array,
     ) -> Array:
         zero, one, minus_z = constant(0.0, z), constant(1.0, z), -z
-        # p and q are normal numbers, but q for a confident yes. 0 · ∞ would be NaN.
+        # As in `sigmoids`; but XLA on a CPU would store constants that a slope shares.
         largest = constant(-math.log(jnp.finfo(z.dtype).tiny) - 1, z)
         odds = jnp.exp(jnp.minimum(largest, minus_z))  # of no
         p = one / (one + odds)
@@ -258,14 +258,20 @@ def _slope(
     if not (isinstance(gamma_pos, Exponent) and gamma_pos.number == 0):
         of_weight = exponent_array(gamma_pos, z) * p * _finite_loss_of_no(-z)
         of_yes = power(q, gamma_pos) * (q + of_weight)
-    of_weight = exponent_array(gamma_neg, z) * q * loss * (p / p_m)
-    of_no = power(p_m, gamma_neg) * (p * of_loss + of_weight)
-    return no * select(~(p_m <= 0), of_no) - yes * of_yes
+    of_weight = exponent_array(gamma_neg, z) * q * loss * (p / _above_0(p_m))
+    of_no = jnp.ceil(p_m) * power(p_m, gamma_neg) * (p * of_loss + of_weight)
+    return no * of_no - yes * of_yes
+
+
+def _above_0(x: Array) -> Array:
+    """x ≥ 0, at least the least normal number: a divisor of what is 0 where x is."""
+    return jnp.maximum(constant(float(jnp.finfo(x.dtype).tiny), x), x)
 
 
 def _finite_loss_of_no(z: Array) -> Array:
     """−log σ(−z), at most the largest number, so that 0 times it is 0."""
-    return common_loss(z) + jnp.clip(z, 0, jnp.finfo(z.dtype).max)
+    largest = constant(float(jnp.finfo(z.dtype).max), z)
+    return common_loss(z) + jnp.minimum(largest, jnp.maximum(z, 0))
 
 
 # d log(p − m) = (p q dz − dm) / (p − m), d log(q + m) = −(p q dz − dm) / (q + m). Where

@@ -30,11 +30,13 @@ def log_p_and_log_q(z: Array) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def sigmoids(z: Array) -> tuple[Array, Array]:
-    """p = σ(z) and q = σ(−z), of one exponential."""
-    e = jnp.exp(-jnp.abs(z))
-    near = 1 / (1 + e)
-    far = e * near
-    return jnp.where(z < 0, far, near), jnp.where(z < 0, near, far)
+    """p = σ(z) and q = σ(−z), of one exponential and without a select."""
+    odds = jnp.exp(-z)
+    p = 1 / (1 + odds)
+    # q = odds · p, and 1 where the odds of no are infinite or nearly so.
+    large = 2.0 ** (jnp.finfo(z.dtype).maxexp - 4)
+    of_p = jnp.maximum(constant(1 / large, z), p)
+    return p, jnp.minimum(constant(large, z), odds) * of_p
 
 
 @sigmoids.defjvp
