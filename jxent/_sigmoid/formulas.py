@@ -211,7 +211,8 @@ def asymmetric_of_elements(*, clipped: bool) -> OfElements:
         clip: Array,
     ) -> Array:
         zero, one, minus_z = constant(0.0, z), constant(1.0, z), -z
-        # As in `sigmoids`; but XLA on a CPU would store constants that a slope shares.
+        # p and q are normal numbers, but q for a confident yes: 0 · ∞ would be NaN. Not
+        # by `sigmoids`: XLA on a CPU would store constants that a slope shares.
         largest = constant(-math.log(jnp.finfo(z.dtype).tiny) - 1, z)
         odds = jnp.exp(jnp.minimum(largest, minus_z))  # of no
         p = one / (one + odds)
