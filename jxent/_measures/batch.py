@@ -51,19 +51,17 @@ def metric_problem(
     weights: ArrayLike | None,
     ignore_index: ArrayLike | None,
     whole_logits: bool = False,
-    argmax: bool = False,
-    argmax_of_head: bool = False,
     ranks: bool = False,
     statistics: tuple[Statistic, ...] = (),
+    statistics_of_head: tuple[Statistic, ...] = (),
     batch_axis_name: AxisName = None,
     **options: Any,
 ) -> Problem:
     """The checked arguments of a metric; with axis=() those of binary labels.
 
-    `whole_logits` cannot be LinearLogits. With `argmax` the class of the largest logit
-    is one of the statistics, with `argmax_of_head` one of those of LinearLogits; with
-    `ranks` these have no statistics, but whole rows. `statistics` are
-    further ones of every row.
+    `whole_logits` cannot be LinearLogits. With `ranks` these have no statistics, but
+    whole rows. `statistics` are what every row has beside its own, and
+    `statistics_of_head` those of LinearLogits.
     """
     linear = isinstance(logits, LinearLogits) and not whole_logits
     x = logits if linear else _checks.as_array(function, "logits", logits)
@@ -83,16 +81,14 @@ def metric_problem(
                 f"along axis {axis}. For one logit per binary label give axis=(), and "
                 "logits and labels of one shape.",
             )
-    result = RowStatistics(
-        argmax=argmax or (linear and argmax_of_head), more=statistics
-    )
+    more = statistics + (statistics_of_head if linear else ())
     return planned_problem(
         function,
         x,
         ClassLabels(labels=labels, ids_only=True),
         axis,
         where,
-        result=WholeRows() if linear and ranks else result,
+        result=WholeRows() if linear and ranks else RowStatistics(more=more),
         weights=weights,
         ignore_index=ignore_index,
         batch_axis_name=batch_axis_name,

@@ -12,6 +12,7 @@ from .._linear_logits import Logits
 from .._measures.batch import measured, metric_problem, quotient_of_sums, total
 from .._measures.rows import is_right
 from .._problem.problem import Problem
+from .._statistics.argmax import Argmax
 
 
 class AccuracySums(NamedTuple):
@@ -127,7 +128,7 @@ def accuracy(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        argmax_of_head=True,
+        statistics_of_head=(Argmax(),),
     )
     return measured(share_of_right, problem)
 
@@ -215,6 +216,6 @@ def accuracy_sums(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        argmax_of_head=True,
+        statistics_of_head=(Argmax(),),
     )
     return measured(sums_of_right, problem)

@@ -11,6 +11,7 @@ from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
 from .._measures.batch import measured, metric_problem
+from .._statistics.argmax import Argmax
 from ._bins import (
     NORMS,
     CalibrationErrorSums,
@@ -123,7 +124,7 @@ def calibration_error(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        argmax_of_head=True,
+        statistics_of_head=(Argmax(),),
     )
     _checks.one_of(name, "norm", norm, NORMS, optional=False)
     quantiles, edges = edges_of(name, problem, bins, strategy)
@@ -217,7 +218,7 @@ def calibration_error_sums(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        argmax_of_head=True,
+        statistics_of_head=(Argmax(),),
     )
     quantiles, edges = edges_of(name, problem, bins)
     return measured(sums_of_bins, problem, quantiles, arrays=edges)
@@ -313,7 +314,7 @@ def reliability_bins(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        argmax_of_head=True,
+        statistics_of_head=(Argmax(),),
     )
     quantiles, edges = edges_of(name, problem, bins, strategy)
     return measured(bins_of, problem, quantiles, arrays=edges)

@@ -15,6 +15,7 @@ from .._measures.batch import ids_of, is_binary, measured, metric_problem, weigh
 from .._measures.rows import known_and_prediction
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
+from .._statistics.argmax import Argmax
 
 
 def _confusion(batch: Problem, classes: int) -> Array:
@@ -114,7 +115,7 @@ def confusion_matrix(
         temperature=temperature,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        argmax=True,
+        statistics=(Argmax(),),
     )
     classes = 2 if is_binary(problem) else problem.classes
     return measured(_confusion, problem, classes)
