@@ -33,6 +33,7 @@ class Part(NamedTuple):
     problem: Problem
     ids: Maybe  # (rows,) or (rows, k), counted from the block's first class
     computed: Maybe  # (rows,): False for rows whose logits and labels may be anything
+    formed: tuple[Any, ...]  # logits that no option acted on, in the problem's dtype
     z: Any = None  # effective logits
     second: Maybe = None  # those of a second softmax of the row, of z's shape
     possible: Maybe = None  # of z's shape
@@ -119,50 +120,42 @@ def inputs_of_block(
     possible = possible_classes(problem)
     part = part._replace(z=z, second=second, possible=possible)
     given = tuple(s.given(part) for s in statistics)
-    return Inputs(
-        statistics=statistics,
-        z=z,
-        given=given,
-        first=first,
-        narrow=_narrow_dtype(problem),
-    )
+    narrow = _narrow_dtype(part)
+    return Inputs(statistics=statistics, z=z, given=given, first=first, narrow=narrow)
 
 
-def _narrow_dtype(problem: Problem) -> Any:
+def _narrow_dtype(part: Part) -> Any:
     """The dtype in half precision of logits in memory, of both softmaxes, if effective
     logits are no more than their cast; else None."""
-    rows, shared = problem.pair
-    masked = shared.class_mask is not None or rows.class_where is not None
-    changed = masked or shared.margin is not None or rows.temperature is not None
-    changed |= problem.target.changes_logits
-    for head in shared.heads:
-        changed |= head.bias is not None or head.logit_soft_cap is not None
+    rows, shared = part.problem.pair
+    effective = (part.z, part.second)[: len(rows.logits)]
+    # An option that acts makes a new array.
+    same = all(z is formed for z, formed in zip(effective, part.formed, strict=True))
     dtypes = {None if x.array is None else x.array.dtype for x in rows.logits}
     (dtype,) = dtypes if len(dtypes) == 1 else (None,)
-    return None if changed or dtype is None or dtype.itemsize != 2 else dtype
+    cast_alone = same and all(head.bias is None for head in shared.heads)
+    return dtype if cast_alone and dtype is not None and dtype.itemsize == 2 else None
 
 
 def part_of(problem: Problem, first: Maybe, computed: Maybe) -> Part:
-    """A block of classes, without its logits."""
+    """A block of classes, without its effective logits."""
     ids = problem.resolved.ids
     ids = None if ids is None else ids_from(ids, first)
-    return Part(problem=problem, ids=ids, computed=computed)
+    indices = range(len(problem.rows.logits))
+    formed = tuple(cast(logits_of(problem, i), problem.dtype) for i in indices)
+    return Part(problem=problem, ids=ids, computed=computed, formed=formed)
 
 
 def effective_logits(
-    problem: Problem,
-    computed: Maybe,
-    adjusted: Callable[[Array], Array] | None = None,
-    *,
-    index: int = 0,
+    part: Part, adjusted: Callable[[Array], Array] | None = None, *, index: int = 0
 ) -> Array:
     """Logits (…, classes, …) after the soft cap, what is `adjusted`, the temperature.
 
     They are −inf where a class is impossible. `index` is 1 for a second softmax.
     """
+    problem, computed, z = part.problem, part.computed, part.formed[index]
     temperature, axis = problem.rows.temperature, problem.axis
     soft_cap = problem.shared.heads[index].logit_soft_cap
-    z = cast(logits_of(problem, index), problem.dtype)
     possible = possible_classes(problem)
     if soft_cap is not None or temperature is not None:
         for mask in (over_classes_if(computed, axis, z), possible):

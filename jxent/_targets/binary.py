@@ -48,8 +48,6 @@ from .target import Losses, Target
 
 
 class Binary(Target):
-    changes_logits = True
-
     def labels_of(self, part: Part, z: Array) -> Array:
         """The labels of a block's classes, of the shape of its logits z."""
         raise NotImplementedError
@@ -74,7 +72,7 @@ class Binary(Target):
 
         They are −inf where 1 − y, or y, is 0, and where a class is not possible.
         """
-        z = effective_logits(part.problem, part.computed)
+        z = effective_logits(part)
         y, where = _smoothed(part, z), _where(part, z)
 
         def side(share: Array, z: Array) -> Array:
@@ -240,7 +238,8 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
     `computed`, (rows,), is False for rows that may hold anything.
     """
     axis, shared, formula = problem.axis, problem.shared, problem.settings.formula
-    z, part = effective_logits(problem, computed), part_of(problem, first, computed)
+    part = part_of(problem, first, computed)
+    z = effective_logits(part)
     y, where = _smoothed(part, z), _where(part, z)
     if where is not None:
         z, y = select(where, z), select(where, y)

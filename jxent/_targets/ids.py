@@ -67,7 +67,7 @@ class Ids(Labels):
             return lax.select(is_label(ids, axis, z), lax.sub(z, full), z)
 
         adjusted = None if margin is None else less
-        return effective_logits(part.problem, part.computed, adjusted), None
+        return effective_logits(part, adjusted), None
 
     def factor(self, problem: Problem) -> Maybe:
         """The class weight of the label, w_y; None for 1."""

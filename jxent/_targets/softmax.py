@@ -31,8 +31,7 @@ class Softmax(Target):
         return True
 
     def logits(self, part: Part) -> tuple[Array, Maybe]:
-        own = effective_logits(part.problem, part.computed)
-        return own, effective_logits(part.problem, part.computed, index=1)
+        return effective_logits(part), effective_logits(part, index=1)
 
     def losses(self, problem: Problem) -> Losses:
         t = totals(problem)

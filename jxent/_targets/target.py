@@ -46,7 +46,6 @@ class Scored(NamedTuple):
 class Target:
     # For the plan of memory:
     of_every_class: ClassVar[bool] = False  # has a number for every class of a row
-    changes_logits: ClassVar[bool] = False  # whatever the options
     scattered: ClassVar[bool] = False  # its gradient is, into a block of logits
     listed: ClassVar[bool] = False  # its lists become booleans of a block
     weighed: ClassVar[bool] = False  # a mean divides by its mass
@@ -95,7 +94,7 @@ class Target:
 
     def logits(self, part: Part) -> tuple[Array, Maybe]:
         """The block's effective logits, and those of a second softmax of the row."""
-        return effective_logits(part.problem, part.computed), None
+        return effective_logits(part), None
 
     # The losses -------------------------------------------------------------------
 
