@@ -159,7 +159,7 @@ def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
     """The maximum and the first index, int32 (rows,), where it stands; a NaN counts as
     the largest.
 
-    A short row on a CPU goes by way of one reduction, which reads it once. Both are
+    By one reduction, which reads the row once, but for a long row on a CPU. Both are
     constants under differentiation.
     """
     x = lax.stop_gradient(x)
@@ -173,9 +173,10 @@ def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
         start = jnp.asarray(-jnp.inf, x.dtype), jnp.int32(x.shape[axis] - 1)
         return tuple(lax.reduce((x, ids), start, _larger, (axis,)))
 
-    if is_split(x) or _is_longer(x, axis, _MANY):
+    if is_split(x):
         return plain(x)
-    return lax.platform_dependent(x, cpu=in_one, default=plain)
+    on_cpu = plain if _is_longer(x, axis, _MANY) else in_one
+    return lax.platform_dependent(x, cpu=on_cpu, default=in_one)
 
 
 def _larger(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:

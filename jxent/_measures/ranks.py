@@ -78,10 +78,24 @@ def _in_memory(k: int, batch: Problem) -> Array:
     ids, axis, names = batch.resolved.ids, batch.axis, batch.settings.class_axis_name
     assert ids is not None
     z = inputs_of_block(batch, first_class(batch)).z
-    if k == 1 and not names and z.shape[axis] <= CHUNK:
-        largest, predicted = largest_along(z, axis)
-        first = cast(lax.eq(predicted, ids), z.dtype)
-        return select(lax.is_finite(largest), first, jnp.nan)
+    counted = functools.partial(_by_count, k, batch)
+    if k > 1 or names or is_split(z):
+        return counted(z, ids)
+    predicted = functools.partial(_by_prediction, axis)
+    on_cpu = counted if z.shape[axis] > CHUNK else predicted
+    return lax.platform_dependent(z, ids, cpu=on_cpu, default=predicted)
+
+
+def _by_prediction(axis: int, z: Array, ids: Array) -> Array:
+    """Whether the label is the class of the largest logit, read once."""
+    largest, predicted = largest_along(z, axis)
+    first = cast(lax.eq(predicted, ids), z.dtype)
+    return select(lax.is_finite(largest), first, jnp.nan)
+
+
+def _by_count(k: int, batch: Problem, z: Array, ids: Array) -> Array:
+    """Whether fewer than k classes are ahead of the label."""
+    axis, names = batch.axis, batch.settings.class_axis_name
     label = at_label(batch, z, ids)
     here = ids_from(ids, first_class(batch))
     most = max(k, _SHARED)

@@ -5,6 +5,7 @@ tangent:  dz at these ids, which are fixed
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -125,16 +126,28 @@ def _largest_on_device(z: Array, k: int) -> Largest:
 
     The k largest lie in the k chunks of classes whose largest are the largest. To look
     for these chunks first, and then among their classes, is faster where classes are
-    many: on a CPU `lax.top_k` takes some ten times as long for a logit as a maximum.
+    many: on a CPU `lax.top_k` takes some ten times as long for a logit as a maximum. A
+    TPU would copy the logits into chunks.
     """
-    *rows, classes = z.shape
+    classes = z.shape[-1]
     k = min(k, classes)
     size = 1 << (math.isqrt(classes // k).bit_length() - 1) if classes >= k else 1
     while classes % size:
         size //= 2
     if size < 4:
-        logits, ids = lax.top_k(z, k)
-        return Largest(logits=logits, ids=ids)
+        return _plain(k, z)
+    by_chunks = functools.partial(_by_chunks, k, size)
+    plain = functools.partial(_plain, k)
+    return lax.platform_dependent(z, tpu=plain, default=by_chunks)
+
+
+def _plain(k: int, z: Array) -> Largest:
+    logits, ids = lax.top_k(z, k)
+    return Largest(logits=logits, ids=ids)
+
+
+def _by_chunks(k: int, size: int, z: Array) -> Largest:
+    *rows, classes = z.shape
     chunks = z.reshape(*rows, classes // size, size)
     last = len(rows)
     _, chosen = lax.top_k(lax.reduce_max(chunks, (last + 1,)), k)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import moving_of, over_classes, select, vary, varying_of
+from .._arrays import held_apart, moving_of, over_classes, select, vary, varying_of
 from .._chunks import has_long_rows, sum_along, sum_unstored
 from .._formulas import OfTwo, Pair
 from .._layouts.totals import over_all_classes
@@ -64,9 +64,9 @@ def _sums(
 
         # Each barrier keeps XLA from storing exponentials for a later use. The second
         # stands behind the first: XLA would merge two of one array.
-        t = lax.optimization_barrier(t)
+        t = held_apart(t, "cpu", "cuda", "rocm")
         summands = formula.summands(*terms(3, t), *parameters)
-        pair, a, b = terms(4, lax.optimization_barrier(t))
+        pair, a, b = terms(4, held_apart(t, "cpu", "cuda", "rocm"))
         mean = sum_along if has_long_rows(pair.p, axis) else sum_unstored
         return DivergenceSums(
             divergence=sum_along(summands, axis),
