@@ -413,16 +413,37 @@ def test_the_compiler_agrees_on_whole_rows():
         assert difference <= 0.15 * taken.temp_size_in_bytes
 
 
-def temporaries_on_tpu(function, *operands):
-    """Bytes, as the compiler for a TPU v5e that need not be there reports them."""
+def compiled_for_tpu(function, *operands):
+    """By the compiler for a TPU v5e that need not be there."""
     pytest.importorskip("libtpu")
     (chip,) = TARGETS["tpu-v5e"].devices(1)
     place = jax.sharding.SingleDeviceSharding(chip)
     placed = jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=place), operands)
     program = jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",))
-    report = program.compile().memory_analysis()
+    return program.compile()
+
+
+def temporaries_on_tpu(function, *operands):
+    report = compiled_for_tpu(function, *operands).memory_analysis()
     assert report is not None
     return report.temp_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("function", "times"),
+    [
+        (metrics.accuracy, 1),
+        (functools.partial(ce, reduction="mean"), 1),
+        (lambda logits, labels: jnp.mean(jxent.softmax_top_k(logits, 8)[0]), 2),
+    ],
+    ids=["accuracy", "cross-entropy", "top k"],
+)
+def test_how_often_a_tpu_reads_logits_in_memory(function, times):
+    logits = Shape((1024, 32768), jnp.float32)
+    labels = Shape((1024,), jnp.int32)
+    cost = compiled_for_tpu(function, logits, labels).cost_analysis()
+    assert cost is not None
+    assert cost["bytes accessed"] < 1.05 * times * 4 * logits.size
 
 
 def test_a_smaller_last_block_costs_no_copy_of_the_kernel():
