@@ -429,6 +429,8 @@ def temporaries_on_tpu(function, *operands):
     return report.temp_size_in_bytes
 
 
+@pytest.mark.compiles
+@pytest.mark.newest_jax
 @pytest.mark.parametrize(
     ("function", "times"),
     [
@@ -446,6 +448,8 @@ def test_how_often_a_tpu_reads_logits_in_memory(function, times):
     assert cost["bytes accessed"] < 1.05 * times * 4 * logits.size
 
 
+@pytest.mark.compiles
+@pytest.mark.newest_jax
 def test_a_smaller_last_block_costs_no_copy_of_the_kernel():
     """Llama 3's vocabulary, streamed on a TPU."""
     logits, labels = shapes(
@@ -461,6 +465,8 @@ def test_a_smaller_last_block_costs_no_copy_of_the_kernel():
     assert taken < 16 * 2**20  # of a kernel of 501 MiB
 
 
+@pytest.mark.compiles
+@pytest.mark.newest_jax
 def test_several_ids_cost_a_tpu_no_second_slab(monkeypatch):
     """Tiled: a scatter into a copy of a group of rows, not of the tile's logits."""
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
@@ -475,6 +481,8 @@ def test_several_ids_cost_a_tpu_no_second_slab(monkeypatch):
     assert several - one < 64 * 2**20  # of a slab of 512 MiB
 
 
+@pytest.mark.compiles
+@pytest.mark.newest_jax
 def test_the_largest_logits_are_found_in_small_blocks_on_a_tpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     logits, _ = shapes(8192, 256, 32768, jnp.bfloat16, jnp.bfloat16)
