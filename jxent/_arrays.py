@@ -69,7 +69,8 @@ def replaced(tree: Any, values: Any) -> Any:
 def held_apart(tree: Any, *platforms: str) -> Any:
     """The same arrays; on these platforms XLA does not see where they come from.
 
-    So value and derivative share nothing that is made of them. XLA would store that.
+    So nothing that is made of them is shared, by value and derivative say: XLA would
+    store that.
     """
     held = lambda tree: jax.tree.map(lax.optimization_barrier, tree)
     on = dict.fromkeys(platforms, held)

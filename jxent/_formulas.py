@@ -131,7 +131,7 @@ class OfTwo(NamedTuple):
       weights: (parameters) → (w', w).
       ratios: (pair, parameters) → (a, b), of the logits' shape, such that
         Σ w' q da + w p db = 0; a is finite where q is 0, and b where p is.
-      summands: (pair, a, b, parameters) → w' q a + w p b, without cancellation.
+      summands: (pair, a, b, parameters) → w' q a + w p b, none of them negative.
     """
 
     weights: Callable[..., tuple[Any, Any]]
@@ -260,14 +260,16 @@ jensen_shannon_divergence = OfTwo(
 def _signs(pair: Pair) -> tuple[Array, Array]:
     """The signs of q − p and of p − q, which are 0 where q = p."""
     # Several times as fast as `lax.sign`, which XLA on a CPU forms number by number.
-    # q − p itself need not be 0 for equal rows, where XLA rounds a product only once.
     d = lax.stop_gradient(pair.log_ratio)
     sign = lax.tanh(lax.mul(constant(1e38, d), d))
     return lax.neg(sign), sign
 
 
 def _half_of_difference(pair: Pair, a: Array, b: Array) -> Array:
-    d = lax.abs(lax.sub(pair.q, pair.p))
+    """½ |q − p|, which is 0 for equal rows."""
+    # The maximum keeps XLA from rounding only once a product and its difference.
+    q, p = (lax.max(constant(0.0, x), x) for x in (pair.q, pair.p))
+    d = lax.abs(lax.sub(q, p))
     return lax.mul(constant(0.5, d), d)
 
 

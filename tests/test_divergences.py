@@ -136,6 +136,31 @@ def test_softmaxes_further_apart_than_float32_reaches():
     value, slopes = both(z, z[:, ::-1])
     np.testing.assert_allclose(value, 3 * np.log(2), rtol=1e-6)
     assert not np.any(slopes)
+    # The two rows' maxima have no finite difference.
+    z, target = jnp.array([[2e38, 0.0]]), jnp.array([[-2e38, -2e38]])
+    for divergence in (JENSEN_SHANNON, TOTAL_VARIATION):
+        value, slopes = jax.value_and_grad(lambda *x, f=divergence: f(*x)[0], (0, 1))(
+            z, target
+        )
+        assert not np.any(slopes[0])
+        wanted = {JENSEN_SHANNON: 0.21576154, TOTAL_VARIATION: 0.5}[divergence]
+        np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
+@of_each
+def test_dropped_rows_have_second_derivatives_of_0(name):
+    """In reverse mode twice, where they hold NaN."""
+    z = jnp.array([[0.0, 1.0, 2.0], [0.0, jnp.nan, 2.0]])
+    target = jnp.array([[1.0, 0.0, 2.0], [jnp.inf, 3.0, 0.0]])
+
+    def total(*x):
+        return jnp.sum(DIVERGENCES[name](*x, weights=jnp.array([1.0, 0.0])))
+
+    slopes = jax.grad(total, (0, 1))
+    square = lambda *x: sum(jnp.sum(slope**2) for slope in slopes(*x))
+    for slope in jax.grad(square, (0, 1))(z, target):
+        assert np.all(np.isfinite(slope[0]))
+        assert not np.any(slope[1])
 
 
 def test_the_ends_of_beta(rng, x64):

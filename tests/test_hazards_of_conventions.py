@@ -48,6 +48,22 @@ def test_binary_smoothing_goes_towards_one_half():
         same(loss(z, y, label_smoothing=0.2), loss(z, soft))
 
 
+@pytest.mark.parametrize("y", [-0.2, 1.2, 2.0])
+def test_a_float_label_outside_its_range_is_a_number_in_the_formula(y):
+    """Of focal loss too, where a whole γ has no logarithm of 1 − p_t."""
+
+    def focal(z):
+        log_p, log_q = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
+        miss = 1 - (y * jnp.exp(log_p) + (1 - y) * jnp.exp(log_q))
+        return -(miss**2) * (y * log_p + (1 - y) * log_q)
+
+    of_label = lambda z: jxent.sigmoid_focal_loss(z, jnp.full_like(z, y), gamma=2)
+    z = jnp.array([-5.0, -1.0, 0.0, 2.0, 5.0])
+    wanted, got = (jax.vmap(jax.value_and_grad(f))(z) for f in (focal, of_label))
+    same(got[0], wanted[0], rtol=1e-5)
+    same(got[1], wanted[1], rtol=1e-4, atol=1e-6)
+
+
 def test_pos_weight_is_one_for_each_class():
     """Of the y-term alone, from the last axis, also with as many rows as classes."""
     z, y = spread(5, 5), (spread(5, 5) > 0.4).astype(np.float32)

@@ -99,7 +99,9 @@ def _focal_slope(
     weight = power(miss, gamma)
     if alpha is not None:
         weight *= alpha * y + (1 - alpha) * no
-    of_weight = p * q / _above_0(miss) * (exponent_array(gamma, z) * (no - y))
+    # Of a label outside [0, 1] it may be negative.
+    share = jnp.sign(miss) * p * q / _above_0(jnp.abs(miss))  # 0 where miss is
+    of_weight = share * (exponent_array(gamma, z) * (no - y))
     return weight * (no * p - y * q + of_weight * loss)
 
 

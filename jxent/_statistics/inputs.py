@@ -129,12 +129,12 @@ def _narrow_dtype(part: Part) -> Any:
     logits are no more than their cast; else None."""
     rows, shared = part.problem.pair
     effective = (part.z, part.second)[: len(rows.logits)]
-    # An option that acts makes a new array.
-    same = all(z is formed for z, formed in zip(effective, part.formed, strict=True))
+    # An option that acts makes a new array, and so does a bias.
+    acts = any(z is not x for z, x in zip(effective, part.formed, strict=True))
+    acts |= any(head.bias is not None for head in shared.heads)
     dtypes = {None if x.array is None else x.array.dtype for x in rows.logits}
     (dtype,) = dtypes if len(dtypes) == 1 else (None,)
-    cast_alone = same and all(head.bias is None for head in shared.heads)
-    return dtype if cast_alone and dtype is not None and dtype.itemsize == 2 else None
+    return None if acts or dtype is None or dtype.itemsize != 2 else dtype
 
 
 def part_of(problem: Problem, first: Maybe, computed: Maybe) -> Part:

@@ -134,10 +134,10 @@ def _largest_on_device(z: Array, k: int) -> Largest:
     size = 1 << (math.isqrt(classes // k).bit_length() - 1) if classes >= k else 1
     while classes % size:
         size //= 2
-    if size < 4:
-        return _plain(k, z)
-    by_chunks = functools.partial(_by_chunks, k, size)
     plain = functools.partial(_plain, k)
+    by_chunks = functools.partial(_by_chunks, k, size)
+    if size < 4:
+        return plain(z)
     return lax.platform_dependent(z, tpu=plain, default=by_chunks)
 
 

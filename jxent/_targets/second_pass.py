@@ -32,6 +32,10 @@ from .._statistics.inputs import Inputs, inputs_of_block
 from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import origin, relative
 from .._statistics.totals import Totals, computed_rows
+from .._times import constant
+
+
+_STORING = "cpu", "cuda", "rocm"
 
 
 class DivergenceSums(NamedTuple):
@@ -62,11 +66,11 @@ def _sums(
         def terms(times: int, t: Totals) -> tuple[Pair, Array, Array]:
             return _terms(axis, formula, inputs.again(times), parameters, computed, t)
 
-        # Each barrier keeps XLA from storing exponentials for a later use. The second
-        # stands behind the first: XLA would merge two of one array.
-        t = held_apart(t, "cpu", "cuda", "rocm")
+        # What the sums share a TPU forms in one pass; on a CPU or a GPU XLA would store
+        # it. The second barrier stands behind the first: two of one array are merged.
+        t = held_apart(t, *_STORING)
         summands = formula.summands(*terms(3, t), *parameters)
-        pair, a, b = terms(4, held_apart(t, "cpu", "cuda", "rocm"))
+        pair, a, b = terms(4, held_apart(t, *_STORING))
         mean = sum_along if has_long_rows(pair.p, axis) else sum_unstored
         return DivergenceSums(
             divergence=sum_along(summands, axis),
@@ -134,9 +138,9 @@ def _terms(
         return x if computed is None else select(over(computed), x)
 
     def softmax(z: Array, shift: Array, total: Array) -> tuple[Array, Array]:
-        rel = relative(z, shift, axis)
-        log_p = lax.sub(rel, over(lax.log(total)))
-        return of_computed(lax.div(lax.exp(rel), over(total))), of_computed(log_p)
+        rel = of_computed(relative(z, shift, axis))
+        p = lax.div(lax.exp(rel), over(total))
+        return p, lax.sub(rel, over(lax.log(total)))
 
     shift, second_shift = origin(t.maximum), origin(second.maximum)
     q, log_q = softmax(second_z, second_shift, second.sum)
@@ -144,8 +148,9 @@ def _terms(
     # log(p/q) = (z − a) − (z' − a') − constant. Logits relative to their maximum are
     # rounded, and the difference of nearly equal ones is not; but other offsets of two
     # rows would round that, and leave first.
-    apart = lax.sub(shift, second_shift)
-    far = lax.floor(lax.min(lax.abs(apart), lax.full_like(apart, 1)))  # 0 or 1
+    apart = lax.min(lax.sub(shift, second_shift), lax.full_like(shift, 1))
+    apart = lax.max(constant(-1.0, apart), apart)  # it may be infinite
+    far = lax.floor(lax.abs(apart))  # 0 or 1
     of_sums = lax.log(lax.div(t.sum, second.sum)) + lax.mul(1 - far, apart)
     offset, second_offset = (over(lax.mul(far, x)) for x in (shift, second_shift))
     # Two infinities have no difference: the least number stands in place of one. The
