@@ -69,8 +69,7 @@ def replaced(tree: Any, values: Any) -> Any:
 def held_apart(tree: Any, *platforms: str) -> Any:
     """The same arrays; on these platforms XLA does not see where they come from.
 
-    So nothing that is made of them is shared, by value and derivative say: XLA would
-    store that.
+    It would store what is made of them for several uses: a value and its derivative.
     """
     held = lambda tree: jax.tree.map(lax.optimization_barrier, tree)
     on = dict.fromkeys(platforms, held)

@@ -159,8 +159,8 @@ def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
     """The maximum and the first index, int32 (rows,), where it stands; a NaN counts as
     the largest.
 
-    By one reduction, which reads the row once, but for a long row on a CPU. Both are
-    constants under differentiation.
+    One reduction reads the row once; a long row on a CPU goes by way of its chunks. The
+    two are constants under differentiation.
     """
     x = lax.stop_gradient(x)
 

@@ -267,7 +267,7 @@ def _signs(pair: Pair) -> tuple[Array, Array]:
 
 def _half_of_difference(pair: Pair, a: Array, b: Array) -> Array:
     """½ |q − p|, which is 0 for equal rows."""
-    # The maximum keeps XLA from rounding only once a product and its difference.
+    # Without the maximum XLA may round a product and the difference only once.
     q, p = (lax.max(constant(0.0, x), x) for x in (pair.q, pair.p))
     d = lax.abs(lax.sub(q, p))
     return lax.mul(constant(0.5, d), d)

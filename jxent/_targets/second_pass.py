@@ -71,9 +71,9 @@ def _sums(
         t = held_apart(t, *_STORING)
         summands = formula.summands(*terms(3, t), *parameters)
         pair, a, b = terms(4, held_apart(t, *_STORING))
-        # Casts of short rows XLA would store for the sums.
-        stored = inputs.narrow is not None and not has_long_rows(pair.p, axis)
-        mean = sum_unstored if stored else sum_along
+        # XLA on a CPU would store the casts of short rows for these sums.
+        casts = inputs.narrow is not None and not has_long_rows(pair.p, axis)
+        mean = sum_unstored if casts else sum_along
         return DivergenceSums(
             divergence=sum_along(summands, axis),
             of_target=mean(lax.mul(pair.q, a), axis) if of_target else None,
