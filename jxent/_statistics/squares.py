@@ -22,10 +22,10 @@ class SquaresOfOthers(Statistic[Array]):
         return part.ids
 
     def of_block(self, block: Block, given: Array) -> Array:
-        # The barrier keeps XLA from storing what the sums share.
-        shift = lax.optimization_barrier(block.shift)
+        # The barrier keeps XLA from storing what this shares with sums and derivatives.
+        shift, ids = lax.optimization_barrier((block.shift, given))
         e = lax.exp(relative(block.z, shift, block.axis))
-        return sum_along(_squares(e, given, block.axis), block.axis)
+        return sum_along(_squares(e, ids, block.axis), block.axis)
 
     def of_class(self, classes: Classes, given: Array) -> Array:
         others = lax.bitwise_not(is_label(given, classes.axis, classes.z))
