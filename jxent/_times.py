@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ from jaxtyping import Float
 from ._arrays import (
     broadcast_like,
     is_moving,
+    like_moving,
     moving_of,
+    replaced,
     select,
 )
 
@@ -101,6 +104,36 @@ def _times_loss_jvp(primals: Any, tangents: Any) -> Any:
     if dx is not None:
         terms.append(factor * dx)
     return times_loss(factor, x), functools.reduce(lax.add, terms)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def plain_if_finite(
+    plain: Callable[..., Array], exact: Callable[..., Array], *arguments: Any
+) -> Array:
+    """`exact`, which has 0 · ∞ = 0; on a CPU by plain products, where that is finite.
+
+    Both are sums of the same terms, and XLA forms plain products in less time. If such
+    a sum is finite no term was infinite or NaN; else it is formed again.
+    """
+
+    def on_cpu(*arguments: Any) -> Array:
+        total = plain(*arguments)
+        # A loop of one turn at most: of a branch, `vmap` would take both sides.
+        is_wrong = lax.reduce_or(~lax.is_finite(total), tuple(range(total.ndim)))
+        again = lambda _: (exact(*arguments), lax.full_like(is_wrong, False))
+        return lax.while_loop(lambda state: state[1], again, (total, is_wrong))[0]
+
+    return lax.platform_dependent(*arguments, cpu=on_cpu, default=exact)
+
+
+@functools.partial(plain_if_finite.defjvp, symbolic_zeros=True)
+def _plain_if_finite_jvp(
+    plain: Any, exact: Any, primals: Any, tangents: Any
+) -> tuple[Array, Array]:
+    moving = moving_of(tangents)
+    along = lambda given: exact(*replaced(primals, given))
+    tangent = jax.jvp(along, (like_moving(moving, primals),), (moving,))[1]
+    return plain_if_finite(plain, exact, *primals), tangent
 
 
 def constant(value: float, x: Float[Array, "..."]) -> Float[Array, ""]:

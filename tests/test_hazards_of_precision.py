@@ -169,6 +169,7 @@ def test_labels_of_numpy_int64():
     {
         "plain": cross_entropy,
         "smoothed": partial(cross_entropy, label_smoothing=0.1, z_loss=0.1),
+        "brier": lambda x, labels, reduction: jxent.metrics.brier_score(x, labels),
     }
 )
 def test_no_second_array_of_the_logits_size(loss):

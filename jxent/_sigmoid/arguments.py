@@ -27,7 +27,7 @@ from .._reduction import combine
 from .._solve.arguments import Formula
 from .._solve.solve import solution
 from .._targets.given import BinaryAnswers
-from .._times import times
+from .._times import plain_if_finite, times
 from .sides import Exponent, exponent
 
 
@@ -53,6 +53,7 @@ class BinarySettings(NamedTuple):
     of_probabilities: bool
     reduction: str
     batch_axis_name: tuple[str, ...]
+    plain: Callable[..., Array] | None = None  # see Formula
 
 
 def check(
@@ -196,6 +197,7 @@ def sigmoid_loss(
         _parameter(function, name, value, x)
         for name, value in formula.parameters.items()
     )
+    settings = settings._replace(plain=formula.plain)
     return loss(settings, operands._replace(parameters=values))
 
 
@@ -208,10 +210,13 @@ def _parameter(function: str, name: str, value: ArrayLike, x: Array) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
-    plain = lambda a: _loss(settings, a)
+    of_rows = functools.partial(_loss, settings)
+    if settings.plain is not None and settings.reduction != "none":
+        plain = functools.partial(_loss, settings._replace(formula=settings.plain))
+        of_rows = functools.partial(plain_if_finite, plain, of_rows)
     arrays = [x for x in jax.tree.leaves(a) if x.ndim]
     if not have_many_short_rows(a.x, *arrays) or settings.batch_axis_name:
-        return plain(a)
+        return of_rows(a)
     # XLA on a CPU loops over the last axis, and takes up to eight times as long where
     # that is short. The reshape stands apart, since two more arrays exist at a time
     # where it is fused with the formula.
@@ -219,8 +224,8 @@ def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     held = lax.optimization_barrier
     merge = lambda x: held(x.reshape(*shape[:-2], -1)) if x.shape == shape else x
     kept = shape if settings.reduction == "none" else ()
-    merged = lambda a: plain(jax.tree.map(merge, a)).reshape(kept)
-    return lax.platform_dependent(a, cpu=merged, default=plain)
+    merged = lambda a: of_rows(jax.tree.map(merge, a)).reshape(kept)
+    return lax.platform_dependent(a, cpu=merged, default=of_rows)
 
 
 def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:

@@ -14,6 +14,7 @@ from .arguments import sigmoid_loss
 from .formulas import (
     asymmetric_of_elements,
     asymmetric_of_logits,
+    plain_asymmetric,
 )
 
 
@@ -128,7 +129,12 @@ def asymmetric_loss(
         labels,
         axis,
         where,
-        formula=Formula(function=asymmetric_of_logits, parameters=parameters, kept=4),
+        formula=Formula(
+            function=asymmetric_of_logits,
+            parameters=parameters,
+            kept=4,
+            plain=plain_asymmetric if clipped else None,
+        ),
         of_elements=asymmetric_of_elements(clipped=clipped),
         pos_weight=pos_weight,
         weights=weights,

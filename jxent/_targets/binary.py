@@ -42,7 +42,7 @@ from .._problem.resolved import NOWHERE, Resolved, both, is_class
 from .._statistics.inputs import Part, effective_logits, over_classes_if, part_of
 from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import Statistic
-from .._times import times
+from .._times import plain_if_finite, times
 from .several_ids import Places
 from .target import Losses, Target
 
@@ -237,7 +237,7 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
 
     `computed`, (rows,), is False for rows that may hold anything.
     """
-    axis, shared, formula = problem.axis, problem.shared, problem.settings.formula
+    axis, shared, settings = problem.axis, problem.shared, problem.settings
     part = part_of(problem, first, computed)
     z = effective_logits(part)
     y, where = _smoothed(part, z), _where(part, z)
@@ -246,10 +246,20 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
     pos_weight = shared.pos_weight
     if pos_weight is not None and pos_weight.ndim:
         pos_weight = over_rows(pos_weight, axis, z)
-    assert formula is not None
-    losses = element_by_element(formula, z, y, pos_weight, *shared.parameters)
-    if where is not None:
-        losses = select(where, losses)
-    if shared.class_weights is not None:
-        losses = times(over_rows(shared.class_weights, axis, z), losses)
-    return lax.reduce_sum(losses, (axis,))
+    factor = shared.class_weights
+    factor = None if factor is None else over_rows(factor, axis, z)
+
+    def by(formula: Any, where: Maybe, factor: Maybe, *arguments: Any) -> Array:
+        losses = element_by_element(formula, *arguments)
+        if where is not None:
+            losses = select(where, losses)
+        losses = losses if factor is None else times(factor, losses)
+        return lax.reduce_sum(losses, (axis,))
+
+    exact, plain = (
+        functools.partial(by, f) for f in (settings.formula, settings.plain)
+    )
+    arguments = where, factor, z, y, pos_weight, *shared.parameters
+    if settings.plain is None or problem.has_head:
+        return exact(*arguments)
+    return plain_if_finite(plain, exact, *arguments)
