@@ -33,7 +33,6 @@ from .._times import constant
 
 # Top 1 and top 5 do the same work, so that one program with both does it once.
 _SHARED = 5
-_FEW = 16  # classes of a row that a TPU finds rather than counts
 
 
 def is_among_first(k: int, batch: Problem) -> Array:
@@ -80,12 +79,8 @@ def _in_memory(k: int, batch: Problem) -> Array:
     assert ids is not None
     z = inputs_of_block(batch, first_class(batch)).z
     counted = functools.partial(_by_count, k, batch)
-    if k > _FEW or names or is_split(z):
+    if k > 1 or names or is_split(z):
         return counted(z, ids)
-    if k > 1:
-        k = min(k, z.shape[axis])
-        predicted = functools.partial(_by_predictions, k, axis)
-        return lax.platform_dependent(z, ids, tpu=predicted, default=counted)
     predicted = functools.partial(_by_prediction, axis)
     on_cpu = counted if z.shape[axis] > CHUNK else predicted
     return lax.platform_dependent(z, ids, cpu=on_cpu, default=predicted)
@@ -96,17 +91,6 @@ def _by_prediction(axis: int, z: Array, ids: Array) -> Array:
     largest, predicted = largest_along(z, axis)
     first = cast(lax.eq(predicted, ids), z.dtype)
     return select(lax.is_finite(largest), first, jnp.nan)
-
-
-def _by_predictions(k: int, axis: int, z: Array, ids: Array) -> Array:
-    """Whether the label is one of the classes of the k largest logits, read once."""
-    # No slice of what this gives: for that XLA would sort the rows.
-    largest, predicted = lax.top_k(jnp.moveaxis(z, axis, -1), k)
-    # If fewer than k classes are possible, fewer than k are ahead of any label.
-    possible = largest > -jnp.inf
-    found = jnp.any((predicted == ids[..., None]) | ~possible, -1)
-    computable = jnp.all(largest < jnp.inf, -1) & jnp.any(possible, -1)
-    return select(computable, cast(found, z.dtype), jnp.nan)
 
 
 def _by_count(k: int, batch: Problem, z: Array, ids: Array) -> Array:
