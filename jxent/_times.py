@@ -112,17 +112,10 @@ def plain_if_finite(
 ) -> Array:
     """`exact`, which has 0 · ∞ = 0; on a CPU by plain products, where that is finite.
 
-    Both are sums of the same terms, and XLA forms plain products in less time. If such
-    a sum is finite no term was infinite or NaN; else it is formed again.
+    Both are sums of the same terms, and XLA forms plain products in less time. A term
+    of `plain` must be infinite or NaN where it is not that of `exact`.
     """
-
-    def on_cpu(*arguments: Any) -> Array:
-        total = plain(*arguments)
-        # A loop of one turn at most: of a branch, `vmap` would take both sides.
-        is_wrong = lax.reduce_or(~lax.is_finite(total), tuple(range(total.ndim)))
-        again = lambda _: (exact(*arguments), lax.full_like(is_wrong, False))
-        return lax.while_loop(lambda state: state[1], again, (total, is_wrong))[0]
-
+    on_cpu = _plain_then_exact(plain, exact)
     return lax.platform_dependent(*arguments, cpu=on_cpu, default=exact)
 
 
@@ -134,6 +127,25 @@ def _plain_if_finite_jvp(
     along = lambda given: exact(*replaced(primals, given))
     tangent = jax.jvp(along, (like_moving(moving, primals),), (moving,))[1]
     return plain_if_finite(plain, exact, *primals), tangent
+
+
+def _plain_then_exact(
+    plain: Callable[..., Array], exact: Callable[..., Array]
+) -> Callable[..., Array]:
+    @jax.custom_batching.custom_vmap
+    def function(*arguments: Any) -> Array:
+        total = plain(*arguments)
+        is_finite = lax.reduce_and(lax.is_finite(total), tuple(range(total.ndim)))
+        return lax.cond(is_finite, lambda *_: total, exact, *arguments)
+
+    # JAX would form both sides of a branch that is taken for each of a batch.
+    @function.def_vmap
+    def rule(size: int, mapped: Any, *arguments: Any) -> tuple[Array, bool]:
+        axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)
+        sides = (jax.vmap(f, tuple(axes), axis_size=size) for f in (plain, exact))
+        return _plain_then_exact(*sides)(*arguments), True
+
+    return function
 
 
 def constant(value: float, x: Float[Array, "..."]) -> Float[Array, ""]:

@@ -388,11 +388,15 @@ def test_infinite_logits_of_a_sigmoid(loss):
     ids=["binary", "weighted", "asymmetric", "fractional"],
 )
 def test_sums_over_infinite_logits_of_a_sigmoid(loss, axis):
-    """A sum is that of the losses, one by one and under vmap, where some are 0 · ∞."""
-    rows = np.array([[1.0, -2.0, 3.0], [INF, -INF, 0.5], [-INF, 1.0, 2.0]], np.float32)
-    labels = np.array([[1, 0, 1], [1, 0, 1], [1, 1, 0]], np.float32)
+    """A sum is that of the losses, one by one and under vmap, where some are 0 · ∞.
+
+    So it is where exp(z) is hardly a normal number, or exp(−z) too large.
+    """
+    rows = [[1, -2, 3], [INF, -INF, 0.5], [-INF, 1, 2], [-88, 87.5, 0], [-89, -103, 2]]
+    yes = [[1, 0, 1], [1, 0, 1], [1, 1, 0], [1, 0, 1], [1, 0, 1]]
+    rows, labels = np.array(rows, np.float32), np.array(yes, np.float32)
     losses = np.sum(loss(rows, labels), 1)
-    assert list(np.isinf(losses)) == [False, False, True]
+    assert list(np.isinf(losses)) == [False, False, True, False, False]
 
     def total(row, labels):
         return loss(row[None], labels[None], axis=axis, reduction="sum")

@@ -15,6 +15,7 @@ from .._arrays import (
     broadcast_like,
     compute_dtype,
     have_many_short_rows,
+    is_below,
     select,
     tangent_held_apart,
 )
@@ -210,6 +211,24 @@ def _parameter(function: str, name: str, value: ArrayLike, x: Array) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
+    result = _on_platforms(settings, a)
+    bad = _bad_labels(a)
+    return result if bad is None else report_bad_labels(result, *bad, 2)
+
+
+def _bad_labels(a: BinaryOperands) -> tuple[Array, Array] | None:
+    """The labels, and where one is none and counts; None if all are labels."""
+    labels = broadcast_like(a.labels, a.x)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        return None
+    counts = both(a.where, None if a.weights is None else a.weights != 0)
+    if a.ignore_index is not None:
+        counts = both(counts, ~equal(labels, a.ignore_index))
+    bad = ~is_below(labels, 2)
+    return labels, bad if counts is None else bad & counts
+
+
+def _on_platforms(settings: BinarySettings, a: BinaryOperands) -> Array:
     of_rows = functools.partial(_loss, settings)
     if settings.plain is not None and settings.reduction != "none":
         plain = functools.partial(_loss, settings._replace(formula=settings.plain))
@@ -231,11 +250,10 @@ def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
 def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     dtype = compute_dtype(a.x)
     x = a.x.astype(dtype)
-    labels, keep, bad = broadcast_like(a.labels, x), a.where, None
+    labels, keep = broadcast_like(a.labels, x), a.where
     y = labels.astype(dtype)
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        bad = (labels != 0) & (labels != 1)
-        y = select(~bad, y, jnp.nan)
+        y = select(is_below(labels, 2), y, jnp.nan)
     if a.ignore_index is not None:
         keep = both(keep, ~equal(labels, a.ignore_index))
     usable, possible = keep, None
@@ -255,10 +273,6 @@ def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     losses = _of_elements(settings.formula, x, y, a.pos_weight, *a.parameters)
     if possible is not None:
         losses = select(possible, losses)
-    if bad is not None:
-        counts = both(keep, None if a.weights is None else a.weights != 0)
-        bad = bad if counts is None else bad & counts
-        losses = report_bad_labels(losses, labels, bad, 2)
     factor = None
     if a.class_weights is not None:
         factor = lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))

@@ -123,6 +123,8 @@ def asymmetric_loss(
     _checks.in_range(name, "clip", clip, low=0, high=1)
     parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
     clipped = isinstance(clip, float) and clip > 0
+    none = type(gamma_pos) in (int, float) and gamma_pos == 0
+    plainly = none and isinstance(clip, float) and clip >= 0.05
     return sigmoid_loss(
         name,
         logits,
@@ -133,7 +135,7 @@ def asymmetric_loss(
             function=asymmetric_of_logits,
             parameters=parameters,
             kept=4,
-            plain=plain_asymmetric if clipped else None,
+            plain=plain_asymmetric if plainly else None,
         ),
         of_elements=asymmetric_of_elements(clipped=clipped),
         pos_weight=pos_weight,

@@ -251,17 +251,19 @@ def plain_asymmetric(
     z: Array,
     y: Array,
     pos_weight: Array | None,
-    gamma_pos: Array | Exponent,
+    gamma_pos: Exponent,
     gamma_neg: Array | Exponent,
     clip: Array,
 ) -> Array:
-    """`asymmetric_of_logits` where exp(−z) is finite and m is not 0"""
+    """`asymmetric_of_logits` with γ₊ = 0 and a clip that is not small
+
+    Where exp(−z) is infinite, it is infinite or NaN. Where 1 − p_m is near m, it loses
+    digits of a small m.
+    """
     one, odds = constant(1.0, z), jnp.exp(-z)  # of no
-    p = one / (one + odds)
-    p_m = jnp.maximum(constant(0.0, z), p - clip)
+    p_m = jnp.maximum(constant(0.0, z), one / (one + odds) - clip)
     yes, no = shares(y, pos_weight, one)
-    loss_of_yes = power(odds * p, gamma_pos) * jnp.log1p(odds)
-    return yes * loss_of_yes - no * (power(p_m, gamma_neg) * jnp.log1p(-p_m))
+    return yes * jnp.log1p(odds) - no * (power(p_m, gamma_neg) * jnp.log1p(-p_m))
 
 
 def _slope(
