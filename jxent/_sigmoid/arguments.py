@@ -212,11 +212,11 @@ def _parameter(function: str, name: str, value: ArrayLike, x: Array) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     result = _on_platforms(settings, a)
-    bad = _bad_labels(a)
+    bad = _bad_elements(a)
     return result if bad is None else report_bad_labels(result, *bad, 2)
 
 
-def _bad_labels(a: BinaryOperands) -> tuple[Array, Array] | None:
+def _bad_elements(a: BinaryOperands) -> tuple[Array, Array] | None:
     """The labels, and where one is none and counts; None if all are labels."""
     labels = broadcast_like(a.labels, a.x)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
