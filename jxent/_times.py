@@ -132,13 +132,14 @@ def _plain_if_finite_jvp(
 def _plain_then_exact(
     plain: Callable[..., Array], exact: Callable[..., Array]
 ) -> Callable[..., Array]:
+    # Of a branch for each of a batch JAX would form both sides. And checkify, which
+    # does not look into such a function, would report the NaN of a plain product.
     @jax.custom_batching.custom_vmap
     def function(*arguments: Any) -> Array:
         total = plain(*arguments)
         is_finite = lax.reduce_and(lax.is_finite(total), tuple(range(total.ndim)))
         return lax.cond(is_finite, lambda *_: total, exact, *arguments)
 
-    # JAX would form both sides of a branch that is taken for each of a batch.
     @function.def_vmap
     def rule(size: int, mapped: Any, *arguments: Any) -> tuple[Array, bool]:
         axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)

@@ -52,12 +52,10 @@ class _Sum(NamedTuple):
 def _sum_of_terms(plan: _Sum, arrays: tuple[Array, ...], where: Array | None) -> Array:
     """Σ of the terms where `where` allows, in float32 or better."""
     if where is None:
-        exact, plain = (
-            functools.partial(sum_of_terms, term, plan.axes)
-            for term in (plan.term, plan.plain)
-        )
+        exact = functools.partial(sum_of_terms, plan.term, plan.axes)
         if plan.plain is None:
             return exact(*arrays)
+        plain = functools.partial(sum_of_terms, plan.plain, plan.axes)
         return plain_if_finite(plain, exact, *arrays)
     dtype = compute_dtype(*arrays)
     values = [x.astype(dtype) for x in arrays]

@@ -123,8 +123,9 @@ def asymmetric_loss(
     _checks.in_range(name, "clip", clip, low=0, high=1)
     parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
     clipped = isinstance(clip, float) and clip > 0
-    none = type(gamma_pos) in (int, float) and gamma_pos == 0
-    plainly = none and isinstance(clip, float) and clip >= 0.05
+    # Else plain products would lose digits, of γ₊ all: 0 in place of a large loss.
+    plainly = type(gamma_pos) in (int, float) and gamma_pos == 0
+    plainly &= isinstance(clip, float) and clip >= 0.05
     return sigmoid_loss(
         name,
         logits,

@@ -256,10 +256,9 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
         losses = losses if factor is None else times(factor, losses)
         return lax.reduce_sum(losses, (axis,))
 
-    exact, plain = (
-        functools.partial(by, f) for f in (settings.formula, settings.plain)
-    )
+    exact = functools.partial(by, settings.formula)
     arguments = where, factor, z, y, pos_weight, *shared.parameters
     if settings.plain is None or problem.has_head:
         return exact(*arguments)
+    plain = functools.partial(by, settings.plain)
     return plain_if_finite(plain, exact, *arguments)
