@@ -237,7 +237,17 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
 
     `computed`, (rows,), is False for rows that may hold anything.
     """
-    axis, shared, settings = problem.axis, problem.shared, problem.settings
+    settings, arguments = problem.settings, (problem, first, computed)
+    exact = functools.partial(_sum_by, settings.formula)
+    if settings.plain is None or problem.has_head:
+        return exact(*arguments)
+    return plain_if_finite(
+        functools.partial(_sum_by, settings.plain), exact, *arguments
+    )
+
+
+def _sum_by(formula: Any, problem: Problem, first: Maybe, computed: Maybe) -> Array:
+    axis, shared = problem.axis, problem.shared
     part = part_of(problem, first, computed)
     z = effective_logits(part)
     y, where = _smoothed(part, z), _where(part, z)
@@ -246,19 +256,9 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
     pos_weight = shared.pos_weight
     if pos_weight is not None and pos_weight.ndim:
         pos_weight = over_rows(pos_weight, axis, z)
-    factor = shared.class_weights
-    factor = None if factor is None else over_rows(factor, axis, z)
-
-    def by(formula: Any, where: Maybe, factor: Maybe, *arguments: Any) -> Array:
-        losses = element_by_element(formula, *arguments)
-        if where is not None:
-            losses = select(where, losses)
-        losses = losses if factor is None else times(factor, losses)
-        return lax.reduce_sum(losses, (axis,))
-
-    exact = functools.partial(by, settings.formula)
-    arguments = where, factor, z, y, pos_weight, *shared.parameters
-    if settings.plain is None or problem.has_head:
-        return exact(*arguments)
-    plain = functools.partial(by, settings.plain)
-    return plain_if_finite(plain, exact, *arguments)
+    losses = element_by_element(formula, z, y, pos_weight, *shared.parameters)
+    if where is not None:
+        losses = select(where, losses)
+    if shared.class_weights is not None:
+        losses = times(over_rows(shared.class_weights, axis, z), losses)
+    return lax.reduce_sum(losses, (axis,))
