@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,9 +14,7 @@ from jaxtyping import Float
 from ._arrays import (
     broadcast_like,
     is_moving,
-    like_moving,
     moving_of,
-    replaced,
     select,
 )
 
@@ -104,49 +101,6 @@ def _times_loss_jvp(primals: Any, tangents: Any) -> Any:
     if dx is not None:
         terms.append(factor * dx)
     return times_loss(factor, x), functools.reduce(lax.add, terms)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def plain_if_finite(
-    plain: Callable[..., Array], exact: Callable[..., Array], *arguments: Any
-) -> Array:
-    """`exact`, which has 0 · ∞ = 0; on a CPU by plain products, where that is finite.
-
-    Both are sums of the same terms, and XLA forms plain products in less time. A term
-    of `plain` must be infinite or NaN where it is not that of `exact`.
-    """
-    on_cpu = _plain_then_exact(plain, exact)
-    return lax.platform_dependent(*arguments, cpu=on_cpu, default=exact)
-
-
-@functools.partial(plain_if_finite.defjvp, symbolic_zeros=True)
-def _plain_if_finite_jvp(
-    plain: Any, exact: Any, primals: Any, tangents: Any
-) -> tuple[Array, Array]:
-    moving = moving_of(tangents)
-    along = lambda given: exact(*replaced(primals, given))
-    tangent = jax.jvp(along, (like_moving(moving, primals),), (moving,))[1]
-    return plain_if_finite(plain, exact, *primals), tangent
-
-
-def _plain_then_exact(
-    plain: Callable[..., Array], exact: Callable[..., Array]
-) -> Callable[..., Array]:
-    # Of a branch for each of a batch JAX would form both sides. And checkify, which
-    # does not look into such a function, would report the NaN of a plain product.
-    @jax.custom_batching.custom_vmap
-    def function(*arguments: Any) -> Array:
-        total = plain(*arguments)
-        is_finite = lax.reduce_and(lax.is_finite(total), tuple(range(total.ndim)))
-        return lax.cond(is_finite, lambda *_: total, exact, *arguments)
-
-    @function.def_vmap
-    def rule(size: int, mapped: Any, *arguments: Any) -> tuple[Array, bool]:
-        axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)
-        sides = (jax.vmap(f, tuple(axes), axis_size=size) for f in (plain, exact))
-        return _plain_then_exact(*sides)(*arguments), True
-
-    return function
 
 
 def constant(value: float, x: Float[Array, "..."]) -> Float[Array, ""]:

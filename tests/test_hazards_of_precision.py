@@ -192,7 +192,6 @@ def test_no_second_array_of_the_logits_size(loss):
         "entropy": lambda x, y, labels: jxent.softmax_entropy(x),
         "divergence": lambda x, y, labels: jxent.softmax_total_variation(x, y),
         "brier": lambda x, y, labels: jxent.metrics.brier_score(x, labels),
-        "binary": lambda x, y, labels: jxent.sigmoid_binary_cross_entropy(x, y, -1),
     }
 )
 def test_values_in_half_precision_store_no_float32(loss):

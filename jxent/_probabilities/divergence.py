@@ -14,7 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike, Axis
-from .._times import constant, plain_if_finite, times_loss
+from .._times import constant, times_loss
 from .sums import sum_of_terms
 from .x_log_y import minus_x_log_x
 
@@ -34,10 +34,6 @@ def _kl_log(log_q: Array, log_t: Array) -> Array:
     return times_loss(jnp.exp(log_t), finite - log_q)
 
 
-def _plain_kl_log(log_q: Array, log_t: Array) -> Array:
-    return jnp.exp(log_t) * (log_t - log_q)
-
-
 def _generalized_kl(log_q: Array, t: Array) -> Array:
     return _kl(log_q, t) + jnp.exp(log_q) - t
 
@@ -45,18 +41,13 @@ def _generalized_kl(log_q: Array, t: Array) -> Array:
 class _Sum(NamedTuple):
     term: Callable[..., Array]
     axes: tuple[int, ...]
-    plain: Callable[..., Array] | None = None  # see `plain_if_finite`
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sum_of_terms(plan: _Sum, arrays: tuple[Array, ...], where: Array | None) -> Array:
     """Σ of the terms where `where` allows, in float32 or better."""
     if where is None:
-        exact = functools.partial(sum_of_terms, plan.term, plan.axes)
-        if plan.plain is None:
-            return exact(*arrays)
-        plain = functools.partial(sum_of_terms, plan.plain, plan.axes)
-        return plain_if_finite(plain, exact, *arrays)
+        return sum_of_terms(plan.term, plan.axes, *arrays)
     dtype = compute_dtype(*arrays)
     values = [x.astype(dtype) for x in arrays]
     # Twice: the terms left out must not poison the gradient either.
@@ -83,8 +74,6 @@ def _divergence(
     term: Callable[..., Array],
     axis: Axis,
     where: ArrayLike | None,
-    *,
-    plain: Callable[..., Array] | None = None,
     **named: ArrayLike,
 ) -> Array:
     (name, first), *rest = named.items()
@@ -111,7 +100,7 @@ def _divergence(
             mask = _checks.per_row(
                 function, "where", mask, x.shape, f"the {name}' shape"
             )
-    return _sum_of_terms(_Sum(term=term, axes=axes, plain=plain), arrays, mask)
+    return _sum_of_terms(_Sum(term=term, axes=axes), arrays, mask)
 
 
 def entropy(
@@ -248,7 +237,6 @@ def kl_divergence_with_log_targets(
         _kl_log,
         axis,
         where,
-        plain=_plain_kl_log,
         log_predictions=log_predictions,
         log_targets=log_targets,
     )

@@ -15,7 +15,6 @@ from .._arrays import (
     broadcast_like,
     compute_dtype,
     have_many_short_rows,
-    is_below,
     select,
     tangent_held_apart,
 )
@@ -28,7 +27,7 @@ from .._reduction import combine
 from .._solve.arguments import Formula
 from .._solve.solve import solution
 from .._targets.given import BinaryAnswers
-from .._times import plain_if_finite, times
+from .._times import times
 from .sides import Exponent, exponent
 
 
@@ -54,7 +53,6 @@ class BinarySettings(NamedTuple):
     of_probabilities: bool
     reduction: str
     batch_axis_name: tuple[str, ...]
-    plain: Callable[..., Array] | None = None  # see Formula
 
 
 def check(
@@ -198,7 +196,6 @@ def sigmoid_loss(
         _parameter(function, name, value, x)
         for name, value in formula.parameters.items()
     )
-    settings = settings._replace(plain=formula.plain)
     return loss(settings, operands._replace(parameters=values))
 
 
@@ -211,31 +208,10 @@ def _parameter(function: str, name: str, value: ArrayLike, x: Array) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
-    result = _on_platforms(settings, a)
-    bad = _bad_elements(a)
-    return result if bad is None else report_bad_labels(result, *bad, 2)
-
-
-def _bad_elements(a: BinaryOperands) -> tuple[Array, Array] | None:
-    """The labels, and where one is none and counts; None if all are labels."""
-    labels = broadcast_like(a.labels, a.x)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        return None
-    counts = both(a.where, None if a.weights is None else a.weights != 0)
-    if a.ignore_index is not None:
-        counts = both(counts, ~equal(labels, a.ignore_index))
-    bad = ~is_below(labels, 2)
-    return labels, bad if counts is None else bad & counts
-
-
-def _on_platforms(settings: BinarySettings, a: BinaryOperands) -> Array:
-    of_rows = functools.partial(_loss, settings)
-    if settings.plain is not None and settings.reduction != "none":
-        plain = functools.partial(_loss, settings._replace(formula=settings.plain))
-        of_rows = functools.partial(plain_if_finite, plain, of_rows)
+    plain = lambda a: _loss(settings, a)
     arrays = [x for x in jax.tree.leaves(a) if x.ndim]
     if not have_many_short_rows(a.x, *arrays) or settings.batch_axis_name:
-        return of_rows(a)
+        return plain(a)
     # XLA on a CPU loops over the last axis, and takes up to eight times as long where
     # that is short. The reshape stands apart, since two more arrays exist at a time
     # where it is fused with the formula.
@@ -243,17 +219,18 @@ def _on_platforms(settings: BinarySettings, a: BinaryOperands) -> Array:
     held = lax.optimization_barrier
     merge = lambda x: held(x.reshape(*shape[:-2], -1)) if x.shape == shape else x
     kept = shape if settings.reduction == "none" else ()
-    merged = lambda a: of_rows(jax.tree.map(merge, a)).reshape(kept)
-    return lax.platform_dependent(a, cpu=merged, default=of_rows)
+    merged = lambda a: plain(jax.tree.map(merge, a)).reshape(kept)
+    return lax.platform_dependent(a, cpu=merged, default=plain)
 
 
 def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     dtype = compute_dtype(a.x)
     x = a.x.astype(dtype)
-    labels, keep = broadcast_like(a.labels, x), a.where
+    labels, keep, bad = broadcast_like(a.labels, x), a.where, None
     y = labels.astype(dtype)
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        y = select(is_below(labels, 2), y, jnp.nan)
+        bad = (labels != 0) & (labels != 1)
+        y = select(~bad, y, jnp.nan)
     if a.ignore_index is not None:
         keep = both(keep, ~equal(labels, a.ignore_index))
     usable, possible = keep, None
@@ -273,6 +250,10 @@ def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     losses = _of_elements(settings.formula, x, y, a.pos_weight, *a.parameters)
     if possible is not None:
         losses = select(possible, losses)
+    if bad is not None:
+        counts = both(keep, None if a.weights is None else a.weights != 0)
+        bad = bad if counts is None else bad & counts
+        losses = report_bad_labels(losses, labels, bad, 2)
     factor = None
     if a.class_weights is not None:
         factor = lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))

@@ -14,7 +14,6 @@ from .arguments import sigmoid_loss
 from .formulas import (
     asymmetric_of_elements,
     asymmetric_of_logits,
-    plain_asymmetric,
 )
 
 
@@ -123,21 +122,13 @@ def asymmetric_loss(
     _checks.in_range(name, "clip", clip, low=0, high=1)
     parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
     clipped = isinstance(clip, float) and clip > 0
-    # Else plain products would lose digits, of γ₊ all: 0 in place of a large loss.
-    plainly = type(gamma_pos) in (int, float) and gamma_pos == 0
-    plainly &= isinstance(clip, float) and clip >= 0.05
     return sigmoid_loss(
         name,
         logits,
         labels,
         axis,
         where,
-        formula=Formula(
-            function=asymmetric_of_logits,
-            parameters=parameters,
-            kept=4,
-            plain=plain_asymmetric if plainly else None,
-        ),
+        formula=Formula(function=asymmetric_of_logits, parameters=parameters, kept=4),
         of_elements=asymmetric_of_elements(clipped=clipped),
         pos_weight=pos_weight,
         weights=weights,

@@ -70,14 +70,6 @@ def _binary_of_logits_jvp(primals: Any, tangents: Any) -> Any:
     return binary_of_logits(*primals), functools.reduce(jnp.add, terms)
 
 
-def plain_binary(z: Array, y: Array, pos_weight: Array | None) -> Array:
-    """`binary_of_logits` of finite logits"""
-    if pos_weight is None:
-        return jnp.maximum(z, 0) - z * y + common_loss(z)
-    (yes, no), rest = shares(y, pos_weight), common_loss(z)
-    return yes * (rest - jnp.minimum(z, 0)) + no * (rest - jnp.minimum(-z, 0))
-
-
 def binary_focal(
     z: Array, log_p: Array, log_q: Array, y: Array, gamma: Array, alpha: Array | None
 ) -> Array:
@@ -245,25 +237,6 @@ def asymmetric_of_elements(*, clipped: bool) -> OfElements:
         return jnp.where(off, binary_of_logits(z, y, pos_weight), loss)
 
     return function
-
-
-def plain_asymmetric(
-    z: Array,
-    y: Array,
-    pos_weight: Array | None,
-    gamma_pos: Exponent,
-    gamma_neg: Array | Exponent,
-    clip: Array,
-) -> Array:
-    """`asymmetric_of_logits` with γ₊ = 0 and a clip that is not small
-
-    Where exp(−z) is infinite, it is infinite or NaN. Where 1 − p_m is near m, it loses
-    digits of a small m.
-    """
-    one, odds = constant(1.0, z), jnp.exp(-z)  # of no
-    p_m = jnp.maximum(constant(0.0, z), one / (one + odds) - clip)
-    yes, no = shares(y, pos_weight, one)
-    return yes * jnp.log1p(odds) - no * (power(p_m, gamma_neg) * jnp.log1p(-p_m))
 
 
 def _slope(

@@ -11,7 +11,7 @@ from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
 from .arguments import sigmoid_loss
-from .formulas import binary_of_logits, focal_of_logits, plain_binary
+from .formulas import binary_of_logits, focal_of_logits
 
 
 def sigmoid_binary_cross_entropy(
@@ -135,7 +135,7 @@ def sigmoid_binary_cross_entropy(
         labels,
         axis,
         where,
-        formula=Formula(function=binary_of_logits, parameters={}, plain=plain_binary),
+        formula=Formula(function=binary_of_logits, parameters={}),
         pos_weight=pos_weight,
         weights=weights,
         class_weights=class_weights,

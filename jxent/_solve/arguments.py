@@ -27,15 +27,13 @@ class Formula:
     """A formula with its parameters, as they are passed by name.
 
     If it is summed over the classes, `kept` says how many arrays of the logits' size
-    XLA on a CPU keeps for the derivative. `plain` is the same function with plain
-    products, in which 0 · ∞ is NaN, if that is faster (see `plain_if_finite`).
+    XLA on a CPU keeps for the derivative.
     """
 
     # Of log p, of a logit and its label, or of two softmaxes.
     function: Any = dataclasses.field(metadata=STATIC)
     parameters: dict[str, ArrayLike]
     kept: int = dataclasses.field(default=2, metadata=STATIC)
-    plain: Any = dataclasses.field(default=None, metadata=STATIC)
 
 
 # Arguments for which None means the same as leaving them out; of class_weights errors
@@ -142,7 +140,6 @@ def _settings(
         axis=axis,
         formula=None if formula is None else formula.function,
         kept=0 if formula is None else formula.kept,
-        plain=None if formula is None else formula.plain,
         class_axis_name=class_names,
         batch_axis_name=batch_names,
     )

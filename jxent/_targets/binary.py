@@ -42,7 +42,7 @@ from .._problem.resolved import NOWHERE, Resolved, both, is_class
 from .._statistics.inputs import Part, effective_logits, over_classes_if, part_of
 from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import Statistic
-from .._times import plain_if_finite, times
+from .._times import times
 from .several_ids import Places
 from .target import Losses, Target
 
@@ -237,17 +237,7 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
 
     `computed`, (rows,), is False for rows that may hold anything.
     """
-    settings, arguments = problem.settings, (problem, first, computed)
-    exact = functools.partial(_sum_by, settings.formula)
-    if settings.plain is None or problem.has_head:
-        return exact(*arguments)
-    return plain_if_finite(
-        functools.partial(_sum_by, settings.plain), exact, *arguments
-    )
-
-
-def _sum_by(formula: Any, problem: Problem, first: Maybe, computed: Maybe) -> Array:
-    axis, shared = problem.axis, problem.shared
+    axis, shared, formula = problem.axis, problem.shared, problem.settings.formula
     part = part_of(problem, first, computed)
     z = effective_logits(part)
     y, where = _smoothed(part, z), _where(part, z)
@@ -256,6 +246,7 @@ def _sum_by(formula: Any, problem: Problem, first: Maybe, computed: Maybe) -> Ar
     pos_weight = shared.pos_weight
     if pos_weight is not None and pos_weight.ndim:
         pos_weight = over_rows(pos_weight, axis, z)
+    assert formula is not None
     losses = element_by_element(formula, z, y, pos_weight, *shared.parameters)
     if where is not None:
         losses = select(where, losses)
