@@ -262,12 +262,12 @@ def _signs(pair: Pair) -> tuple[Array, Array]:
     d = lax.stop_gradient(pair.log_ratio)
 
     def by_bounds(d: Array) -> Array:
-        # With d, so that sums do not share the numbers: XLA would store them.
+        # One barrier with d: XLA would store numbers that several sums share.
         numbers = (jnp.asarray(x, d.dtype) for x in (1.0, -1.0, 1e38))
         d, one, minus_one, huge = lax.optimization_barrier((d, *numbers))
         return lax.max(minus_one, lax.min(one, lax.mul(huge, d)))
 
-    # Which XLA on a CPU forms number by number.
+    # XLA on a CPU forms `lax.sign` number by number.
     sign = lax.platform_dependent(d, cpu=by_bounds, default=lax.sign)
     return lax.neg(sign), sign
 
