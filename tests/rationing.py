@@ -19,9 +19,9 @@ combinations, and most are not: no loss has every kind of labels in every layout
 table in `cases`, allpairspy 2.5.1 misses 34 of the 188 pairs that there are.
 
 With `pytest.mark.every_value` a test meets every value in the core too: tests that
-compile nothing do, and that of dropped rows. With `every_pair` it meets every pair, as
-the comparison with the oracles does. A test that the command line names meets every
-value. `pytest.mark.keep` keeps a test or a `pytest.param` in every tier, and
+compile nothing do, and that of dropped rows. With `every_pair` it meets every value in
+the core, of whatever kind, and every pair with `--all`, as the comparison with the
+oracles does. A test that the command line names meets every value. `pytest.mark.keep` keeps a test or a `pytest.param` in every tier, and
 `pytest.mark.keep("id", …)` the combinations with these ids. `pytest.mark.beyond_core`
 leaves a test or a `pytest.param` out of the core.
 """
@@ -142,7 +142,7 @@ def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
         core |= {x for x, item in by_id.items() if is_kept(item, x)}
         early = {x: kind for x, kind in kinds.items() if x not in late}
         if "every_pair" in marks:
-            core |= draw(test, {x: axes[x] for x in early}, 2)
+            core |= draw(test, {x: axes[x] for x in early}, 1)
         elif "every_value" in marks or is_asked_for(test, items):
             core |= draw(test, early, 1)
         elif early and not core:
@@ -150,8 +150,10 @@ def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
             core.add(one)
             met.update(pairs_of(kinds[one]))
 
-        whole = core | single | draw(test, kinds, 1)
-        pairs = whole | draw(test, axes, 2)
+        whole, pairs = core | single | draw(test, kinds, 1), draw(test, axes, 2)
+        if "every_pair" in marks:
+            whole |= pairs
+        pairs |= whole
         for tier, drawn in (("core", core), ("all", whole), ("pairs", pairs)):
             of_tier[tier] |= {by_id[x].nodeid for x in drawn}
     return of_tier | {"rest": of_tier["all"] - of_tier["core"]}
