@@ -25,10 +25,12 @@ Leaf: TypeAlias = Any
 Shaped: TypeAlias = Array | jax.ShapeDtypeStruct
 
 
-def is_split(x: Array | jax.ShapeDtypeStruct) -> bool:
-    """Whether explicit axes of a mesh split an array, by its type."""
+def is_split(x: Shaped, axis: int | None = None) -> bool:
+    """Whether explicit axes of a mesh split an array, or one axis of it, by its type."""
     sharding = _sharding_of(x)
-    return sharding is not None and any(names is not None for names in sharding.spec)
+    spec = () if sharding is None else sharding.spec
+    parts = spec if axis is None else spec[axis:][:1]
+    return any(names is not None for names in parts)
 
 
 def _sharding_of(x: Shaped) -> Any:
@@ -196,8 +198,7 @@ def sharded_like(x: Array, like: Shaped) -> Array:
 
 def whole_along(x: Array, axis: int) -> Array:
     """`x` with an axis that no explicit mesh axis splits."""
-    sharding: Any = jax.typeof(x).sharding
-    spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
+    spec = [*_sharding_of(x).spec]
     if spec[axis] is None:
         return x
     spec[axis] = None

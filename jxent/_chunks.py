@@ -97,7 +97,7 @@ def sums_of_both(axis: int, x: Array, y: Array, z: Array) -> tuple[Array, Array]
     reduction sums two arrays. It adds one number after the other, with an error that
     grows with their count: so a long row goes by way of its chunks.
     """
-    if is_split(y):
+    if is_split(y, axis):
         return lax.reduce_sum(x, (axis,)), lax.reduce_sum(y, (axis,))
     # jax 0.10 takes this function, without its rule, into the derivative of a scan, and
     # cannot differentiate a reduction of which one operand alone has a tangent. So none
@@ -224,4 +224,4 @@ def _is_longer(x: Array, axis: int, size: int) -> bool:
     """Whether the last axis is longer, where it may be cut in chunks."""
     count = x.shape[axis]
     known = axis == x.ndim - 1 and isinstance(count, int)
-    return known and count > size and not is_split(x)
+    return known and count > size and not is_split(x, axis)

@@ -21,9 +21,10 @@ table in `cases`, allpairspy 2.5.1 misses 34 of the 188 pairs that there are.
 With `pytest.mark.every_value` a test meets every value in the core too: tests that
 compile nothing do, and that of dropped rows. With `every_pair` it meets every value in
 the core, of whatever kind, and every pair with `--all`, as the comparison with the
-oracles does. A test that the command line names meets every value. `pytest.mark.keep` keeps a test or a `pytest.param` in every tier, and
-`pytest.mark.keep("id", …)` the combinations with these ids. `pytest.mark.beyond_core`
-leaves a test or a `pytest.param` out of the core.
+oracles does. A test that the command line names meets every value. `pytest.mark.keep`
+keeps a test or a `pytest.param` in every tier, and `pytest.mark.keep("id", …)` the
+combinations with these ids. `pytest.mark.beyond_core` leaves a test or a `pytest.param`
+out of the core.
 """
 
 import itertools

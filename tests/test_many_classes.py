@@ -158,11 +158,8 @@ def test_rows_split_over_devices(kind, rng):
         put = [jax.device_put(a, NamedSharding(mesh, spec)) for a in (x, y, t)]
         got = jax.jit(parts)(*put)
     wanted = truths(x, y, t)
-    # Rows that explicit axes split are not cut into chunks: what a sum of them rounds
-    # depends on how many numbers the processor adds at a time.
-    rtol = 3e-6 if kind == AxisType.Auto else 2e-5
     for name, values in got.items():
-        np.testing.assert_allclose(values, wanted[name], rtol=rtol, err_msg=name)
+        np.testing.assert_allclose(values, wanted[name], rtol=3e-6, err_msg=name)
 
 
 def test_classes_split_over_devices(rng):
