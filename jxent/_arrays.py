@@ -26,7 +26,7 @@ Shaped: TypeAlias = Array | jax.ShapeDtypeStruct
 
 
 def is_split(x: Shaped, axis: int | None = None) -> bool:
-    """Whether explicit axes of a mesh split an array, or one axis of it, by its type."""
+    """Whether explicit axes of a mesh split an array, or an axis of it, by its type."""
     sharding = _sharding_of(x)
     spec = () if sharding is None else sharding.spec
     parts = spec if axis is None else spec[axis:][:1]

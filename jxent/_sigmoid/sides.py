@@ -66,8 +66,8 @@ def against(z: Array, yes: Array, no: Array | None = None) -> Array:
     `no` is 1 − yes if it is None. Without a select, as all that values are made of: XLA
     on a CPU forms a sum of such arithmetic as it goes, and stores what it selects.
     """
-    half, sign = constant(0.5, z), jnp.sign(z)
-    above = half + half * sign
+    sign = jnp.sign(z)
+    above = jnp.maximum(constant(0.0, z), sign)
     return above - sign * yes if no is None else above * no + (above - sign) * yes
 
 
