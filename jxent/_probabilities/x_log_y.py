@@ -9,7 +9,6 @@ What is summed has no select: XLA on a CPU would store its result first.
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -36,8 +35,7 @@ def _quotient_jvp(primals: Any, tangents: Any) -> Any:
 @jax.custom_jvp
 def _share(x: Array, y: Array) -> Array:
     """x/y, finite at y = 0: x times a huge number. NaN for y < 0, as the loss is."""
-    root = math.sqrt(jnp.finfo(y.dtype).tiny)
-    is_0 = jnp.ceil(1 - jnp.sqrt(y) / root)  # 1 at y = 0, elsewhere 0 or less
+    is_0 = 1 - jnp.ceil(jnp.sqrt(y))  # 1 at y = 0, elsewhere 0 or less
     # Not the number that a value is made of: XLA on a CPU would store what both have.
     largest = float(jnp.finfo(y.dtype).max) / 2
     x_over_y = _at_most(largest, x / jnp.maximum(y, is_0 / huge_of(y)))
