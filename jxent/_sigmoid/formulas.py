@@ -91,18 +91,17 @@ def _focal_in_logs(
 def _focal_slope(
     z: Array, y: Array, _: Array | None, gamma: Array | Exponent, alpha: Array | None
 ) -> Array:
-    """α_t m^γ ((1 − y) p − y q + γ (1 − 2y) p q / m · binary), m = y q + (1 − y) p"""
+    """α_t (m^γ ((1 − y) p − y q) + γ m^(γ − 1) (1 − 2y) p q · binary)
+
+    of m = 1 − p_t = y q + (1 − y) p.
+    """
     (p, q), no = sigmoids(z), 1 - y
     miss = y * q + no * p
     loss = against(z, y) * jnp.minimum(jnp.abs(z), jnp.finfo(z.dtype).max)
-    loss += common_loss(z)
-    weight = power(miss, gamma)
-    if alpha is not None:
-        weight *= alpha * y + (1 - alpha) * no
-    # Of a label outside [0, 1] it may be negative.
-    share = jnp.sign(miss) * p * q / _above_0(jnp.abs(miss))  # 0 where miss is
-    of_weight = share * (exponent_array(gamma, z) * (no - y))
-    return weight * (no * p - y * q + of_weight * loss)
+    loss += jnp.log1p(jnp.minimum(p, q) / jnp.maximum(p, q))  # `common_loss`
+    weight, of_weight = _power_and_slope(miss, gamma)
+    slope = weight * (no * p - y * q) + of_weight * (p * q * (no - y)) * loss
+    return slope if alpha is None else slope * (alpha * y + (1 - alpha) * no)
 
 
 @with_derivatives_of(_focal_in_logs, _focal_slope)
@@ -261,14 +260,19 @@ def _slope(
     if not (isinstance(gamma_pos, Exponent) and gamma_pos.number == 0):
         of_weight = exponent_array(gamma_pos, z) * p * _finite_loss_of_no(-z)
         of_yes = power(q, gamma_pos) * (q + of_weight)
-    of_weight = exponent_array(gamma_neg, z) * q * loss * (p / _above_0(p_m))
-    of_no = jnp.ceil(p_m) * power(p_m, gamma_neg) * (p * of_loss + of_weight)
+    weight, of_weight = _power_and_slope(p_m, gamma_neg)
+    of_no = jnp.ceil(p_m) * p * (weight * of_loss + of_weight * q * loss)
     return no * of_no - yes * of_yes
 
 
-def _above_0(x: Array) -> Array:
-    """x ≥ 0, at least the least normal number: a divisor of what is 0 where x is."""
-    return jnp.maximum(constant(float(jnp.finfo(x.dtype).tiny), x), x)
+def _power_and_slope(x: Array, gamma: Array | Exponent) -> tuple[Array, Array]:
+    """x^γ and γ x^(γ − 1), which is 0 at x = 0 if γ is an array."""
+    value = power(x, gamma)
+    if isinstance(gamma, Exponent):
+        less = Exponent(max(gamma.number - 1, 0))
+        return value, gamma.number * power(x, less)
+    least = constant(float(jnp.finfo(x.dtype).tiny), x)
+    return value, gamma * value / jnp.maximum(least, x)
 
 
 def _finite_loss_of_no(z: Array) -> Array:
