@@ -376,6 +376,38 @@ def test_infinite_logits_of_a_sigmoid(loss):
     same(grad, [0.0, 1.0, -1.0, 0.0])
 
 
+@pytest.mark.parametrize("axis", [(), -1], ids=["elements", "rows"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jxent.sigmoid_binary_cross_entropy,
+        partial(jxent.sigmoid_binary_cross_entropy, pos_weight=2.0),
+        jxent.asymmetric_loss,
+        partial(jxent.asymmetric_loss, gamma_pos=1.5, gamma_neg=3.5, clip=0.2),
+    ],
+    ids=["binary", "weighted", "asymmetric", "fractional"],
+)
+def test_sums_over_infinite_logits_of_a_sigmoid(loss, axis):
+    """A sum is that of the losses, one by one and under vmap, where some are 0 · ∞.
+
+    So it is where exp(z) is hardly a normal number, or exp(−z) too large.
+    """
+    rows = [[1, -2, 3], [INF, -INF, 0.5], [-INF, 1, 2], [-88, 87.5, 0], [-89, -103, 2]]
+    yes = [[1, 0, 1], [1, 0, 1], [1, 1, 0], [1, 0, 1], [1, 0, 1]]
+    rows, labels = np.array(rows, np.float32), np.array(yes, np.float32)
+    losses = np.sum(loss(rows, labels), 1)
+    assert list(np.isinf(losses)) == [False, False, True, False, False]
+
+    def total(row, labels):
+        return loss(row[None], labels[None], axis=axis, reduction="sum")
+
+    one_by_one = [total(*row) for row in zip(rows, labels, strict=True)]
+    for totals in (np.array(one_by_one), jax.vmap(total)(rows, labels)):
+        np.testing.assert_allclose(totals, losses, rtol=1e-6)
+    if axis == -1:
+        same(loss(rows, labels, axis=-1), losses)
+
+
 @pytest.mark.keep("3.0")
 @pytest.mark.parametrize("pos_weight", [0.5, 3.0, 1e30])
 def test_infinite_logits_under_a_constant_weight(pos_weight):

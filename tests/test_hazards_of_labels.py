@@ -320,6 +320,21 @@ def test_checkify_is_silent_about_a_binary_label_of_weight_0(axis):
     assert message(weights) is None
 
 
+@pytest.mark.parametrize("axis", [(), -1], ids=str)
+@pytest.mark.parametrize(
+    "loss", [jxent.sigmoid_binary_cross_entropy, jxent.asymmetric_loss]
+)
+def test_checkify_of_sums_of_binary_losses(loss, axis):
+    """Under vmap a bad label is named; an infinite logit that is right is no NaN."""
+    total = jax.value_and_grad(partial(loss, axis=axis, reduction="sum"))
+    x, labels = jnp.stack([spread(3, 5)] * 2), jnp.zeros((2, 3, 5), jnp.int32)
+    message = partial(checked(jax.vmap(total)), x)
+    assert message(labels) is None
+    assert bad_label(7, 2) in (message(labels.at[1, 2, 3].set(7)) or "")
+    for_nan = checkify.checkify(jax.jit(total), errors=checkify.nan_checks)
+    assert for_nan(x[0].at[1, 1].set(-jnp.inf), labels[0])[0].get() is None
+
+
 def test_checkify_names_a_bad_label_of_a_gradient_alone():
     """A step whose gradient goes on, and whose loss is not kept."""
 

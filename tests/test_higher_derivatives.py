@@ -320,7 +320,8 @@ def test_smoothing_does_not_overflow_where_the_loss_is_finite(z):
 
     values, gradients = values_and_gradients(z, 0.1)
     # A processor that adds few numbers at a time rounds a sum of 32,000 so far.
-    np.testing.assert_allclose(values, 3 * [smoothed(z, 0, 0.1)], rtol=2e-5)
+    rtol = 2e-5 if z.size > 100 else 1e-5
+    np.testing.assert_allclose(values, 3 * [smoothed(z, 0, 0.1)], rtol=rtol)
     assert np.all(np.isfinite(gradients))
 
 
