@@ -19,9 +19,10 @@ distributions; its docstring explains every option that the others share.
 `generalized_cross_entropy`, `taylor_cross_entropy` and `symmetric_cross_entropy` bear
 labels of which some are wrong. `softmax_log_prob`, `softmax_entropy` and
 `softmax_statistics` are what policy gradients and losses of your own are made of.
-`softmax_log_prob_at` takes several ids a row, `softmax_top_k` finds the likeliest, and
-`SparseLabels` are distributions that are given at a few. `softmax_kl_divergence` and
-`softmax_jensen_shannon_divergence` compare two models' logits.
+`softmax_log_prob_at` takes several ids a row, `softmax_log_prob_among` one among some,
+`softmax_top_k` finds the likeliest, and `SparseLabels` are distributions that are given
+at a few. `softmax_kl_divergence` and `softmax_jensen_shannon_divergence` compare two
+models' logits.
 
 **A vocabulary too large to hold logits for.** `LinearLogits(hidden, kernel)` stand for
 the logits hidden @ kernel, of which one block exists at a time. A model returns them
@@ -120,7 +121,11 @@ from ._softmax.generalized_and_taylor import (
     generalized_cross_entropy,
     taylor_cross_entropy,
 )
-from ._softmax.several_ids import softmax_log_prob_at, softmax_top_k
+from ._softmax.several_ids import (
+    softmax_log_prob_among,
+    softmax_log_prob_at,
+    softmax_top_k,
+)
 from ._softmax.statistics import softmax_entropy, softmax_log_prob, softmax_statistics
 from ._softmax.sums import softmax_cross_entropy_sums
 from ._softmax.symmetric import symmetric_cross_entropy
@@ -176,6 +181,7 @@ __all__ = [
     "softmax_jensen_shannon_divergence",
     "softmax_kl_divergence",
     "softmax_log_prob",
+    "softmax_log_prob_among",
     "softmax_log_prob_at",
     "softmax_statistics",
     "softmax_top_k",

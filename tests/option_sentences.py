@@ -26,6 +26,7 @@ HOMES = {
         "symmetric_cross_entropy": ("softmax_cross_entropy", "alpha beta log_zero"),
         "softmax_log_prob": ("softmax_cross_entropy", "labels batch_axis_name"),
         "softmax_log_prob_at": ("softmax_log_prob", "ids axis ignore_index"),
+        "softmax_log_prob_among": ("softmax_log_prob_at", "ids kept ignore_index"),
         "softmax_top_k": ("softmax_log_prob", "k"),
         "softmax_entropy": ("softmax_log_prob", ""),
         "softmax_statistics": (

@@ -300,7 +300,8 @@ def test_one_option_has_one_default():
             "supervised_contrastive_cross_entropy",
             "ntxent",
         },  # the papers'
-        "ignore_index": {"next_token_labels"},  # the id it writes
+        # the id it writes; what pads the ids that a sampler kept
+        "ignore_index": {"next_token_labels", "softmax_log_prob_among"},
     }
     for option, by_function in defaults.items():
         values = {

@@ -121,6 +121,25 @@ REFUSED = [
         "every row has its own.",
     ),
     (
+        lambda: jxent.softmax_log_prob_among(floats(4, 3), ints(4, 1), ints(4, 2)),
+        ValueError,
+        "softmax_log_prob_among: expected ids of shape (4,), one id for each row of "
+        "logits of shape (4, 3), got (4, 1). Drop the axis of the classes, "
+        "ids.squeeze(1).",
+    ),
+    (
+        lambda: jxent.softmax_log_prob_among(floats(4, 3), ints(1), ints(4, 2)),
+        ValueError,
+        "softmax_log_prob_among: expected ids of shape (4,), one id for each row of "
+        "logits of shape (4, 3), got (1,). Ids never broadcast; every row has its own.",
+    ),
+    (
+        lambda: jxent.softmax_log_prob_among(floats(4, 3), ints(4), floats(4, 2)),
+        TypeError,
+        "softmax_log_prob_among: expected kept to be integer class ids, got float32 of "
+        "shape (4, 2). Cast ids with .astype(jnp.int32).",
+    ),
+    (
         lambda: jxent.softmax_log_prob_at(floats(4, 3), ints(4, 0)),
         ValueError,
         "softmax_log_prob_at: expected ids with at least one id a row, got shape "
@@ -2011,6 +2030,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.symmetric_cross_entropy: LOGITS | IDS,
     jxent.softmax_log_prob: LOGITS | IDS,
     jxent.softmax_log_prob_at: LOGITS | {"ids": ints(4, 2)},
+    jxent.softmax_log_prob_among: LOGITS | {"ids": ints(4), "kept": ints(4, 2)},
     jxent.softmax_kl_divergence: LOGITS | TARGET,
     jxent.softmax_jensen_shannon_divergence: LOGITS | TARGET,
     jxent.softmax_total_variation: LOGITS | TARGET,

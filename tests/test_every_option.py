@@ -127,7 +127,11 @@ WHERE_ALONE = {  # no other option, and no argument for devices
 }
 OTHER_RESULTS = {  # of the same logits, not a loss: their files go over the options
     *("softmax_log_prob", "softmax_entropy"),  # tests/test_family.py
-    *("softmax_log_prob_at", "softmax_top_k"),  # tests/test_several_ids.py
+    *(
+        "softmax_log_prob_at",
+        "softmax_log_prob_among",
+        "softmax_top_k",
+    ),  # tests/test_several_ids.py
     "softmax_statistics",  # tests/test_options.py
     "softmax_cross_entropy_sums",  # tests/test_sums.py
 }

@@ -96,6 +96,7 @@ def test_the_table_has_every_public_loss():
         "sigmoid_contrastive_loss",  # tests/test_contrastive.py
         "smooth_labels",
         "softmax_cross_entropy_sums",  # tests/test_sums.py
+        "softmax_log_prob_among",  # tests/test_several_ids.py
         "softmax_log_prob_at",  # tests/test_several_ids.py
         "softmax_statistics",
         "softmax_top_k",  # tests/test_several_ids.py

@@ -133,6 +133,7 @@ CALLS: dict[Any, dict[str, Any]] = {
         )
     },
     jxent.softmax_log_prob_at: {"ids": ints(64, 2)},
+    jxent.softmax_log_prob_among: {"ids": ints(64), "kept": ints(64, 2)},
     jxent.softmax_top_k: {"k": 2},
     jxent.softmax_entropy: {},
     jxent.softmax_kl_divergence: {"target_logits": floats(64, 100)},

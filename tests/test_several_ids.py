@@ -105,6 +105,80 @@ def test_an_id_that_names_no_class(layout, rng, x64):
         assert np.isnan(slope).sum() == FEATURES
 
 
+# One id among several ----------------------------------------------------------------
+
+
+KEPT = np.array([[0, 1, 2], [3, 3, -1], [5, 0, 4], [6, 7, 2], [-1, -1, -1], [1, 2, 7]])
+OWN = np.array([1, 0, 4, 6, 3, -1])  # -1: a row that is dropped
+# Without equal ids, padding and the masked class; each row's own stands first.
+CANDIDATES = ((1, 0, 2), (0, 3), (4, 0, 5), (6, 2), (3,))
+
+
+@in_each_layout
+def test_log_prob_among_is_the_log_softmax_of_the_candidates(layout, rng, x64):
+    """With its derivatives: each class once, the row's own listed or not."""
+    hidden, kernel = head(rng)
+    logits, where = of_layout(layout, (4, 3)), np.arange(ROWS) != 2
+    options = {"class_mask": REAL, "temperature": 1.5, "where": where}
+
+    def among(hidden, kernel):
+        x = logits(hidden, kernel)
+        return jxent.softmax_log_prob_among(x, OWN, KEPT, **options)
+
+    def wanted(hidden, kernel):
+        z = hidden @ kernel / 1.5
+        rows = [
+            jax.nn.log_softmax(z[i][np.array(c)])[0] for i, c in enumerate(CANDIDATES)
+        ]
+        return jnp.where(where, jnp.stack([*rows, jnp.zeros(())]), 0)
+
+    def results(function, *head):
+        gradients = jax.grad(lambda *x: weighed(function(*x)), (0, 1))
+        tangent = jax.jvp(function, head, head)[1]
+        twice = jax.grad(lambda *x: weighed(gradients(*x)), (0, 1))
+        return (function(*head), gradients(*head), tangent), twice(*head)
+
+    both = jax.jit(lambda *head: [results(f, *head) for f in (among, wanted)])
+    (got, got_twice), (true, true_twice) = both(hidden, kernel)
+    close(got, true)
+    close(got_twice, true_twice, 1e-11)
+
+
+@in_each_layout
+def test_what_spoils_a_log_prob_among(layout, rng):
+    """An id that names no class, of the row or among the kept; NaN that is dropped does
+    not. Of two candidates an impossible one is −∞ or adds nothing."""
+    hidden, kernel = (np.float32(x) for x in head(rng))
+    bias = np.where(np.arange(CLASSES) == 4, -np.inf, 0).astype(np.float32)
+    own = np.array([9, 0, 4, 7, 0, -1])  # row 2 on the impossible class
+    kept = np.array([[0, 1], [3, 99], [5, 4], [6, 2], [0, 4], [1, 2]])
+
+    def values(hidden):
+        x = jxent.LinearLogits(hidden, kernel, bias, block_sizes=(4, 3))
+        if layout == "in memory":
+            x = hidden @ kernel + bias[None]
+        else:
+            x = x.replace(implementation=layout)
+        return jxent.softmax_log_prob_among(x, own, kept, class_mask=REAL)
+
+    got, pull = jax.vjp(jax.jit(values), hidden)
+    np.testing.assert_array_equal(np.isnan(got), [1, 1, 0, 1, 0, 0])
+    np.testing.assert_array_equal(got[np.array([2, 4, 5])], [-np.inf, 0, 0])
+    (gradient,) = pull(jnp.ones_like(got))
+    np.testing.assert_array_equal(np.isnan(gradient).all(1), [1, 1, 0, 1, 0, 0])
+    np.testing.assert_array_equal(gradient[4:], 0)
+    assert np.isfinite(gradient[2]).all()
+
+
+def test_log_prob_among_takes_the_classes_at_any_axis(rng, x64):
+    logits, own = rng.normal(size=(2, CLASSES, 3)), rng.integers(0, CLASSES, (2, 3))
+    kept = rng.integers(0, CLASSES, (2, K, 3)).astype(np.uint8)
+    call = functools.partial(jxent.softmax_log_prob_among, ignore_index=None)
+    wanted = call(logits.swapaxes(1, 2), own, kept.swapaxes(1, 2))
+    close(call(logits, own, kept, axis=1), wanted)
+    close(jax.vmap(call)(logits.swapaxes(1, 2), own, kept.swapaxes(1, 2)), wanted)
+
+
 # The likeliest classes ----------------------------------------------------------------
 
 
@@ -272,6 +346,8 @@ def test_bad_ids_are_reported(rng):
     for call in (
         lambda: jxent.softmax_cross_entropy(logits, jxent.SparseLabels(ids)),
         lambda: jxent.softmax_log_prob_at(logits, ids),
+        lambda: jxent.softmax_log_prob_among(logits, ids[:, 0], ids),
+        lambda: jxent.softmax_log_prob_among(logits, ids[:, 1], ids[:, :1]),
         lambda: jxent.softmax_log_prob_at(
             jxent.LinearLogits(logits, np.eye(CLASSES)), ids
         ),
@@ -301,8 +377,13 @@ def test_the_weight_of_sparse_labels(rng, x64):
         close(mean, whole / total)
 
 
+def log_prob_among(logits, labels, class_weights, **options):
+    return jxent.softmax_log_prob_among(logits, labels.ids[:, 0], labels.ids, **options)
+
+
 @pytest.mark.parametrize(
-    "function", [jxent.softmax_cross_entropy, jxent.symmetric_cross_entropy]
+    "function",
+    [jxent.softmax_cross_entropy, jxent.symmetric_cross_entropy, log_prob_among],
 )
 def test_logits_with_explicit_axes(function, rng, x64):
     """Classes and rows split by their types: the ids are gathered nowhere."""

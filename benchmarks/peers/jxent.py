@@ -84,11 +84,10 @@ def several_ids(hidden, kernel, ids, values, **layout):
 
 
 def replay(hidden, kernel, labels, kept, **layout):
-    others = jnp.where(kept == labels[:, None], PADDING, kept)
-    ids = jnp.concatenate([labels[:, None], others], axis=-1)
     logits = LinearLogits(hidden, kernel, **layout)
-    log_p = jxent.softmax_log_prob_at(logits, ids, ignore_index=PADDING)
-    return mean(log_p, jnp.zeros_like(labels), where=ids >= 0)
+    return -jnp.mean(
+        jxent.softmax_log_prob_among(logits, labels, kept, ignore_index=PADDING)
+    )
 
 
 def replay_summed(hidden, kernel, labels, kept):

@@ -32,6 +32,7 @@ GROUPS = {
     "log-probabilities": (
         "softmax_log_prob",
         "softmax_log_prob_at",
+        "softmax_log_prob_among",
         "softmax_top_k",
         "softmax_entropy",
         "softmax_statistics",

@@ -72,6 +72,7 @@ from .options import (
 from .sparse import (
     SparseLabels as SparseLabels,
     class_ids_at as class_ids_at,
+    class_ids_of_rows as class_ids_of_rows,
     no_sparse_labels as no_sparse_labels,
     sparse_labels as sparse_labels,
 )

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from .._arrays import Shape
+from .._arrays import Shape, row_shape
 from .arrays import ArrayLike, id_array, real
 
 
@@ -66,12 +66,7 @@ def sparse_labels(
 
 def class_ids_at(function: str, name: str, ids: Any, shape: Shape, axis: int) -> Array:
     """Several class ids a row, with their places moved to the last axis."""
-    y = id_array(function, name, ids)
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise TypeError(
-            f"{function}: expected {name} to be integer class ids, got {y.dtype} of "
-            f"shape {y.shape}. Cast ids with .astype(jnp.int32)."
-        )
+    y = _integer_ids(function, name, ids)
     rows = y.shape[:axis] + y.shape[axis + 1 :]
     if y.ndim != len(shape) or rows != shape[:axis] + shape[axis + 1 :]:
         expected = ", ".join(
@@ -90,6 +85,32 @@ def class_ids_at(function: str, name: str, ids: Any, shape: Shape, axis: int) ->
             f"{y.shape}. A row without labels is dropped with where."
         )
     return jnp.moveaxis(y, axis, -1)
+
+
+def class_ids_of_rows(
+    function: str, name: str, ids: Any, shape: Shape, axis: int
+) -> Array:
+    """One class id a row."""
+    y, rows = _integer_ids(function, name, ids), row_shape(shape, axis)
+    if y.shape != rows:
+        hint = "Ids never broadcast; every row has its own."
+        if y.shape == shape[:axis] + (1,) + shape[axis + 1 :]:
+            hint = f"Drop the axis of the classes, {name}.squeeze({axis})."
+        raise ValueError(
+            f"{function}: expected {name} of shape {rows}, one id for each row of "
+            f"logits of shape {shape}, got {y.shape}. {hint}"
+        )
+    return y
+
+
+def _integer_ids(function: str, name: str, ids: Any) -> Array:
+    y = id_array(function, name, ids)
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(
+            f"{function}: expected {name} to be integer class ids, got {y.dtype} of "
+            f"shape {y.shape}. Cast ids with .astype(jnp.int32)."
+        )
+    return y
 
 
 def no_sparse_labels(function: str, labels: Any) -> None:

@@ -1,4 +1,4 @@
-"""Log-probabilities at several class ids a row: those given, or the likeliest."""
+"""Log-probabilities at several class ids a row, among several, or of the likeliest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jaxtyping import Float, Integer
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
-from .._solve.results import LargestClasses, LogProbsAt
+from .._solve.results import LargestClasses, LogProbAmong, LogProbsAt
 from .._solve.solve import solution
-from .._targets.given import AskedAt, ClassLabels
+from .._targets.given import AskedAmong, AskedAt, ClassLabels
 
 
 def softmax_log_prob_at(
@@ -81,6 +81,88 @@ def softmax_log_prob_at(
         axis,
         where,
         result=LogProbsAt(),
+        class_mask=class_mask,
+        ignore_index=ignore_index,
+        logit_soft_cap=logit_soft_cap,
+        temperature=temperature,
+        class_axis_name=class_axis_name,
+        batch_axis_name=batch_axis_name,
+    )
+
+
+def softmax_log_prob_among(
+    logits: Logits,
+    ids: ArrayLike,
+    kept: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_mask: ArrayLike | None = None,
+    ignore_index: ArrayLike | None = -1,
+    logit_soft_cap: ArrayLike | None = None,
+    temperature: ArrayLike | None = None,
+    class_axis_name: AxisName = None,
+    batch_axis_name: AxisName = None,
+) -> Float[Array, "..."]:
+    """The log-probability of each row's id among the ids that a sampler kept.
+
+        log p_y − log Σ_c p_c over c ∈ kept ∪ {y} = z_y − log Σ_c exp(z_c)
+
+    A sampler with top-k or top-p draws from a few classes of each row, renormalized.
+    This is the log-probability of what it drew, under the logits of a trainer.
+
+    Args:
+      logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
+      ids: integer class ids y, of the logits' shape without `axis`.
+      kept: integer class ids, of the logits' shape with K in place of the classes. Each
+        class counts once, however often it is listed; y counts, listed or not.
+      axis: the class axis of the logits, and that of the K ids. A tuple names several
+        that together make up the classes; the K ids are then the last axis.
+      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+        drops the row. Of the logits' rank: False makes the class impossible there.
+      class_mask: boolean (classes,). False marks a class that does not exist: padding.
+      ignore_index: the id that marks padding among `kept`. A row whose own id it is, is
+        dropped.
+      logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
+        None and an infinite c stand for no cap.
+      temperature: divides the logits after the soft cap; a scalar or one a row.
+      class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
+        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+      batch_axis_name: the mesh axes that the rows are split over, for `LinearLogits` on
+        automatic axes outside of `jax.shard_map`; elsewhere it changes nothing.
+
+    Returns:
+      Log-probabilities in nats, of the shape of ids; float32, or float64 where the
+      logits are.
+
+    Numerics:
+      As in `softmax_cross_entropy`; never above 0. A dropped row gives 0. Kept ids on
+      masked classes have no probability. An id outside [0, classes) that is not
+      ignore_index, among `kept` too, or a y on a masked class, makes value and gradient
+      of its row NaN.
+
+    Raises:
+      As `softmax_cross_entropy`.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+      >>> kept = jnp.array([[0, 1], [2, -1]])  # -1 pads
+      >>> print(jxent.softmax_log_prob_among(logits, jnp.array([0, 2]), kept))
+      [-0.12693  0.     ]
+
+    Source:
+      Sampling replay, as trainers of language models have it for top-k and top-p.
+
+    See also:
+      `softmax_log_prob`, `softmax_log_prob_at`, `softmax_top_k`.
+    """
+    return solution(
+        "softmax_log_prob_among",
+        logits,
+        AskedAmong(labels=ids, kept=kept),
+        axis,
+        where,
+        result=LogProbAmong(),
         class_mask=class_mask,
         ignore_index=ignore_index,
         logit_soft_cap=logit_soft_cap,

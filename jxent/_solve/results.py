@@ -101,6 +101,23 @@ class LogProbsAt(Result):
 
 
 @dataclasses.dataclass(frozen=True)
+class LogProbAmong(Result):
+    """The log-probability of the first of several ids, among those that are scored.
+
+    log p_0 − log Σ_k p_k = z_0 − log Σ_k exp(z_k)
+    """
+
+    def of(self, problem: Problem) -> Array:
+        statistics = zero_where_dropped(statistics_of(problem)[0], problem.resolved)
+        z, scored = statistics.label_logit, problem.resolved.scored
+        assert scored is not None
+        z, last = select(scored, z, -jnp.inf), z.ndim - 1
+        largest = lax.stop_gradient(lax.reduce_max(z, (last,)))
+        z = lax.sub(z, over_last_axis(largest, z))
+        return lax.sub(z[..., 0], lax.log(lax.reduce_sum(lax.exp(z), (last,))))
+
+
+@dataclasses.dataclass(frozen=True)
 class LargestClasses(Result):
     """The log-probabilities and ids of the k largest logits, (…, k, …) each."""
 

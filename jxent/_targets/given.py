@@ -15,7 +15,7 @@ from .._problem.bundles import STATIC, bundle
 from .binary import BinaryIds, BinaryLabels
 from .distribution import Distribution
 from .ids import Ids
-from .several_ids import AskedIds, SeveralIds
+from .several_ids import AmongIds, AskedIds, SeveralIds
 from .softmax import Softmax
 from .target import Like, NoTarget, Target
 
@@ -86,6 +86,19 @@ class AskedAt(Given):
     def target(self, function: str, like: Like) -> Target:
         shape = like.shape, like.classes_at
         return AskedIds(ids=_checks.class_ids_at(function, "ids", self.labels, *shape))
+
+
+@bundle
+class AskedAmong(Given):
+    """One id a row (`labels`), and those that its probability is renormalized over."""
+
+    kept: Any = None
+
+    def target(self, function: str, like: Like) -> Target:
+        shape = like.shape, like.classes_at
+        others = _checks.class_ids_at(function, "kept", self.kept, *shape)
+        ids = _checks.class_ids_of_rows(function, "ids", self.labels, *shape)
+        return AmongIds(ids=ids, others=others)
 
 
 @bundle

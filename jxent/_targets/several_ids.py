@@ -13,17 +13,18 @@ from .. import _checks
 from .._arrays import (
     Leaf,
     cast,
+    is_below,
     over_last_axis,
     select,
 )
 from .._formulas import log_above
 from .._layouts.mesh import of_parts
-from .._problem.bad_labels import reported
-from .._problem.bundles import ROWS_AND_PLACES, Maybe, after_merged, bundle
+from .._problem.bad_labels import report_bad_labels, reported
+from .._problem.bundles import ROWS, ROWS_AND_PLACES, Maybe, after_merged, bundle
 from .._problem.ids import at_label, class_ids, equal
-from .._problem.problem import Problem
+from .._problem.problem import Problem, Shared
 from .._problem.resolve import without_masked
-from .._problem.resolved import Resolved, both, is_class
+from .._problem.resolved import NOWHERE, Resolved, both, is_class
 from .._statistics.at_ids import AtIds
 from .._statistics.statistic import Statistic
 from .._statistics.totals import Totals
@@ -134,6 +135,75 @@ class AskedIds(Places):
 
     def score(self, problem: Problem, t: Totals) -> Scored:
         return Scored(label=reported(t[AtIds], problem))
+
+
+@bundle
+class AmongIds(Target):
+    """One id a row among several others: in `Resolved` it stands before these.
+
+    A place is scored if its class is a candidate: each class once, however often it is
+    listed, and the row's own always.
+    """
+
+    ids: Annotated[Leaf, ROWS]
+    others: Annotated[Leaf, ROWS_AND_PLACES]
+
+    scattered = True
+    drops = True
+
+    def ignore_index(self, function: str, index: Any) -> Maybe:
+        return _checks.ignorable(function, index, self.others, ids=True)
+
+    def kept(self, shared: Shared) -> Maybe:
+        if shared.ignore_index is None:
+            return None
+        return lax.bitwise_not(equal(self.ids, shared.ignore_index))
+
+    def resolve(self, problem: Problem) -> Resolved:
+        weighted, listed = problem.resolved.weighted, self._listed(problem)
+        own = class_ids(self.ids, weighted, problem.classes)
+        own = without_masked(problem, own, weighted)
+        others = class_ids(self.others, listed, problem.classes)
+        allowed = without_masked(problem, others, listed)
+        if allowed is not others:
+            masked = lax.bitwise_and(
+                is_class(others), lax.bitwise_not(is_class(allowed))
+            )
+            listed = both(listed, lax.bitwise_not(masked))
+        if listed is not None:
+            others = select(listed, others, NOWHERE)
+        # Sorted, equal ids are neighbours.
+        others, last = lax.sort(others), others.ndim - 1
+        nowhere = lax.full_like(others, NOWHERE)
+        before = lax.concatenate([nowhere[..., :1], others[..., :-1]], last)
+        first = lax.bitwise_and(lax.ne(others, nowhere), lax.ne(others, before))
+        first = lax.bitwise_and(first, lax.ne(others, over_last_axis(own, others)))
+        ids = lax.concatenate([own[..., None], select(first, others)], last)
+        scored = lax.concatenate([lax.full_like(first[..., :1], True), first], last)
+        return problem.resolved._replace(ids=ids, scored=scored)
+
+    def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
+        return (AtIds(),)
+
+    def score(self, problem: Problem, t: Totals) -> Scored:
+        label, classes, ids = t[AtIds], problem.classes, problem.resolved.ids
+        assert ids is not None
+        if problem.settings.reports:
+            bad = lax.bitwise_not(is_class(ids[..., 0]))
+            label = report_bad_labels(label, self.ids, bad, classes)
+            bad = lax.bitwise_not(is_below(self.others, classes))
+            bad = both(self._listed(problem), bad)
+            label = report_bad_labels(label, self.others, bad, classes)
+        return Scored(label=label)
+
+    def _listed(self, problem: Problem) -> Maybe:
+        """False for padding, and in rows that are dropped; (rows, places)."""
+        index, weighted = problem.shared.ignore_index, problem.resolved.weighted
+        if weighted is not None:
+            weighted = over_last_axis(weighted, self.others)
+        if index is None:
+            return weighted
+        return both(weighted, lax.bitwise_not(equal(self.others, index)))
 
 
 def _masses(problem: Problem) -> Array:
