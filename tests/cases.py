@@ -94,7 +94,7 @@ def yes_no(rng, shape, axis):
 
 # A head's kernel and bias: exact in every dtype that they are cast to.
 KERNEL, BIAS, TARGET_KERNEL = (
-    np.round(4 * np.random.default_rng(seed).normal(size=size)).astype(np.float32) / 4
+    np.round(4 * np.random.default_rng(seed).normal(size=size)) / 4
     for seed, size in enumerate(((CLASSES, CLASSES), CLASSES, (CLASSES, CLASSES)))
 )
 
@@ -287,15 +287,39 @@ class Case:
     def takes(self, option: str) -> bool:
         return option in self.loss.takes - taken_away(self.loss, self.layout)
 
+    @property
+    def parameters(self) -> tuple[np.ndarray, ...]:
+        """The kernels and biases of the heads, which have no rows: the last inputs."""
+        if not self.of_head:
+            return ()
+        if self.labels is target_head:
+            return TARGET_KERNEL, BIAS
+        return KERNEL, BIAS, *([TARGET_KERNEL] if self.labels is target else [])
+
     def inputs(self, rng, rows=(4,), axis=-1) -> tuple[np.ndarray, ...]:
-        """float64 inputs, the labels last, where there are any."""
+        """float64 inputs: logits or hidden states, labels if any, parameters."""
         front = axis % (len(rows) + 1)
         shape = (*rows[:front], CLASSES, *rows[front:])
         made = [self.loss.x(rng, shape, front)]
         if self.labels is not None:
             labels = self.labels(rng, shape, front)
             made += labels if isinstance(labels, tuple) else [labels]
-        return tuple(map(np.asarray, made))
+        return *map(np.asarray, made), *(x.copy() for x in self.parameters)
+
+    def apart(self, inputs) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The inputs that have rows, and the heads' parameters, which have none."""
+        count = len(inputs) - len(self.parameters)
+        return tuple(inputs[:count]), tuple(inputs[count:])
+
+    def select(self, inputs, index) -> tuple[Any, ...]:
+        """The inputs of some rows alone."""
+        rows, parameters = self.apart(inputs)
+        return *(x[index] for x in rows), *parameters
+
+    def in_axes(self, inputs) -> tuple[int | None, ...]:
+        """What `jax.vmap` over rows maps: all but the heads' parameters."""
+        rows, parameters = self.apart(inputs)
+        return (0,) * len(rows) + (None,) * len(parameters)
 
     def rows(self, inputs) -> tuple[int, ...]:
         """The shape of the rows, for classes last."""
@@ -310,24 +334,27 @@ class Case:
         of_rows = {} if self.takes("losses") else {"reduction": "sum"}
         return of_rows | self.options | options
 
-    def _logits(self, x, labels, head):
+    def _logits(self, inputs, head):
         """Logits and labels; what is a product is `head` of its factors."""
-        if self.labels in (target, target_head) and self.of_head:
-            labels = (head(labels[0], TARGET_KERNEL),)
-        of_head = self.of_head and self.labels is not target_head
-        return head(x, KERNEL, BIAS) if of_head else x, labels
+        (x, *labels), parameters = self.apart(inputs)
+        if self.labels is target_head:
+            return x, [head(*labels, *parameters)]
+        if self.labels is target and self.of_head:
+            *parameters, kernel = parameters
+            labels = [head(*labels, kernel)]
+        return head(x, *parameters) if self.of_head else x, labels
 
-    def __call__(self, x, *labels, **options):
-        if self.labels in (places, positives):
-            labels = (jxent.SparseLabels(*labels),)
+    def __call__(self, *inputs, **options):
         head = functools.partial(
             jxent.LinearLogits, implementation=self.layout, **self.head
         )
-        x, labels = self._logits(x, labels, head)
+        x, labels = self._logits(inputs, head)
+        if self.labels in (places, positives):
+            labels = [jxent.SparseLabels(*labels)]
         return self.loss.function(x, *labels, **self._given(options))
 
-    def oracle(self, x, *labels, axis=-1, **options):
-        x, labels = self._logits(x, labels, product)
+    def oracle(self, *inputs, axis=-1, **options):
+        x, labels = self._logits(inputs, product)
         if self.labels is positives:
             labels = (*labels, np.ones(labels[0].shape))
         if self.labels in (places, positives):
@@ -336,8 +363,9 @@ class Case:
         return self.loss.oracle(x, *labels, **self._given(options))
 
 
-def product(hidden, kernel, bias=0.0):
-    return np.asarray(hidden, np.float64) @ kernel + bias
+def product(*factors):
+    hidden, kernel, *bias = (np.asarray(x, np.float64) for x in factors)
+    return sum(bias, hidden @ kernel)
 
 
 def cases_of(loss: Loss, layout: str) -> list[Case]:

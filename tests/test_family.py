@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 import jxent
 from tests import oracles
@@ -75,6 +76,13 @@ def floats(inputs):
     return tuple(jnp.asarray(inputs[i]) for i in moving), all_of
 
 
+def slopes_of(f, inputs):
+    """The gradient of f in every floating input, those of the parameters last."""
+    values, all_of = floats(inputs)
+    total = lambda *values: f(*all_of(*values))
+    return jax.grad(total, tuple(range(len(values))))(*values)
+
+
 def test_the_table_has_every_public_loss():
     """A new public function is a row of the table, or is named here."""
     no_losses = {
@@ -137,13 +145,18 @@ def test_values_and_gradients_equal_the_oracles(case, x64, rng):
     @jax.jit
     def program(*values):
         losses, pull = jax.vjp(lambda *values: case(*all_of(*values)), *values)
-        return losses, pull(factors_of(losses)), jax.vmap(case)(*all_of(*values))
+        mapped = jax.vmap(case, case.in_axes(inputs))(*all_of(*values))
+        return losses, pull(factors_of(losses)), mapped
 
     losses, gradients, mapped = program(*values)
     assert losses.dtype == jnp.float64
     close(losses, case.oracle(*inputs))
-    each = [case.oracle(*(x[i] for x in inputs)) for i in range(2)]
+    each = [case.oracle(*case.select(inputs, i)) for i in range(2)]
     close(mapped, np.stack(each))
+    if "class_mask" in case.options:
+        for of_parameter in gradients[len(gradients) - len(case.parameters) :]:
+            assert not np.any(of_parameter[..., MASKED])
+            assert np.any(of_parameter[..., REAL])
     for i, gradient in enumerate(gradients):
 
         def truth(value, i=i):
@@ -296,13 +309,13 @@ def test_every_order_in_both_modes(case, x64, rng):
 
 @in_every_layout
 def test_per_example_gradients(case, x64, rng):
-    """vmap of grad gives each row the gradient it has alone."""
+    """vmap of grad gives each row the gradients it has alone, in parameters too."""
     inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(4,))))
-    gradient = jax.grad(lambda *row: weighed_rows(case(*row)))
-    got = jax.jit(jax.vmap(gradient))(*inputs)
+    gradient = lambda *row: slopes_of(lambda *row: weighed_rows(case(*row)), row)
+    got = jax.jit(jax.vmap(gradient, case.in_axes(inputs)))(*inputs)
     alone = jax.jit(gradient)
     for i in range(4):
-        close(got[i], alone(*(x[i] for x in inputs)))
+        close([x[i] for x in got], [*alone(*case.select(inputs, i))])
 
 
 # Without a mask the sum over the classes that smoothing needs is a product of vectors.
@@ -321,27 +334,34 @@ SMOOTHED = next(
     ],
 )
 def test_scan_equals_its_closed_form(case, x64, rng):
-    """Value, gradient and both hessian-vector products, with and without checkpoint."""
-    inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(2, 2))))
-    scale = jnp.asarray(rng.uniform(0.8, 1, inputs[0].shape[1:]))
-    direction = jnp.asarray(rng.normal(size=scale.shape))
+    """Value, gradient and both hessian-vector products, with and without checkpoint.
 
-    def step(total, row, scale):
-        return total + weighed_rows(case(scale * row[0], *row[1:])) * (1 + total)
+    In a scale of the rows, and in a head's parameters, which every step takes.
+    """
+    inputs, parameters = case.apart(case.inputs(rng, rows=(2, 2)))
+    inputs = tuple(map(jnp.asarray, inputs))
+    scale = rng.uniform(0.8, 1, inputs[0].shape[1:])
+    point, unravel = ravel_pytree((scale, parameters))
+    direction = jnp.asarray(rng.normal(size=point.shape))
+
+    def step(total, row, point):
+        scale, parameters = unravel(point)
+        losses = case(scale * row[0], *row[1:], *parameters)
+        return total + weighed_rows(losses) * (1 + total)
 
     def scan_of(step):
-        def scanned(scale):
-            start = jnp.zeros_like(scale, shape=())
-            body = lambda total, row: (step(total, row, scale), None)
+        def scanned(point):
+            start = jnp.zeros_like(point, shape=())
+            body = lambda total, row: (step(total, row, point), None)
             return lax.scan(body, start, inputs)[0]
 
         return scanned
 
     def forward(f):
-        return jax.jvp(jax.value_and_grad(f), (scale,), (direction,))
+        return jax.jvp(jax.value_and_grad(f), (point,), (direction,))
 
     def reverse(f):
-        return jax.grad(lambda s: jnp.vdot(jax.grad(f)(s), direction))(scale)
+        return jax.grad(lambda s: jnp.vdot(jax.grad(f)(s), direction))(point)
 
     @jax.jit
     def run():
@@ -350,7 +370,7 @@ def test_scan_equals_its_closed_form(case, x64, rng):
 
     @jax.jit
     def of_row(row):
-        return forward(lambda scale: step(jnp.zeros_like(scale, shape=()), row, scale))
+        return forward(lambda point: step(jnp.zeros_like(point, shape=()), row, point))
 
     # The loop's result is a + b + ab, where a and b are the steps' alone.
     a, b = (of_row(tuple(x[i] for x in inputs)) for i in range(2))
@@ -368,17 +388,18 @@ def test_scan_equals_its_closed_form(case, x64, rng):
 GARBAGE = (np.nan, np.inf, -np.inf, 1e38)
 
 
-def spoiled(inputs, dropped, garbage):
+def spoiled(case, inputs, dropped, garbage):
     """The same inputs, the dropped rows filled with what no loss is defined on."""
+    of_rows, parameters = case.apart(inputs)
     made = []
-    for x in inputs:
+    for x in of_rows:
         x = x.copy()
         if x.dtype.kind == "f":
             x[dropped] = garbage
         elif x.dtype.kind == "i":
             x[dropped] = 10**6
         made.append(x)
-    return tuple(made)
+    return *made, *parameters
 
 
 @functools.cache
@@ -421,11 +442,16 @@ def masked_program(case):
 @pytest.mark.every_value
 @in_every_layout
 def test_dropped_rows_count_for_nothing(case, x64, rng):
-    """Whatever they hold; loss, gradient and tangent of the others are right."""
+    """Whatever they hold; loss, gradient and tangent of the others are right.
+
+    They add nothing to a parameter's gradient either, which is the sum of those of two
+    halves of the rows.
+    """
     inputs = case.inputs(rng, rows=(4,))
     of_none, of_all = (np.full(case.rows(inputs), x) for x in (False, True))
     of_some = of_none.copy()
     of_some[1::2] = True
+    count = len(floats(inputs)[0]) - len(case.parameters)
 
     def run(inputs, dropped, how):
         where = ~dropped if how == "where" else of_all
@@ -436,21 +462,27 @@ def test_dropped_rows_count_for_nothing(case, x64, rng):
     for how in ["where", "weights"] if case.takes("rows") else ["where"]:
         clean = run(inputs, of_some, how)
         losses, gradients, tangents = clean
+        others = run(inputs, ~of_some, how)[1] if case.parameters else {}
         for name, loss in losses.items():
             options = {"reduction": name} if case.takes("rows") else {}
             close(loss, case.oracle(*inputs, where=~of_some, **options))
-            assert not any(np.any(g[1::2]) for g in gradients[name])
+            assert not any(np.any(g[1::2]) for g in gradients[name][:count])
         for name in {"none", "sum"} & {*losses}:
-            close([g[::2] for g in gradients[name]], [g[::2] for g in whole[name]])
+            got, every = gradients[name], whole[name]
+            close([g[::2] for g in got[:count]], [g[::2] for g in every[:count]])
+            for i in range(count, len(got)):
+                assert np.any(got[i])
+                close(got[i] + others[name][i], every[i])
         if "mean" in losses:
             share = losses["mean"] / losses["sum"]
-            close(gradients["mean"][0], share * gradients["sum"][0])
+            for i in (0, *range(count, len(gradients["mean"]))):
+                close(gradients["mean"][i], share * gradients["sum"][i])
         if "none" in losses:
             assert not np.any(losses["none"][1::2])
             assert not np.any(tangents["none"][1::2])
         for garbage in GARBAGE:
-            close(run(spoiled(inputs, of_some, garbage), of_some, how), clean)
-            nothing = run(spoiled(inputs, of_all, garbage), of_all, how)
+            close(run(spoiled(case, inputs, of_some, garbage), of_some, how), clean)
+            nothing = run(spoiled(case, inputs, of_all, garbage), of_all, how)
             assert not any(np.any(x) for x in jax.tree.leaves(nothing))
 
 
@@ -469,24 +501,27 @@ def test_only_ids_can_be_ignored(case, rng):
 @with_ids
 def test_ignored_ids_are_dropped(case, x64, rng):
     """Rows whose id is ignore_index count for nothing, whatever their logits hold."""
-    x, y = case.inputs(rng, rows=(4,))
+    x, y, *parameters = case.inputs(rng, rows=(4,))
     y[[0, 2]] = -100
 
     @jax.jit
-    def both(x):
-        losses, pull = jax.vjp(lambda x: case(x, y, ignore_index=-100), x)
-        return losses, pull(jnp.ones_like(losses))[0]
+    def both(*values):
+        f = lambda x, *values: case(x, y, *values, ignore_index=-100)
+        losses, pull = jax.vjp(f, *values)
+        return losses, *pull(jnp.ones_like(losses))
 
-    wanted = case.oracle(x[1::2], y[1::2])
-    of_kept = jax.jit(jax.grad(lambda x: jnp.sum(case(x, y[1::2]))))(x[1::2])
+    kept = x[1::2], y[1::2], *parameters
+    total = lambda *kept: jnp.sum(case(*kept))
+    wanted, *wanted_slopes = jax.jit(lambda *kept: slopes_of(total, kept))(*kept)
     for garbage in (1.0, *GARBAGE):
         bad = x.copy()
         bad[[0, 2]] = garbage
-        losses, gradient = map(np.asarray, both(bad))
+        losses, gradient, *slopes = map(np.asarray, both(bad, *parameters))
         assert not np.any(losses[::2])
-        close(losses[1::2], wanted)
+        close(losses[1::2], case.oracle(*kept))
         assert not np.any(gradient[::2])
-        close(gradient[1::2], of_kept)
+        close(gradient[1::2], wanted)
+        close(slopes, wanted_slopes)
 
 
 @those_that_take("mask", "losses", cases=EVERY_LAYOUT)
@@ -495,19 +530,23 @@ def test_every_class_masked_is_zero(case, x64, rng):
     inputs = case.inputs(rng, rows=(4,))
     where = np.ones((4, CLASSES), bool)
     where[1] = False
-    f = lambda x: case(x, *inputs[1:], where=where)
-    both = jax.jit(lambda x: (f(x), jax.jacrev(f)(x)))
+    (_, *labels), parameters = case.apart(inputs)
+    f = lambda x, *parameters: case(x, *labels, *parameters, where=where)
+    jacobians = jax.jacrev(f, tuple(range(1 + len(parameters))))
+    both = jax.jit(lambda *values: (f(*values), jacobians(*values)))
     wanted = case.oracle(*inputs, where=where)
     x = inputs[0].copy()
-    losses, jacobian = both(x)
+    losses, clean = both(x, *parameters)
     close(losses, wanted)
-    assert np.all(np.isfinite(jacobian))
+    assert all(np.all(np.isfinite(slopes)) for slopes in clean)
     for garbage in GARBAGE:
         x[1] = garbage
-        losses, jacobian = both(x)
+        losses, (slopes, *of_parameters) = both(x, *parameters)
         close(losses, wanted)
         assert losses[1] == 0
-        assert not np.any(jacobian[:, 1])
+        assert not np.any(slopes[:, 1])
+        assert not any(np.any(slopes[1]) for slopes in of_parameters)
+        close([slopes, *of_parameters], [*clean])
 
 
 @pytest.mark.parametrize(
@@ -516,20 +555,22 @@ def test_every_class_masked_is_zero(case, x64, rng):
     ids=str,
 )
 def test_no_rows(case, rows, rng):
-    """N = 0: empty losses, and 0 with an empty gradient for every reduction."""
+    """N = 0: empty losses, or 0 where reduced; a gradient of 0 in parameters."""
     inputs = case.inputs(rng, rows=rows)
     names = ["sum", "mean"] if case.takes("rows") else []
 
-    @jax.jit
-    def program(x):
-        losses, pull = jax.vjp(lambda x: case(x, *inputs[1:]), x)
-        reduced = [case(x, *inputs[1:], reduction=name) for name in names]
-        return losses, pull(losses)[0], reduced
+    values, all_of = floats(inputs)
 
-    losses, gradient, reduced = program(inputs[0])
+    @jax.jit
+    def program(*values):
+        losses, pull = jax.vjp(lambda *values: case(*all_of(*values)), *values)
+        reduced = [case(*all_of(*values), reduction=name) for name in names]
+        return losses, pull(jnp.ones_like(losses)), reduced
+
+    losses, gradients, reduced = program(*values)
     assert losses.shape == (case.rows(inputs) if case.takes("losses") else ())
-    assert gradient.shape == inputs[0].shape
-    assert not np.any(reduced)
+    assert [g.shape for g in gradients] == [x.shape for x in values]
+    assert not any(np.any(x) for x in (*gradients, *reduced))
 
 
 # Bad labels ---------------------------------------------------------------------------
@@ -537,8 +578,11 @@ def test_no_rows(case, rows, rng):
 
 @with_ids
 def test_bad_ids_are_nan_and_never_wrap(case, x64, rng):
-    """An id out of range or on a masked class: NaN loss and gradient, that row only."""
-    x, good = case.inputs(rng, rows=(4,))
+    """An id out of range or on a masked class: NaN loss and gradient, that row only.
+
+    The gradients in a head's kernel and bias are NaN but for the masked class.
+    """
+    x, good, *parameters = case.inputs(rng, rows=(4,))
     others = np.array([0, 2, 3])
     kinds = [{}]
     if case.takes("class_weights"):
@@ -546,18 +590,23 @@ def test_bad_ids_are_nan_and_never_wrap(case, x64, rng):
     if case.takes("label_smoothing"):
         kinds.append({"label_smoothing": 1.0})
     for options in kinds:
-        f = lambda x, y, o=options: case(x, y, class_mask=REAL, **o)
-        slope = jax.grad(lambda x, y, f=f: jnp.sum(f(x, y)))
-        both = jax.jit(lambda x, y, f=f, slope=slope: (f(x, y), slope(x, y)))
-        wanted = both(x, good)
+        f = lambda *inputs, o=options: case(*inputs, class_mask=REAL, **o)
+        total = lambda *inputs, f=f: jnp.sum(f(*inputs))
+        both = jax.jit(
+            lambda *inputs, f=f, total=total: (f(*inputs), slopes_of(total, inputs))
+        )
+        wanted, (wanted_slopes, *_) = both(x, good, *parameters)
         for bad in (-1, -CLASSES, -CLASSES - 1, -100, CLASSES, 255, 2**31 - 1, MASKED):
             y = good.copy()
             y[1] = bad
-            losses, slopes = both(x, y)
+            losses, (slopes, *of_parameters) = both(x, y, *parameters)
             assert np.isnan(losses[1])
             assert np.all(np.isnan(slopes[1][REAL]))
-            close(losses[others], wanted[0][others])
-            close(slopes[others], wanted[1][others])
+            close(losses[others], wanted[others])
+            close(slopes[others], wanted_slopes[others])
+            for of_parameter in of_parameters:
+                assert np.all(np.isnan(of_parameter[..., REAL]))
+                assert not np.any(of_parameter[..., MASKED])
 
 
 @pytest.mark.parametrize(
@@ -815,9 +864,14 @@ def test_infinite_logits_of_a_yes_no_label(case, x64):
     ids=lambda x: getattr(x, "__name__", str(x)),
 )
 def test_half_precision_in_float32_out(case, dtype, rng):
-    """Computed and returned in float32; each gradient has its own input's dtype."""
-    inputs = case.inputs(rng)
+    """Computed and returned in float32; each gradient has its own input's dtype.
+
+    A head's parameters are float32 here, as while a model trains; those of a test below
+    are narrow too.
+    """
+    inputs, parameters = case.apart(case.inputs(rng))
     cast = [jnp.asarray(x, dtype if x.dtype.kind == "f" else x.dtype) for x in inputs]
+    cast += [jnp.asarray(x, jnp.float32) for x in parameters]
     values, all_of = floats(cast)
 
     @jax.jit
@@ -827,7 +881,7 @@ def test_half_precision_in_float32_out(case, dtype, rng):
 
     losses, gradients = both(*values)
     assert losses.dtype == jnp.float32
-    assert all(g.dtype == dtype for g in gradients)
+    assert [g.dtype for g in gradients] == [x.dtype for x in values]
     rounded = [np.asarray(x, np.float64) if x.dtype == dtype else x for x in cast]
     close(losses, case.oracle(*rounded), 2e-6)
 
@@ -881,7 +935,8 @@ def test_gradients_of_narrow_inputs_where_float64_is_on(case, x64, rng):
 @in_every_layout
 def test_two_calls_give_identical_bits(case, rng):
     inputs = tuple(map(jnp.asarray, case.inputs(rng, rows=(8, 9))))
-    f = jax.jit(jax.value_and_grad(lambda *inputs: jnp.sum(case(*inputs))))
+    total = lambda *inputs: jnp.sum(case(*inputs))
+    f = jax.jit(lambda *inputs: (case(*inputs), slopes_of(total, inputs)))
     same_bits(f(*inputs), f(*inputs))
 
 
