@@ -31,7 +31,7 @@ from benchmarks import (
 )
 from benchmarks.case import Case, Shape, shape
 from benchmarks.limits import Limits, floor
-from benchmarks.operations import OPERATIONS, array
+from benchmarks.operations import OPERATIONS, array, arrays
 from benchmarks.peers import PEERS
 from benchmarks.suites import SUITES
 from benchmarks.targets import TARGETS
@@ -261,9 +261,8 @@ def test_a_wrong_a_raising_and_a_missing_peer_are_told():
         "right": "ok",
     }
     assert records["wrong"].message == "off by 0.01 of its size"
-    assert records["wrong"].error == pytest.approx(
-        0.01 * 4, rel=1
-    )  # of a loss of some 4 nats
+    true = float(jax.tree.leaves(run.true_result(case, arrays(case)))[0])
+    assert records["wrong"].error == pytest.approx(0.01 * true, rel=1e-3)
     assert records["raising"].message == "ValueError: not this one"
     assert records["absent"].message == "not installed"
     assert [name for name, r in records.items() if r.seconds] == ["right"]

@@ -2208,30 +2208,38 @@ def test_classes_that_do_not_divide_over_the_mesh(implementation):
 # What is not refused ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", CALLS, ids=lambda f: f.__name__)
-def test_an_axis_may_be_an_integer_of_numpy(function):
+def with_arguments(names):
+    """Each function of `CALLS` with each of these arguments that it has."""
+    both = [
+        (function, name)
+        for function in CALLS
+        for name in names
+        if name in inspect.signature(function).parameters
+    ]
+    assert {name for _, name in both} == {*names}
+    ids = [f"{function.__name__}-{name}" for function, name in both]
+    return pytest.mark.parametrize(("function", "name"), both, ids=ids)
+
+
+@with_arguments(["axis"])
+def test_an_axis_may_be_an_integer_of_numpy(function, name):
     """It makes the same program."""
-    for name in inspect.signature(function).parameters.keys() & {"axis"}:
-        arrays = dict(CALLS[function])
-        static = {"k": arrays.pop("k")} if "k" in arrays else {}
-        of_axis = lambda arrays, axis, name=name, static=static: function(
-            **arrays, **static, **{name: axis}
-        )
-        traced = jax.make_jaxpr(of_axis, static_argnums=1)
-        assert str(traced(arrays, np.int64(-1))) == str(traced(arrays, -1))
+    arrays = dict(CALLS[function])
+    static = {"k": arrays.pop("k")} if "k" in arrays else {}
+    of_axis = lambda arrays, axis: function(**arrays, **static, **{name: axis})
+    traced = jax.make_jaxpr(of_axis, static_argnums=1)
+    assert str(traced(arrays, np.int64(-1))) == str(traced(arrays, -1))
 
 
 OFF = {"label_smoothing": None, "z_loss": None, "logit_soft_cap": float("inf")}
 
 
-@pytest.mark.parametrize("function", CALLS, ids=lambda f: f.__name__)
-def test_an_option_that_is_off_leaves_nothing(function):
+@with_arguments(OFF)
+def test_an_option_that_is_off_leaves_nothing(function, name):
     """The program is that of a call without the option."""
-    parameters = inspect.signature(function).parameters
-    for name in OFF.keys() & parameters.keys():
-        f = functools.partial(function, **CALLS[function])
-        off = functools.partial(f, **{name: OFF[name]})
-        assert str(jax.make_jaxpr(off)()) == str(jax.make_jaxpr(f)())
+    f = functools.partial(function, **CALLS[function])
+    off = functools.partial(f, **{name: OFF[name]})
+    assert str(jax.make_jaxpr(off)()) == str(jax.make_jaxpr(f)())
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,9 @@ def test_focal_alpha_weighs_label_1():
         jxent.asymmetric_loss,
     ):
         kinds = inspect.signature(loss).parameters
-        for name in {"alpha", "gamma", "gamma_pos", "gamma_neg"} & set(kinds):
+        names = {"alpha", "gamma", "gamma_pos", "gamma_neg"} & set(kinds)
+        assert names
+        for name in names:
             assert kinds[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 

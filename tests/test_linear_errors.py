@@ -688,15 +688,11 @@ def test_quantiles_need_all_rows(function):
 NONSENSE = (object(), "nonsense", {"a": 1.0}, {1, 2}, Layer(), [1.0, None], 1j, True)
 
 
-@pytest.mark.parametrize(
-    "field", inspect.signature(jxent.LinearLogits.__init__).parameters
-)
+@pytest.mark.parametrize("field", inspect.signature(jxent.LinearLogits).parameters)
 def test_nonsense_in_a_field_is_refused_in_words(field, monkeypatch):
     """When a loss takes them, and not before: JAX and its users build them of more."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for value in (*NONSENSE, np.array(["a", "b"])):
-        if field == "self":
-            continue
         logits = head(**untyped({field: value}))
         with pytest.raises((TypeError, ValueError)) as error:
             ce(logits, Y)

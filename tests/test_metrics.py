@@ -760,4 +760,3 @@ def test_flax_nnx_metrics(rng):
         close(got["perplexity"], metrics.perplexity(z, y), 1e-6)
         close(got["calibration"], metrics.calibration_error(z, y, bins=BINS), 1e-6)
         collected.reset()
-    assert jxent.metrics is metrics
