@@ -86,7 +86,9 @@ class SecondSoftmax(Statistic[Second]):
             # What is impossible there adds nothing, 0 · ∞ = 0.
             some = lax.ne(state.maximum, lax.full_like(step, -jnp.inf))
             some &= lax.ne(total, lax.full_like(total, 0))
-            cross = lax.mul(state.cross, factor) + lax.mul(total, step - move.gap)
+            # The derivative of the product must not be 0 · ∞ either.
+            apart = select(some, step - move.gap)
+            cross = lax.mul(state.cross, factor) + lax.mul(total, apart)
             cross = select(some, cross)
         return Second(maximum=None, sum=total, cross=cross)
 
