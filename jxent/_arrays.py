@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ._platform import by_platform
+
 
 Tree = TypeVar("Tree")
 
@@ -73,9 +75,8 @@ def held_apart(tree: Any, *platforms: str) -> Any:
 
     It would store what is made of them for several uses: a value and its derivative.
     """
-    held = lambda tree: jax.tree.map(lax.optimization_barrier, tree)
-    on = dict.fromkeys(platforms, held)
-    return lax.platform_dependent(tree, default=lambda tree: tree, **on)
+    held = functools.partial(jax.tree.map, lax.optimization_barrier)
+    return by_platform(tree, default=lambda x: x, **dict.fromkeys(platforms, held))
 
 
 def tangent_held_apart(
@@ -110,7 +111,7 @@ def element_by_element(function: Callable[..., Array], *arguments: Any) -> Array
     def merged(*arguments: Any) -> Array:
         return function(*jax.tree.map(held, arguments)).reshape(shape)
 
-    return lax.platform_dependent(*arguments, cpu=merged, default=function)
+    return by_platform(*arguments, cpu=merged, default=function)
 
 
 def as_computed(tree: Any) -> Any:
@@ -279,13 +280,10 @@ def at_index(x: Array, index: Array, axis: int) -> Array:
 def value_at_index(x: Array, index: Array, axis: int) -> Array:
     """`at_index`, in half precision on a CPU one of bits. Not for tangents: what reads
     bits has no transpose."""
-
-    def of(x: Array, index: Array) -> Array:
-        return at_index(x, index, axis)
-
+    of = functools.partial(at_index, axis=axis)
     if not _is_half(x):
         return of(x, index)
-    return lax.platform_dependent(x, index, cpu=_of_bits(of), default=of)
+    return by_platform(x, index, cpu=_of_bits(of), default=of)
 
 
 @value_at_index.defjvp
@@ -322,7 +320,7 @@ def block_along(x: Array, start: Array | int, size: int, axis: int) -> Array:
 
     if not _is_half(x):
         return of(x, start)
-    return lax.platform_dependent(x, start, cpu=_of_bits(of), default=of)
+    return by_platform(x, start, cpu=_of_bits(of), default=of)
 
 
 @functools.partial(block_along.defjvp, symbolic_zeros=True)

@@ -23,6 +23,7 @@ from ._arrays import (
     vary,
     varying,
 )
+from ._platform import by_platform
 
 
 CHUNK = 32
@@ -40,7 +41,7 @@ def max_along(x: Array, axis: int) -> Array:
     if not _is_longer(x, axis, _MANY) or x.shape[axis] % CHUNK:
         return plain(x)
     by_chunks = lambda x: plain(maxima_of_chunks(x, axis))
-    return lax.platform_dependent(x, cpu=by_chunks, default=plain)
+    return by_platform(x, cpu=by_chunks, default=plain)
 
 
 def sum_along(x: Array, axis: int) -> Array:
@@ -58,7 +59,7 @@ def sum_along(x: Array, axis: int) -> Array:
 def _sum_of_many(axis: int, x: Array) -> Array:
     plain = lambda x: lax.reduce_sum(x, (axis,))
     by_chunks = lambda x: plain(_of_chunks(lax.add, x, 0.0, axis, CHUNK))
-    return lax.platform_dependent(x, cpu=by_chunks, default=plain)
+    return by_platform(x, cpu=by_chunks, default=plain)
 
 
 # The plain sum has the better transpose.
@@ -152,7 +153,7 @@ def first_along(x: Array, maximum: Array, axis: int) -> Array:
     if not _is_longer(x, axis, _MANY):
         return plain(x, maximum)
     by_chunks = functools.partial(_first_by_chunks, axis)
-    return lax.platform_dependent(x, maximum, cpu=by_chunks, default=plain)
+    return by_platform(x, maximum, cpu=by_chunks, default=plain)
 
 
 def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
@@ -176,7 +177,7 @@ def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
     if is_split(x):
         return plain(x)
     on_cpu = plain if _is_longer(x, axis, _MANY) else in_one
-    return lax.platform_dependent(x, cpu=on_cpu, default=in_one)
+    return by_platform(x, cpu=on_cpu, default=in_one)
 
 
 def _larger(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import broadcast_like, select
+from ._platform import by_platform
 from ._times import constant, times, varying_near_0
 
 
@@ -268,7 +269,7 @@ def _signs(pair: Pair) -> tuple[Array, Array]:
         return lax.max(minus_one, lax.min(one, lax.mul(huge, d)))
 
     # XLA on a CPU forms `lax.sign` number by number.
-    sign = lax.platform_dependent(d, cpu=by_bounds, default=lax.sign)
+    sign = by_platform(d, cpu=by_bounds, default=lax.sign)
     return lax.neg(sign), sign
 
 

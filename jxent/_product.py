@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import cast, compute_dtype, is_moving
+from ._platform import by_platform
 
 
 # In place of a precision, where hidden states are bfloat16: both factors are rounded to
@@ -92,7 +93,7 @@ def _rounded_dot(a_axis: int, b_axis: int, a: Array, b: Array) -> Array:
     # A CPU multiplies in bfloat16 only what has that dtype, if it has instructions for
     # it; else XLA casts back.
     by_algorithm = functools.partial(_by_algorithm, a_axis, b_axis)
-    return lax.platform_dependent(a, b, cpu=of_bfloat16, default=by_algorithm)
+    return by_platform(a, b, cpu=of_bfloat16, default=by_algorithm)
 
 
 @functools.partial(_rounded_dot.defjvp, symbolic_zeros=True)

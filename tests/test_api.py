@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).parent.parent
 # Each imports only from those before it.
 LAYERS = [
     "_signatures",
+    "_platform",
     "_arrays",
     "_chunks",
     "_checks",

@@ -438,6 +438,17 @@ def names_in(tree) -> set[str]:
     return found
 
 
+def test_one_module_chooses_by_platform():
+    """So that tests can have a CPU run what other platforms run."""
+    by_hand = {"platform_dependent", "default_backend", "jax_default_device"}
+    for parts, path, tree in modules():
+        if parts != ("_platform",):
+            assert not names_in(tree) & by_hand, path.name
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+            if ast.unparse(call.func).endswith("register_lowering"):
+                assert not call.keywords, path.name
+
+
 def test_layouts_know_no_statistic_target_or_loss():
     """Neither by an import nor by a name: they take whatever a problem holds."""
     kinds = {kind.__name__ for kind in (*STATISTICS, *TARGETS)} | FORMULAS

@@ -12,6 +12,7 @@ import pytest
 import jxent
 from benchmarks.targets import TARGETS
 from jxent import LinearLogits, metrics
+from jxent._platform import assume_platform
 from tests.comparing import floats, ints, same_bits
 from tests.compiling import as_users_jit
 
@@ -420,8 +421,9 @@ def compiled_for_tpu(function, *operands):
     (chip,) = TARGETS["tpu-v5e"].devices(1)
     place = jax.sharding.SingleDeviceSharding(chip)
     placed = jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=place), operands)
-    program = jax.jit(function).trace(*placed).lower(lowering_platforms=("tpu",))
-    return program.compile()
+    with assume_platform("tpu"):
+        traced = jax.jit(function).trace(*placed)
+    return traced.lower(lowering_platforms=("tpu",)).compile()
 
 
 def temporaries_on_tpu(function, *operands):
@@ -468,9 +470,8 @@ def test_a_smaller_last_block_costs_no_copy_of_the_kernel():
 
 @pytest.mark.compiles
 @pytest.mark.newest_jax
-def test_several_ids_cost_a_tpu_no_second_slab(monkeypatch):
+def test_several_ids_cost_a_tpu_no_second_slab():
     """Tiled: a scatter into a copy of a group of rows, not of the tile's logits."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     rows, places = 8192, 16
     logits, labels = shapes(
         rows, 256, 131072, jnp.bfloat16, jnp.bfloat16, implementation="tiled"
@@ -484,8 +485,7 @@ def test_several_ids_cost_a_tpu_no_second_slab(monkeypatch):
 
 @pytest.mark.compiles
 @pytest.mark.newest_jax
-def test_the_largest_logits_are_found_in_small_blocks_on_a_tpu(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+def test_the_largest_logits_are_found_in_small_blocks_on_a_tpu():
     logits, _ = shapes(8192, 256, 32768, jnp.bfloat16, jnp.bfloat16)
     taken = temporaries_on_tpu(lambda x: jxent.softmax_top_k(x, 64), logits)
     results = 8192 * 64 * (4 + 4)

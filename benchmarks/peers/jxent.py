@@ -1,7 +1,6 @@
 """jxent itself: what is planned for each shape, and each implementation by name."""
 
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from jxent import LinearLogits
+from jxent._platform import assume_platform
 
 from .. import operations, textbook
 from ..case import Case
@@ -168,7 +168,7 @@ def derived(case: Case, loss):
     """Planned for what is compiled for, where that is not where JAX runs."""
 
     def planned(*arguments):
-        with mock.patch.object(jax, "default_backend", return_value=case.platform):
+        with assume_platform({"cuda": "gpu"}.get(case.platform, case.platform)):
             return loss(*arguments)
 
     return operations.derived(case, planned if case.platform else loss)

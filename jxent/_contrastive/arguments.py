@@ -22,6 +22,7 @@ from jax import Array
 from .. import _checks
 from .._checks import ArrayLike, AxisName
 from .._layouts.mesh import head_sharding
+from .._platform import platform_of
 from .._problem.bundles import Maybe
 from .._problem.problem import HeadSharding
 
@@ -34,6 +35,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class ContrastiveSettings(NamedTuple):
     """Static options of one call: hashable, part of the jit cache's key."""
 
+    platform: str
     reduction: str = "none"
     batch_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the batch
     block_sizes: tuple[int | None, int | None] = (None, None)
@@ -156,6 +158,7 @@ def checked_pairs(
     if ring and not names and not sharding.row_names:
         _no_ring(function, batch, batch_axis_name)
     settings = ContrastiveSettings(
+        platform=platform_of((x, where, weights)),
         reduction=reduction,
         batch_axis_name=names,
         block_sizes=_checks.block_sizes(function, block_sizes, "columns"),

@@ -223,7 +223,7 @@ def block_shape(
     """(rows, columns) of a block."""
     counts = rows.vectors.shape[0], columns.vectors.shape[0]
     # On a CPU a block is to fit its cache, with what is formed of it.
-    limits = 512 if jax.default_backend() == "cpu" else 1024, 4096
+    limits = 512 if settings.platform == "cpu" else 1024, 4096
     width = compute_dtype(rows.vectors, columns.vectors).itemsize
     symbolic = not all(isinstance(n, int) for n in counts)
     if symbolic or counts[0] * counts[1] * width <= SMALL:

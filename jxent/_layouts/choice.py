@@ -42,7 +42,7 @@ def sizes_of(
     classes: int,
     hidden_dtype: Any,
     kernel_dtype: Any,
-    platform: str | None = None,
+    platform: str,
 ) -> Sizes:
     return Sizes(
         rows=rows,
@@ -51,7 +51,7 @@ def sizes_of(
         width=8 if jnp.float64 in (hidden_dtype, kernel_dtype) else 4,
         hidden_width=jnp.dtype(hidden_dtype).itemsize,
         kernel_width=jnp.dtype(kernel_dtype).itemsize,
-        platform=platform or jax.default_backend(),
+        platform=platform,
     )
 
 

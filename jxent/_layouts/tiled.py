@@ -31,6 +31,7 @@ from .._arrays import (
     varying_of,
     zeros_of,
 )
+from .._platform import by_platform
 from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe, replace_fields
 from .._problem.problem import (
@@ -209,11 +210,11 @@ def _of_rows(
         grouped = {"cpu": in_place}
         if scattered:  # g is, which a TPU does into a copy of its array
             grouped["tpu"] = in_place
-        return lax.platform_dependent(sums, here, **grouped, default=add_group)
+        return by_platform(sums, here, **grouped, default=add_group)
     sums, (g, of_options) = add_group(sums, here)
     # On a CPU the barrier lets g take the place of the logits in memory; elsewhere it
     # would keep compilers from forming g inside of the products.
-    g = lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g)
+    g = by_platform(g, cpu=lax.optimization_barrier, default=lambda g: g)
     return sums, (g, of_options)
 
 

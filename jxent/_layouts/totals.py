@@ -22,6 +22,7 @@ from .._arrays import (
     varying_of,
     zeros_of,
 )
+from .._platform import by_platform
 from .._problem.bundles import Maybe, class_block
 from .._problem.ids import first_class
 from .._problem.problem import Problem, Rows, Shared, one_axis_of_rows
@@ -226,7 +227,7 @@ def _sum_for_platform(
     kernels = [head.kernel for head in moving[1].heads]
     if all(as_computed(kernel) is kernel for kernel in kernels):
         return of(operands)
-    return lax.platform_dependent(operands, cpu=of_wide, default=of)
+    return by_platform(operands, cpu=of_wide, default=of)
 
 
 def _sum_streamed(

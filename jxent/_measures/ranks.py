@@ -23,6 +23,7 @@ from .._arrays import (
 from .._chunks import CHUNK, largest_along, max_along, maxima_of_chunks, sum_along
 from .._layouts.choice import FEWEST_ROWS
 from .._layouts.mesh import of_parts
+from .._platform import by_platform
 from .._problem.ids import at_label, first_class, ids_from
 from .._problem.problem import Problem, Rows, one_axis_of_rows
 from .._problem.resolved import Resolved, is_class
@@ -83,7 +84,7 @@ def _in_memory(k: int, batch: Problem) -> Array:
         return counted(z, ids)
     predicted = functools.partial(_by_prediction, axis)
     on_cpu = counted if z.shape[axis] > CHUNK else predicted
-    return lax.platform_dependent(z, ids, cpu=on_cpu, default=predicted)
+    return by_platform(z, ids, cpu=on_cpu, default=predicted)
 
 
 def _by_prediction(axis: int, z: Array, ids: Array) -> Array:
@@ -111,7 +112,7 @@ def _by_count(k: int, batch: Problem, z: Array, ids: Array) -> Array:
     elif is_split(z) or most * _chunk_size(z.shape[axis], most) >= z.shape[axis]:
         first = _count_ahead(axis, z, label, here) < k
     else:
-        ahead = lax.platform_dependent(
+        ahead = by_platform(
             z,
             label,
             here,

@@ -16,6 +16,7 @@ from .._arrays import (
     select,
     sum_over_devices,
 )
+from .._platform import by_platform
 from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe
 from .._problem.ids import (
@@ -88,7 +89,7 @@ def _prob_at_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     if is_split(probs):
         tangent = of_all(moved)
     else:
-        tangent = lax.platform_dependent(moved, cpu=on_cpu, default=of_all)
+        tangent = by_platform(moved, cpu=on_cpu, default=of_all)
     return _prob_at(axis, *primals), tangent
 
 

@@ -16,6 +16,7 @@ from .._arrays import (
     sharded_like,
     sum_over_devices,
 )
+from .._platform import by_platform
 from .bundles import Maybe
 from .problem import Problem
 from .resolved import NO_CLASS, is_class
@@ -161,4 +162,4 @@ def _at_label_here(problem: Problem, x: Array, ids: Array) -> Array:
         return at_ids(of_rows(x) if is_split(like) else x, ids, axis)
     if is_split(like):
         return compared(x, ids)
-    return lax.platform_dependent(x, ids, cpu=gathered, default=compared)
+    return by_platform(x, ids, cpu=gathered, default=compared)

@@ -20,6 +20,7 @@ from .._arrays import (
 )
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import LinearLogits, Logits
+from .._platform import by_platform
 from .._problem.bad_labels import report_bad_labels
 from .._problem.ids import equal
 from .._problem.resolved import both
@@ -220,7 +221,7 @@ def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     merge = lambda x: held(x.reshape(*shape[:-2], -1)) if x.shape == shape else x
     kept = shape if settings.reduction == "none" else ()
     merged = lambda a: plain(jax.tree.map(merge, a)).reshape(kept)
-    return lax.platform_dependent(a, cpu=merged, default=plain)
+    return by_platform(a, cpu=merged, default=plain)
 
 
 def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
@@ -278,5 +279,5 @@ def _of_elements(formula: Callable[..., Array], *arguments: Any) -> Array:
 
 @functools.partial(_of_elements.defjvp, symbolic_zeros=True)
 def _of_elements_jvp(formula: Callable[..., Array], primals: Any, tangents: Any) -> Any:
-    tangent = tangent_held_apart(formula, primals, tangents, "cuda", "rocm")
+    tangent = tangent_held_apart(formula, primals, tangents, "gpu")
     return _of_elements(formula, *primals), tangent

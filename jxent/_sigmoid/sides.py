@@ -13,6 +13,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .._arrays import held_apart, like_moving, moving_of, replaced, zeros_of
+from .._platform import by_platform
 from .._times import constant
 
 
@@ -119,7 +120,7 @@ def _apart_on_a_line(slope: OfElements) -> OfElements:
     def function(z: Array, *more: Any) -> Array:
         if z.ndim != 1:
             return slope(z, *more)
-        return lax.platform_dependent(z, *more, cpu=apart, default=slope)
+        return by_platform(z, *more, cpu=apart, default=slope)
 
     return function
 

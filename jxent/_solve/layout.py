@@ -19,6 +19,7 @@ from .._layouts.choice import (
 )
 from .._layouts.mesh import head_sharding, mesh_size
 from .._linear_logits import BlockSizes, Implementation, LinearLogits, Logits
+from .._platform import platform_of
 from .._problem.problem import HeadSharding, Problem, Settings
 from .._targets.given import Given
 from .arguments import asked, checked_problem
@@ -86,7 +87,7 @@ def _with_layout(
     )
     heard = listener()
     operands = hidden, head.kernel, head.vocab_axis
-    sizes = _sizes_on_device(*operands, sharding, heard.platform)
+    sizes = _sizes_on_device(*operands, sharding, platform_of(problem))
     uses = uses_of(problem)
     scalar = settings.result.is_sum and settings.reduction != "none"
     split = bool(settings.class_axis_name + sharding.class_axes)
@@ -170,7 +171,7 @@ def _sizes_on_device(
     kernel: Array,
     axis: int,
     sharding: HeadSharding,
-    platform: str | None,
+    platform: str,
 ) -> Sizes:
     """The sizes of a device's part of a head; the kernel has its classes at `axis`."""
     shape = list(hidden.shape[:-1])

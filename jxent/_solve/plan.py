@@ -9,6 +9,7 @@ import jax
 
 from .. import _checks
 from .._layouts.choice import BUDGET
+from .._platform import assume_platform
 
 
 class Plan(NamedTuple):
@@ -31,9 +32,8 @@ class Plan(NamedTuple):
 class Listener:
     """Hears which layouts are chosen while a function is traced."""
 
-    def __init__(self, budget: int = BUDGET, platform: str | None = None) -> None:
+    def __init__(self, budget: int = BUDGET) -> None:
         self.budget = budget
-        self.platform = platform
         self.plans: list[Plan] = []
 
 
@@ -79,7 +79,8 @@ def plan(
       function: a loss, statistic, divergence or metric that takes `LinearLogits`; or a
         function of yours that calls one of them, jitted or not, its gradient too.
       budget: bytes that temporary arrays may take; 2 GiB by default.
-      platform: "cpu", "gpu" or "tpu"; None for where JAX runs by default.
+      platform: "cpu", "gpu" or "tpu"; None for that of the arrays, the mesh in context
+        or `jax.default_device`, as far as a call knows them, or JAX's default.
 
     Returns:
       A function of the arguments of `function`, which returns a `Plan`. Arrays may be
@@ -134,8 +135,8 @@ def plan(
             args, kwargs = jax.tree.unflatten(tree, every)
             function(*args, **kwargs)
 
-        heard = Listener(budget, platform)
-        with _listening(heard):
+        heard = Listener(budget)
+        with _listening(heard), assume_platform(platform):
             jax.eval_shape(traced, shapes)
         plans = dict.fromkeys(heard.plans)  # a loop may be traced more than once
         if len(plans) != 1:

@@ -25,6 +25,7 @@ from .._arrays import (
     vary,
     varying_of,
 )
+from .._platform import by_platform
 from .._problem.bundles import Maybe
 from .._problem.ids import at_ids, compared_at, is_label, read_at
 from .._problem.resolved import is_class
@@ -90,15 +91,20 @@ class AtIds(Statistic[Array]):
 # give a linear function another transpose that `vmap` knows too, hence a primitive.
 
 
+def _at_id_by_platform(dz: Array, ids: Array, *, axis: int) -> Array:
+    read, compared = (functools.partial(f, axis=axis) for f in (read_at, compared_at))
+    return by_platform(dz, ids, cpu=read, default=compared)
+
+
 # The class is jax.extend.core.Primitive, whose import takes a quarter of jxent's time.
 _at_id = type(lax.exp_p)("at_id")
-_at_id.def_impl(jax.jit(compared_at, static_argnames="axis"))
+_at_id.def_impl(jax.jit(_at_id_by_platform, static_argnames="axis"))
 _at_id.def_abstract_eval(
     lambda dz, ids, *, axis: ids.update(dtype=dz.dtype, weak_type=False)
 )
-_lowering_of = functools.partial(mlir.lower_fun, multiple_results=False)
-mlir.register_lowering(_at_id, _lowering_of(compared_at))
-mlir.register_lowering(_at_id, _lowering_of(read_at), platform="cpu")
+mlir.register_lowering(
+    _at_id, mlir.lower_fun(_at_id_by_platform, multiple_results=False)
+)
 
 
 def _at_id_jvp(primals: Any, tangents: Any, *, axis: int) -> tuple[Any, Any]:

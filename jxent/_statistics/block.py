@@ -10,6 +10,7 @@ from jax import Array, lax
 
 from .._arrays import cast, select, vary, varying_of
 from .._chunks import max_along, sum_along, zeros_from
+from .._platform import by_platform
 from .._problem.bundles import Maybe
 from .inputs import Inputs
 from .statistic import Block, Classes, cast_again, origin, relative
@@ -29,13 +30,11 @@ def totals_of_block(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
     def form(function: Any) -> Any:
         return lambda *operands: vary(function(axis, *operands), everywhere)
 
-    gpu = form(one_pass_gpu)
-    return lax.platform_dependent(
+    return by_platform(
         inputs,
         weighted,
         cpu=form(two_pass),
-        cuda=gpu,
-        rocm=gpu,
+        gpu=form(one_pass_gpu),
         default=form(one_pass),
     )
 

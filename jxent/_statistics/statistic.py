@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, over_classes, over_last_axis, select
+from .._platform import by_platform
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
 
@@ -237,7 +238,7 @@ def cast_again(z: Array, narrow: Any, times: int) -> Array:
             given = lax.optimization_barrier(given)
         return cast(given, z.dtype)
 
-    return lax.platform_dependent(z, cpu=again, default=lambda z: z)
+    return by_platform(z, cpu=again, default=lambda z: z)
 
 
 @cast_again.defjvp

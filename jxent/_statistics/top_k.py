@@ -15,6 +15,7 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec
 
 from .._arrays import at_index, is_split, over_last_axis
+from .._platform import by_platform
 from .._problem.bundles import Maybe
 from .._problem.ids import at_ids
 from .statistic import Finished, Move, Point, Statistic
@@ -138,7 +139,7 @@ def _largest_on_device(z: Array, k: int) -> Largest:
     by_chunks = functools.partial(_by_chunks, k, size)
     if size < 4:
         return plain(z)
-    return lax.platform_dependent(z, tpu=plain, default=by_chunks)
+    return by_platform(z, tpu=plain, default=by_chunks)
 
 
 def _plain(k: int, z: Array) -> Largest:

@@ -35,7 +35,7 @@ from .._statistics.totals import Totals, computed_rows
 from .._times import constant
 
 
-_STORING = "cpu", "cuda", "rocm"
+_STORING = "cpu", "gpu"
 
 
 class DivergenceSums(NamedTuple):
