@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jxent
+from jxent._platform import assume_platform
 from tests.compiling import QUICKLY, as_flags, keep_programs, this_machine
 from tests.rationing import (  # noqa: F401
     pytest_addoption,
@@ -32,6 +33,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# The platforms whose forms a CPU runs too, where a test has the mark `each_platform`.
+OTHERS = "gpu", "tpu"
+
 # What a worker holds at the end of the suite, in bytes: programs, mostly.
 OF_A_WORKER = 3 * 2**30
 
@@ -49,6 +53,23 @@ def x64():
     """float64 on, for derivatives and for results near the truth."""
     with jax.enable_x64(True):
         yield
+
+
+def pytest_generate_tests(metafunc):
+    """The mark `each_platform` gives a test another axis: whose forms it runs."""
+    marks = {m.name for m in metafunc.definition.iter_markers()}
+    if "each_platform" in marks and not marks & {"compiles", "own_platform"}:
+        others = [pytest.param(x, marks=pytest.mark.beyond_core) for x in OTHERS]
+        here = pytest.param(None, id=pytest.HIDDEN_PARAM)
+        metafunc.fixturenames.append("platform")
+        metafunc.parametrize("platform", [here, *others], indirect=True)
+
+
+@pytest.fixture
+def platform(request):
+    """A CPU runs the forms of another platform; None is for its own."""
+    with assume_platform(request.param):
+        yield request.param
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ the core, of whatever kind, and every pair with `--all`, as the comparison with 
 oracles does. A test that the command line names meets every value. `pytest.mark.keep`
 keeps a test or a `pytest.param` in every tier, and `pytest.mark.keep("id", …)` the
 combinations with these ids. `pytest.mark.beyond_core` leaves a test or a `pytest.param`
-out of the core.
+out of the core; what the other parameters draw without it is drawn all the same.
 """
 
 import itertools
@@ -76,10 +76,18 @@ def cover(combinations: Sequence[Combination], size: int, drawn: Iterable[int] =
     return drawn
 
 
-def draw(test: str, combinations: Mapping[str, Combination], size: int) -> set[str]:
-    """Ids of combinations that have every value, or every pair, of all by their ids."""
+def draw(
+    test: str,
+    combinations: Mapping[str, Combination],
+    size: int,
+    drawn_before: Iterable[str] = (),
+) -> set[str]:
+    """Ids of combinations that have every value, or every pair, of all by their ids.
+
+    Those that are drawn before are among them.
+    """
     ids = shuffled(test, combinations)
-    drawn: list[int] = []
+    drawn = [i for i, x in enumerate(ids) if x in drawn_before]
     for n in range(1, size + 1):
         drawn = cover([combinations[x] for x in ids], n, drawn)
     return {ids[i] for i in drawn}
@@ -151,7 +159,11 @@ def tiers(items: Sequence[pytest.Item]) -> dict[str, set[str]]:
             core.add(one)
             met.update(pairs_of(kinds[one]))
 
-        whole, pairs = core | single | draw(test, kinds, 1), draw(test, axes, 2)
+        # What runs beyond the core takes the place of nothing that the core may draw.
+        whole = core | single | draw(test, early, 1)
+        whole |= draw(test, kinds, 1, whole)
+        pairs = draw(test, {x: axes[x] for x in early}, 2)
+        pairs |= draw(test, axes, 2, pairs)
         if "every_pair" in marks:
             whole |= pairs
         pairs |= whole

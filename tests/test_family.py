@@ -47,6 +47,8 @@ from tests.comparing import (
 from tests.compiling import as_users_jit
 
 
+pytestmark = pytest.mark.each_platform
+
 of_each_loss = pytest.mark.parametrize("case", SMOOTHEST, ids=str)
 
 

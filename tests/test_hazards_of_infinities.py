@@ -39,6 +39,8 @@ from tests.hazards import (
 )
 
 
+pytestmark = pytest.mark.each_platform
+
 MINUS_INF = np.array([[-INF, 0, 0]], np.float32)
 
 

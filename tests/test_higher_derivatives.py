@@ -19,6 +19,8 @@ from tests.compiling import as_users_jit
 from tests.heads import MATERIALIZED, STREAMED, TILED, over
 
 
+pytestmark = pytest.mark.each_platform
+
 GARBAGE = np.resize([np.nan, np.inf, -np.inf, 3e38, 1.0], CLASSES)
 KEPT = np.array([0, 4, 5])  # the others are dropped, each in its own way
 ROWS, FEATURES = 6, 3

@@ -19,6 +19,8 @@ from tests.cases import CLASSES, IN_MEMORY
 from tests.compiling import as_users_jit
 
 
+pytestmark = pytest.mark.each_platform
+
 HUGE = 1e18  # float32's huge number is 1.8e19
 partial = functools.partial
 

@@ -71,6 +71,7 @@ def test_losses_and_statistics(rng):
         np.testing.assert_allclose(values, wanted[name], rtol=3e-6, err_msg=name)
 
 
+@pytest.mark.each_platform
 def test_every_derivative(x64, rng):
     """A gradient and its own derivative along a line, in both modes."""
     x, y, t = (
@@ -96,6 +97,7 @@ def test_every_derivative(x64, rng):
     np.testing.assert_allclose(curve, (ahead[2] - behind[2]) / 2e-5, rtol=1e-5)
 
 
+@pytest.mark.each_platform
 @pytest.mark.parametrize("classes", [257, 1024, CLASSES])
 @pytest.mark.parametrize("axis", [-1, 0])
 def test_the_first_of_the_largest(classes, axis, rng):
@@ -114,6 +116,7 @@ def test_the_first_of_the_largest(classes, axis, rng):
     assert 0 <= got[8] < classes
 
 
+@pytest.mark.each_platform
 def test_ranks(rng):
     """From the first to beyond the fifth, with equals, in chunks of several sizes."""
     for classes in (704, 6000, 2**15 + 64):

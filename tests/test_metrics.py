@@ -166,6 +166,7 @@ def spoilt(z, y, options, axis):
 # Values -------------------------------------------------------------------------------
 
 
+@pytest.mark.each_platform
 @pytest.mark.parametrize("axis", [-1, 1, ()], ids=str)
 def test_equal_their_oracles(axis, x64, rng):
     """With rows dropped in every way, and without."""
@@ -271,6 +272,7 @@ def test_options_of_logits(x64, rng):
 # Ranks --------------------------------------------------------------------------------
 
 
+@pytest.mark.each_platform
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("classes", [2, 130, 385])
 def test_ranks_with_ties(classes, axis, rng):
@@ -453,6 +455,7 @@ def test_dropped_rows_hold_anything(axis, x64, rng):
 HAZARDS = [np.nan, np.inf]
 
 
+@pytest.mark.each_platform
 @pytest.mark.parametrize("name", METRICS)
 def test_bad_rows_give_nan(name):
     """A label outside of the classes; logits of which no loss is a number."""
@@ -495,6 +498,7 @@ def test_infinite_yes_and_no():
         assert metrics.calibration_error(z, truth, ()) == brier
 
 
+@pytest.mark.each_platform
 @pytest.mark.parametrize("shape", [(256, 32768), (16384, 10)])
 def test_a_nan_among_many_numbers(shape):
     """XLA on a CPU loses it in a maximum of long or of many rows."""
@@ -600,6 +604,7 @@ def of_fused(logits, labels, **options):
     return values, {name: sums_of(name)(logits, labels, **options) for name in adding}
 
 
+@pytest.mark.each_platform
 @pytest.mark.parametrize("layout", HEADS, ids=lambda x: x["implementation"])
 def test_fused_heads(layout, x64, rng):
     """The numbers of the logits in memory, under every option."""

@@ -152,6 +152,10 @@ def test_beyond_the_core(a, b, c): ...
 @pytest.mark.parametrize("a", [0, pytest.param(1, marks=pytest.mark.beyond_core)])
 def test_partly_beyond_the_core(a): ...
 
+@pytest.mark.parametrize("a", [0, pytest.param(1, marks=pytest.mark.beyond_core)])
+@pytest.mark.parametrize("b", range(3))
+def test_an_axis_beyond_the_core(a, b): ...
+
 @pytest.mark.parametrize("a", [SimpleNamespace(kind=i // 2) for i in range(6)])
 def test_of_three_kinds(a): ...
 
@@ -189,16 +193,18 @@ def test_the_tiers_of_a_run(collected):
     every = {
         **dict.fromkeys(of_27.split(), 27),
         "partly_beyond_the_core": 2,
+        "an_axis_beyond_the_core": 6,
         "of_three_kinds": 6,
         "without_parameters": 1,
     }
     assert full == every
     assert core + rest == whole
     one = dict.fromkeys("rationed of_three_kinds partly_beyond_the_core".split(), 1)
-    one["without_parameters"] = 1
+    one |= {"without_parameters": 1, "an_axis_beyond_the_core": 1}
     kept = {"kept": 27, "kept_by_name": 4}
     assert core == one | kept | dict.fromkeys(["of_every_value", "of_every_pair"], 3)
     of_values = {"rationed": 3, "beyond_the_core": 3, "of_three_kinds": 3}
+    of_values["an_axis_beyond_the_core"] = 3 + 1
     of_values["of_every_pair"] = whole["of_every_pair"]
     assert 9 <= whole["of_every_pair"] <= 12
     of_values |= {"partly_beyond_the_core": 2, "kept_by_name": whole["kept_by_name"]}

@@ -20,6 +20,8 @@ from tests.compiling import as_users_jit, largest_array
 from tests.heads import of_layout
 
 
+pytestmark = pytest.mark.each_platform
+
 ROWS, FEATURES, CLASSES, K = 6, 3, 8, 3
 REAL = np.arange(CLASSES) != CLASSES - 1
 LAYOUTS = ("in memory", "materialized", "streamed")
