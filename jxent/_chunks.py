@@ -24,6 +24,7 @@ from ._arrays import (
     varying,
 )
 from ._platform import by_platform
+from ._times import constant
 
 
 CHUNK = 32
@@ -156,9 +157,18 @@ def first_along(x: Array, maximum: Array, axis: int) -> Array:
     return by_platform(x, maximum, cpu=by_chunks, default=plain)
 
 
+def holds_nan(x: Array, axis: int) -> Array:
+    """Whether there is a NaN along an axis, (rows,).
+
+    XLA on a CPU loses a NaN in a maximum, as pmax does. This sum is NaN for no other.
+    """
+    total = sum_along(jnp.maximum(constant(-1.0, x), x), axis)
+    return lax.ne(total, total)
+
+
 def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
-    """The maximum and the first index, int32 (rows,), where it stands; a NaN counts as
-    the largest.
+    """The maximum and the first index, int32 (rows,), where it stands; NaN and any
+    index for a row that holds NaN.
 
     One reduction reads the row once; a long row on a CPU goes by way of its chunks. The
     two are constants under differentiation.
@@ -167,7 +177,10 @@ def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
 
     def plain(x: Array) -> tuple[Array, Array]:
         maximum = max_along(x, axis)
-        return maximum, first_along(x, maximum, axis)
+        index = first_along(x, maximum, axis)
+        return select(
+            holds_nan(x, axis), lax.full_like(maximum, jnp.nan), maximum
+        ), index
 
     def in_one(x: Array) -> tuple[Array, Array]:
         ids = vary(lax.broadcasted_iota(jnp.int32, x.shape, axis), varying(x))

@@ -499,16 +499,22 @@ def test_infinite_yes_and_no():
 
 
 @pytest.mark.each_platform
-@pytest.mark.parametrize("shape", [(256, 32768), (16384, 10)])
+@pytest.mark.parametrize("shape", [(256, 32768), (16384, 10), (256, 1024), (9, 300)])
 def test_a_nan_among_many_numbers(shape):
     """XLA on a CPU loses it in a maximum of long or of many rows."""
+    rows, classes = shape
     z = np.ones(shape, np.float32)
     z[0, 0] = np.nan
-    y = np.ones(shape[0], int)
+    y = np.ones(rows, int)
 
     @as_users_jit
     def all_of(z, y):
-        return metrics.accuracy(z, y), metrics.top_k_accuracy(z, y, k=5)
+        found = [metrics.accuracy(z, y), metrics.top_k_accuracy(z, y, k=5)]
+        found += [jxent.softmax_cross_entropy_sums(z, y).correct]
+        found += [jxent.softmax_top_k(z, 1)[0][0, 0]]
+        if classes < 2**11:  # the matrix is their square
+            found += [metrics.confusion_matrix(z, y)[1, 1]]
+        return found
 
     assert np.isnan(all_of(z, y)).all()
 

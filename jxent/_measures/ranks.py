@@ -20,7 +20,7 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._chunks import CHUNK, largest_along, max_along, maxima_of_chunks, sum_along
+from .._chunks import CHUNK, holds_nan, largest_along, max_along, maxima_of_chunks
 from .._layouts.choice import FEWEST_ROWS
 from .._layouts.mesh import of_parts
 from .._platform import by_platform
@@ -29,7 +29,6 @@ from .._problem.problem import Problem, Rows, one_axis_of_rows
 from .._problem.resolved import Resolved, is_class
 from .._statistics.inputs import inputs_of_block
 from .._tiles.loop import live_first, over_tiles
-from .._times import constant
 
 
 # Top 1 and top 5 do the same work, so that one program with both does it once.
@@ -101,9 +100,7 @@ def _by_count(k: int, batch: Problem, z: Array, ids: Array) -> Array:
     here = ids_from(ids, first_class(batch))
     most = max(k, _SHARED)
     largest = max_along(z, axis)
-    # XLA on a CPU loses a NaN in a maximum, as pmax does. This sum is NaN for no other.
-    total = sum_along(jnp.maximum(constant(-1.0, z), z), axis)
-    nan = lax.ne(total, total)
+    nan = holds_nan(z, axis)
     computable = lax.is_finite(largest) & ~nan
     if names:
         bad = lax.psum(cast(nan, jnp.int32), names)
