@@ -1,6 +1,7 @@
 """jxent.metrics: against NumPy, as sums that add up, of LinearLogits, on devices."""
 
 import functools
+import re
 from typing import Any
 
 import flax.nnx as nnx
@@ -18,6 +19,7 @@ from jax.test_util import check_grads
 import jxent
 from jxent import metrics
 from jxent._measures.ranks import _count_ahead, _count_few_ahead
+from jxent.metrics._bins import _quantiles
 from tests.comparing import close, same_bits
 from tests.compiling import as_users_jit
 
@@ -375,6 +377,53 @@ def test_bins_of_equal_weight(x64, rng):
     close(np.sort(same.weight)[-2:], np.array([0.0, 4]))
 
 
+def test_quantiles_end_at_rows_that_count(rng):
+    """Whatever the sum of the weights rounds to."""
+    z, y = rng.normal(size=(60, 30)).astype(np.float32), np.ones((60, 30), int)
+    weights = rng.uniform(0.1, 2, z.shape).astype(np.float32)
+    weights[:, 3] = 0
+
+    @jax.jit
+    @jax.vmap
+    def last_edges(z, y, weights):
+        of = {"weights": weights, "strategy": "quantile"}
+        bins = (metrics.reliability_bins(z, y, (), bins=b, **of) for b in (1, 7, 13))
+        return jnp.stack([b.edges[-1] for b in bins])
+
+    largest = jax.nn.sigmoid(jnp.where(weights != 0, z, -jnp.inf)).max(-1)
+    close(last_edges(z, y, weights), jnp.stack([largest] * 3, -1), 1e-6)
+
+
+def test_quantiles_count_more_rows_than_floats_do():
+    """In half precision, which counts no further than 2048."""
+    rows = 6000
+    p = np.arange(rows, dtype=np.int16).view(np.float16)  # each larger than the last
+    keep = np.ones(rows, np.float16)
+    keep[::3] = 0
+    edges = jax.jit(functools.partial(_quantiles, bins=7, counted=True))(p, keep)
+    kept = p[keep != 0]
+    last = [-(-len(kept) * k // 7) - 1 for k in range(1, 8)]
+    np.testing.assert_array_equal(edges, kept[[0, *last]])
+
+
+def test_a_row_of_nan_may_be_in_any_bin():
+    """So no bin is known, its weight neither; dropped it counts in none."""
+    z, y = jnp.array([[0.0, 1, 2], [0, jnp.nan, 2], [0, 1, 0]]), jnp.array([0, 1, 2])
+
+    @jax.jit
+    def run(where):
+        uniform = metrics.reliability_bins(z, y, where=where)
+        equal = metrics.reliability_bins(z, y, where=where, strategy="quantile")
+        sums = metrics.calibration_error_sums(z, y, where=where)
+        return uniform[1:], equal, sums
+
+    got = jax.tree.leaves(run(jnp.array([True, True, True])))
+    assert all(np.isnan(x).all() for x in got)
+    kept = run(jnp.array([True, False, True]))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept))
+    assert {float(of[-1].sum()) for of in kept} == {2.0}
+
+
 # Sums ---------------------------------------------------------------------------------
 
 
@@ -517,6 +566,17 @@ def test_a_nan_among_many_numbers(shape):
         return found
 
     assert np.isnan(all_of(z, y)).all()
+
+
+def test_a_confusion_matrix_of_more_entries_than_int32_counts():
+    """No axis of any array is longer than int32, in which places are counted."""
+    classes = 2**16
+    z = jax.ShapeDtypeStruct((2, classes), jnp.float32)
+    y = jax.ShapeDtypeStruct((2,), jnp.int32)
+    text = jax.jit(metrics.confusion_matrix).lower(z, y).as_text()
+    shapes = re.findall(r"tensor<([0-9]+(?:x[0-9]+)*)x[a-z]", text)
+    assert f"{classes}x{classes}" in shapes
+    assert all(int(n) < 2**31 for shape in shapes for n in shape.split("x"))
 
 
 def test_nothing_left():

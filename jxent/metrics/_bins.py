@@ -90,13 +90,16 @@ def _in_bins(
     """Edges, and the sums of the rows between them, bin by bin: no array of rows times
     bins is held. Without edges they are `quantiles` + 1 quantiles."""
     p, right = confidence(batch)
-    r = weighed_rows(batch, lax.full_like(p, 1))
+    # The bin of a NaN is not known, so no bin's weight is.
+    r = weighed_rows(batch, select(p == p, lax.full_like(p, 1), jnp.nan))
     sums = CalibrationErrorSums(
         confidence=weighed_rows(batch, p), correct=weighed_rows(batch, right), weight=r
     )
     p = lax.stop_gradient(p)
     if edges is None:
-        edges, rise = _quantiles(p, lax.stop_gradient(r), quantiles), jnp.array(True)
+        counted = batch.rows.weights is None
+        edges = _quantiles(p, lax.stop_gradient(r), quantiles, counted)
+        rise = jnp.array(True)
     else:
         rise = jnp.all(edges[1:] >= edges[:-1])
     # The first and the last bin have what lies beyond them.
@@ -112,22 +115,34 @@ def _in_bins(
     return edges, sum_over_devices(lax.map(of_bin, (low, high)), names)
 
 
-def _quantiles(p: Array, r: Array, bins: int) -> Array:
+def _quantiles(p: Array, r: Array, bins: int, counted: bool) -> Array:
     """(bins + 1,) edges between which lie equal shares of the weight, as far as equal
-    probabilities allow; from the smallest one of a row that counts to the largest."""
+    probabilities allow; from the smallest one of a row that counts to the largest.
+
+    `counted`: r is 0, 1 or NaN. Integers count more rows than floats do.
+    """
     if is_split(p):
         p, r = (jax.sharding.reshard(x, PartitionSpec()) for x in (p, r))
     if isinstance(p.size, int) and not p.size:
         return jnp.zeros(bins + 1, p.dtype)
-    p, r = select(r != 0, p, jnp.inf).reshape(-1), r.reshape(-1)
-    order = jnp.argsort(p)
-    p, weight = p[order], jnp.cumsum(r[order])
-    total = weight[-1]
-    share = jnp.arange(1, bins + 1, dtype=p.dtype) * total / bins
+    p, r = p.reshape(-1), r.reshape(-1)
+    known, weight = jnp.all(r == r), r
+    if counted and bins < 2**15:  # whose square is an int32
+        weight = lax.convert_element_type(r != 0, jnp.int32)
+    order = jnp.argsort(select(r != 0, p, jnp.inf))
+    p, r, weight = p[order], r[order], jnp.cumsum(weight[order])
+    total, k = weight[-1], jnp.arange(1, bins, dtype=weight.dtype)
+    if jnp.issubdtype(weight.dtype, jnp.integer):
+        whole, rest = total // bins, total % bins
+        share = k * whole + (k * rest + bins - 1) // bins
+    else:
+        share = k * total / bins
     # As jnp.searchsorted, of a number of rows that may be symbolic.
     at = lax.map(lambda s: jnp.sum(weight < s, dtype=jnp.int32), share)
-    edges = jnp.concatenate([p[:1], p[jnp.minimum(at, p.size - 1)]])
-    return select(jnp.broadcast_to(total != 0, edges.shape), edges)
+    largest = jnp.max(select(r != 0, p, -jnp.inf))
+    edges = jnp.concatenate([p[:1], p[at], largest[None]])
+    edges = select(jnp.broadcast_to(total != 0, edges.shape), edges)
+    return select(jnp.broadcast_to(known, edges.shape), edges, jnp.nan)
 
 
 def bins_of(batch: Problem, quantiles: int, *edges: Array) -> ReliabilityBins:

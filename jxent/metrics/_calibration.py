@@ -86,7 +86,8 @@ def calibration_error(
       A number between 0 and 1; float32, or float64 where the logits are.
 
     Numerics:
-      As in `accuracy`. An empty bin counts 0.
+      As in `accuracy`. An empty bin counts 0. A row whose confidence is NaN may be in
+      any bin: all of them are NaN, their weights too.
 
     Raises:
       As `accuracy`; and where bins, norm or strategy are none of those above.

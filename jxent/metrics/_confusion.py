@@ -22,14 +22,15 @@ def _confusion(batch: Problem, classes: int) -> Array:
     # NaN where a row's loss is: in every entry, as no entry is known to be right.
     known, prediction = known_and_prediction(batch)
     r = weighed_rows(batch, known)
-    place = select(is_class(ids_of(batch)), ids_of(batch)) * classes + prediction
+    rows = r, select(is_class(ids_of(batch)), ids_of(batch)), prediction
     if is_split(r):
-        r, place = (jax.sharding.reshard(x, PartitionSpec()) for x in (r, place))
-    counts = jnp.zeros(classes * classes, r.dtype)
-    counts = counts.at[place.reshape(-1)].add(select(r == r, r).reshape(-1))
+        rows = tuple(jax.sharding.reshard(x, PartitionSpec()) for x in rows)
+    r, label, prediction = (x.reshape(-1) for x in rows)
+    # Two indices: int32 does not count all entries of 2^16 classes.
+    counts = jnp.zeros((classes, classes), r.dtype)
+    counts = counts.at[label, prediction].add(select(r == r, r))
     counts = select(jnp.all(r == r), counts, jnp.nan)
-    counts = sum_over_devices(counts, batch.settings.batch_axis_name)
-    return counts.reshape(classes, classes)
+    return sum_over_devices(counts, batch.settings.batch_axis_name)
 
 
 def confusion_matrix(
