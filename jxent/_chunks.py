@@ -23,6 +23,7 @@ from ._arrays import (
     vary,
     varying,
 )
+from ._one_device import on_cpu_alone
 from ._platform import by_platform
 from ._times import constant
 
@@ -154,7 +155,7 @@ def first_along(x: Array, maximum: Array, axis: int) -> Array:
     if not _is_longer(x, axis, _MANY):
         return plain(x, maximum)
     by_chunks = functools.partial(_first_by_chunks, axis)
-    return by_platform(x, maximum, cpu=by_chunks, default=plain)
+    return on_cpu_alone(x, maximum, alone=by_chunks, default=plain)
 
 
 def holds_nan(x: Array, axis: int) -> Array:

@@ -14,6 +14,7 @@ from jax.sharding import (
 )
 
 import jxent
+from benchmarks.communication import moved
 from tests import oracles
 from tests.comparing import close
 from tests.compiling import as_users_jit
@@ -232,3 +233,21 @@ def test_gradients_in_float32_keep_their_digits(x64, rng):
     for name, wanted in truth.items():
         error = np.linalg.norm(got[name] - wanted) / np.linalg.norm(wanted)
         assert error < 3e-6, (name, error)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("spec", [P("data"), P(None, "data")], ids=["rows", "classes"])
+def test_automatic_axes_move_no_logits(spec):
+    """Argmax and ranks: not even the maxima of chunks go from device to device."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def of(x, y):
+        metrics = jxent.metrics.accuracy, jxent.metrics.top_k_accuracy
+        argmax = jxent.softmax_statistics(x, argmax=True).argmax
+        return argmax, [f(x, y) for f in metrics]
+
+    split = NamedSharding(mesh, spec), NamedSharding(mesh, P(*spec[:1]))
+    x = jax.ShapeDtypeStruct((64, 4096), jnp.float32, sharding=split[0])
+    y = jax.ShapeDtypeStruct((64,), jnp.int32, sharding=split[1])
+    sent = moved(jax.jit(of).lower(x, y).compile().as_text() or "")
+    assert max((m.numbers for m in sent), default=0) <= 64 * 8

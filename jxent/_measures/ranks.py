@@ -23,6 +23,7 @@ from .._arrays import (
 from .._chunks import CHUNK, holds_nan, largest_along, max_along, maxima_of_chunks
 from .._layouts.choice import FEWEST_ROWS
 from .._layouts.mesh import of_parts
+from .._one_device import on_cpu_alone
 from .._platform import by_platform
 from .._problem.ids import at_label, first_class, ids_from
 from .._problem.problem import Problem, Rows, one_axis_of_rows
@@ -109,11 +110,11 @@ def _by_count(k: int, batch: Problem, z: Array, ids: Array) -> Array:
     elif is_split(z) or most * _chunk_size(z.shape[axis], most) >= z.shape[axis]:
         first = _count_ahead(axis, z, label, here) < k
     else:
-        ahead = by_platform(
+        ahead = on_cpu_alone(
             z,
             label,
             here,
-            cpu=functools.partial(_count_few_ahead, axis, most),
+            alone=functools.partial(_count_few_ahead, axis, most),
             default=functools.partial(_count_ahead, axis),
         )
         first = ahead < k

@@ -1,0 +1,63 @@
+"""Forms for a CPU that must see whole rows: chosen where nothing can split them.
+
+With automatic axes of a mesh the types of arrays do not say what is split, and a gather
+or a sort of what is split would move logits between devices. But when a program is
+lowered it is known for how many devices.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array, lax
+from jax.interpreters import ad, batching, mlir
+
+from ._platform import by_platform
+
+
+# The class is jax.extend.core.Primitive, whose import takes a quarter of jxent's time.
+_choice = type(lax.exp_p)("one_device_or_several")
+
+
+def on_cpu_alone(
+    *operands: Any, alone: Callable[..., Array], default: Callable[..., Array]
+) -> Array:
+    """`alone` on a CPU where a program, or its part in `shard_map`, has one device;
+    else `default`. Both give the same array of integers, which has no derivative."""
+
+    def on_cpu(*operands: Any) -> Array:
+        return _choice.bind(*operands, alone=alone, default=default)
+
+    return by_platform(*operands, cpu=on_cpu, default=default)
+
+
+def _is_alone(context: Any) -> bool:
+    mesh = getattr(context, "mesh", None)
+    if mesh is not None:
+        free = set(mesh.axis_names) - set(context.manual_axes)
+        return all(mesh.shape[name] == 1 for name in free)
+    return getattr(context, "num_devices", 1) == 1
+
+
+def _lower(ctx: Any, *operands: Any, alone: Any, default: Any) -> Any:
+    form = alone if _is_alone(ctx.module_context.axis_context) else default
+    return mlir.lower_fun(form, multiple_results=False)(ctx, *operands)
+
+
+def _jvp(primals: Any, tangents: Any, **forms: Any) -> Any:
+    found = _choice.bind(*primals, **forms)
+    return found, ad.Zero(jax.typeof(found).to_tangent_aval())
+
+
+def _batched(operands: Any, axes: Any, **forms: Any) -> Any:
+    mapped = {name: jax.vmap(form, tuple(axes)) for name, form in forms.items()}
+    return _choice.bind(*operands, **mapped), 0
+
+
+_choice.def_impl(lambda *x, alone, default: default(*x))
+_choice.def_abstract_eval(
+    lambda *x, alone, default: jax.make_jaxpr(default)(*x).out_avals[0]
+)
+mlir.register_lowering(_choice, _lower, cacheable=False)
+ad.primitive_jvps[_choice] = _jvp
+batching.primitive_batchers[_choice] = _batched
