@@ -94,6 +94,23 @@ def test_with_everything_off_it_is_binary_cross_entropy(off):
     np.testing.assert_array_equal(second[0][1], -1)
 
 
+@pytest.mark.parametrize("axis", [(), -1])
+def test_a_clip_that_rounds_to_0(axis):
+    """Below the least normal number, by a Python number: as a clip of 0."""
+    z, y = (x[:, None] for x in grid(np.float32))
+    loss = functools.partial(jxent.asymmetric_loss, labels=y, axis=axis)
+
+    @as_users_jit
+    def both(clip):
+        value = lambda z: loss(z, clip=clip)
+        return value(z), jax.jvp(value, (z,), (np.ones_like(z),))[1]
+
+    for clip in (1e-46, 1e-40, 1e-38):
+        value = functools.partial(loss, clip=clip)
+        got = value(z), jax.jvp(value, (z,), (np.ones_like(z),))[1]
+        close(got, both(np.float32(0)), 1e-6)
+
+
 def test_equal_gammas_without_a_clip_are_the_focal_loss():
     """For labels 0 and 1."""
     z, y = grid(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -121,7 +122,7 @@ def asymmetric_loss(
     _checks.in_range(name, "gamma_neg", gamma_neg, low=0)
     _checks.in_range(name, "clip", clip, low=0, high=1)
     parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
-    clipped = isinstance(clip, float) and clip > 0
+    clipped = isinstance(clip, float) and clip >= jnp.finfo(jnp.float32).tiny
     return sigmoid_loss(
         name,
         logits,

@@ -200,7 +200,10 @@ def asymmetric_of_logits(
 
 @functools.cache
 def asymmetric_of_elements(*, clipped: bool) -> OfElements:
-    """`asymmetric_of_logits` without a select, see `against`; clipped: m is not 0."""
+    """`asymmetric_of_logits` without a select, see `against`.
+
+    `clipped` is whether m is known not to be 0 in its dtype.
+    """
 
     @with_derivatives_of(asymmetric_of_logits, functools.partial(_slope, clipped))
     def function(
@@ -226,13 +229,14 @@ def asymmetric_of_elements(*, clipped: bool) -> OfElements:
             loss_of_yes = jnp.log1p(odds) + jnp.maximum(zero, minus_z - largest)
             return times_loss(yes, loss_of_yes) + no * jnp.log1p(p_m / (q + clip))
         # Of m = 0 the last product is 0.
-        of_q, least = (clip == 0).astype(z.dtype) * no, jnp.where(clip == 0, jnp.inf, 0)
+        no_margin = _is_0(clip)
+        of_q, least = no_margin.astype(z.dtype) * no, jnp.where(no_margin, jnp.inf, 0)
         loss = times_loss(against(z, yes, of_q), jnp.abs(z))
         loss += (yes + of_q) * common_loss(z)
         loss += (no - of_q) * jnp.log1p(p_m / (q + (clip + least)))
         # Where all is off this is the binary loss, to the bit.
-        off = (exponent_array(x, z) == 0 for x in (gamma_pos, gamma_neg, clip))
-        off = functools.reduce(jnp.logical_and, off)
+        off = (exponent_array(x, z) == 0 for x in (gamma_pos, gamma_neg))
+        off = functools.reduce(jnp.logical_and, off, no_margin)
         return jnp.where(off, binary_of_logits(z, y, pos_weight), loss)
 
     return function
@@ -255,8 +259,8 @@ def _slope(
     p_m, q_m = jnp.maximum(p - clip, 0), q + clip
     loss, of_loss, of_yes = jnp.log1p(p_m / q_m), q / q_m, q
     if not clipped:
-        loss = jnp.where(clip == 0, _finite_loss_of_no(z), loss)
-        of_loss = jnp.where(clip == 0, 1, of_loss)
+        loss = jnp.where(_is_0(clip), _finite_loss_of_no(z), loss)
+        of_loss = jnp.where(_is_0(clip), 1, of_loss)
     if not (isinstance(gamma_pos, Exponent) and gamma_pos.number == 0):
         of_weight = exponent_array(gamma_pos, z) * p * _finite_loss_of_no(-z)
         of_yes = power(q, gamma_pos) * (q + of_weight)
@@ -296,7 +300,12 @@ def _logs_of_shifted(z: Array, m: Array) -> tuple[Array, Array]:
     of_small = jnp.log1p(-select(inside & small, p))
     of_q = of_small + jnp.log(select(inside & ~small, q, 1))
     log_p, log_q = log_p_and_log_q(z)
-    return jnp.where(m == 0, log_p, of_p), jnp.where(m == 0, log_q, of_q)
+    return jnp.where(_is_0(m), log_p, of_p), jnp.where(_is_0(m), log_q, of_q)
+
+
+def _is_0(m: Array) -> Array:
+    """Whether m is 0, or so small that devices may round it to 0."""
+    return m < jnp.finfo(m.dtype).tiny
 
 
 def _shifted(z: Array, m: Array) -> tuple[Array, Array, Array]:
@@ -311,7 +320,7 @@ def _shifted(z: Array, m: Array) -> tuple[Array, Array, Array]:
 def _logs_of_shifted_jvp(primals: Any, tangents: Any) -> Any:
     (z, m), (dz, dm) = primals, moving_of(tangents)
     *_, inside = _shifted(z, m)
-    inside |= m == 0
+    inside |= _is_0(m)
     logs, logs_m = log_p_and_log_q(z), _logs_of_shifted(z, m)
     slopes = []
     for x, log, log_m in zip((-z, z), logs, logs_m, strict=True):
