@@ -264,7 +264,8 @@ def _signs(pair: Pair) -> tuple[Array, Array]:
 
     def by_bounds(d: Array) -> Array:
         # One barrier with d: XLA would store numbers that several sums share.
-        numbers = (jnp.asarray(x, d.dtype) for x in (1.0, -1.0, 1e38))
+        largest = float(jnp.finfo(d.dtype).max)
+        numbers = (jnp.asarray(x, d.dtype) for x in (1.0, -1.0, largest))
         d, one, minus_one, huge = lax.optimization_barrier((d, *numbers))
         return lax.max(minus_one, lax.min(one, lax.mul(huge, d)))
 

@@ -88,7 +88,8 @@ def times_loss(
     Without a select, whose result XLA on a CPU stores before it sums.
     """
     largest = constant(float(jnp.finfo(x.dtype).max), x)
-    infinite_or_0 = jnp.abs(factor) * largest * largest
+    # Three times: the factor may be the least number that is not 0.
+    infinite_or_0 = jnp.abs(factor) * largest * largest * largest
     return factor * jnp.minimum(infinite_or_0, x)  # in this order: see `constant`
 
 

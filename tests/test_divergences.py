@@ -247,6 +247,15 @@ def test_total_variation_where_two_probabilities_are_equal(x64):
     close(slopes, wanted)
 
 
+def test_total_variation_of_nearly_equal_rows(x64):
+    """The derivative knows the sign of the least difference: ½ p (0, 1, −1)."""
+    target, signs = np.array([3.0, 0.0, 0.0]), np.array([0, 1, -1])
+    slope = as_users_jit(jax.grad(TOTAL_VARIATION))
+    wanted = signs * np.exp(oracles.log_softmax(target)) / 2
+    for step in (1e-30, 1e-50, 1e-300):
+        close(slope(target + step * signs, target), wanted, 1e-9)
+
+
 @pytest.mark.own_platform  # in other forms a CPU's sums round more
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
 def test_total_variation_is_as_exact_as_the_naive_code(scale, rng):
