@@ -852,6 +852,20 @@ REFUSED = [
         "softmax_cross_entropy: expected logit_soft_cap above 0, got 0.0.",
     ),
     (
+        lambda: jxent.softmax_cross_entropy(floats(4, 3), ints(4), temperature=1e-46),
+        ValueError,
+        "softmax_cross_entropy: expected temperature of at least 1.18e-38, the least "
+        "number that float32 keeps from 0, got 1e-46.",
+    ),
+    (
+        lambda: jxent.softmax_cross_entropy(
+            floats(4, 3), ints(4), logit_soft_cap=1e-39
+        ),
+        ValueError,
+        "softmax_cross_entropy: expected logit_soft_cap of at least 1.18e-38, the "
+        "least number that float32 keeps from 0, got 1e-39.",
+    ),
+    (
         lambda: jxent.softmax_focal_loss(floats(4, 3), ints(4), gamma=-1),
         ValueError,
         "softmax_focal_loss: expected gamma of at least 0, got -1.",
@@ -1996,6 +2010,12 @@ REFUSED += [
         lambda: jxent.ntxent(floats(4, 3), ints(4), 0.0),
         ValueError,
         "ntxent: expected temperature above 0, got 0.0.",
+    ),
+    (
+        lambda: jxent.ntxent(floats(4, 3), ints(4), 1e-40),
+        ValueError,
+        "ntxent: expected temperature of at least 1.18e-38, the least number that "
+        "float32 keeps from 0, got 1e-40.",
     ),
 ]
 

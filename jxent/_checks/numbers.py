@@ -29,7 +29,8 @@ def number(
     if isinstance(value, np.ndarray) and not value.ndim:
         value = value[()]
     if is_number(value):
-        in_range(function, name, value, low=low, high=high, above=above)
+        limits = {"low": low, "high": high, "above": above}
+        in_range(function, name, value, dtype=dtype, **limits)
         with np.errstate(over="ignore"):  # 1e40 is infinite in float32
             return jnp.asarray(np.asarray(float(value), dtype))
     try:
@@ -87,8 +88,12 @@ def in_range(
     low: int | float | None = None,
     high: int | float | None = None,
     above: int | float | None = None,
+    dtype: Any = None,
 ) -> None:
-    """Checks the range of a Python number; that of an array is the caller's."""
+    """Checks the range of a Python number; that of an array is the caller's.
+
+    What is to be above 0 must stay so in `dtype`, where devices round subnormals to 0.
+    """
     if not is_number(value):
         return
     allowed = None
@@ -100,6 +105,10 @@ def in_range(
         allowed = f"of at most {high:g}"
     elif above is not None and not value > above:
         allowed = f"above {above:g}"
+    elif above == 0 and dtype is not None and value < jnp.finfo(dtype).tiny:
+        kind = jnp.dtype(dtype).name
+        least = f"{jnp.finfo(dtype).tiny:.3g}"
+        allowed = f"of at least {least}, the least number that {kind} keeps from 0"
     if allowed:
         raise ValueError(f"{function}: expected {name} {allowed}, got {value!r}.")
 

@@ -144,7 +144,7 @@ def option(
         limits = {k: limit for k, limit in limits.items() if limit is not None}
         return number(function, name, value, dtype, **limits)
     if isinstance(check, PerRow):
-        in_range(function, name, value, above=check.above)
+        in_range(function, name, value, above=check.above, dtype=dtype)
         x = real(function, name, value, dtype, booleans=check.above is None)
         return per_row(
             function, name, x, rows, classes=classes if class_weights else None
