@@ -72,7 +72,8 @@ class LinearLogits:
       mean far from 0; with precision="highest" by its own rounding alone. Every sum is
       in float32: logits, statistics, and the gradients of hidden and kernel, which are
       rounded once, to their own dtype. Errors do not grow with the number of blocks.
-      Rows that ignore_index, where or a weight of 0 drops may hold anything. Blocks of
+      Rows that ignore_index, where or a weight of 0 drops may hold anything. A masked
+      class may have any bias, but its part of the kernel must be finite. Blocks of
       nothing but rows that ignore_index or where drops are skipped when the program
       runs; "tiled" also skips those of weight 0, "streamed" does not, because a row of
       weight 0 has derivatives in that weight. Every derivative exists, forward and
