@@ -387,7 +387,7 @@ def test_scan_equals_its_closed_form(case, x64, rng):
 
 # Rows that count for nothing ----------------------------------------------------------
 
-GARBAGE = (np.nan, np.inf, -np.inf, 1e38)
+GARBAGE = (np.nan, np.inf, -np.inf, 1e38, 1e308)
 
 
 def spoiled(case, inputs, dropped, garbage):
@@ -402,6 +402,32 @@ def spoiled(case, inputs, dropped, garbage):
             x[dropped] = 10**6
         made.append(x)
     return *made, *parameters
+
+
+@functools.cache
+def slopes_in_options(case):
+    """(options, inputs, where, weights) -> the mean, and its derivatives in options."""
+    numbers = {k: x for k, x in case.options.items() if k != "order"}
+
+    @jax.jit
+    def program(options, inputs, where, weights):
+        masks = {k: x for k, x in options.items() if k == "class_mask"}
+        values = {k: x for k, x in options.items() if k != "class_mask"}
+
+        def mean(values):
+            of_rows = {"where": where, "weights": weights, "reduction": "mean"}
+            return case(*inputs, **masks, **values, **of_rows)
+
+        return jax.value_and_grad(mean)(values)
+
+    def run(inputs, where, weights, **changed):
+        options = {k: np.asarray(x) for k, x in numbers.items()} | changed
+        return program(options, inputs, where, weights)
+
+    return run
+
+
+with_options = those_that_take("rows", cases=[c for c in richest(TABLE) if c.options])
 
 
 @functools.cache
@@ -486,6 +512,42 @@ def test_dropped_rows_count_for_nothing(case, x64, rng):
             close(run(spoiled(case, inputs, of_some, garbage), of_some, how), clean)
             nothing = run(spoiled(case, inputs, of_all, garbage), of_all, how)
             assert not any(np.any(x) for x in jax.tree.leaves(nothing))
+
+
+@with_options
+def test_dropped_rows_move_no_option(case, x64, rng):
+    """Whatever they hold, labels too: no option has a derivative from them."""
+    inputs = case.inputs(rng)
+    dropped = np.zeros(case.rows(inputs), bool)
+    dropped[1::2] = True
+    ones = np.ones(dropped.shape)
+    for where, weights in ((~dropped, ones), (ones > 0, np.where(dropped, 0, ones))):
+        clean = slopes_in_options(case)(inputs, where, weights)
+        for garbage in GARBAGE:
+            garbled = spoiled(inputs, dropped, garbage)
+            close(slopes_in_options(case)(garbled, where, weights), clean)
+
+
+@with_options
+def test_an_excluded_class_may_have_any_factor(case, x64, rng):
+    """Its class weight, and the like: excluded by `class_mask`, or by `where`."""
+    inputs = case.inputs(rng)
+    rows = case.rows(inputs)
+    shape = rows if case.takes("elementwise") else (*rows, CLASSES)
+    everywhere, ones = np.ones(shape, bool), np.ones(rows)
+    ways = [(everywhere & REAL, {})]
+    if "class_mask" in case.options:
+        no_mask = {"class_mask": np.ones(CLASSES, bool)}
+        ways = [(everywhere, {}), (everywhere & REAL, no_mask)]
+    factors = {k: x for k, x in case.options.items() if np.shape(x) == (CLASSES,)}
+    for where, mask in ways:
+        clean = slopes_in_options(case)(inputs, where, ones, **mask)
+        for name in factors.keys() - {"class_mask"}:
+            for garbage in (np.nan, np.inf):
+                factor = np.where(REAL, factors[name], garbage)
+                options = mask | {name: factor}
+                got = slopes_in_options(case)(inputs, where, ones, **options)
+                close(got, clean)
 
 
 @those_that_take("ignore_index", cases=bare(TABLE))

@@ -13,7 +13,6 @@ from .._arrays import (
     cast,
     held_apart,
     over_classes,
-    over_rows,
     select,
     sum_over_devices,
     tangent_held_apart,
@@ -22,7 +21,8 @@ from .._checks import ArrayLike, Axis, AxisName
 from .._layouts.mesh import like_logits_on_mesh
 from .._problem.bundles import Maybe
 from .._problem.problem import Problem
-from .._problem.resolve import possible_classes, resolve, with_full_rows
+from .._problem.resolve import class_factors, possible_classes, resolve, with_full_rows
+from .._problem.resolved import computable
 from .._reduction import Reduction, combine
 from .._sigmoid.arguments import check, loss
 from .._solve.arguments import checked_problem
@@ -154,19 +154,21 @@ def _of_all_classes(
         total = lax.reduce_sum(x, (axis,))
         return sum_over_devices(total, problem.settings.class_axis_name)
 
-    w = shared.class_weights
-    w = None if w is None else over_rows(w, axis, p)
+    w = class_factors(problem, possible, p)
     if isinstance(target, Ids):
         t = one_hot(problem, one_of_ids(problem, p.dtype), p)
         factor = class_weight(problem)
     else:
         # Else XLA on a CPU would store labels that it casts for both sums.
         t, mass = target.labels, held_apart(target.labels, "cpu")
-        t, mass = cast(t, p.dtype), cast(mass, p.dtype)
+        t, mass = (
+            computable(problem.resolved, cast(x, p.dtype), axis) for x in (t, mass)
+        )
         for mask in (possible, usable):
             if mask is not None:
                 t, mass = select(mask, t), select(mask, mass)
         factor = sum_over_classes(mass if w is None else mass * w)
+        factor = computable(problem.resolved, factor)
     if shared.label_smoothing is not None:
         share = smoothing_share(problem, scale=1.0)
         if share.ndim:

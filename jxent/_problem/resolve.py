@@ -16,7 +16,8 @@ from .resolved import NO_CLASS, Resolved, both
 def with_full_rows(problem: Problem) -> Problem:
     """With the fields (rows,) broadcast to all rows.
 
-    A `class_where` that is the same in all rows becomes a part of `class_mask`.
+    A `class_where` that is the same in all rows becomes a part of `class_mask`, and
+    factors of classes that this excludes become 0, whatever they were.
     """
     like, axis, shared = problem.like, problem.axis, problem.shared
     shape = row_shape(like.shape, axis)
@@ -30,6 +31,11 @@ def with_full_rows(problem: Problem) -> Problem:
         classes = jnp.broadcast_to(where.reshape(-1), (like.shape[axis],))
         rows = rows._replace(class_where=None)
         shared = shared._replace(class_mask=both(shared.class_mask, classes))
+    mask = shared.class_mask
+    for name in ("class_weights", "pos_weight"):
+        x = getattr(shared, name)
+        if mask is not None and x is not None and x.ndim:
+            shared = shared._replace(**{name: select(mask, x)})
     return problem.replace(rows=rows, shared=shared)
 
 
@@ -65,6 +71,16 @@ def possible_classes(problem: Problem) -> Maybe:
         where = jnp.broadcast_to(problem.rows.class_where, like.shape)
         mask = both(mask, sharded_like(where, like))
     return mask
+
+
+def class_factors(problem: Problem, where: Maybe, like: Array) -> Maybe:
+    """The class weights in every row of `like`, 0 where `where` of its shape is False:
+    no product may meet what stands there."""
+    weights = problem.shared.class_weights
+    if weights is None:
+        return None
+    weights = over_rows(weights, problem.axis, like)
+    return weights if where is None else select(where, weights)
 
 
 def without_masked(problem: Problem, ids: Array, weighted: Maybe) -> Array:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from jax import Array, lax
 
+from .._arrays import over_classes, select
 from .bundles import Maybe
 
 
@@ -29,6 +30,16 @@ class Resolved(NamedTuple):
     keep: Maybe = None  # (rows,); None: all
     weighted: Maybe = None  # (rows,); None: all. False where keep is
     classes: Maybe = None  # how many are possible, () or (rows,); None: all
+
+
+def computable(resolved: Resolved, x: Array, axis: int | None = None) -> Array:
+    """`x` (rows,), or with `axis` beside the rows, and 0 for what is not finite in a
+    row that is not weighted: a derivative would multiply it by 0."""
+    weighted = resolved.weighted
+    if weighted is None:
+        return x
+    weighted = weighted if axis is None else over_classes(weighted, axis, x)
+    return select(lax.bitwise_or(weighted, lax.is_finite(x)), x)
 
 
 def is_class(ids: Array) -> Array:

@@ -234,7 +234,7 @@ def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
         y = select(~bad, y, jnp.nan)
     if a.ignore_index is not None:
         keep = both(keep, ~equal(labels, a.ignore_index))
-    usable, possible = keep, None
+    usable, possible, of_element = keep, None, (a.pos_weight, *a.parameters)
     if a.weights is not None:
         # Dropped too, but computed where it can be: under a weight of 0 the loss is the
         # derivative in that weight.
@@ -246,9 +246,10 @@ def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     if usable is not None:
         x = select(usable, x, 0.5)
         y = select(usable, y, 0.5)
+        of_element = tuple(_of_usable(usable, option, x) for option in of_element)
     if a.label_smoothing is not None:
         y = (1 - a.label_smoothing) * y + a.label_smoothing / 2
-    losses = _of_elements(settings.formula, x, y, a.pos_weight, *a.parameters)
+    losses = _of_elements(settings.formula, x, y, *of_element)
     if possible is not None:
         losses = select(possible, losses)
     if bad is not None:
@@ -258,6 +259,7 @@ def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
     factor = None
     if a.class_weights is not None:
         factor = lax.expand_dims(a.class_weights, tuple(range(x.ndim - 1)))
+        factor = factor if usable is None else _of_usable(usable, factor, x)
         losses = times(factor, losses)
     return combine(
         losses,
@@ -268,6 +270,13 @@ def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:
         normalizer=a.normalizer,
         batch_axis_name=settings.batch_axis_name,
     )
+
+
+def _of_usable(usable: Array, option: Any, like: Array) -> Any:
+    """An option of the classes, 1 in elements that are dropped: it may be NaN there."""
+    if not isinstance(option, Array) or option.size == 1:
+        return option
+    return select(usable, broadcast_like(option, like), 1)
 
 
 # On a GPU XLA stores up to eight arrays of the logits' size between value and

@@ -175,7 +175,8 @@ class BatchSums(Result):
         right = select(known, cast(right, unreduced.losses.dtype), jnp.nan)
         z_loss = lax.full_like(unreduced.losses, 0)
         if shared.z_loss is not None:
-            z_loss = shared.z_loss * lse_squared(statistics, problem, factor)
+            z_loss = lse_squared(statistics, problem, factor)
+            z_loss = times(shared.z_loss, z_loss)
 
         def scaled(x: Array) -> Array:
             return x if factor is None else times(factor, x)

@@ -7,8 +7,9 @@ import dataclasses
 
 from jax import Array, lax
 
-from .._arrays import cast, over_classes, over_rows, select
+from .._arrays import cast, over_classes, select
 from .._problem.bundles import Maybe
+from .._problem.resolve import class_factors
 from .._problem.resolved import Resolved
 from .inputs import Part
 from .weighted import Weighted, WeightedSum
@@ -23,10 +24,8 @@ class UnderLabels(Weighted):
             target = select(over_classes(part.computed, axis, z), target)
         if part.possible is not None:
             target = select(part.possible, target)
-        weights = part.problem.shared.class_weights
-        if weights is None:
-            return target
-        return lax.mul(target, over_rows(weights, axis, z))
+        weights = class_factors(part.problem, part.possible, z)
+        return target if weights is None else lax.mul(target, weights)
 
     def flaw(self, state: WeightedSum, resolved: Resolved) -> Maybe:
         if resolved.weighted is None:

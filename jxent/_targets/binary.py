@@ -37,7 +37,7 @@ from .._problem.bundles import (
 )
 from .._problem.ids import class_ids, equal, of_ids
 from .._problem.problem import Problem, Shared
-from .._problem.resolve import possible_classes
+from .._problem.resolve import class_factors, possible_classes
 from .._problem.resolved import NOWHERE, Resolved, both, is_class
 from .._statistics.inputs import Part, effective_logits, over_classes_if, part_of
 from .._statistics.second_softmax import SecondSoftmax
@@ -73,7 +73,8 @@ class Binary(Target):
         They are −inf where 1 − y, or y, is 0, and where a class is not possible.
         """
         z = effective_logits(part)
-        y, where = _smoothed(part, z), _where(part, z)
+        where = _where(part, z)
+        y = _smoothed(part, z, where)
 
         def side(share: Array, z: Array) -> Array:
             some = both(where, lax.ne(share, lax.full_like(share, 0)))
@@ -178,9 +179,11 @@ class BinaryIds(Binary, Places):
         return lax.reduce_and(is_class(ids), (ids.ndim - 1,))
 
 
-def _smoothed(part: Part, z: Array) -> Array:
+def _smoothed(part: Part, z: Array, where: Maybe) -> Array:
+    """The labels after smoothing, of 0 in place of one that may be anything."""
     smoothing = part.problem.shared.label_smoothing
     y = part.problem.target.labels_of(part, z)
+    y = y if where is None else select(where, y)
     if smoothing is None:
         return y
     return lax.add(times(1 - smoothing, y), lax.full_like(y, smoothing / 2))
@@ -240,16 +243,16 @@ def _sum_of_block(problem: Problem, first: Maybe, computed: Maybe) -> Array:
     axis, shared, formula = problem.axis, problem.shared, problem.settings.formula
     part = part_of(problem, first, computed)
     z = effective_logits(part)
-    y, where = _smoothed(part, z), _where(part, z)
-    if where is not None:
-        z, y = select(where, z), select(where, y)
-    pos_weight = shared.pos_weight
+    where = _where(part, z)
+    y = _smoothed(part, z, where)
+    z = z if where is None else select(where, z)
+    pos_weight, weights = shared.pos_weight, class_factors(problem, where, z)
     if pos_weight is not None and pos_weight.ndim:
         pos_weight = over_rows(pos_weight, axis, z)
+        pos_weight = pos_weight if where is None else select(where, pos_weight)
     assert formula is not None
     losses = element_by_element(formula, z, y, pos_weight, *shared.parameters)
     if where is not None:
         losses = select(where, losses)
-    if shared.class_weights is not None:
-        losses = times(over_rows(shared.class_weights, axis, z), losses)
+    losses = losses if weights is None else times(weights, losses)
     return lax.reduce_sum(losses, (axis,))

@@ -10,7 +10,6 @@ from .._arrays import (
     Leaf,
     cast,
     over_classes,
-    over_rows,
     select,
     sum_over_devices,
 )
@@ -19,7 +18,8 @@ from .._layouts.mesh import of_parts
 from .._problem.bundles import ROWS_AND_CLASSES, Maybe, bundle
 from .._problem.ids import at_label
 from .._problem.problem import Problem
-from .._problem.resolve import possible_classes
+from .._problem.resolve import class_factors, possible_classes
+from .._problem.resolved import computable
 from .._statistics.statistic import Statistic
 from .._statistics.totals import Totals
 from .._statistics.under_labels import UnderLabels
@@ -80,12 +80,13 @@ def _own_and_most(problem: Problem) -> tuple[Array, Array]:
 
 def _mass(problem: Problem) -> Array:
     """Σ_c w_c t_c, (rows,)."""
-    axis, like, weights = problem.axis, problem.like, problem.shared.class_weights
+    axis = problem.axis
     t = cast(problem.target.labels, problem.dtype)
-    if problem.resolved.keep is not None:
-        t = select(over_classes(problem.resolved.keep, axis, like), t)
+    t = computable(problem.resolved, t, axis)
     possible = possible_classes(problem)
     t = t if possible is None else select(possible, t)
-    t = t if weights is None else t * over_rows(weights, axis, like)
+    weights = class_factors(problem, possible, t)
+    t = t if weights is None else t * weights
     total = lax.reduce_sum(t, (axis,))
-    return sum_over_devices(total, problem.settings.class_axis_name)
+    total = sum_over_devices(total, problem.settings.class_axis_name)
+    return computable(problem.resolved, total)

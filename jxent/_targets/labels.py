@@ -91,7 +91,7 @@ class Labels(Target):
             losses = lax.add(losses, times(shared.parameters[1], reverse))
         if shared.z_loss is not None:
             square = lse_squared(statistics, problem, scored.factor)
-            losses = losses + shared.z_loss * square
+            losses = losses + times(shared.z_loss, square)
         return Losses(losses=losses, class_factor=scored.factor, statistics=statistics)
 
     def _evenly(self, formula: OfLogP, every: "EveryLogP") -> Array:

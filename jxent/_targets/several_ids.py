@@ -24,7 +24,7 @@ from .._problem.bundles import ROWS, ROWS_AND_PLACES, Maybe, after_merged, bundl
 from .._problem.ids import at_label, class_ids, equal
 from .._problem.problem import Problem, Shared
 from .._problem.resolve import without_masked
-from .._problem.resolved import NOWHERE, Resolved, both, is_class
+from .._problem.resolved import NOWHERE, Resolved, both, computable, is_class
 from .._statistics.at_ids import AtIds
 from .._statistics.statistic import Statistic
 from .._statistics.totals import Totals
@@ -216,15 +216,19 @@ def _masses(problem: Problem) -> Array:
     assert ids is not None
     masses = lax.full_like(ids, 1, dtype=dtype)
     if values is not None:
-        masses = cast(values, dtype)
-        if resolved.weighted is not None:  # what is not weighted may hold anything
-            weighted = over_last_axis(resolved.weighted, masses)
-            masses = select(lax.bitwise_or(weighted, lax.is_finite(masses)), masses)
+        masses = computable(resolved, cast(values, dtype), ids.ndim - 1)
     if weights is not None:
-        masses = masses * at_label(problem, weights, ids)
+        weights = at_label(problem, weights, ids)
+        if resolved.scored is not None:  # that of another place may be anything
+            weights = select(resolved.scored, weights)
+        masses = masses * weights
     for mask in (resolved.keep, resolved.scored):
         if mask is not None:
             masses = select(over_last_axis(mask, masses), masses)
+    if values is not None and resolved.weighted is not None:  # their sum may overflow
+        finite = lax.is_finite(_sum_of_places(lax.abs(masses)))
+        finite = lax.bitwise_or(resolved.weighted, finite)
+        masses = select(over_last_axis(finite, masses), masses)
     return masses
 
 
