@@ -33,6 +33,7 @@ LAYERS = [
     "_times",
     "_chunks",
     "_checks",
+    "_sums",
     "_reduction",
     "_product",
     "_linear_logits",

@@ -792,8 +792,7 @@ class Sums(nnx.metrics.Metric):
         self.sums.set_value(jax.tree.map(jnp.zeros_like, self.sums.get_value()))
 
     def update(self, **batch):
-        sums = jax.tree.map(jnp.add, self.sums.get_value(), batch[self.argname])
-        self.sums.set_value(sums)
+        self.sums.set_value(self.sums.get_value() + batch[self.argname])
 
     def compute(self):
         return self.sums.get_value().compute()

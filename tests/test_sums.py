@@ -1,6 +1,8 @@
 """LossSums: what a training loop logs, from one pass, added up field by field."""
 
+import copy
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jxent
-from tests.comparing import close
+from jxent import metrics
+from tests.comparing import close, floats, same_bits, untyped
 from tests.heads import of_layout
 
 
@@ -124,6 +127,119 @@ def test_they_add_up(name, x64, rng):
     parts, whole, each, plain = run(**arrays)
     close(jax.tree.map(jnp.add, *parts), whole)
     close(jax.tree.map(jnp.sum, each), plain)
+
+
+KINDS = [
+    jxent.LossSums,
+    metrics.AccuracySums,
+    metrics.BrierScoreSums,
+    metrics.CalibrationErrorSums,
+    metrics.PerplexitySums,
+]
+
+
+def sums_from(kind, start):
+    return kind(*(jnp.float32(start + i) for i in range(len(kind._fields))))
+
+
+@pytest.mark.every_value
+@pytest.mark.parametrize("kind", KINDS)
+def test_plus_adds_field_by_field(kind):
+    """So does `sum`; the result is of the same kind, a tuple and a pytree."""
+    a, b = sums_from(kind, 1), sums_from(kind, 7)
+    wanted = jax.tree.map(jnp.add, a, b)
+    zeros, stack = jax.tree.map(jnp.zeros_like, a), jax.tree.map(lambda *x: x, a, b)
+    stack = kind(*map(jnp.stack, stack))
+    scanned, _ = jax.lax.scan(lambda sums, x: (sums + x, None), zeros, stack)
+    over_axis = jax.vmap(lambda x: jax.lax.psum(x, "i"), axis_name="i")(stack)
+    of_first = jax.tree.map(lambda x: x[0], over_axis)
+    kept = pickle.loads(pickle.dumps(a)) + copy.copy(b)
+    for got in (a + b, sum([a, b]), scanned, of_first, kept, jax.jit(sum)([a, b])):
+        assert type(got) is kind
+        same_bits(got, wanted)
+    assert repr(a).startswith(f"{kind.__name__}({kind._fields[0]}=")
+    assert tuple(a._replace(weight=b.weight)) == (*a[:-1], b.weight)
+
+
+ONLY_ADDED = "Sums of one kind are added field by field, a + b or sum([a, b])."
+PAIR, LOSSES = sums_from(metrics.AccuracySums, 1), sums_from(jxent.LossSums, 1)
+SCALED = "to scale each field, jax.tree.map(lambda x: x * factor, sums)."
+
+
+@pytest.mark.every_value
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (
+            lambda: PAIR + untyped(LOSSES),
+            TypeError,
+            f"AccuracySums: expected AccuracySums to add, got LossSums. {ONLY_ADDED}",
+        ),
+        (
+            lambda: sum([LOSSES, PAIR]),
+            TypeError,
+            f"LossSums: expected LossSums to add, got AccuracySums. {ONLY_ADDED}",
+        ),
+        (
+            lambda: (1.0, 2.0) + PAIR,
+            TypeError,
+            f"AccuracySums: expected AccuracySums to add, got tuple. {ONLY_ADDED}",
+        ),
+        (
+            lambda: 1 + untyped(PAIR),
+            TypeError,
+            f"AccuracySums: expected AccuracySums to add, got 1. {ONLY_ADDED}",
+        ),
+        (
+            lambda: floats(2) + untyped(PAIR),
+            TypeError,
+            "AccuracySums: expected AccuracySums to add, got an array of shape (2,) "
+            f"and dtype float32. {ONLY_ADDED}",
+        ),
+        (
+            lambda: PAIR + PAIR._replace(weight=floats(3)),
+            ValueError,
+            "AccuracySums: expected weight of shape () to add, got (3,). Bins need the "
+            "same edges; to add up a stack of sums, jax.tree.map(lambda x: x.sum(0), "
+            "stack).",
+        ),
+        (
+            lambda: 2 * untyped(PAIR),
+            TypeError,
+            "AccuracySums: expected sums to be added, got the factor or divisor 2. "
+            f"Their mean is sums.compute(); {SCALED}",
+        ),
+        (
+            lambda: LOSSES * np.float64(0.5),
+            TypeError,
+            "LossSums: expected sums to be added, got the factor or divisor "
+            f"np.float64(0.5). Their mean is sums.loss / sums.weight; {SCALED}",
+        ),
+        (
+            lambda: np.float32(2) * untyped(LOSSES),
+            TypeError,
+            "LossSums: expected sums to be added, got the factor or divisor "
+            f"np.float32(2.0). Their mean is sums.loss / sums.weight; {SCALED}",
+        ),
+        (
+            lambda: untyped(LOSSES) / floats(),
+            TypeError,
+            "LossSums: expected sums to be added, got the factor or divisor an array "
+            f"of shape () and dtype float32. Their mean is sums.loss / sums.weight; "
+            f"{SCALED}",
+        ),
+        (
+            lambda: metrics.ReliabilityBins(*4 * [floats(2)]) + (),
+            TypeError,
+            "ReliabilityBins: expected sums to be added, got means of bins. What adds "
+            "up is calibration_error_sums(…, bins=edges).",
+        ),
+    ],
+)
+def test_what_else_is_refused(call, kind, text):
+    with pytest.raises(kind) as error:
+        call()
+    assert str(error.value) == text
 
 
 def test_over_devices(x64, rng):

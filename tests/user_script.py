@@ -46,6 +46,8 @@ assert_type(jxent.two_hot_labels([0.5], [0.0, 1.0]), jxent.SparseLabels)
 plan = jxent.plan(jxent.softmax_cross_entropy, platform="tpu")(products, labels)
 assert_type(plan.temporary_bytes, int)
 assert_type(plan, jxent.Plan)
+sums = jxent.metrics.accuracy_sums(logits, labels)
+assert_type((sums + sums).compute(), Array)
 jxent.LinearLogits(jax.ShapeDtypeStruct((2, 4), jnp.float32), kernel)
 assert_type(jxent.torch.CrossEntropyLoss()(logits, labels), Array)
 assert_type(

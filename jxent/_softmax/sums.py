@@ -35,7 +35,7 @@ def softmax_cross_entropy_sums(
 
     One pass over the logits gives them all, each differentiable on its own. Train on
     (loss + z_loss) / weight. Micro-batches and devices with different numbers of rows
-    are added field by field, and divided by their weight once.
+    are added field by field, `a + b`, and divided by their weight once.
 
     Args:
       logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
@@ -81,8 +81,7 @@ def softmax_cross_entropy_sums(
       ...     logits, labels, ignore_index=-100, z_loss=1e-4)
       >>> print(sums.loss / sums.weight, sums.correct / sums.weight)
       1.66723 0.5
-      >>> both = jax.tree.map(jnp.add, sums, sums)
-      >>> print(both.weight)
+      >>> print((sums + sums).weight)
       4.0
 
     Source:

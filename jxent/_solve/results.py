@@ -17,6 +17,7 @@ from .._statistics.expected import Expected
 from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._statistics.statistic import Statistic
 from .._statistics.top_k import TopK
+from .._sums import AddsUp
 from .._targets.labels import lse_squared, statistics_of
 from .._targets.target import Losses
 from .._times import times
@@ -134,11 +135,19 @@ class LargestClasses(Result):
         return _at_classes(log_probs, problem), _at_classes(top.ids, problem)
 
 
-class LossSums(NamedTuple):
+class _LossFields(NamedTuple):
+    loss: Array
+    z_loss: Array
+    entropy: Array
+    correct: Array
+    weight: Array
+
+
+class LossSums(AddsUp, _LossFields):
     """A batch's losses, entropies, hits and weights, each summed over rows: scalars.
 
     r is everything that multiplies a row. Sums of micro-batches or devices are added
-    field by field, `jax.tree.map(jnp.add, a, b)`. What is divided by `weight` is a mean
+    field by field, `a + b` or `sum([a, b])`. What is divided by `weight` is a mean
     over all rows: loss / weight is `softmax_cross_entropy` with reduction="mean" and no
     z-loss.
 
@@ -151,11 +160,7 @@ class LossSums(NamedTuple):
       weight: Σ r, what a mean divides by; `total_weight`.
     """
 
-    loss: Array
-    z_loss: Array
-    entropy: Array
-    correct: Array
-    weight: Array
+    __slots__ = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,13 +16,13 @@ perplexity of 1.
 `calibration_error`, `confusion_matrix`; `reliability_bins` for a diagram.
 
 **Of many.** A mean of the batches' means gives rows of small batches more weight. What
-adds up are sums: a function with `_sums` in its name returns a NamedTuple that is added
-field by field, over batches, micro-batches and devices, and has `compute()`.
+adds up are sums: a function with `_sums` in its name returns a NamedTuple whose + adds
+field by field, over batches, micro-batches and devices, and which has `compute()`.
 
 >>> first, second = (
 ...     jxent.metrics.accuracy_sums(logits[i], labels[i], ignore_index=-100)
 ...     for i in (slice(0, 2), slice(2, 3)))
->>> print(jax.tree.map(jnp.add, first, second).compute())
+>>> print((first + second).compute())
 0.5
 """
 

@@ -13,21 +13,26 @@ from .._measures.batch import measured, metric_problem, quotient_of_sums, total
 from .._measures.rows import is_right
 from .._problem.problem import Problem
 from .._statistics.argmax import Argmax
+from .._sums import AddsUp
 
 
-class AccuracySums(NamedTuple):
+class _AccuracyFields(NamedTuple):
+    correct: Array
+    weight: Array
+
+
+class AccuracySums(AddsUp, _AccuracyFields):
     """The weight of a batch's right rows, and that of all its rows: two scalars.
 
     r is everything that multiplies a row. Sums of batches and devices are added field
-    by field, `jax.tree.map(jnp.add, a, b)`.
+    by field, `a + b` or `sum([a, b])`.
 
     Attributes:
       correct: Σ r over the rows that are right.
       weight: Σ r.
     """
 
-    correct: Array
-    weight: Array
+    __slots__ = ()
 
     def compute(self) -> Array:
         """correct / weight, 0 where nothing has a weight."""
@@ -193,7 +198,7 @@ def accuracy_sums(
       >>> labels = jnp.array([0, 1, 1])
       >>> first = jxent.metrics.accuracy_sums(logits[:2], labels[:2])
       >>> second = jxent.metrics.accuracy_sums(logits[2:], labels[2:])
-      >>> sums = jax.tree.map(jnp.add, first, second)
+      >>> sums = first + second
       >>> print(sums.correct, sums.weight, sums.compute())
       2.0 3.0 0.66667
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from .._measures.batch import weighed_rows
 from .._measures.rows import confidence
 from .._problem.problem import Problem
 from .._reduction import divided
+from .._sums import AddsUp
 
 
 Norm: TypeAlias = Literal["l1", "l2", "max"]
@@ -45,12 +46,24 @@ class ReliabilityBins(NamedTuple):
     accuracy: Array
     weight: Array
 
+    def __add__(self, other: Any) -> NoReturn:
+        raise TypeError(
+            "ReliabilityBins: expected sums to be added, got means of bins. What adds "
+            "up is calibration_error_sums(…, bins=edges)."
+        )
 
-class CalibrationErrorSums(NamedTuple):
+
+class _CalibrationErrorFields(NamedTuple):
+    confidence: Array
+    correct: Array
+    weight: Array
+
+
+class CalibrationErrorSums(AddsUp, _CalibrationErrorFields):
     """A batch's confidence, right predictions and weights, summed in each bin: (bins,).
 
     r is everything that multiplies a row. Sums of batches and devices are added field
-    by field, `jax.tree.map(jnp.add, a, b)`, if their bins have the same edges.
+    by field, `a + b` or `sum([a, b])`, if their bins have the same edges.
 
     Attributes:
       confidence: Σ r · the probability of what is predicted, with axis=() of yes.
@@ -58,9 +71,7 @@ class CalibrationErrorSums(NamedTuple):
       weight: Σ r.
     """
 
-    confidence: Array
-    correct: Array
-    weight: Array
+    __slots__ = ()
 
     def compute(self, norm: Norm = "l1") -> Array:
         """The calibration error; see `calibration_error`."""

@@ -12,21 +12,26 @@ from .._measures.batch import measured, metric_problem, quotient_of_sums, total
 from .._measures.rows import squared_error
 from .._problem.problem import Problem
 from .._statistics.squares import SquaresOfOthers
+from .._sums import AddsUp
 
 
-class BrierScoreSums(NamedTuple):
+class _BrierScoreFields(NamedTuple):
+    squared_error: Array
+    weight: Array
+
+
+class BrierScoreSums(AddsUp, _BrierScoreFields):
     """A batch's squared errors and weights, each summed over rows: two scalars.
 
     r is everything that multiplies a row. Sums of batches and devices are added field
-    by field, `jax.tree.map(jnp.add, a, b)`.
+    by field, `a + b` or `sum([a, b])`.
 
     Attributes:
       squared_error: Σ r · Σ_c (p_c − y_c)², y the one-hot of the label.
       weight: Σ r.
     """
 
-    squared_error: Array
-    weight: Array
+    __slots__ = ()
 
     def compute(self) -> Array:
         """squared_error / weight, 0 where nothing has a weight."""

@@ -15,21 +15,26 @@ from .._measures.batch import measured, metric_problem, total
 from .._measures.rows import log_prob
 from .._problem.problem import Problem
 from .._reduction import divided
+from .._sums import AddsUp
 
 
-class PerplexitySums(NamedTuple):
+class _PerplexityFields(NamedTuple):
+    loss: Array
+    weight: Array
+
+
+class PerplexitySums(AddsUp, _PerplexityFields):
     """A batch's losses and weights, each summed over rows: two scalars.
 
     r is everything that multiplies a row. Sums of batches and devices are added field
-    by field, `jax.tree.map(jnp.add, a, b)`.
+    by field, `a + b` or `sum([a, b])`.
 
     Attributes:
       loss: Σ r · (−log p_y), the cross-entropy in nats.
       weight: Σ r.
     """
 
-    loss: Array
-    weight: Array
+    __slots__ = ()
 
     def compute(self) -> Array:
         """exp(loss / weight), 1 where nothing has a weight."""
