@@ -16,6 +16,7 @@ from jaxtyping import Float
 from . import _checks
 from ._arrays import Leaf, compute_dtype, over_rows
 from ._checks import ArrayLike
+from ._not_an_array import NotAnArray
 from ._product import product, product_precision
 
 
@@ -29,7 +30,7 @@ BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
     meta_fields=("vocab_axis", "precision", "block_sizes", "implementation"),
 )
 @dataclasses.dataclass(frozen=True, init=False, eq=False, repr=False)
-class LinearLogits:
+class LinearLogits(NotAnArray):
     """The logits hidden @ kernel + bias as a value, which stands for an array of them.
 
         logits[..., c] = Σ_d hidden[..., d] kernel[d, c] + bias[c]
@@ -197,11 +198,6 @@ class LinearLogits:
             return z
         return lax.add(z, over_rows(head.bias.astype(z.dtype), z.ndim - 1, z))
 
-    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-        raise TypeError(
-            "LinearLogits are not an array: .materialize() forms one, where it fits."
-        )
-
     def __repr__(self) -> str:
         parts = [
             f"{field.name}={_shown(value)}"
@@ -228,7 +224,7 @@ def _indexed(entries: tuple[Any, ...]) -> int:
 
 def _array_of(x: Any) -> Any:
     """`x`, or the array that it stands for, as a list or a `flax.nnx.Param` does."""
-    if isinstance(x, Array | np.ndarray):
+    if isinstance(x, Array | np.ndarray | LinearLogits):
         return x
     if isinstance(x, list):
         try:

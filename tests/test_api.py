@@ -36,6 +36,7 @@ LAYERS = [
     "_sums",
     "_reduction",
     "_product",
+    "_not_an_array",
     "_linear_logits",
     "_problem",
     "_statistics",

@@ -4,8 +4,10 @@ import inspect
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jaxtyping
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -46,7 +48,117 @@ STREAMED = "'streamed' or 'materialized'"
 WHOLE = untyped(head())
 
 
+# What arrays can ----------------------------------------------------------------------
+
+FORM = "logits.materialize() forms an array, where it fits."
+TEMPERATURE = "In place of logits / t give the loss temperature=t. "
+BIAS = "In place of logits + b give LinearLogits bias=b. "
+LARGEST = "jxent.softmax_top_k(logits, 1) finds the largest of each row. "
+STATISTICS = "jxent.softmax_statistics(logits) has the maximum and lse of each row. "
+RESHAPE = "Rows have the axes of logits.hidden: reshape that. "
+MASK = "class_mask= of a loss excludes classes, where= drops rows. "
+CAST = "Cast the hidden states or the kernel; logits are in float32 or float64. "
+
+
+def assign():
+    WHOLE[0] = 1
+
+
+OPERATORS: list[Any] = [
+    ("/", TEMPERATURE, [lambda: WHOLE / 2, lambda: 2 / WHOLE]),
+    ("*", TEMPERATURE, [lambda: WHOLE * 2, lambda: 2 * WHOLE]),
+    ("+", BIAS, [lambda: WHOLE + K[0], lambda: 1 + WHOLE, lambda: WHOLE + WHOLE]),
+    ("-", BIAS, [lambda: WHOLE - K[0], lambda: 1 - WHOLE]),
+    ("unary -", "Negate hidden and bias. ", [lambda: -WHOLE]),
+    ("//", "", [lambda: WHOLE // 2, lambda: 2 // WHOLE]),
+    ("%", "", [lambda: WHOLE % 2, lambda: 2 % WHOLE]),
+    ("**", "", [lambda: WHOLE**2, lambda: 2**WHOLE]),
+    ("@", "", [lambda: WHOLE @ WHOLE]),
+    ("comparison", "", [lambda: WHOLE > 0, lambda: WHOLE <= 0, lambda: 0 > WHOLE]),
+    ("abs", "", [lambda: abs(WHOLE)]),
+    ("item assignment", MASK, [assign]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice", "call"),
+    [(name, advice, call) for name, advice, calls in OPERATORS for call in calls],
+)
+def test_an_operator_of_arrays(name, advice, call):
+    text = f"LinearLogits are not an array, and have no {name}. {advice}{FORM}"
+    refuses(call, TypeError, text)
+
+
+METHODS = {
+    LARGEST: ("argmax", "argmin", "argsort", "sort"),
+    STATISTICS: ("max", "min", "mean", "sum", "std", "var", "prod"),
+    CAST: ("astype",),
+    RESHAPE: ("reshape", "ravel", "flatten", "squeeze", "transpose", "swapaxes")
+    + ("T", "mT", "repeat"),
+    MASK: ("at",),
+    "logit_soft_cap= of a loss bounds its logits. ": ("clip",),
+    "": ("size", "item", "round", "dot", "sharding"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [(name, advice) for advice, names in METHODS.items() for name in names],
+)
+def test_a_method_of_arrays(name, advice):
+    """The name is missing for `hasattr` and `getattr`, as any other that is."""
+    text = f"LinearLogits are not an array, and have no {name}. {advice}{FORM}"
+    refuses(lambda: getattr(WHOLE, name), AttributeError, text)
+    assert not hasattr(WHOLE, name)
+    assert getattr(WHOLE, name, None) is None
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        jnp.argmax,
+        jnp.mean,
+        jnp.exp,
+        jax.nn.softmax,
+        jax.nn.log_softmax,
+        jax.nn.logsumexp,
+        lambda x: jnp.float32(2) * x,
+        lambda x: K[0] + x,
+        lambda x: jnp.stack([x, x]),
+        lambda x: jnp.where(True, x, 0),
+        lambda x: optax.losses.softmax_cross_entropy_with_integer_labels(x, Y),
+        jnp.asarray,
+        np.asarray,
+        np.argmax,
+        np.exp,
+        lambda x: np.float32(2) * x,
+    ],
+)
+def test_a_function_of_arrays(function):
+    text = "LinearLogits are not an array: losses, metrics, … of jxent take them. "
+    advice = f"{LARGEST}{STATISTICS}{TEMPERATURE}{BIAS}{FORM}"
+    refuses(lambda: function(WHOLE), TypeError, text + advice)
+
+
 REFUSED: list[Any] = [
+    (
+        lambda: ce(untyped({"logits": [head()]}), Y),
+        TypeError,
+        "softmax_cross_entropy: expected logits to be an array of numbers, got a dict. "
+        "Give an array.",
+    ),
+    (
+        lambda: ce(untyped([head()]), Y),
+        TypeError,
+        "softmax_cross_entropy: expected logits to be an array of numbers, got a list "
+        "that holds LinearLogits. Put a number in every place.",
+    ),
+    (
+        lambda: ce(head(untyped(head())), Y),
+        TypeError,
+        "softmax_cross_entropy: expected logits.hidden to be an array of numbers, got "
+        "LinearLogits. Give an array of them, .materialize() forms one.",
+    ),
     # What does not fit.
     (
         lambda: ce(head(floats(4, 2)), Y),

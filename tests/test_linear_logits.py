@@ -193,14 +193,10 @@ def test_materialized_it_is_the_product(logits):
 
 def test_it_becomes_no_array_in_silence(logits):
     """But for `jnp.zeros_like`, which asks for shape and dtype alone."""
-    text = "LinearLogits are not an array: .materialize() forms one, where it fits."
-    for to_array in (np.asarray, jnp.asarray, np.sum):
-        with pytest.raises(TypeError) as error:
+    for to_array in (np.asarray, jnp.asarray, np.sum, jnp.exp):
+        with pytest.raises(TypeError, match="LinearLogits are not an array: "):
             to_array(logits)
-        assert str(error.value) == text
-    with pytest.raises(TypeError, match="requires ndarray or scalar arguments"):
-        jnp.exp(logits)
-    assert jnp.zeros_like(logits).shape == logits.shape
+    assert jnp.zeros_like(logits).shape == jnp.shape(logits) == logits.shape
 
 
 def test_copies(logits):

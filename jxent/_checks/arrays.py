@@ -162,7 +162,9 @@ def _entries(x: Any) -> Iterator[Any]:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, Array | np.ndarray | SupportsJaxArray)
+    return isinstance(x, Array | np.ndarray) or (
+        isinstance(x, SupportsJaxArray) and not hasattr(x, "materialize")
+    )
 
 
 def _is_numeric(x: Any) -> bool:
