@@ -774,14 +774,20 @@ def test_smooth_labels(axis, x64, rng):
     close(jxent.smooth_labels(t, 0.1, axis=axis), 0.9 * t + even)
 
 
-def test_outside_jit_a_call_is_checked_once(monkeypatch):
-    """For its shapes, and the names and types of what is no array: 1 equals True."""
-    checked = []
+@pytest.fixture
+def checked(monkeypatch):
+    """The arguments of every call that is checked."""
+    calls = []
     room = jxent._solve.layout
     check = room.checked_problem
     monkeypatch.setattr(
-        room, "checked_problem", lambda *a, **k: checked.append(a) or check(*a, **k)
+        room, "checked_problem", lambda *a, **k: calls.append(a) or check(*a, **k)
     )
+    return calls
+
+
+def test_outside_jit_a_call_is_checked_once(checked):
+    """For its shapes, and the names and types of what is no array: 1 equals True."""
     x, labels = jnp.arange(33.0).reshape(3, 11), jnp.arange(3)
     first = jxent.softmax_cross_entropy(x, labels, axis=1)
     again = jxent.softmax_cross_entropy(2 * x, labels, axis=1)
@@ -794,3 +800,28 @@ def test_outside_jit_a_call_is_checked_once(monkeypatch):
     jxent.softmax_cross_entropy(x, labels, axis=1, weights=np.ones(3, np.float32))
     jxent.softmax_cross_entropy(x, labels, axis=1, weights=np.ones(3, np.float32))
     assert len(checked) == 5
+    jxent.softmax_cross_entropy(x, labels, axis=(1,))
+    for equal in (True, 1.0):
+        with pytest.raises(TypeError, match=rf"got \({equal},\)"):
+            jxent.softmax_cross_entropy(x, labels, axis=untyped((equal,)))
+
+
+def test_outside_jit_linear_logits_are_checked_once(checked):
+    """For their static fields too, those of a second head among them."""
+    kernel, labels = jnp.arange(33.0).reshape(3, 11), jnp.arange(2)
+    head = jxent.LinearLogits(jnp.ones((2, 3)), kernel, block_sizes=(1, None))
+    array = head.materialize()
+    losses = (
+        lambda head: jxent.softmax_cross_entropy(head, labels),
+        lambda head: jxent.softmax_kl_divergence(array, head),
+    )
+    for loss in losses:
+        before = len(checked)
+        loss(head)
+        loss(head.replace(hidden=2 * head.hidden))
+        assert len(checked) == before + 1
+        with pytest.raises(ValueError, match=r"got \(True, None\)"):
+            loss(head.replace(block_sizes=(True, None)))
+        loss(head.replace(kernel=kernel.T, vocab_axis=0))
+        with pytest.raises(TypeError, match="vocab_axis to be an int, got False"):
+            loss(head.replace(kernel=kernel.T, vocab_axis=False))

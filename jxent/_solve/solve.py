@@ -1,5 +1,6 @@
 """From a call to its result: `solve` goes through each part once."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -35,12 +36,22 @@ def solution(
     """The result of a call: what every loss and statistic of logits returns."""
     known = asked(options) | {"axis": axis}
     arrays = {name: known.pop(name) for name in ARRAYS & known.keys()}
-    # With their types: 1 is equal to True.
-    names = function, *((name, type(x), x) for name, x in known.items())
+    names = function, *known.items()
     operands = logits, given, where, arrays
-    if _is_hashable(names) and _are_arrays(logits, *jax.tree.leaves(operands)):
-        return _checked_once(names, operands)
-    return _solution(names, operands)
+    key = _key(names), *map(_key, (logits, *given.more_logits.values()))
+    if _is_hashable((key, names)) and _are_arrays(jax.tree.leaves(operands)):
+        return _checked_once(key, names, operands)
+    return _solution(key, names, operands)
+
+
+def _key(x: Any) -> Any:
+    """What is no array in `x`, with its types: 1 is equal to True, and to 1.0."""
+    if isinstance(x, tuple):
+        return (type(x), *map(_key, x))
+    if dataclasses.is_dataclass(x):
+        fields = dataclasses.fields(x)
+        return (type(x), *(_key(getattr(x, field.name)) for field in fields))
+    return type(x), None if isinstance(x, Array) else x
 
 
 def _is_hashable(x: Any) -> bool:
@@ -51,22 +62,22 @@ def _is_hashable(x: Any) -> bool:
     return True
 
 
-def _are_arrays(*several: Any) -> bool:
+def _are_arrays(leaves: list[Any]) -> bool:
     """Whether all are arrays of JAX, outside of any transformation."""
-    return all(isinstance(x, Array) and not isinstance(x, Tracer) for x in several)
+    return all(isinstance(x, Array) and not isinstance(x, Tracer) for x in leaves)
 
 
-def _solution(names: tuple[Any, ...], operands: tuple[Any, ...]) -> Any:
+def _solution(key: Any, names: tuple[Any, ...], operands: tuple[Any, ...]) -> Any:
     function, *named = names
     logits, given, where, arrays = operands
-    options = {name: x for name, _, x in named} | arrays
+    options = dict(named) | arrays
     axis = options.pop("axis")
     return solve(planned_problem(function, logits, given, axis, where, **options))
 
 
 # The checks of a call take longer than a small loss. None reads an array of JAX, so a
 # call of these alone is checked when it is traced: once for its shapes and names.
-_checked_once = jax.jit(_solution, static_argnums=0)
+_checked_once = jax.jit(_solution, static_argnums=(0, 1))
 
 
 def solve(problem: Problem) -> Any:
