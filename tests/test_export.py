@@ -118,6 +118,89 @@ def test_losses_in_memory_of_any_batch(rng):
             np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+def of_any_classes(logits, labels):
+    """What needs no number of classes: values, and the gradients of losses."""
+    options = {"label_smoothing": 0.1, "reduction": "mean"}
+    losses = (
+        functools.partial(jxent.softmax_cross_entropy, ignore_index=-100, **options),
+        functools.partial(jxent.softmax_focal_loss, reduction="sum"),
+        lambda z, y: jxent.softmax_kl_divergence(z, z, temperature=2.0).sum(),
+        lambda z, y: jxent.softmax_entropy(z).sum(),
+    )
+    others = jxent.softmax_cross_entropy_sums, jxent.metrics.accuracy
+    trained = [jax.value_and_grad(f)(logits, labels) for f in losses]
+    return trained, [f(logits, labels) for f in others]
+
+
+def in_memory_of_any_classes(logits, labels):
+    """The same, and what takes an array alone."""
+
+    def losses(logits):
+        binary = functools.partial(jxent.sigmoid_binary_cross_entropy, axis=-1)
+        return (
+            jxent.softmax_cross_entropy(logits, jax.nn.softmax(logits)).sum()
+            + binary(logits, logits > 0, reduction="mean")
+            + jxent.categorical_cross_entropy(jax.nn.softmax(logits), labels).sum()
+        )
+
+    metrics = jxent.metrics.top_k_accuracy, jxent.metrics.confusion_matrix
+    several = [metric(logits, labels) for metric in metrics]
+    return of_any_classes(logits, labels), jax.value_and_grad(losses)(logits), several
+
+
+def of_head_of_any_classes(hidden, kernel, labels):
+    """The same, and the largest: there must be as many as are asked for."""
+    logits = jxent.LinearLogits(hidden, kernel)
+    return of_any_classes(logits, labels), jxent.softmax_top_k(logits, 2)
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes", "constraints"),
+    [
+        (in_memory_of_any_classes, ["b, c"], []),
+        (of_head_of_any_classes, ["b, 3", "3, c"], ["c >= 2"]),
+    ],
+    ids=["array", "head"],
+)
+def test_any_number_of_classes(f, shapes, constraints, rng):
+    """The batch is symbolic too."""
+    scope = export.SymbolicScope(constraints)
+    program = export.export(jax.jit(f))(
+        *(
+            jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
+            for shape, dtype in (*((s, jnp.float32) for s in shapes), ("b", jnp.int32))
+        )
+    )
+    for batch, classes in ((3, 5), (4, 40)):
+        sizes = {"b": batch, "c": classes, "3": 3}
+        arrays = [
+            rng.normal(size=[sizes[n] for n in shape.split(", ")]).astype(np.float32)
+            for shape in shapes
+        ]
+        labels = rng.integers(0, classes, batch).astype(np.int32)
+        got, wanted = program.call(*arrays, labels), jax.jit(f)(*arrays, labels)
+        assert jax.tree.structure(got) == jax.tree.structure(wanted)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["streamed", "tiled"])
+def test_blocks_of_symbolic_classes_are_refused(implementation):
+    """How many blocks there are is part of the program."""
+
+    def f(hidden, kernel, labels):
+        logits = jxent.LinearLogits(hidden, kernel, implementation=implementation)
+        return jxent.softmax_cross_entropy(logits, labels, reduction="mean")
+
+    with pytest.raises(ValueError, match="expected a number of classes") as error:
+        exported(f, ("4, 3", jnp.float32), ("3, c", jnp.float32), ("4", jnp.int32))
+    assert str(error.value) == (
+        "softmax_cross_entropy: expected a number of classes that is known when the "
+        f"program is traced, for implementation='{implementation}', got c. Give None "
+        "or 'materialized', which forms the logits."
+    )
+
+
 @pytest.mark.parametrize("shift", [1, 3])
 def test_labels_of_any_time(shift, rng):
     """Shorter than the shift, too."""

@@ -66,7 +66,7 @@ def several_classes(
         classes = math.prod(x.shape[a] for a in axis)
     else:
         classes = x.shape[axis]
-    if classes < 2:
+    if isinstance(classes, int) and classes < 2:  # else symbolic
         binary = {
             "logits": "sigmoid_binary_cross_entropy",
             "probs": "binary_cross_entropy",

@@ -193,7 +193,7 @@ def rows_of_group(s: Sizes, uses: Uses, tile: Any) -> int:
     several ids a row, whose gradient is scattered into a copy of the slab.
     """
     grouped = {"cpu": (uses != Uses()), "tpu": uses.scattered}.get(s.platform, False)
-    if not grouped or not isinstance(tile, int):
+    if not (grouped and isinstance(tile, int) and isinstance(s.classes, int)):
         return 0
     rows = max(GROUP[s.platform] // (s.width * max(s.classes, 1)), 4)
     rows = 1 << rows.bit_length() - 1
@@ -272,13 +272,15 @@ def chosen(
     block_sizes: BlockSizes | None,
     implementation: Implementation | None,
     budget: int,
-) -> tuple[Implementation, Any, int]:
+) -> tuple[Implementation, Any, Any]:
     """The layout, the rows of a tile and the classes of a block.
 
     What the caller gives is kept; the rest is chosen by sizes, platform and options.
     """
     _checks.one_of(function, "implementation", implementation, IMPLEMENTATIONS)
     given = _checks.block_sizes(function, block_sizes)
+    if not isinstance(s.classes, int):
+        return _of_unknown_classes(function, s, implementation)
     if not isinstance(s.rows, int):
         return _of_unknown_rows(s, given, implementation)
     if implementation is None:
@@ -290,6 +292,21 @@ def chosen(
         for w, d, limit in zip(given, default, limits, strict=True)
     )
     return implementation, tile, block
+
+
+def _of_unknown_classes(
+    function: str, s: Sizes, implementation: Implementation | None
+) -> tuple[Implementation, Any, Any]:
+    """The layout for a count of classes that is symbolic: they are not cut into blocks,
+    since a loop over blocks would have to know how many there are."""
+    if implementation not in (None, "materialized"):
+        _checks.fail(
+            function,
+            "expected a number of classes that is known when the program is traced, "
+            f"for implementation={implementation!r}, got {s.classes}. Give None or "
+            "'materialized', which forms the logits.",
+        )
+    return "materialized", s.rows, s.classes
 
 
 def _of_unknown_rows(

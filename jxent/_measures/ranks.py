@@ -6,6 +6,7 @@ impossible, is ahead of none.
 """
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -83,7 +84,9 @@ def _in_memory(k: int, batch: Problem) -> Array:
     if k > 1 or names or is_split(z):
         return counted(z, ids)
     predicted = functools.partial(_by_prediction, axis)
-    on_cpu = counted if z.shape[axis] > CHUNK else predicted
+    classes = z.shape[axis]  # which may be symbolic
+    many = isinstance(classes, int) and classes > CHUNK
+    on_cpu = counted if many else predicted
     return by_platform(z, ids, cpu=on_cpu, default=predicted)
 
 
@@ -107,7 +110,7 @@ def _by_count(k: int, batch: Problem, z: Array, ids: Array) -> Array:
         bad = lax.psum(cast(nan, jnp.int32), names)
         computable = lax.is_finite(lax.pmax(largest, names)) & (bad == 0)
         first = lax.psum(_count_ahead(axis, z, label, here), names) < k
-    elif is_split(z) or most * _chunk_size(z.shape[axis], most) >= z.shape[axis]:
+    elif is_split(z) or not _has_more_chunks(z.shape[axis], most):
         first = _count_ahead(axis, z, label, here) < k
     else:
         ahead = on_cpu_alone(
@@ -131,6 +134,12 @@ def _count_ahead(axis: int, z: Array, label: Array, ids: Array) -> Array:
     classes = sharded_like(lax.broadcasted_iota(jnp.int32, z.shape, axis), z)
     label, ids = (over_classes(x, axis, z) for x in (label, ids))
     return jnp.sum(_is_ahead(z, classes, label, ids), axis, dtype=jnp.int32)
+
+
+def _has_more_chunks(classes: Any, most: int) -> bool:
+    """Whether the classes make more than `most` chunks; not if they are symbolic."""
+    known = isinstance(classes, int)
+    return known and most * _chunk_size(classes, most) < classes
 
 
 def _chunk_size(classes: int, most: int) -> int:

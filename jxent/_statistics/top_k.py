@@ -131,6 +131,8 @@ def _largest_on_device(z: Array, k: int) -> Largest:
     TPU would copy the logits into chunks.
     """
     classes = z.shape[-1]
+    if not isinstance(classes, int):  # symbolic
+        return _plain(k, z)
     k = min(k, classes)
     size = 1 << (math.isqrt(classes // k).bit_length() - 1) if classes >= k else 1
     while classes % size:
