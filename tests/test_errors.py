@@ -38,6 +38,8 @@ def wide(*shape):
     return np.full(shape, 2**32)
 
 
+reverse = functools.partial(jxent.softmax_jensen_shannon_divergence, beta=1)
+
 REFUSED = [
     (
         lambda: jxent.softmax_cross_entropy(ints(4, 3), ints(4)),
@@ -175,6 +177,57 @@ REFUSED = [
             f"softmax_top_k: expected k between 1 and the 3 classes, got {k}.",
         )
         for k in (0, 4)
+    ),
+    *(
+        (
+            lambda loss=loss: loss(floats(4, 3), ints(4)),
+            TypeError,
+            f"{loss.__name__}: expected floating target_logits, got dtype int32. For "
+            "class ids call softmax_cross_entropy.",
+        )
+        for loss in (
+            jxent.softmax_kl_divergence,
+            jxent.softmax_jensen_shannon_divergence,
+            jxent.softmax_total_variation,
+        )
+    ),
+    (
+        lambda: jxent.softmax_kl_divergence(floats(4, 3), ints(4, 3)),
+        TypeError,
+        "softmax_kl_divergence: expected floating target_logits, got dtype int32. Cast "
+        "them, target_logits.astype(jnp.float32).",
+    ),
+    # Of the reverse divergence each argument keeps its name.
+    (
+        lambda: reverse(floats(4, 3), floats(4, 5)),
+        ValueError,
+        "softmax_jensen_shannon_divergence: expected target_logits of the logits' "
+        "shape (4, 3), got (4, 5). Every row is compared with one of its own; none "
+        "broadcasts.",
+    ),
+    (
+        lambda: reverse(ints(4, 3), floats(4, 3)),
+        TypeError,
+        "softmax_jensen_shannon_divergence: expected floating logits, got dtype int32. "
+        "Cast them, logits.astype(jnp.float32).",
+    ),
+    (
+        lambda: reverse(floats(4, 3), untyped(None)),
+        TypeError,
+        "softmax_jensen_shannon_divergence: expected target_logits, got None.",
+    ),
+    (
+        lambda: reverse(floats(4, 3), floats(4, 3), target_logit_soft_cap=-1.0),
+        ValueError,
+        "softmax_jensen_shannon_divergence: expected target_logit_soft_cap above 0, "
+        "got -1.0.",
+    ),
+    (
+        lambda: reverse(floats(4, 3), jxent.LinearLogits(floats(4, 2), floats(3, 2))),
+        ValueError,
+        "softmax_jensen_shannon_divergence: expected target_logits.hidden of shape "
+        "(..., 3) for target_logits.kernel of shape (3, 2) with vocab_axis=-1, got "
+        "(4, 2). A kernel is (features, classes). For its transpose give vocab_axis=0.",
     ),
     (
         lambda: jxent.softmax_kl_divergence(floats(4, 3), floats(4, 1)),

@@ -337,8 +337,8 @@ REFUSED: list[Any] = [
     (
         lambda: kl(head(), Y),
         TypeError,
-        "softmax_kl_divergence: expected floating target_logits, got dtype int32. "
-        "Cast them, target_logits.astype(jnp.float32).",
+        "softmax_kl_divergence: expected floating target_logits, got dtype int32. For "
+        "class ids call softmax_cross_entropy.",
     ),
     (
         lambda: ce(D, untyped(head())),

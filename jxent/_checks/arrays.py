@@ -244,17 +244,26 @@ def real(
 
 
 def floating(
-    function: str, name: str, x: Any, *, beside: Any = None, order: str = ""
+    function: str,
+    name: str,
+    x: Any,
+    *,
+    beside: Any = None,
+    order: str = "",
+    compared: Any = None,
 ) -> Array:
     """`x`, of a floating dtype.
 
     `order` are the names of the call's arrays, of which `beside` is the last: labels,
-    which may have been exchanged with `x`.
+    which may have been exchanged with `x`. `compared` are logits that `x` is compared
+    with: class ids in its place belong to another loss.
     """
     x = as_array(function, name, x)
     if not is_floating(x.dtype):
         labels = order.rpartition(", ")[2]
         remedy = f"Cast them, {name}.astype(jnp.float32)."
+        if compared is not None and is_integral(x.dtype) and x.ndim < compared.ndim:
+            remedy = "For class ids call softmax_cross_entropy."
         if exchanged(x, beside):
             remedy = f"Are {name} and {labels} exchanged? The call is "
             remedy += f"{function}({order})."

@@ -193,13 +193,10 @@ def softmax_jensen_shannon_divergence(
     """
     name = "softmax_jensen_shannon_divergence"
     formula, parameters, reverse = jensen_shannon_formula(name, beta)
-    if reverse:
-        logits, target_logits = target_logits, logits
-        logit_soft_cap, target_logit_soft_cap = target_logit_soft_cap, logit_soft_cap
     return solution(
         name,
         logits,
-        OtherSoftmax(logits=target_logits),
+        OtherSoftmax(logits=target_logits, reverse=reverse),
         axis,
         where,
         formula=Formula(

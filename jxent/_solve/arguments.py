@@ -94,7 +94,7 @@ def checked_problem(
     front = _checks.class_axis(function, name, like_x, axis, weighted=weighted)
     operands = [x]
     for its_name, more in given.more_logits.items():
-        y = _operand(function, its_name, more)
+        y = _operand(function, its_name, more, compared=x)
         _checks.compared(function, x.shape, y.shape, _hint_of_heads(x, y))
         operands.append(y)
     linear = any(isinstance(y, LinearLogits) for y in operands)
@@ -130,7 +130,8 @@ def checked_problem(
     shared = Shared(heads=tuple(head for _, head in parts))
     settings = _settings(at, formula, class_names, batch_names)
     problem, sizes = Problem(settings, rows, shared), (shape, compute_dtype(*operands))
-    return _with_options(function, problem, *sizes, formula, **options)
+    problem = _with_options(function, problem, *sizes, formula, **options)
+    return given.arranged(problem)
 
 
 def _settings(
@@ -151,6 +152,7 @@ def _operand(
     """Logits whose arrays are checked by themselves."""
     if not isinstance(logits, LinearLogits):
         return _checks.floating(function, name, logits, **beside)
+    beside.pop("compared", None)
     if name == "probs":
         _checks.as_array(function, name, logits)
     if beside.get("order"):

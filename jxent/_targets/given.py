@@ -12,6 +12,7 @@ from .. import _checks
 from .._checks import SparseLabels
 from .._linear_logits import Logits
 from .._problem.bundles import STATIC, bundle
+from .._problem.problem import Problem
 from .binary import BinaryIds, BinaryLabels
 from .distribution import Distribution
 from .ids import Ids
@@ -38,6 +39,10 @@ class Given:
     def target(self, function: str, like: Like) -> Target:
         """The target, checked to fit the logits."""
         raise NotImplementedError
+
+    def arranged(self, problem: Problem) -> Problem:
+        """The checked problem, as the formula takes it."""
+        return problem
 
 
 @bundle
@@ -106,6 +111,7 @@ class OtherSoftmax(Given):
     """The target of divergences: the softmax of other logits."""
 
     logits: Logits | None = None
+    reverse: bool = dataclasses.field(default=False, metadata=STATIC)
 
     @property
     def more_logits(self) -> dict[str, Logits]:
@@ -115,6 +121,14 @@ class OtherSoftmax(Given):
         if self.logits is None:
             raise TypeError(f"{function}: expected target_logits, got None.")
         return Softmax()
+
+    def arranged(self, problem: Problem) -> Problem:
+        """With the target's softmax for the logits', and the other way, in reverse."""
+        if not self.reverse:
+            return problem
+        rows, shared = problem.pair
+        rows = rows._replace(logits=rows.logits[::-1])
+        return problem.with_pair((rows, shared._replace(heads=shared.heads[::-1])))
 
 
 def _several(function: str, labels: SparseLabels, like: Like) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class Softmax(Target):
 def jensen_shannon_formula(
     function: str, beta: ArrayLike
 ) -> tuple[Any, dict[str, ArrayLike], bool]:
-    """The formula for β, its parameters, and whether logits and target are to be
-    exchanged for it.
+    """The formula for β, its parameters, and whether it is that of the reverse: with
+    logits and target exchanged.
 
     A Python 0 or 1 stands for a KL divergence, where the formula itself tends to 0.
     """
