@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import jxent
+from jxent._checks.words import SHORT
 
 
 pytestmark = pytest.mark.every_value
@@ -106,6 +107,23 @@ FACES = {
         ("jxent", "tourch", "Did you mean torch?"),
         ("jxent", "linear_regression", "It has LinearLogits, LossSums, "),
         ("jxent", "metric", "Did you mean metrics?"),
+        (
+            "jxent",
+            "bce",
+            "Did you mean sigmoid_binary_cross_entropy or binary_cross_entropy?",
+        ),
+        ("jxent", "bce_with_logits", "Did you mean sigmoid_binary_cross_entropy?"),
+        ("jxent", "CE", "Did you mean softmax_cross_entropy?"),
+        ("jxent", "kl_div", "Did you mean softmax_kl_divergence or kl_divergence?"),
+        ("jxent", "info_nce", "Did you mean contrastive_cross_entropy?"),
+        ("jxent", "ece", "Did you mean jxent.metrics.calibration_error?"),
+        ("jxent.metrics", "ppl", "Did you mean perplexity?"),
+        ("jxent.keras", "bce", "Did you mean binary_crossentropy?"),
+        (
+            "jxent.torch",
+            "bce_with_logits",
+            "Did you mean binary_cross_entropy_with_logits?",
+        ),
         ("jxent.metrics", "accuracies", "Did you mean accuracy"),
         ("jxent.torch", "BCEWithLogits", "Did you mean BCEWithLogitsLoss or BCELoss?"),
         ("jxent.torch", "nn", "It has BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, "),
@@ -167,6 +185,12 @@ def test_the_names_of_a_family_for_products_are_gone(module, name, call):
         getattr(FACES[module], name)
     text = f"module {module!r} has no attribute {name!r}. {TAKES}{call}."
     assert str(error.value) == text
+
+
+def test_short_names_stand_for_public_ones():
+    names = {name for face in FACES.values() for name in face.__all__}
+    for short, meant in SHORT.items():
+        assert {*meant} <= names, short
 
 
 def test_the_subpackages_are_listed():

@@ -19,6 +19,33 @@ SIGMOID = ("sigmoid_binary_cross_entropy", "sigmoid_focal_loss")
 SCALARS = (bool, np.bool_, complex, np.complexfloating, *NUMBERS)
 
 
+# What short names stand for, in one module or another.
+_BINARY = "binary_cross_entropy", "binary_crossentropy"
+_OF_LOGITS = "sigmoid_binary_cross_entropy", "binary_cross_entropy_with_logits"
+_CROSS_ENTROPY = "softmax_cross_entropy", "cross_entropy", "categorical_crossentropy"
+_DIVERGENCE = "softmax_kl_divergence", "kl_divergence", "kl_div", "KLDivergence"
+SHORT = {
+    "ce": _CROSS_ENTROPY,
+    "nll": ("softmax_cross_entropy", "nll_loss"),
+    "bce": (*_OF_LOGITS, *_BINARY),
+    "bce_with_logits": _OF_LOGITS,
+    "kl": _DIVERGENCE,
+    "kl_div": _DIVERGENCE,
+    "jsd": ("softmax_jensen_shannon_divergence",),
+    "tv": ("softmax_total_variation",),
+    "focal": ("softmax_focal_loss", "sigmoid_focal_loss"),
+    "gce": ("generalized_cross_entropy",),
+    "sce": ("symmetric_cross_entropy",),
+    "info_nce": ("contrastive_cross_entropy",),
+    "infonce": ("contrastive_cross_entropy",),
+    "clip_loss": ("contrastive_cross_entropy",),
+    "siglip": ("sigmoid_contrastive_loss",),
+    "supcon": ("supervised_contrastive_cross_entropy",),
+    "ppl": ("perplexity",),
+    "ece": ("calibration_error",),
+}
+
+
 def fail(function: str, message: str) -> NoReturn:
     raise ValueError(f"{function}: {message}")
 
@@ -42,7 +69,8 @@ def no_attribute(
             f"LinearLogits in place of logits: call {call}."
         )
     near = _nearest(name, public)
-    if other is not None and (name in other.__all__ or not near):
+    meant = {name, *SHORT.get(name.lower(), ())}
+    if other is not None and (not near or meant & {*other.__all__}):
         elsewhere = _nearest(name, other.__all__)
         elsewhere = [name] if name in elsewhere else elsewhere
         near = [f"{other.__name__}.{found}" for found in elsewhere]
@@ -53,6 +81,9 @@ def no_attribute(
 
 
 def _nearest(name: str, public: Sequence[str]) -> list[str]:
+    meant = [full for full in SHORT.get(name.lower(), ()) if full in public]
+    if meant:
+        return meant
     spelled = {public_name.lower(): public_name for public_name in public}
     return [spelled[n] for n in get_close_matches(name.lower(), spelled)]
 
