@@ -25,10 +25,13 @@ HOMES = {
         "taylor_cross_entropy": ("softmax_cross_entropy", "order"),
         "symmetric_cross_entropy": ("softmax_cross_entropy", "alpha beta log_zero"),
         "softmax_log_prob": ("softmax_cross_entropy", "labels batch_axis_name"),
-        "softmax_log_prob_at": ("softmax_log_prob", "ids axis ignore_index"),
+        "softmax_log_prob_at": (
+            "softmax_log_prob",
+            "ids axis ignore_index class_axis_name",
+        ),
         "softmax_log_prob_among": ("softmax_log_prob_at", "ids kept ignore_index"),
-        "softmax_top_k": ("softmax_log_prob", "k"),
-        "softmax_entropy": ("softmax_log_prob", ""),
+        "softmax_top_k": ("softmax_log_prob", "k class_axis_name"),
+        "softmax_entropy": ("softmax_log_prob", "class_axis_name"),
         "softmax_statistics": (
             "softmax_log_prob",
             "labels class_weights entropy argmax",
@@ -36,22 +39,23 @@ HOMES = {
         "softmax_cross_entropy_sums": ("softmax_cross_entropy", ""),
         "softmax_kl_divergence": (
             "softmax_cross_entropy",
-            "target_logits target_logit_soft_cap temperature reduction",
+            "target_logits target_logit_soft_cap temperature reduction class_axis_name",
         ),
         "softmax_jensen_shannon_divergence": ("softmax_kl_divergence", "beta"),
         "softmax_total_variation": ("softmax_kl_divergence", ""),
         "zlpr_loss": (
             "softmax_cross_entropy",
-            "logits labels where ignore_index label_smoothing reduction",
+            "logits labels where ignore_index label_smoothing reduction "
+            "class_axis_name",
         ),
         "categorical_cross_entropy": (
             "softmax_cross_entropy",
-            "probs labels where class_axis_name batch_axis_name",
+            "probs labels axis where class_axis_name batch_axis_name",
         ),
         "sigmoid_binary_cross_entropy": (
             "softmax_cross_entropy",
             "logits labels axis where pos_weight class_weights ignore_index "
-            "label_smoothing reduction",
+            "label_smoothing reduction class_axis_name",
         ),
         "sigmoid_focal_loss": ("sigmoid_binary_cross_entropy", "gamma alpha"),
         "asymmetric_loss": (
@@ -86,7 +90,7 @@ HOMES = {
             "jxent.softmax_cross_entropy",
             "logits labels axis where weights batch_axis_name",
         ),
-        "brier_score": ("accuracy", "logits batch_axis_name"),
+        "brier_score": ("accuracy", "logits axis batch_axis_name"),
         "brier_score_sums": ("brier_score", ""),
         "top_k_accuracy": ("accuracy", "k"),
         "top_k_accuracy_sums": ("top_k_accuracy", ""),

@@ -134,6 +134,10 @@ def test_every_option_has_its_sentence(module, name):
     for text in sentences.values():
         assert text
         assert "as in `" not in text
+    # They are copied only where they are true.
+    every, signature = " ".join(sentences.values()), str(inspect.signature(value))
+    assert "Logits" in signature or "for `LinearLogits`" not in every
+    assert "labels" in signature or "Labels stay" not in every
 
 
 def test_every_function_says_where_its_options_are_explained():

@@ -35,9 +35,10 @@ def class_weights_of_counts(
 
     Returns:
       Weights (classes,), for the losses' `class_weights`; in the default floating
-      dtype, or float64 for float64 counts. A class that does not occur has weight 0.
-      Over all examples inverse frequencies have the mean 1; over the classes that
-      occur effective numbers have.
+      dtype, or float64 for float64 counts. A class that does not occur has weight 0,
+      and a loss drops every row of that label: where there may be one, give
+      jnp.maximum(counts, 1). Over all examples inverse frequencies have the mean 1;
+      over the classes that occur effective numbers have.
 
     Numerics:
       1 − β^n is formed as −expm1(n log β), which keeps its digits for a β near 1; with

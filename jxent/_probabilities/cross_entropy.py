@@ -233,8 +233,8 @@ def categorical_cross_entropy(
         are: nothing normalizes them.
       labels: class ids of the probabilities' shape without `axis`, or distributions of
         their shape.
-      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
-        the classes together, an id counts through them in order; None stands for all.
+      axis: the class axis. A tuple names several that are the classes together, an id
+        counts through them in order; None stands for all.
       where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the probabilities' rank: False makes the class impossible
         there.

@@ -73,7 +73,7 @@ def sigmoid_binary_cross_entropy(
         with axis=() · class_weights, too, which with an axis do not divide.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
-        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+        `LinearLogits` automatic axes outside, too. Ids stay global.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
 
@@ -208,7 +208,7 @@ def sigmoid_focal_loss(
         with axis=() · class_weights, too, which with an axis do not divide.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
-        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+        `LinearLogits` automatic axes outside, too. Ids stay global.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
 

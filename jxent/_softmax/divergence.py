@@ -60,7 +60,7 @@ def softmax_kl_divergence(
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
-        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+        `LinearLogits` automatic axes outside, too.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
 
@@ -163,7 +163,7 @@ def softmax_jensen_shannon_divergence(
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
-        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+        `LinearLogits` automatic axes outside, too.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
 
@@ -257,7 +257,7 @@ def softmax_total_variation(
       reduction: "none", "mean" or "sum". mean = Σ r · loss / Σ r, r = where · weights.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
-        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+        `LinearLogits` automatic axes outside, too.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
 

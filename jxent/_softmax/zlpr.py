@@ -62,7 +62,7 @@ def zlpr_loss(
         = where · weights: what weighs classes does not divide.
       normalizer: what the mean divides by in place of Σ r; a global token count, say.
       class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
-        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+        `LinearLogits` automatic axes outside, too. Ids stay global.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
 

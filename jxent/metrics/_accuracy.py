@@ -1,4 +1,4 @@
-"""Accuracy and top-k accuracy of logits in memory."""
+"""Accuracy, as a number and as sums that add up."""
 
 from __future__ import annotations
 

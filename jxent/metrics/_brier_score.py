@@ -72,9 +72,9 @@ def brier_score(
         shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
-        the classes together, an id counts through them in order; None stands for all.
-        () is for binary labels: every logit is a row.
+      axis: the class axis. A tuple names several that are the classes together, an id
+        counts through them in order; None stands for all. () is for binary labels:
+        every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
@@ -152,9 +152,9 @@ def brier_score_sums(
         shape: one a binary label, above 0 where yes is likelier.
       labels: integer class ids, of the logits' shape without `axis`. With axis=()
         booleans, or 0 and 1.
-      axis: the class axis, for `LinearLogits` the last. A tuple names several that are
-        the classes together, an id counts through them in order; None stands for all.
-        () is for binary labels: every logit is a row.
+      axis: the class axis. A tuple names several that are the classes together, an id
+        counts through them in order; None stands for all. () is for binary labels:
+        every logit is a row.
       where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the rows, a scalar or of the rows' rank (axes of size 1
