@@ -127,7 +127,7 @@ def softmax_log_prob_among(
         None and an infinite c stand for no cap.
       temperature: divides the logits after the soft cap; a scalar or one a row.
       class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
-        `LinearLogits` automatic axes outside, too. Labels stay global ids.
+        `LinearLogits` automatic axes outside, too. Ids stay global.
       batch_axis_name: the mesh axes that the rows are split over, for `LinearLogits` on
         automatic axes outside of `jax.shard_map`; elsewhere it changes nothing.
 
