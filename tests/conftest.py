@@ -61,15 +61,14 @@ def pytest_generate_tests(metafunc):
     if "each_platform" in marks and not marks & {"compiles", "own_platform"}:
         others = [pytest.param(x, marks=pytest.mark.beyond_core) for x in OTHERS]
         here = pytest.param(None, id=pytest.HIDDEN_PARAM)
-        metafunc.fixturenames.append("platform")
         metafunc.parametrize("platform", [here, *others], indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def platform(request):
     """A CPU runs the forms of another platform; None is for its own."""
-    with assume_platform(request.param):
-        yield request.param
+    with assume_platform(getattr(request, "param", None)):
+        yield
 
 
 @pytest.fixture
