@@ -116,6 +116,14 @@ def _log_p_at(logits: Array, ids: Array) -> Array:
     return jnp.take_along_axis(_log_softmax(logits), ids, -1)
 
 
+def _log_p_among(logits: Array, labels: Array, kept: Array) -> Array:
+    own = jnp.take_along_axis(logits, labels[:, None], -1)
+    others = jnp.take_along_axis(logits, jnp.maximum(kept, 0), -1)
+    listed = (kept >= 0) & (kept != labels[:, None])
+    candidates = jnp.concatenate([own, jnp.where(listed, others, -jnp.inf)], -1)
+    return _log_softmax(candidates)[:, 0]
+
+
 def _entropy(logits: Array) -> Array:
     log_p = _log_softmax(logits)
     return -jnp.sum(jnp.exp(log_p) * log_p, -1)
@@ -313,6 +321,9 @@ ROWS: dict[str, Row] = {
     "softmax_log_prob": _mean_of_result("softmax_log_prob", _IDS, _mean(_log_p)),
     "softmax_log_prob_at": _mean_of_result(
         "softmax_log_prob_at", ("logits", "few_ids"), _mean(_log_p_at)
+    ),
+    "softmax_log_prob_among": _mean_of_result(
+        "softmax_log_prob_among", (*_IDS, "kept"), _mean(_log_p_among)
     ),
     "softmax_entropy": _mean_of_result("softmax_entropy", ("logits",), _mean(_entropy)),
     "softmax_statistics": Row(

@@ -16,7 +16,7 @@ from ._platform import by_platform
 
 
 # The class is jax.extend.core.Primitive, whose import takes a quarter of jxent's time.
-_choice = type(lax.exp_p)("one_device_or_several")
+_forms = type(lax.exp_p)("one_device_or_several")
 
 
 def on_cpu_alone(
@@ -26,7 +26,7 @@ def on_cpu_alone(
     else `default`. Both give the same array of integers, which has no derivative."""
 
     def on_cpu(*operands: Any) -> Array:
-        return _choice.bind(*operands, alone=alone, default=default)
+        return _forms.bind(*operands, alone=alone, default=default)
 
     return by_platform(*operands, cpu=on_cpu, default=default)
 
@@ -44,20 +44,20 @@ def _lower(ctx: Any, *operands: Any, alone: Any, default: Any) -> Any:
     return mlir.lower_fun(form, multiple_results=False)(ctx, *operands)
 
 
-def _jvp(primals: Any, tangents: Any, **forms: Any) -> Any:
-    found = _choice.bind(*primals, **forms)
+def _forms_jvp(primals: Any, tangents: Any, **forms: Any) -> Any:
+    found = _forms.bind(*primals, **forms)
     return found, ad.Zero(jax.typeof(found).to_tangent_aval())
 
 
-def _batched(operands: Any, axes: Any, **forms: Any) -> Any:
+def _batched_forms(operands: Any, axes: Any, **forms: Any) -> Any:
     mapped = {name: jax.vmap(form, tuple(axes)) for name, form in forms.items()}
-    return _choice.bind(*operands, **mapped), 0
+    return _forms.bind(*operands, **mapped), 0
 
 
-_choice.def_impl(lambda *x, alone, default: default(*x))
-_choice.def_abstract_eval(
+_forms.def_impl(lambda *x, alone, default: default(*x))
+_forms.def_abstract_eval(
     lambda *x, alone, default: jax.make_jaxpr(default)(*x).out_avals[0]
 )
-mlir.register_lowering(_choice, _lower, cacheable=False)
-ad.primitive_jvps[_choice] = _jvp
-batching.primitive_batchers[_choice] = _batched
+mlir.register_lowering(_forms, _lower, cacheable=False)
+ad.primitive_jvps[_forms] = _forms_jvp
+batching.primitive_batchers[_forms] = _batched_forms

@@ -66,7 +66,8 @@ OPTIONS = {
 }
 # Arguments that say what the call is: operands, axes, results, devices.
 OTHER_ARGUMENTS = {
-    *("logits", "target_logits", "probs", "labels", "ids", "axis", "k", "order"),
+    *("logits", "target_logits", "probs", "labels", "ids", "kept", "axis", "k"),
+    "order",
     *("reduction", "return_statistics", "entropy", "argmax"),
     *("class_axis_name", "batch_axis_name"),
 }
@@ -127,11 +128,8 @@ WHERE_ALONE = {  # no other option, and no argument for devices
 }
 OTHER_RESULTS = {  # of the same logits, not a loss: their files go over the options
     *("softmax_log_prob", "softmax_entropy"),  # tests/test_family.py
-    *(
-        "softmax_log_prob_at",
-        "softmax_log_prob_among",
-        "softmax_top_k",
-    ),  # tests/test_several_ids.py
+    # tests/test_several_ids.py
+    *("softmax_log_prob_at", "softmax_log_prob_among", "softmax_top_k"),
     "softmax_statistics",  # tests/test_options.py
     "softmax_cross_entropy_sums",  # tests/test_sums.py
 }

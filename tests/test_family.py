@@ -524,7 +524,7 @@ def test_dropped_rows_move_no_option(case, x64, rng):
     for where, weights in ((~dropped, ones), (ones > 0, np.where(dropped, 0, ones))):
         clean = slopes_in_options(case)(inputs, where, weights)
         for garbage in GARBAGE:
-            garbled = spoiled(inputs, dropped, garbage)
+            garbled = spoiled(case, inputs, dropped, garbage)
             close(slopes_in_options(case)(garbled, where, weights), clean)
 
 

@@ -34,13 +34,13 @@ from jxent._problem.bundles import declared
 from jxent._problem.problem import Head, Problem, RowLogits, Rows, Settings, Shared
 from jxent._sigmoid.formulas import binary_of_logits, focal_of_logits
 from jxent._solve.options import LossOptions
-from jxent._solve.results import LogProbsAt, Loss, RowStatistics
+from jxent._solve.results import LogProbAmong, LogProbsAt, Loss, RowStatistics
 from jxent._solve.solve import solve
 from jxent._statistics.statistic import Statistic
 from jxent._targets.binary import BinaryIds, BinaryLabels
 from jxent._targets.distribution import Distribution
 from jxent._targets.ids import Ids
-from jxent._targets.several_ids import AskedIds, SeveralIds
+from jxent._targets.several_ids import AmongIds, AskedIds, SeveralIds
 from jxent._targets.softmax import Softmax
 from jxent._targets.target import NoTarget, Target
 from tests.comparing import weighed
@@ -110,6 +110,7 @@ def values_of_fields(rng) -> dict[type, dict[str, Any]]:
         Distribution: shares,
         SeveralIds: several,
         AskedIds: {"ids": several["ids"]},
+        AmongIds: {"ids": several["ids"][:, 0], "others": several["ids"]},
         BinaryLabels: shares,
         BinaryIds: several,
         Softmax: {},
@@ -139,6 +140,7 @@ WITHOUT = {
     BinaryLabels: {"ignore_index", "margin", "z_loss"},
     BinaryIds: {"margin", "z_loss"},
     AskedIds: {"margin", "pos_weight"} | OF_LABELS | OF_LOSSES,
+    AmongIds: {"margin", "pos_weight"} | OF_LABELS | OF_LOSSES,
     NoTarget: {"ignore_index", "margin", "pos_weight"} | OF_LABELS | OF_LOSSES,
 }
 # A formula's parameters; and the options that it does not take.
@@ -173,6 +175,7 @@ def problem_of(rng, layout, target, formula, in_memory) -> Problem:
     parameters = tuple(map(np.float64, PARAMETERS.get(formula, ())))
     results: dict[type, Any] = {
         AskedIds: LogProbsAt(),
+        AmongIds: LogProbAmong(),
         NoTarget: RowStatistics(entropy=True),
     }
     result = results.get(target, Loss())
@@ -213,6 +216,7 @@ CONFIGURATIONS = [
         (BinaryIds, binary_of_logits),
         (BinaryIds, zlpr),
         (AskedIds, None),
+        (AmongIds, None),
         (NoTarget, None),
     )
     # What needs every log p is not streamed, what is a number a row is not tiled.
@@ -446,7 +450,7 @@ def test_one_module_chooses_by_platform():
             assert not names_in(tree) & by_hand, path.name
         for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
             if ast.unparse(call.func).endswith("register_lowering"):
-                assert not call.keywords, path.name
+                assert "platform" not in {k.arg for k in call.keywords}, path.name
 
 
 def test_layouts_know_no_statistic_target_or_loss():

@@ -32,9 +32,14 @@ def planned_problem(
     given: Given,
     axis: Axis,
     where: ArrayLike | None,
+    *,
+    platform: str | None = None,
     **options: Any,
 ) -> Problem:
-    """The checked problem of a call; with the layout of its LinearLogits."""
+    """The checked problem of a call; with the layout of its LinearLogits.
+
+    `platform` is that of the arrays, if it is known.
+    """
     options = asked(options)
     problem = checked_problem(function, logits, given, axis, where, **options)
     several = logits, *given.more_logits.values()
@@ -44,6 +49,7 @@ def planned_problem(
     return _with_layout(
         function,
         problem,
+        platform=platform or platform_of(problem),
         class_axis_name=options.get("class_axis_name"),
         batch_axis_name=options.get("batch_axis_name"),
         block_sizes=_same_of_all(function, "block_sizes", heads),
@@ -67,6 +73,7 @@ def _with_layout(
     function: str,
     problem: Problem,
     *,
+    platform: str,
     class_axis_name: AxisName,
     batch_axis_name: AxisName,
     block_sizes: BlockSizes | None,
@@ -87,7 +94,7 @@ def _with_layout(
     )
     heard = listener()
     operands = hidden, head.kernel, head.vocab_axis
-    sizes = _sizes_on_device(*operands, sharding, platform_of(problem))
+    sizes = _sizes_on_device(*operands, sharding, platform)
     uses = uses_of(problem)
     scalar = settings.result.is_sum and settings.reduction != "none"
     split = bool(settings.class_axis_name + sharding.class_axes)

@@ -13,7 +13,8 @@ from .._arrays import Shape, row_shape, select, sum_over_devices
 from .._checks import ArrayLike, Axis
 from .._layouts.mesh import like_logits_on_mesh, of_parts, on_devices
 from .._layouts.tiled import tiled_total
-from .._linear_logits import Logits
+from .._linear_logits import LinearLogits, Logits
+from .._platform import platform_of
 from .._problem.bundles import Maybe
 from .._problem.problem import HeadSharding, Problem, one_axis_of_rows
 from .._problem.resolve import resolve, with_full_rows
@@ -38,7 +39,11 @@ def solution(
     arrays = {name: known.pop(name) for name in ARRAYS & known.keys()}
     names = function, *known.items()
     operands = logits, given, where, arrays
-    key = _key(names), *map(_key, (logits, *given.more_logits.values()))
+    several = logits, *given.more_logits.values()
+    heads = [x for x in several if isinstance(x, LinearLogits)]
+    # Where the arrays lie is not seen once they are traced.
+    platform = platform_of(operands) if heads else None
+    key = platform, _key(names), *map(_key, several)
     if _is_hashable((key, names)) and _are_arrays(jax.tree.leaves(operands)):
         return _checked_once(key, names, operands)
     return _solution(key, names, operands)
@@ -72,6 +77,7 @@ def _solution(key: Any, names: tuple[Any, ...], operands: tuple[Any, ...]) -> An
     logits, given, where, arrays = operands
     options = dict(named) | arrays
     axis = options.pop("axis")
+    options["platform"] = key[0]
     return solve(planned_problem(function, logits, given, axis, where, **options))
 
 
