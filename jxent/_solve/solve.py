@@ -168,15 +168,21 @@ def _resolved(problem: Problem) -> Resolved:
 def _without_dropped(problem: Problem) -> Problem:
     """Sets the hidden states of dropped rows to 0: products would spread their NaN.
 
-    A row of weight 0 stays, for the derivative in that weight, if it is finite.
+    A row of weight 0 stays, for the derivative in that weight, if it is finite, and so
+    small that its products with a kernel and the kernel's tangents are, too.
     """
+
+    def small(hidden: Array) -> Array:
+        largest = float(jnp.finfo(problem.dtype).max) ** 0.5
+        largest = min(largest, float(jnp.finfo(hidden.dtype).max))
+        return jnp.all(lax.le(lax.abs(hidden), lax.full_like(hidden, largest)), -1)
+
     rows, resolved = problem.rows, problem.resolved
     keep: Maybe = resolved.keep
     if rows.weights is not None:
         assert resolved.weighted is not None
-        states = [x.hidden for x in rows.logits if x.hidden is not None]
-        finite = [jnp.all(lax.is_finite(hidden), -1) for hidden in states]
-        keep = both(keep, resolved.weighted | functools.reduce(lax.bitwise_and, finite))
+        states = [small(x.hidden) for x in rows.logits if x.hidden is not None]
+        keep = both(keep, resolved.weighted | functools.reduce(lax.bitwise_and, states))
     if keep is None:
         return problem
     where = lax.expand_dims(keep, (keep.ndim,))
