@@ -61,3 +61,13 @@ html_math_renderer = "mathml"
 copybutton_exclude = ".linenos"
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
+
+
+def _outputs_beside_the_pages(app):
+    """Not into the checkout, where myst-nb writes what the notebooks draw."""
+    folder = app.doctreedir / "jupyter_execute"
+    app.env.mystnb_config = app.env.mystnb_config.copy(output_folder=str(folder))
+
+
+def setup(app):
+    app.connect("builder-inited", _outputs_beside_the_pages, priority=900)
