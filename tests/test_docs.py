@@ -23,6 +23,7 @@ pytestmark = pytest.mark.every_value
 
 
 README = Path(__file__).parent.parent / "README.md"
+DOCS = README.parent / "docs"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,40 @@ def test_help_shows_the_signature_as_written(module, name):
         assert [name for name in shown if name != "*"] == list(signature.parameters)
     assert "Union" not in str(signature)
     assert max(map(len, lines)) <= 88
+
+
+# Pages --------------------------------------------------------------------------------
+
+CELL = re.compile(
+    r"^```\{code-cell\}[^\n]*\n(:tags: \[(.*?)\]\n|---\n(.*?)---\n)?(.*?)^```",
+    re.M | re.S,
+)
+PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
+
+
+def named(tree):
+    """What a cell assigns or defines; not what it imports."""
+    stored = {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    return stored | {getattr(node, "name", "") for node in tree.body}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_cells_of_a_page_use_is_shown(page):
+    """Whoever copies the visible cells misses the imports, and nothing else."""
+    hidden, shown = set(), set()
+    for _, tags, options, source in CELL.findall((DOCS / page).read_text("utf-8")):
+        tree = ast.parse(source)
+        if re.search(r"hide-input|remove", tags + options):
+            hidden |= named(tree)
+            continue
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+        used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        shown |= named(tree)
+        assert not used & hidden - shown
 
 
 # README -------------------------------------------------------------------------------
