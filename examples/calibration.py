@@ -1,6 +1,6 @@
 """Overconfidence, seen and repaired: reliability diagrams and temperature scaling.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/calibration.py
 
 trains a network on 500 digits for too long, so that it is nearly always sure, and also

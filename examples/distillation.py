@@ -1,6 +1,6 @@
 """A small language model that learns from a larger one, in three ways.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/distillation.py
 
 trains the model of language_model.py on Python's help topics: the teacher. Then a

@@ -1,6 +1,6 @@
 """A small language model with a real vocabulary, whose logits are never all in memory.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/language_model.py
 
 reads Python's own help topics once, 82,000 tokens out of the 131,072 of Mistral NeMo's

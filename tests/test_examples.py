@@ -186,6 +186,27 @@ def play(tmp_path, capsys):
     return play
 
 
+def test_an_example_names_the_extra_that_it_needs():
+    """The small one brings no data, and README's first command takes it."""
+    sources = {p.stem: p.read_text("utf-8") for p in EXAMPLES.glob("*.py")}
+    large = {
+        name
+        for name, text in sources.items()
+        if re.search(r'^from mistral_common|(?:files|distribution)\("', text, re.M)
+    }
+    large |= {
+        name
+        for name, text in sources.items()
+        if any(re.search(rf"^from {other} import", text, re.M) for other in large)
+    }
+    gallery = (EXAMPLES.parent / "docs" / "gallery.md").read_text("utf-8")
+    for name, text in sources.items():
+        if "pip install" in text:
+            extra = "all-examples" if name in large else "examples"
+            assert f'pip install -e ".[{extra}]"' in text
+            assert f"[{name}.py](../examples/{name}.py) | {extra} |" in gallery
+
+
 @pytest.mark.parametrize(
     "name",
     [
