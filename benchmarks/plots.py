@@ -1,7 +1,7 @@
 """Time and memory against a size: every peer in one picture, named at its line."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,7 +152,7 @@ class Panel(NamedTuple):
 RATIOS = (*(2.0**n for n in range(-10, 0)), 0.75, 1, 1.5, 2, 3, 4)
 
 
-def _time(records: Sequence[Record], along: str) -> Panel:
+def time_panel(records: Sequence[Record], along: str) -> Panel:
     """To Optax's, since each size was a case of its own; if it has none, per logit."""
     units = {
         getattr(r, along): r.seconds for r in records if r.peer == "Optax" and r.seconds
@@ -211,7 +211,13 @@ def _too_high(axes: Any, x: float, y: float, top: float, look: dict) -> None:
     )
 
 
-def _draw_panel(axes: Any, panel: Panel, found: Sequence[Record], along: str) -> None:
+def _draw_panel(
+    axes: Any,
+    panel: Panel,
+    found: Sequence[Record],
+    along: str,
+    names: Mapping[str, str],
+) -> None:
     """A line for each peer and layout, or a dot."""
     lines: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for r in found:
@@ -234,7 +240,7 @@ def _draw_panel(axes: Any, panel: Panel, found: Sequence[Record], along: str) ->
         )
         seen[peer] += 1
         x, y = points[-1]
-        text = SHORT.get(name, name)
+        text = names.get(name, name)
         if first and sum(peer == "jxent" for peer, _ in lines) > 1:
             text += ", by default"
         if x < values[-1] and len(points) > 1 and along != "ignored":
@@ -262,31 +268,32 @@ def picture(
     panels: Sequence[Panel],
     *,
     phone: bool = False,
+    names: Mapping[str, str] = SHORT,
 ) -> Any:
     """A panel for each quantity that was measured; on a phone below each other."""
     panels = [p for p in panels if any(map(p.of, records))]
     columns, rows = (1, len(panels)) if phone else (len(panels), 1)
-    panel_width, names = (PHONE - MARKS - 1.5, 1.5) if phone else (WIDTH, NAMES)
+    panel_width, ends = (PHONE - MARKS - 1.5, 1.5) if phone else (WIDTH, NAMES)
     above = ABOVE + 0.24 * phone
     panel_height = HEIGHT - ABOVE - BELOW
-    width = columns * (MARKS + panel_width + names)
+    width = columns * (MARKS + panel_width + ends)
     height = above + rows * (panel_height + BELOW) + (rows - 1) * BELOW
     figure, several = plt.subplots(
         rows, columns, figsize=(width, height), squeeze=False
     )
     figure.subplots_adjust(
         left=MARKS / width,
-        right=1 - names / width,
+        right=1 - ends / width,
         bottom=BELOW / height,
         top=1 - above / height,
-        wspace=(names + MARKS) / panel_width,
+        wspace=(ends + MARKS) / panel_width,
         hspace=2 * BELOW / panel_height,
     )
     for axes, panel in zip(several.flat, panels, strict=True):
         axes.set_title(panel.title, pad=14)
         axes.set_xlabel(label)
         axes.grid(axis="x", visible=False)
-        _draw_panel(axes, panel, records, along)
+        _draw_panel(axes, panel, records, along, names)
     first, second = titles
     if phone:
         second = second.replace("; ", "\n")
@@ -328,7 +335,7 @@ def _heads(records: Sequence[Record], where: str) -> Iterator[tuple]:
                 "Fused head, value and gradients",
                 f"{fixed}, {one.features:,} features, {one.dtype}; {where}",
             )
-            panels = [_time(found, along), MEMORY]
+            panels = [time_panel(found, along), MEMORY]
             yield f"linear-{label}", found, along, axis, titles, panels
 
 
@@ -350,7 +357,7 @@ def _dense(records: Sequence[Record], where: str) -> Iterator[tuple]:
                 f"Value and gradient of the mean, {found[0].dtype}; {where}",
             )
             name = "dense-every-option" if "," in operation else "dense"
-            panels = [_time(found, "classes")]
+            panels = [time_panel(found, "classes")]
             yield name, found, "classes", "classes", titles, panels
 
 
@@ -364,7 +371,7 @@ def _masked(records: Sequence[Record], where: str) -> Iterator[tuple]:
             f"{one.rows:,} tokens, {one.classes:,} classes, {one.features:,} features, "
             f"{one.dtype}; {where}",
         )
-        panels = [_time(found, "ignored")]
+        panels = [time_panel(found, "ignored")]
         yield "masked", found, "ignored", "share of ignored tokens", titles, panels
 
 

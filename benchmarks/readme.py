@@ -41,12 +41,23 @@ def find(results: Results, suite: str, name: str, **of: Any) -> Record:
 
 def _paragraph(text: str) -> str:
     """In lines as the README has them."""
-    return textwrap.fill(" ".join(text.split()), 88, break_on_hyphens=False)
+    return textwrap.fill(unparted(" ".join(text.split())), 88, break_on_hyphens=False)
+
+
+def unparted(text: str) -> str:
+    """With no line's end between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=×|[KMG]iB\b|m?s\b|cores\b)", "\N{NO-BREAK SPACE}", text)
 
 
 def _machine(results: Results) -> str:
     device, versions = results.device, results.versions
     return f"{device['cores']} cores ({device['kind']}, jax {versions['jax']})"
+
+
+def processor(results: Results) -> str:
+    """In words, for a sentence."""
+    kind = re.sub(r"\(R\)| Processor", "", results.device["kind"])
+    return f"{results.device['cores']} cores of an {kind}"
 
 
 def _times(r: Record, unit: Record, strong: bool) -> str:
@@ -297,34 +308,41 @@ def three() -> str:
     llama |= {"dtype": "bfloat16", "derivative": GRADIENT}
     small = head | {"features": 512}
     theirs = "Optax, materialized"
-    quick = _seconds(fused(of_head, "jxent", **small))
-    quick /= _seconds(fused(of_head, theirs, **small))
+    slow = _seconds(fused(of_head, theirs, **small))
+
+    def share(name: str) -> str:
+        return f"{_seconds(fused(of_head, name, **small)) / slow:.2f}"
+
     lines = [
-        """**Right where losses go wrong.** A padded row that holds NaN adds nothing, a
-        label out of range gives NaN, and logits of ±10,000 or in bfloat16 lose no
+        """**Right where losses go wrong.** Padded rows add 0 to loss and gradient, even
+        where their *logits* are NaN ([pad inputs with
+        zeros](docs/when-it-does-not-work.md#the-loss-is-nan)); a label out of range
+        gives NaN; logits around ±10,000 or in bfloat16 give a loss with float32's
         digits: [ten calls in four libraries](docs/benchmarks.md#right-and-wrong).""",
-        f"""**Options are nearly free.** Class weights, ignored labels, smoothing and
-        z-loss together take {times("jxent", every)} × the time of a plain loss, for
-        value and gradient of [2048, 32768] logits on a CPU; with Optax
-        {times("Optax", every)} × ([measured](docs/benchmarks.md#logits-in-memory)).""",
-        f"""**Large vocabularies fit.** Loss and gradients of Llama 3's output layer for
-        8,192 tokens need {_memory(fused(tpu, "jxent, streamed", **llama))} beside their
-        operands, and with the logits in memory
-        {_memory(fused(tpu, theirs, **llama))}, as the compiler of a TPU v5e reports. On
-        a CPU a head of [2048, 512] @ [512, 32768] takes
-        {_memory(fused(of_head, "jxent", **small))} in place of
-        {_memory(fused(of_head, theirs, **small))}, and {quick:.2f} × the time
-        ([both](docs/benchmarks.md#the-fused-head)).""",
+        f"""**Options are nearly free.** Value and gradient of the mean loss of float32
+        logits [2048, 32768] take {times("jxent", plain)} × the time of Optax's plain
+        loss, and {times("jxent", every)} × with class weights, ignored labels,
+        smoothing and z-loss; Optax with the same four takes {times("Optax", every)} ×
+        ({processor(cpu)}; [table](docs/benchmarks.md#logits-in-memory)).""",
+        f"""**Large vocabularies fit.** In the picture, at 32k classes, jxent takes
+        {_memory(fused(of_head, "jxent", **small))} of temporary memory in place of
+        {_memory(fused(of_head, theirs, **small))}, and {share("jxent")} × the time of
+        Optax; PyTorch's `linear_cross_entropy` in chunks takes
+        {share("PyTorch, linear_cross_entropy in chunks of 512")} ×. Compiled for a TPU
+        v5e, not run, loss and gradients of 8,192 tokens at Llama 3's output layer need
+        {_memory(fused(tpu, "jxent, streamed", **llama))}, and with the logits in memory
+        {_memory(fused(tpu, theirs, **llama))}
+        ([tables](docs/benchmarks.md#the-fused-head)).""",
         """**Every derivative, on every mesh.** Forward, reverse, second-order and
-        per-example derivatives
-        [agree with their formulas](docs/numerics.md#derivatives-of-every-order), and
-        rows and classes split over devices
-        [with one device](docs/across-devices.md).""",
+        per-example derivatives are tested
+        [against float64](docs/numerics.md#derivatives-of-every-order). Split over
+        devices, rows and classes give the numbers of one device
+        [but for rounding](docs/across-devices.md), tested on eight simulated ones.""",
     ]
     return "\n".join(
         textwrap.fill(
-            " ".join(line.split()),
-            88,
+            unparted(" ".join(line.split())),
+            96,
             initial_indent="- ",
             subsequent_indent="  ",
             break_on_hyphens=False,

@@ -1,7 +1,6 @@
 """Opens every page of the built site in a real browser.
 
     python docs/browser.py site
-    python docs/browser.py site --pictures docs/pictures     draws README's three anew
 
 Chromium loads each page at a desktop's and at a phone's width. It is an error where the
 console has one, a link or a picture leads nowhere, something comes from another host,
@@ -28,7 +27,6 @@ from playwright.sync_api import (
     Page,
     Request,
     Response,
-    ViewportSize,
     sync_playwright,
 )
 from tqdm import tqdm
@@ -250,32 +248,7 @@ def moved(browser: Browser, address: str, pages: list[str]) -> Iterator[str]:
         yield "no page has a slider"
 
 
-# Of the README: a page, where on it, the screen's width, light or dark.
-PICTURES_OF_SITE: dict[str, tuple[str, str, int, Literal["light", "dark"]]] = {
-    "site-tutorial": (
-        "cross-entropy.html",
-        "figure[data-slider=softmax]",
-        1000,
-        "light",
-    ),
-    "site-guide": ("fused-head.html", "#which-layout", 1000, "dark"),
-    "site-phone": ("index.html", "h1", 390, "light"),
-}
-
-
-def draw(browser: Browser, address: str, folder: Path) -> None:
-    """Three screens of one height, for the README."""
-    for name, (page_name, element, width, scheme) in PICTURES_OF_SITE.items():
-        screen: ViewportSize = {"width": width, "height": 760}
-        page = browser.new_page(viewport=screen, color_scheme=scheme)
-        page.goto(f"{address}{page_name}")
-        top = page.locator(element).first.bounding_box()
-        page.evaluate("y => window.scrollTo(0, y)", (top or {"y": 0})["y"] - 120)
-        page.wait_for_timeout(300)
-        page.screenshot(path=folder / f"{name}.png")
-
-
-def main(site: Path, pictures: Path | None = None) -> list[str]:
+def main(site: Path) -> list[str]:
     address = served(site)
     pages = sorted(p.relative_to(site).as_posix() for p in site.rglob("*.html"))
     pages = [page for page in pages if not page.startswith("_")]
@@ -311,8 +284,6 @@ def main(site: Path, pictures: Path | None = None) -> list[str]:
         wrong += faint(browser, address, pages)
         wrong += copied(browser, address, pages)
         wrong += moved(browser, address, [p for p in pages if "/" not in p])
-        if pictures is not None:
-            draw(browser, address, pictures)
         browser.close()
     print(f"{len(pages)} pages, {len(wrong)} errors")
     return wrong
@@ -323,8 +294,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("site", type=Path, help="the folder of the built site")
-    parser.add_argument("--pictures", type=Path, help="a folder for the README's three")
     arguments = parser.parse_args()
-    errors = main(arguments.site, arguments.pictures)
+    errors = main(arguments.site)
     print("\n".join(errors))
     sys.exit(bool(errors))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import growth, pictures, plots, record, ten_calls
+from benchmarks import growth, pictures, plots, record, ten_calls, vocabulary
 from benchmarks.targets import TARGETS, MissingCompilerError
 
 
@@ -132,6 +132,30 @@ def test_growth_is_measured_and_drawn(monkeypatch):
     assert len(figure.axes) == 4
     assert all(axes.lines for axes in figure.axes)
     pictures.plt.close(figure)
+
+
+def test_the_first_picture_has_three_lines(tmp_path):
+    """Memory and time of the stored run, each line with its name, light and dark."""
+    results = record.load(vocabulary.HERE / "results" / "cpu-head")
+    figure = vocabulary.draw(results)
+    for axes in figure.axes:
+        names = {text.get_text() for text in axes.texts}
+        assert {
+            "Optax, logits in memory",
+            "jxent, by default",
+            "jxent, streamed",
+        } <= names
+        assert axes.get_xlabel() == "classes in the vocabulary"
+    pictures.plt.close(figure)
+    titles = [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
+    assert [*filter(None, titles)] == [
+        "Temporary memory",
+        "Time, as a multiple of Optax’s",
+    ]
+    vocabulary.main(tmp_path)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in pictures.FOLDER.glob("vocabulary*.svg")}
+    assert "#ffffff" not in (tmp_path / "vocabulary_dark.svg").read_text("utf-8")
 
 
 CUT = re.compile(r'.which-loss img\[src\$="/(\w+).png".*{ --from: (.+); --to: (.+); }')
