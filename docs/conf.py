@@ -1,6 +1,7 @@
 """The site: `python -m sphinx -E -W --keep-going -j 2 docs site`."""
 
 import jxent
+from docs.extensions.parameters import OPTIONS
 
 
 project = "jxent"
@@ -19,6 +20,7 @@ extensions = [
     "docs.extensions.name_table",
     "docs.extensions.option_table",
     "docs.extensions.printed_results",
+    "docs.extensions.reference",
 ]
 exclude_patterns = ["extensions"]
 nitpick_ignore_regex = [("py:.*", r"(?!jxent).*")]
@@ -45,7 +47,12 @@ python_maximum_signature_line_length = 1
 python_trailing_comma_in_multi_line_signatures = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
-napoleon_custom_sections = ["Numerics", "Source", "Differences"]
+napoleon_custom_sections = [
+    "Numerics",
+    "Source",
+    "Differences",
+    *((title, "params_style") for title in OPTIONS),
+]
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import pytest
 
 import jxent
-from docs.extensions.formulas import CODE, tex
+from docs.extensions.formulas import CODE, pieces, tex
+from docs.extensions.parameters import OPTIONS, with_headings
 from tests import option_sentences
 from tests.printed_results import expected_prints, says
 
@@ -77,6 +78,29 @@ def test_what_counts_as_the_same(want, got, same):
 def test_formulas_of_docstrings_as_tex(formula, want):
     assert tex(formula) == want
     assert not CODE.search(formula)
+
+
+def test_a_formula_in_pieces_for_a_phone():
+    """Before what joins two terms, not before a sign, nor inside of two brackets."""
+    formula = tex("loss = −(w y log p + (1 − y) log(1 − p)),   p = σ(z)")
+    found = pieces(formula)
+    assert "".join(found) == formula
+    assert [piece[0] for piece in found] == [*r"\=+\="]
+    assert found[-2:] == [r"\quad p", r"=\sigma (z)"]
+
+
+def test_a_long_list_of_parameters_has_headings():
+    """None is lost, and each group keeps the order of the signature."""
+    lines = (inspect.getdoc(jxent.softmax_cross_entropy) or "").splitlines()
+    made = with_headings(lines)
+    assert [f"{title}:" for title in OPTIONS if f"{title}:" in made] == [
+        line for line in made if line.removesuffix(":") in OPTIONS
+    ]
+    assert sorted(filter(None, lines)) == sorted(
+        line for line in made if line and line.removesuffix(":") not in OPTIONS
+    )
+    short = ["Args:", "  x: a number.", "  where: a mask.", "", "Returns:", "  x."]
+    assert with_headings(short) == short
 
 
 class Checker(doctest.OutputChecker):

@@ -11,11 +11,16 @@ from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
 from docs.extensions.formulas import CODE, tex
+from docs.extensions.parameters import with_headings
 
 
 DOCS = Path(__file__).parent.parent
 # An asterisk that opens a word, as in *batch: emphasis if it were not escaped.
 _STAR = re.compile(r"(?<![*\w])\*(?=\w)(?!\w+\*)")
+
+
+# A formula in a sentence: q_c = w_c (…), up to the sentence's end.
+_INLINE = re.compile(r"(?<![`\w])[a-z]_[a-z] = [^.,;`]+(?=[.,;])")
 
 
 def guides() -> dict[str, list[str]]:
@@ -51,11 +56,22 @@ def with_formulas(lines: list[str]) -> list[str]:
     return made
 
 
+def with_inline_formulas(lines: list[str]) -> list[str]:
+    """What the paragraphs before the parameters define, set as the formulas are."""
+    end = lines.index("Args:") if "Args:" in lines else 0
+    set_ = [
+        x if x.startswith(" ") else _INLINE.sub(lambda m: f":math:`{tex(m[0])}`", x)
+        for x in lines[:end]
+    ]
+    return set_ + lines[end:]
+
+
 def _docstring(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
     pages = app.config.guides.get(name, [])
-    lines[:] = [_STAR.sub(r"\\*", line) for line in with_formulas(lines)]
+    lines[:] = with_formulas(with_inline_formulas(with_headings(lines)))
+    lines[:] = [_STAR.sub(r"\\*", line) for line in lines]
     if pages:
         lines += ["", "Used in: " + ", ".join(f":doc:`/{page}`" for page in pages)]
 

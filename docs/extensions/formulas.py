@@ -54,3 +54,27 @@ def tex(formula: str) -> str:
     operator = r"(?:[-+=/]|\\(?:cdot|neq|to|parallel) )"
     text = re.sub(rf"\\,(?={operator})|({operator})\\,", r"\1", text)
     return re.sub(rf"(\\(?:{_OPERATORS}) )\\,", r"\1", text)
+
+
+# Where a formula may go on in another line: before these, in one bracket at most.
+_BREAK = re.compile(r"=|\+|-|\\cdot |\\quad ")
+
+
+def pieces(formula: str) -> list[str]:
+    """A long formula in pieces that a narrow screen sets below each other."""
+    found, start, depth, before = [], 0, {"{": 0, "(": 0}, ""
+    place = 0
+    while place < len(formula):
+        sign = formula[place]
+        depth["{"] += (sign == "{") - (sign == "}")
+        depth["("] += (sign in "([") - (sign in ")]")
+        here = _BREAK.match(formula, place)
+        unary = sign in "+-" and before in ("", "(", "[", "=", ",", "-", "d")
+        if here and not depth["{"] and depth["("] < 2 and not unary:
+            found.append(formula[start:place])
+            start = place
+        place = here.end() if here else place + 1
+        # The last letter of \cdot stands for the operator, whose spaces are dropped.
+        before = "d" if here and sign == "\\" else sign.strip() or before
+    found.append(formula[start:])
+    return [piece for piece in found if piece.strip()]

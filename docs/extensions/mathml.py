@@ -7,6 +7,8 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
+from docs.extensions.formulas import pieces
+
 
 # TeX sets a thin space between a function's name and its argument.
 _FUNCTION = re.compile(r"<m[io]>(?:log|ln|exp|max|min)</m[io]>(?=<m(?!o))")
@@ -22,8 +24,17 @@ def _inline(translator: Any, node: nodes.math) -> None:
     raise nodes.SkipNode
 
 
+def _piece(formula: str) -> str:
+    apart = formula.startswith(r"\quad ")
+    mathml = _mathml(formula.removeprefix(r"\quad "), "block")
+    mathml = re.sub(r"^(<math[^>]*><mrow>)<mo>", r'\1<mo form="infix">', mathml)
+    return "&emsp;" * apart + mathml
+
+
 def _block(translator: Any, node: nodes.math_block) -> None:
-    formula = _mathml(node.astext(), "block")
+    tex = node.astext()
+    breaks = translator.builder.current_docname.startswith("api/")
+    formula = "&#8203;".join(map(_piece, pieces(tex) if breaks else [tex]))
     translator.body.append(f'<div class="math-block" tabindex="0">{formula}</div>')
     raise nodes.SkipNode
 

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +19,7 @@ ALIASES = {
     "jxent.softmax_cross_entropy_with_integer_labels": "class ids",
 }
 FACADES = {"jxent.torch": jxent.torch, "jxent.keras": jxent.keras}
-_ENTRY = re.compile(r"^\.\. (?:(currentmodule)|auto(?:function|class)):: (\S+)", re.M)
+_TABLE = re.compile(r"^```\{name-table\} ?(\S*)\n(.*?)^```", re.M | re.S)
 
 
 def of_module(name: str) -> list[str]:
@@ -33,13 +33,14 @@ def everything() -> list[str]:
 
 
 def of_page(text: str) -> Iterator[str]:
-    """The names that a page of the reference documents, in its order."""
-    module = "jxent"
-    for is_module, name in _ENTRY.findall(text):
-        if is_module:
-            module = name
-        else:
-            yield f"{module}.{name}"
+    """The names that a page of the reference lists, in its order."""
+    for module, names in _TABLE.findall(text):
+        if module != "all":
+            yield from of_module(module) if module else of_lines(names.split())
+
+
+def of_lines(names: Iterable[str]) -> list[str]:
+    return [f"jxent.{name}" for name in names]
 
 
 def value_of(name: str) -> Any:
@@ -64,24 +65,32 @@ def row(name: str) -> str:
 
 
 class NameTable(SphinxDirective):
-    """`{name-table}`: names of this page, or of the module that is named, or `all`."""
+    """`{name-table}`: the names in its lines, or of the module that is named, or `all`.
+
+    It leads to a page for each (reference.py), except the table of all.
+    """
 
     optional_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
-        if self.arguments == ["all"]:
+        whole = self.arguments == ["all"]
+        if whole:
             names = everything()
         elif self.arguments:
             names = of_module(self.arguments[0])
         else:
-            names = of_page(self.env.doc2path(self.env.docname).read_text("utf-8"))
-        names = list(names)
+            names = of_lines(self.content)
         if len({*map(line, names)}) < len(names):
             raise self.error("two names of this table have the same line")
         text = "\n".join(["| name | what it is |", "|---|---|", *map(row, names)])
         table = nodes.container(classes=["name-table"])
         table += self.parse_text_to_nodes(text)
-        return [table]
+        if whole:
+            return [table]
+        pages = "\n".join(f"names/{name}" for name in names)
+        tree = f"```{{toctree}}\n:hidden:\n\n{pages}\n```"
+        return [table, *self.parse_text_to_nodes(tree)]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
