@@ -324,7 +324,8 @@ def three() -> str:
         loss, and {times("jxent", every)} × with class weights, ignored labels,
         smoothing and z-loss; Optax with the same four takes {times("Optax", every)} ×
         ({processor(cpu)}; [table](docs/benchmarks.md#logits-in-memory)).""",
-        f"""**Large vocabularies fit.** In the picture, at 32k classes, jxent takes
+        f"""**Large vocabularies fit.** In the picture, at 32k classes on
+        {processor(of_head)}, jxent takes
         {_memory(fused(of_head, "jxent", **small))} of temporary memory in place of
         {_memory(fused(of_head, theirs, **small))}, and {share("jxent")} × the time of
         Optax; PyTorch's `linear_cross_entropy` in chunks takes
