@@ -62,6 +62,14 @@ def test_a_form_that_is_the_default_is_no_choice():
     assert "platform" not in str(jax.make_jaxpr(f)(1.0))
 
 
+@pytest.mark.each_platform
+def test_a_test_runs_the_forms_of_its_platform(request):
+    """What it traces and what it compiles, without `assume_platform` of its own."""
+    asked = request.node.callspec.params["platform"] or "cpu"
+    assert platform_of(()) == asked
+    assert jax.jit(number)(1.0) == NUMBERS[asked]
+
+
 # Sizes, which are chosen when a program is traced -------------------------------------
 
 
