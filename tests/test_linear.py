@@ -103,13 +103,27 @@ for turn, name in enumerate(OPTIONS):
 
 @pytest.mark.newest_jax
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("kind", ["ids", "distributions", "several_ids values"])
+@pytest.mark.parametrize(
+    ("kind", "platform"),
+    [
+        ("ids", None),
+        ("distributions", None),
+        ("several_ids values", None),
+        pytest.param("several_ids values", "tpu", marks=pytest.mark.beyond_core),
+    ],
+    indirect=["platform"],
+    ids=["ids", "distributions", "several ids", "several ids on a tpu"],
+)
 def test_a_tile_is_taken_by_groups_of_rows(kind, devices, x64, rng, monkeypatch):
-    """On a CPU, where options act on logits; on each of the devices, too."""
+    """On a CPU, where options act on logits; on a TPU, for several ids a row.
+
+    On each of the devices, too.
+    """
     # Groups as small as they come: of four rows, and of three, in each tile of seven.
-    monkeypatch.setitem(choice.GROUP, "cpu", 0)
+    for name in choice.GROUP:
+        monkeypatch.setitem(choice.GROUP, name, 0)
     names = EVERYTHING + "class_where " * (devices == 1) + kind
-    arguments = pick(problem(rng, (14 * devices,)), names)
+    arguments = pick(problem(rng, (14 * devices,), features=2), names)
     options: dict[str, Any] = {"ignore_index": -100} if kind == "ids" else {}
     f, x = of_floats(
         functools.partial(fused, MATERIALIZED, reduction="mean", **options), arguments
