@@ -889,6 +889,27 @@ def test_a_sum_of_many_rows_keeps_nan(case, rng):
     assert np.isfinite(gradient[1:]).all()
 
 
+def test_many_short_rows_are_as_few(x64, rng):
+    """A CPU takes more than 2^15 numbers in short rows for one row."""
+    names = "sigmoid_focal_loss", "sigmoid_focal_loss_of_rows", "kl_divergence"
+    cases = [case for case in SUMMED if case.loss.name in names]
+    inputs = [case.inputs(rng, rows=(2**15 // CLASSES + 1,)) for case in cases]
+    few = [[x[:4] for x in given] for given in inputs]
+
+    @jax.jit
+    def results(inputs):
+        """Losses, and gradients of their sum, for the first of the rows."""
+        found = []
+        for case, (x, *labels) in zip(cases, inputs, strict=True):
+            losses = lambda x, case=case, labels=labels: case(x, *labels)
+            total = lambda x, losses=losses: weighed_rows(losses(x))
+            found.append((losses(x)[:4], jax.grad(total)(x)[:4]))
+        return found
+
+    assert len(cases) == len(names)
+    close(results(inputs), results(few))
+
+
 @those_that_take("logits", "axis", cases=BARE)
 def test_rows_of_infinities_are_nan(case, rng):
     """A row of −inf only and a logit of +inf: NaN, in that row alone."""
