@@ -18,6 +18,7 @@ from jax.sharding import (
 )
 
 import jxent
+from jxent._contrastive import sides
 from jxent._contrastive.arguments import Implementation
 from tests.comparing import close, floats, ints, refuses, same_bits, weighed_rows
 from tests.compiling import as_users_jit, largest_array
@@ -231,6 +232,21 @@ def test_jit_vmap_and_any_blocks(case, x64, rng):
     two = jax.tree.map(lambda x: np.stack([x, x]), moving)
     mapped = jax.vmap(loss_of(case, given, block_sizes=BLOCKS))(two)
     close(mapped, np.stack([wanted, wanted]))
+
+
+@pytest.mark.each_platform
+def test_blocks_that_a_platform_chooses(x64, rng, monkeypatch):
+    """Several blocks, which otherwise only a large matrix has."""
+    monkeypatch.setattr(sides, "SMALL", 0)
+    x, y = rng.normal(size=(2, 1100, FEATURES))
+
+    @jax.jit
+    def both(x, y):
+        loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
+        whole = functools.partial(loss, block_sizes=(1100, 1100))
+        return [jax.value_and_grad(f, (0, 1))(x, y) for f in (loss, whole)]
+
+    close(*both(x, y))
 
 
 @some
