@@ -54,7 +54,8 @@ def platform_of(operands: Any) -> str:
     of_mesh = jax.sharding.get_abstract_mesh().abstract_device
     if of_mesh is not None:
         return of_mesh.platform
-    device = jax.config.jax_default_device
+    config: Any = jax.config  # whose types lack this
+    device = config.jax_default_device
     if device is None:
         return jax.default_backend()
     return device if isinstance(device, str) else device.platform

@@ -334,7 +334,7 @@ class Case:
         of_rows = {} if self.takes("losses") else {"reduction": "sum"}
         return of_rows | self.options | options
 
-    def _logits(self, inputs, head):
+    def _logits(self, inputs, head: Any):
         """Logits and labels; what is a product is `head` of its factors."""
         (x, *labels), parameters = self.apart(inputs)
         if self.labels is target_head:

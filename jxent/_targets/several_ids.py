@@ -191,8 +191,9 @@ class AmongIds(Target):
         if problem.settings.reports:
             bad = lax.bitwise_not(is_class(ids[..., 0]))
             label = report_bad_labels(label, self.ids, bad, classes)
+            listed = self._listed(problem)
             bad = lax.bitwise_not(is_below(self.others, classes))
-            bad = both(self._listed(problem), bad)
+            bad = bad if listed is None else lax.bitwise_and(listed, bad)
             label = report_bad_labels(label, self.others, bad, classes)
         return Scored(label=label)
 
