@@ -109,9 +109,9 @@ class Evaluation(NamedTuple):
 @jax.jit
 def evaluate(state: TrainState, data: Digits) -> Evaluation:
     """Every example's own loss, and the statistics behind it."""
-    losses, row = jxent.softmax_cross_entropy(
-        state.apply_fn(state.params, data.images), data.labels, return_statistics=True
-    )
+    logits = state.apply_fn(state.params, data.images)
+    loss_of = jxent.with_statistics(jxent.softmax_cross_entropy)
+    losses, row = loss_of(logits, data.labels)
     return Evaluation(losses, row.argmax)
 
 

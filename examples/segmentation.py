@@ -140,13 +140,12 @@ class Evaluation(NamedTuple):
 
 @jax.jit
 def evaluate(parameters: dict, scenes: Scenes) -> Evaluation:
-    loss, pixel = jxent.softmax_cross_entropy(
+    loss, pixel = jxent.with_statistics(jxent.softmax_cross_entropy)(
         logits_of(parameters, scenes.images),
         scenes.labels,
         axis=1,
         ignore_index=IGNORED,
         reduction="mean",
-        return_statistics=True,
     )
     return Evaluation(loss, pixel.argmax)
 

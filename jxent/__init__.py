@@ -18,11 +18,11 @@ distributions; its docstring explains every option that the others share.
 `softmax_focal_loss` and `poly_loss_cross_entropy` weigh easy examples otherwise;
 `generalized_cross_entropy`, `taylor_cross_entropy` and `symmetric_cross_entropy` bear
 labels of which some are wrong. `softmax_log_prob`, `softmax_entropy` and
-`softmax_statistics` are what policy gradients and losses of your own are made of.
-`softmax_log_prob_at` takes several ids a row, `softmax_log_prob_among` one among some,
-`softmax_top_k` finds the likeliest, and `SparseLabels` are distributions that are given
-at a few. `softmax_kl_divergence` and `softmax_jensen_shannon_divergence` compare two
-models' logits.
+`softmax_statistics` are what policy gradients and losses of your own are made of;
+`with_statistics` returns them beside a loss. `softmax_log_prob_at` takes several ids a
+row, `softmax_log_prob_among` one among some, `softmax_top_k` finds the likeliest, and
+`SparseLabels` are distributions that are given at a few. `softmax_kl_divergence` and
+`softmax_jensen_shannon_divergence` compare two models' logits.
 
 **A vocabulary too large to hold logits for.** `LinearLogits(hidden, kernel)` stand for
 the logits hidden @ kernel, of which one block exists at a time. A model returns them
@@ -132,6 +132,7 @@ from ._softmax.symmetric import symmetric_cross_entropy
 from ._softmax.zlpr import zlpr_loss
 from ._solve.plan import Plan, plan
 from ._solve.results import LossSums
+from ._solve.with_statistics import with_statistics
 from ._statistics.softmax_statistics import SoftmaxStatistics
 from ._tiles.maps import map_over_tiles
 from ._tiles.sums import sum_over_tiles
@@ -192,6 +193,7 @@ __all__ = [
     "taylor_cross_entropy",
     "total_weight",
     "two_hot_labels",
+    "with_statistics",
     "zlpr_loss",
 ]
 

@@ -158,7 +158,8 @@ AT_HOME = {
         "class_weights_of_counts contrastive_cross_entropy entropy map_over_tiles "
         "LinearLogits next_token_labels ntxent plan reduce safe_softmax_cross_entropy "
         "sequence_weights smooth_labels softmax_cross_entropy "
-        "softmax_cross_entropy_with_integer_labels sum_over_tiles two_hot_labels"
+        "softmax_cross_entropy_with_integer_labels sum_over_tiles two_hot_labels "
+        "with_statistics"
     ),
     "jxent.metrics": "",
     "jxent.torch": "cross_entropy",

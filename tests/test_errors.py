@@ -40,6 +40,15 @@ def wide(*shape):
 
 reverse = functools.partial(jxent.softmax_jensen_shannon_divergence, beta=1)
 
+
+def one_loss(x):
+    return jxent.softmax_cross_entropy(x, ints(4))
+
+
+def with_sums(x):
+    return jxent.softmax_cross_entropy_sums(x, ints(4))
+
+
 REFUSED = [
     (
         lambda: jxent.softmax_cross_entropy(ints(4, 3), ints(4)),
@@ -2070,6 +2079,59 @@ REFUSED += [
         "ntxent: expected temperature of at least 1.18e-38, the least number that "
         "float32 keeps from 0, got 1e-40.",
     ),
+    (
+        lambda: jxent.with_statistics(untyped(3)),
+        TypeError,
+        "with_statistics: expected a loss, such as jxent.softmax_cross_entropy, got 3. "
+        "Its arguments follow: with_statistics(loss)(*arguments).",
+    ),
+    *(
+        (
+            functools.partial(jxent.with_statistics(untyped(loss)), floats(4, 3)),
+            TypeError,
+            "with_statistics: expected a function that returns one loss of one "
+            f"softmax, got {came}. Call it with the loss itself, loss, rows = "
+            "jxent.with_statistics(jxent.softmax_cross_entropy)(logits, labels); "
+            "jxent.softmax_statistics(logits) gives the statistics of any logits.",
+        )
+        for loss, came in (
+            (
+                lambda x: jxent.softmax_kl_divergence(x, x),
+                "softmax_kl_divergence, whose rows have two",
+            ),
+            (
+                lambda x: jxent.sigmoid_focal_loss(x, bools(4, 3), axis=-1),
+                "sigmoid_focal_loss, whose rows have none",
+            ),
+            (
+                lambda x: jxent.zlpr_loss(x, bools(4, 3)),
+                "zlpr_loss, whose rows have none",
+            ),
+            (with_sums, "with_sums, which returns something else"),
+            (jxent.softmax_entropy, "softmax_entropy, which returns something else"),
+            (
+                jxent.softmax_statistics,
+                "softmax_statistics, which returns something else",
+            ),
+            (
+                lambda x: jxent.metrics.accuracy(x, ints(4)),
+                "<lambda>, which returns something else",
+            ),
+            (
+                jxent.with_statistics(one_loss),
+                "one_loss, which returns something else",
+            ),
+            *(
+                (loss, "one that computes with a loss")
+                for loss in (
+                    lambda x: one_loss(x) + one_loss(x),
+                    lambda x: 2 * one_loss(x),
+                    lambda x: x[0, 0] + one_loss(x) / 2,
+                    lambda x: jnp.mean(untyped(one_loss(x))),
+                )
+            ),
+        )
+    ),
 ]
 
 
@@ -2111,6 +2173,7 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.softmax_statistics: LOGITS | IDS,
     jxent.softmax_top_k: LOGITS | {"k": 2},
     jxent.plan: {"function": jxent.softmax_entropy},
+    jxent.with_statistics: {"loss": jxent.softmax_focal_loss},
     jxent.sigmoid_binary_cross_entropy: LOGITS | YES_NO,
     jxent.sigmoid_focal_loss: LOGITS | YES_NO,
     jxent.zlpr_loss: LOGITS | YES_NO,
@@ -2180,7 +2243,7 @@ def test_every_function_is_called():
 
 
 UNUSED = {"options"}  # by torch.linear_cross_entropy
-FLAGS = {"return_statistics", "entropy", "argmax", "log_target", "from_logits"}
+FLAGS = {"entropy", "argmax", "log_target", "from_logits"}
 FLAGS |= {"apply_class_balancing", "size_average", "reduce", "symmetric"}
 LABELS = {"labels", "target", "y_true"}
 

@@ -68,7 +68,7 @@ OPTIONS = {
 OTHER_ARGUMENTS = {
     *("logits", "target_logits", "probs", "labels", "ids", "kept", "axis", "k"),
     "order",
-    *("reduction", "return_statistics", "entropy", "argmax"),
+    *("reduction", "entropy", "argmax"),
     *("class_axis_name", "batch_axis_name"),
 }
 # Fields of LinearLogits that are no options of a loss: operands, and the layout.

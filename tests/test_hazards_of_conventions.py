@@ -115,7 +115,7 @@ def test_statistics_have_gradients():
     x, labels = spread(3, 5), jnp.array([0, 2, 4])
 
     def statistics(x):
-        _, s = cross_entropy(x, labels, return_statistics=True)
+        _, s = jxent.with_statistics(cross_entropy)(x, labels)
         return s.lse, s.log_prob, s.entropy
 
     def textbook(x):

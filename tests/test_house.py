@@ -33,7 +33,6 @@ from jxent._formulas import (
 from jxent._problem.bundles import declared
 from jxent._problem.problem import Head, Problem, RowLogits, Rows, Settings, Shared
 from jxent._sigmoid.formulas import binary_of_logits, focal_of_logits
-from jxent._solve.options import LossOptions
 from jxent._solve.results import LogProbAmong, LogProbsAt, Loss, RowStatistics
 from jxent._solve.solve import solve
 from jxent._statistics.statistic import Statistic
@@ -647,37 +646,16 @@ PUBLIC = {
     for name in module.__all__
 }
 FUNCTIONS = {name: f for name, f in PUBLIC.items() if inspect.isfunction(f)}
-WITH_STATISTICS = {
-    name: function
-    for name, function in FUNCTIONS.items()
-    if "return_statistics" in inspect.signature(function).parameters
-}
-
-
-def test_the_losses_with_statistics_are_found():
-    assert {"jxent.softmax_cross_entropy", "jxent.taylor_cross_entropy"} <= {
-        *WITH_STATISTICS
-    }
 
 
 @pytest.mark.every_value
-@pytest.mark.parametrize("name", WITH_STATISTICS)
-def test_the_overloads_take_every_option(name):
-    """Those of the signature that follows them, with the same types."""
-    function = WITH_STATISTICS[name]
-    types = typing.get_type_hints(function)
-    results = [*map(str, typing.get_args(types.pop("return")))]
-    assert types.pop("return_statistics") is bool
-    overloads = [typing.get_type_hints(f) for f in typing.get_overloads(function)]
-    flags = [hints.pop("return_statistics") for hints in overloads]
-    assert flags == [typing.Literal[False], typing.Literal[True]]
-    assert [str(hints.pop("return")) for hints in overloads] == results
-    for hints in overloads:
-        (options,) = typing.get_args(hints.pop("options"))
-        assert options is LossOptions
-        of_options = typing.get_type_hints(options)
-        assert not hints.keys() & of_options.keys()
-        assert hints | of_options == types
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_one_signature(name):
+    """Which an editor shows whole: no overloads, and no options without names."""
+    assert not typing.get_overloads(FUNCTIONS[name])
+    kinds = {p.kind for p in inspect.signature(FUNCTIONS[name]).parameters.values()}
+    assert inspect.Parameter.VAR_POSITIONAL not in kinds
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
 
 
 RESULTS = FUNCTIONS | {

@@ -629,7 +629,7 @@ REFUSED: list[Any] = [
         for call, name, others in (
             (lambda: ce(tiled(), Y), "softmax_cross_entropy", STREAMED + REDUCED),
             (
-                lambda: ce(tiled(), Y, reduction="mean", return_statistics=True),
+                lambda: jxent.with_statistics(ce)(tiled(), Y, reduction="mean"),
                 "softmax_cross_entropy",
                 STREAMED + REDUCED,
             ),

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import itertools
 from typing import Any
 
@@ -642,22 +643,69 @@ def test_statistics(kind, options, batch):
         close(forward[name], slopes[name])
 
 
-def test_a_loss_returns_its_statistics(batch):
-    """return_statistics adds what softmax_statistics gives; the loss stays the same."""
+OF_ONE_SOFTMAX = [
+    jxent.softmax_cross_entropy,
+    jxent.softmax_focal_loss,
+    jxent.poly_loss_cross_entropy,
+    jxent.generalized_cross_entropy,
+    jxent.taylor_cross_entropy,
+    jxent.symmetric_cross_entropy,
+]
+HEADS = {
+    "in memory": lambda hidden, kernel: hidden @ kernel,
+    **{
+        layout: functools.partial(jxent.LinearLogits, implementation=layout)
+        for layout in ("materialized", "streamed")
+    },
+}
+
+
+@pytest.mark.parametrize("layout", HEADS)
+@pytest.mark.parametrize("loss", OF_ONE_SOFTMAX, ids=lambda f: f.__name__)
+def test_a_loss_with_its_statistics(loss, layout, batch):
+    """Those of softmax_statistics, dropped rows included; the loss stays the same."""
     x, y, _ = batch
+    logits = HEADS[layout](np.eye(ROWS, dtype=x.dtype), x)
     y = np.where(np.arange(ROWS) == 4, -100, y)
     options = {"ignore_index": -100, "logit_soft_cap": 5.0, "class_mask": REAL}
     wanted = jxent.softmax_statistics(x, y, entropy=True, argmax=True, **options)
-    for loss in (
-        jxent.softmax_cross_entropy,
-        jxent.softmax_focal_loss,
-        jxent.poly_loss_cross_entropy,
+    f = functools.partial(loss, z_loss=0.1, reduction="mean", **options)
+    both = jax.value_and_grad(jxent.with_statistics(f), has_aux=True, allow_int=True)
+    (value, got), slope = jax.jit(both)(logits, y)
+    for a, b in zip(
+        jax.tree.leaves((value, slope)),
+        jax.tree.leaves(jax.value_and_grad(f, allow_int=True)(logits, y)),
+        strict=True,
     ):
-        f = functools.partial(loss, label_smoothing=0.1, reduction="mean", **options)
-        value, got = f(x, y, return_statistics=True)
-        close(value, f(x, y))
-        for name in ("lse", "log_prob", "entropy", "argmax"):
-            close(getattr(got, name), getattr(wanted, name))
+        close(a, b)
+    for name in ("lse", "log_prob", "entropy", "argmax"):
+        close(getattr(got, name), getattr(wanted, name))
+
+
+def test_statistics_leave_no_trace(batch):
+    """What is jitted, and called with statistics, returns the loss alone again."""
+    x, y, _ = batch
+    for f in (jax.jit(jxent.softmax_cross_entropy), jax.checkpoint(mean_loss)):
+        with_statistics = jxent.with_statistics(f)
+        first = f(x, y)
+        for _ in range(2):
+            loss, statistics = with_statistics(x, y)
+            assert isinstance(statistics, jxent.SoftmaxStatistics)
+            np.testing.assert_array_equal(loss, first)
+            np.testing.assert_array_equal(f(x, y), first)
+    with pytest.raises(ValueError, match="Labels never broadcast"):
+        jxent.with_statistics(mean_loss)(x, y[:2])
+    assert isinstance(mean_loss(x, y), jax.Array)
+
+
+def mean_loss(x, y):
+    return jxent.softmax_cross_entropy(x, y, reduction="mean")
+
+
+def test_a_loss_with_its_statistics_keeps_its_signature():
+    both = jxent.with_statistics(jxent.softmax_focal_loss)
+    assert inspect.signature(both) == inspect.signature(jxent.softmax_focal_loss)
+    assert both.__doc__ == jxent.softmax_focal_loss.__doc__
 
 
 @pytest.mark.parametrize("argmax", [False, True])

@@ -37,7 +37,7 @@ def test_what_is_asked_for_decides():
     plan = jxent.plan(ce)
     assert plan(*large, reduction="mean").implementation == "tiled"
     assert plan(*large).implementation == "streamed"
-    statistics = plan(*large, reduction="mean", return_statistics=True)
+    statistics = jxent.plan(jxent.with_statistics(ce))(*large, reduction="mean")
     assert statistics.implementation == "streamed"
     assert plan(*small, reduction="mean").implementation == "materialized"
     little = jxent.plan(ce, budget=2**20)

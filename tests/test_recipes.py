@@ -94,7 +94,7 @@ def test_the_confidence_penalty(batch):
     beta, kept = 0.3, np.arange(ROWS) != 2
 
     def loss(z):
-        losses, statistics = jxent.softmax_cross_entropy(z, y, return_statistics=True)
+        losses, statistics = jxent.with_statistics(jxent.softmax_cross_entropy)(z, y)
         penalized = losses - beta * statistics.entropy
         return jxent.reduce(penalized, where=kept, reduction="sum")
 

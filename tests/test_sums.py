@@ -74,7 +74,7 @@ def one_by_one(hidden, kernel, labels, z_loss=0.0, **options):
     r = (labels != -100).astype(logits.dtype) * options.get("weights", 1.0)
     r = r * jnp.asarray(options.get("where", True)).astype(logits.dtype)
     r = r * jnp.asarray(options.get("class_weights", np.ones(CLASSES)))[labels]
-    _, rows = loss(return_statistics=True)
+    _, rows = jxent.with_statistics(loss)()
     right = rows.argmax == labels.astype(jnp.int32)
     return jxent.LossSums(
         loss=loss(reduction="sum"),

@@ -31,11 +31,11 @@ assert_type(products.materialize(), Array)
 assert_type(products[0].replace(implementation="streamed"), jxent.LinearLogits)
 assert_type(products.shape, tuple[Any, ...])
 assert_type(
-    jxent.softmax_cross_entropy(logits, labels, return_statistics=True),
+    jxent.with_statistics(jxent.softmax_cross_entropy)(logits, labels, axis=-1),
     tuple[Array, jxent.SoftmaxStatistics],
 )
-loss, statistics = jxent.softmax_focal_loss(
-    products, labels, class_weights=[1.0, 2.0, 3.0], return_statistics=True
+loss, statistics = jxent.with_statistics(jxent.softmax_focal_loss)(
+    products, labels, gamma=1.0, class_weights=[1.0, 2.0, 3.0]
 )
 assert_type(loss, Array)
 assert_type(statistics.entropy, Array)
@@ -77,6 +77,8 @@ value, gradient = jax.value_and_grad(of_rows)(kernel, (hidden, labels))
 untyped: Any = None
 jxent.softmax_cross_entropy(logits, labels, reduction="average")  # pyright: ignore[reportArgumentType]
 jxent.softmax_cross_entropy(logits, labels, weight=untyped)  # pyright: ignore[reportCallIssue]
+jxent.with_statistics(jxent.softmax_focal_loss)(logits, labels, gama=untyped)  # pyright: ignore[reportCallIssue]
+jxent.with_statistics(jxent.softmax_statistics)  # pyright: ignore[reportArgumentType]
 jxent.softmax_cross_entropy(products)  # pyright: ignore[reportCallIssue]
 jxent.metrics.brier_score(products, labels)  # pyright: ignore[reportArgumentType]
 jxent.fit_temperature(products, labels)  # pyright: ignore[reportArgumentType]

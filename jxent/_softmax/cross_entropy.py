@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack, overload
-
 from jax import Array
 from jaxtyping import Float
 
@@ -12,34 +10,8 @@ from .._formulas import cross_entropy
 from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
-from .._solve.options import LossOptions
 from .._solve.solve import solution
-from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._targets.given import ClassLabels
-
-
-@overload
-def softmax_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    return_statistics: Literal[False] = ...,
-    **options: Unpack[LossOptions],
-) -> Float[Array, "..."]: ...
-
-
-@overload
-def softmax_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    return_statistics: Literal[True],
-    **options: Unpack[LossOptions],
-) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def softmax_cross_entropy(
@@ -61,8 +33,7 @@ def softmax_cross_entropy(
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
-    return_statistics: bool = False,
-) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+) -> Float[Array, "..."]:
     """Softmax cross-entropy of logits with class ids or distributions.
 
         loss = −Σ_c q_c log p_c,   p = softmax(z),   log p_c = z_c − log Σ_k exp(z_k)
@@ -99,12 +70,10 @@ def softmax_cross_entropy(
         `LinearLogits` automatic axes outside, too. Labels stay global ids.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
-      return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
       The losses in nats, of the logits' shape without `axis`, or a scalar; float32, or
-      float64 where the logits are. With return_statistics a pair (loss,
-      `SoftmaxStatistics`).
+      float64 where the logits are.
 
     Numerics:
       bfloat16 and float16 are computed in float32; each gradient has its input's dtype.
@@ -183,7 +152,6 @@ def softmax_cross_entropy(
         normalizer=normalizer,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        return_statistics=return_statistics,
     )
 
 

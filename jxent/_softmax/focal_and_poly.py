@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack, overload
-
 from jax import Array
 from jaxtyping import Float
 
@@ -13,36 +11,8 @@ from .._formulas import focal, poly
 from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
-from .._solve.options import LossOptions
 from .._solve.solve import solution
-from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._targets.given import ClassLabels
-
-
-@overload
-def softmax_focal_loss(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    gamma: ArrayLike = ...,
-    return_statistics: Literal[False] = ...,
-    **options: Unpack[LossOptions],
-) -> Float[Array, "..."]: ...
-
-
-@overload
-def softmax_focal_loss(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    gamma: ArrayLike = ...,
-    return_statistics: Literal[True],
-    **options: Unpack[LossOptions],
-) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def softmax_focal_loss(
@@ -65,8 +35,7 @@ def softmax_focal_loss(
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
-    return_statistics: bool = False,
-) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+) -> Float[Array, "..."]:
     """Softmax focal loss: cross-entropy that cares less for what is already right.
 
         loss = −Σ_c q_c (1 − p_c)^γ log p_c,   p = softmax(logits)
@@ -101,7 +70,6 @@ def softmax_focal_loss(
         `LinearLogits` automatic axes outside, too. Labels stay global ids.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
-      return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
       The losses in nats, of the logits' shape without `axis`, or a scalar, as
@@ -150,34 +118,7 @@ def softmax_focal_loss(
         normalizer=normalizer,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        return_statistics=return_statistics,
     )
-
-
-@overload
-def poly_loss_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    *,
-    epsilon: ArrayLike = ...,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    return_statistics: Literal[False] = ...,
-    **options: Unpack[LossOptions],
-) -> Float[Array, "..."]: ...
-
-
-@overload
-def poly_loss_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    *,
-    epsilon: ArrayLike = ...,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    return_statistics: Literal[True],
-    **options: Unpack[LossOptions],
-) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def poly_loss_cross_entropy(
@@ -200,8 +141,7 @@ def poly_loss_cross_entropy(
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
-    return_statistics: bool = False,
-) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+) -> Float[Array, "..."]:
     """Poly-1 loss: cross-entropy with another first term of its series in 1 − p.
 
         loss = Σ_c q_c (−log p_c + ε (1 − p_c)),   p = softmax(logits)
@@ -236,7 +176,6 @@ def poly_loss_cross_entropy(
         `LinearLogits` automatic axes outside, too. Labels stay global ids.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
-      return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
       The losses in nats, of the logits' shape without `axis`, or a scalar, as
@@ -280,5 +219,4 @@ def poly_loss_cross_entropy(
         normalizer=normalizer,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        return_statistics=return_statistics,
     )

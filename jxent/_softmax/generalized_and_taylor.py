@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, SupportsIndex, Unpack, overload
+from typing import SupportsIndex
 
 from jax import Array
 from jaxtyping import Float
@@ -13,36 +13,8 @@ from .._formulas import generalized, taylor
 from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
-from .._solve.options import LossOptions
 from .._solve.solve import solution
-from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._targets.given import ClassLabels
-
-
-@overload
-def generalized_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    q: ArrayLike = ...,
-    return_statistics: Literal[False] = ...,
-    **options: Unpack[LossOptions],
-) -> Float[Array, "..."]: ...
-
-
-@overload
-def generalized_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    q: ArrayLike = ...,
-    return_statistics: Literal[True],
-    **options: Unpack[LossOptions],
-) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def generalized_cross_entropy(
@@ -65,8 +37,7 @@ def generalized_cross_entropy(
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
-    return_statistics: bool = False,
-) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+) -> Float[Array, "..."]:
     """Generalized cross-entropy, which learns less from labels it finds unlikely.
 
         loss = Σ_c t_c (1 − p_c^q)/q,   p = softmax(logits)
@@ -106,7 +77,6 @@ def generalized_cross_entropy(
         `LinearLogits` automatic axes outside, too. Labels stay global ids.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
-      return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
       The losses, of the logits' shape without `axis`, or a scalar, as
@@ -160,34 +130,7 @@ def generalized_cross_entropy(
         normalizer=normalizer,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        return_statistics=return_statistics,
     )
-
-
-@overload
-def taylor_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    order: SupportsIndex = ...,
-    return_statistics: Literal[False] = ...,
-    **options: Unpack[LossOptions],
-) -> Float[Array, "..."]: ...
-
-
-@overload
-def taylor_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    order: SupportsIndex = ...,
-    return_statistics: Literal[True],
-    **options: Unpack[LossOptions],
-) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def taylor_cross_entropy(
@@ -210,8 +153,7 @@ def taylor_cross_entropy(
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
-    return_statistics: bool = False,
-) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+) -> Float[Array, "..."]:
     """Taylor cross-entropy: the first terms of the series of −log p around p = 1.
 
         loss = Σ_c t_c Σ_{i=1..order} (1 − p_c)^i / i,   p = softmax(logits)
@@ -251,7 +193,6 @@ def taylor_cross_entropy(
         `LinearLogits` automatic axes outside, too. Labels stay global ids.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
-      return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
       The losses, of the logits' shape without `axis`, or a scalar, as
@@ -305,5 +246,4 @@ def taylor_cross_entropy(
         normalizer=normalizer,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        return_statistics=return_statistics,
     )

@@ -225,7 +225,7 @@ def softmax_statistics(
       https://arxiv.org/abs/1805.02867, for statistics that merge.
 
     See also:
-      `softmax_cross_entropy` with return_statistics=True: loss and statistics at once.
+      `with_statistics` for a loss and its statistics at once.
     """
     return solution(
         "softmax_statistics",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack, overload
-
 from jax import Array
 from jaxtyping import Float
 
@@ -13,40 +11,8 @@ from .._formulas import symmetric
 from .._linear_logits import Logits
 from .._reduction import Reduction
 from .._solve.arguments import Formula
-from .._solve.options import LossOptions
 from .._solve.solve import solution
-from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._targets.given import ClassLabels
-
-
-@overload
-def symmetric_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    alpha: ArrayLike = ...,
-    beta: ArrayLike = ...,
-    log_zero: ArrayLike = ...,
-    return_statistics: Literal[False] = ...,
-    **options: Unpack[LossOptions],
-) -> Float[Array, "..."]: ...
-
-
-@overload
-def symmetric_cross_entropy(
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis = ...,
-    where: ArrayLike | None = ...,
-    *,
-    alpha: ArrayLike = ...,
-    beta: ArrayLike = ...,
-    log_zero: ArrayLike = ...,
-    return_statistics: Literal[True],
-    **options: Unpack[LossOptions],
-) -> tuple[Float[Array, "..."], SoftmaxStatistics]: ...
 
 
 def symmetric_cross_entropy(
@@ -71,8 +37,7 @@ def symmetric_cross_entropy(
     normalizer: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
-    return_statistics: bool = False,
-) -> Float[Array, "..."] | tuple[Float[Array, "..."], SoftmaxStatistics]:
+) -> Float[Array, "..."]:
     """Symmetric cross-entropy: that of p to the labels q, and the reverse with it.
 
         loss = α · −Σ_c w_c q_c log p_c + β r · −Σ_c p_c max(log q_c, A)
@@ -121,7 +86,6 @@ def symmetric_cross_entropy(
         `LinearLogits` automatic axes outside, too. Labels stay global ids.
       batch_axis_name: the mesh axes that the rows are split over, named where
         class_axis_name is: the mean and the sum run over them too.
-      return_statistics: also return the row statistics, entropy and argmax included.
 
     Returns:
       The losses, of the logits' shape without `axis`, or a scalar, as
@@ -178,5 +142,4 @@ def symmetric_cross_entropy(
         normalizer=normalizer,
         class_axis_name=class_axis_name,
         batch_axis_name=batch_axis_name,
-        return_statistics=return_statistics,
     )

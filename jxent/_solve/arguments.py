@@ -16,7 +16,7 @@ from .._problem.bundles import STATIC, bundle, replace_fields
 from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings, Shared
 from .._targets.given import Given
 from .._targets.target import Like
-from .results import LOSS, LOSS_AND_STATISTICS, Result
+from .results import LOSS, Result
 
 
 Names: TypeAlias = tuple[str, ...]
@@ -206,8 +206,7 @@ def _with_options(
     dtype: jnp.dtype,
     formula: Formula | None,
     *,
-    result: Result | None = None,
-    return_statistics: bool = False,
+    result: Result = LOSS,
     ignore_index: Any = None,
     reduction: str = "none",
     normalizer: ArrayLike | None = None,
@@ -247,9 +246,6 @@ def _with_options(
         rows = rows._replace(**of_rows)
     if of_shared:
         shared = shared._replace(**of_shared)
-    with_statistics = _checks.flag(function, "return_statistics", return_statistics)
-    if result is None:
-        result = LOSS_AND_STATISTICS if with_statistics else LOSS
     classes = count_over_devices(shape[axis], settings.class_axis_name)
     of_result = result.statistics(function, classes)
     of_target = target.statistics(Problem(settings, rows, shared))

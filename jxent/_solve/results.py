@@ -47,22 +47,10 @@ class Loss(Result):
     is_sum = True
 
     def of(self, problem: Problem) -> Any:
-        return _reduced_loss(problem)[0]
+        return reduced_loss(problem)[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class LossAndStatistics(Result):
-    reduces = True
-
-    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
-        return Expected(), Argmax()
-
-    def of(self, problem: Problem) -> Any:
-        loss, unreduced = _reduced_loss(problem)
-        return loss, zero_where_dropped(unreduced.statistics, problem.resolved)
-
-
-LOSS, LOSS_AND_STATISTICS = Loss(), LossAndStatistics()
+LOSS = Loss()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +187,7 @@ class BatchSums(Result):
         return sum_over_devices(sums, problem.settings.batch_axis_name)
 
 
-def _reduced_loss(problem: Problem) -> tuple[Array, Losses]:
+def reduced_loss(problem: Problem) -> tuple[Array, Losses]:
     """The loss, a scalar or of the rows' shape, and what it is reduced from."""
     normalizer = problem.shared.normalizer
     without = problem.shared._replace(normalizer=None)

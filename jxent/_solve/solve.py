@@ -24,6 +24,7 @@ from .._statistics.inputs import with_logits
 from .._targets.given import Given
 from .arguments import ARRAYS, asked
 from .layout import planned_problem
+from .with_statistics import result_of_loss
 
 
 def solution(
@@ -35,6 +36,7 @@ def solution(
     **options: Any,
 ) -> Any:
     """The result of a call: what every loss and statistic of logits returns."""
+    options.setdefault("result", result_of_loss(function, given))
     known = asked(options) | {"axis": axis}
     arrays = {name: known.pop(name) for name in ARRAYS & known.keys()}
     names = function, *known.items()
