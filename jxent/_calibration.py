@@ -27,6 +27,8 @@ from ._measures.rows import log_prob, logits_in_memory
 from ._problem.ids import is_label
 from ._problem.problem import Problem, RowLogits
 from ._reduction import divided
+from ._solve.call import RowOptions, Scores
+from ._targets.given import ClassIds
 
 
 _MOST_STEPS = 100
@@ -92,12 +94,9 @@ def fit_temperature(
     """
     problem = metric_problem(
         "fit_temperature",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        ignore_index=ignore_index,
+        Scores(logits, axis),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights),
         whole_logits=True,
     )
     _require_optax("fit_temperature")
@@ -162,12 +161,9 @@ def fit_vector_scaling(
     """
     problem = metric_problem(
         "fit_vector_scaling",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        ignore_index=ignore_index,
+        Scores(logits, axis),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights),
         whole_logits=True,
     )
     _require_optax("fit_vector_scaling")

@@ -6,18 +6,21 @@ over all classes for smoothing, is one of the statistics, too; of other formulas
 sum needs every log p. The reverse cross-entropy exchanges p and q, Σ_c p_c f(q_c).
 
 A divergence is a formula in the statistics of two softmaxes.
+
+A parameter's annotation declares the check of the argument of that name.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import broadcast_like, select
+from ._checks import Number
 from ._platform import by_platform
 from ._times import constant, times, varying_near_0
 
@@ -42,7 +45,7 @@ def cross_entropy(log_p: Array) -> Array:
     return -log_p
 
 
-def focal(log_p: Array, gamma: Array) -> Array:
+def focal(log_p: Array, gamma: Annotated[Array, Number(low=0)]) -> Array:
     """f = −(1 − p)^γ log p"""
     # In log space: (1 − p)^γ itself has no finite derivative at p = 1 where γ < 1.
     # Where p rounds to 1, the weight is the constant 0^γ.
@@ -54,12 +57,12 @@ def focal(log_p: Array, gamma: Array) -> Array:
     return times(weight, -log_p)
 
 
-def poly(log_p: Array, epsilon: Array) -> Array:
+def poly(log_p: Array, epsilon: Annotated[Array, Number()]) -> Array:
     """f = −log p + ε (1 − p)"""
     return -log_p - epsilon * expm1(log_p)
 
 
-def generalized(log_p: Array, q: Array) -> Array:
+def generalized(log_p: Array, q: Annotated[Array, Number(low=0, high=1)]) -> Array:
     """f = (1 − p^q)/q, which is −log p where q = 0"""
     q = broadcast_like(q, log_p)
     x = times(q, log_p)
@@ -87,7 +90,12 @@ def taylor(order: int) -> Callable[[Array], Array]:
     return formula
 
 
-def symmetric(log_p: Array, alpha: Array, beta: Array, log_zero: Array) -> Array:
+def symmetric(
+    log_p: Array,
+    alpha: Annotated[Array, Number(low=0)],
+    beta: Annotated[Array, Number(low=0)],
+    log_zero: Annotated[Array, Number(high=0)],
+) -> Array:
     """f = −α log p, beside β times the row's reverse cross-entropy"""
     return times(alpha, cross_entropy(log_p))
 
@@ -249,10 +257,14 @@ def _polynomial(coefficients: list[float], x: Array) -> Array:
     return total
 
 
+def _shares(beta: Annotated[Array, Number(low=0, high=1)]) -> tuple[Array, Array]:
+    return beta, 1 - beta
+
+
 # β KL(q ‖ m) + (1 − β) KL(p ‖ m), where m = β q + (1 − β) p. As Σ dm = 0, the terms in
 # d log(q/m) and d log(p/m) add up to 0.
 jensen_shannon_divergence = OfTwo(
-    weights=lambda beta: (beta, 1 - beta),
+    weights=_shares,
     ratios=_ratios_to_mixture,
     summands=_of_mixture,
 )
@@ -304,6 +316,14 @@ def zlpr(low_shift: Array, low: Array, high_shift: Array, high: Array) -> Array:
         return lax.add(a, lax.log1p(lax.add(moved, lax.expm1(lax.neg(a)))))
 
     return lax.add(log_of_1_and(low_shift, low), log_of_1_and(high_shift, high))
+
+
+@functools.cache
+def checks_of_parameters(formula: Callable[..., Any] | OfTwo) -> dict[str, Number]:
+    function = formula.weights if isinstance(formula, OfTwo) else formula
+    hints = get_type_hints(function, include_extras=True)
+    annotated = {n: x for n, x in hints.items() if hasattr(x, "__metadata__")}
+    return {name: x.__metadata__[0] for name, x in annotated.items()}
 
 
 def is_linear(formula: Callable[..., Any] | None) -> bool:

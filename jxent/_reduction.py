@@ -136,18 +136,11 @@ def reduce(
     if axis is not None:
         axes = _checks.class_axis(name, "losses", x, axis)
         axes = axes if isinstance(axes, tuple) else (axes,)
-    keep = None
-    if where is not None:
-        keep = _checks.boolean(name, "where", where)
-        keep = _checks.per_row(name, "where", keep, x.shape)
-    if weights is not None:
-        weights = _checks.real(name, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(name, "weights", weights, x.shape)
     left = tuple(n for a, n in enumerate(x.shape) if axes is not None and a not in axes)
     return _reduce(
         x.astype(dtype),
-        keep=keep,
-        weights=weights,
+        keep=_checks.mask_of_rows(name, where, x.shape),
+        weights=_checks.weights_of_rows(name, weights, x.shape, dtype),
         reduction=reduction,
         normalizer=_checks.normalizer(name, normalizer, dtype, left),
         batch_axis_name=_checks.bound_axis_names(

@@ -223,7 +223,8 @@ REFUSED = [
     (
         lambda: reverse(floats(4, 3), untyped(None)),
         TypeError,
-        "softmax_jensen_shannon_divergence: expected target_logits, got None.",
+        "softmax_jensen_shannon_divergence: expected target_logits to be an array of "
+        "numbers, got None. Give an array.",
     ),
     (
         lambda: reverse(floats(4, 3), floats(4, 3), target_logit_soft_cap=-1.0),

@@ -8,6 +8,7 @@ import ast
 import inspect
 import io
 import re
+import textwrap
 import tokenize
 import typing
 from collections.abc import Iterator, Set
@@ -33,11 +34,13 @@ from jxent._formulas import (
 from jxent._problem.bundles import declared
 from jxent._problem.problem import Head, Problem, RowLogits, Rows, Settings, Shared
 from jxent._sigmoid.formulas import binary_of_logits, focal_of_logits
+from jxent._solve.call import RowOptions, Scores
 from jxent._solve.results import LogProbAmong, LogProbsAt, Loss, RowStatistics
 from jxent._solve.solve import solve
 from jxent._statistics.statistic import Statistic
 from jxent._targets.binary import BinaryIds, BinaryLabels
 from jxent._targets.distribution import Distribution
+from jxent._targets.given import Given
 from jxent._targets.ids import Ids
 from jxent._targets.several_ids import AmongIds, AskedIds, SeveralIds
 from jxent._targets.softmax import Softmax
@@ -617,7 +620,8 @@ def bundles_of(trees) -> set[str]:
 
 # The parts of a problem are bundles of different kinds, which cannot be exchanged in
 # silence; hidden states and kernel stand in the order of their product.
-IN_AN_ORDER = {"Problem", "LinearLogits"}
+# For the parts of a call see the test below.
+IN_AN_ORDER = {"Problem", "LinearLogits", "Scores", "RowOptions"}
 
 
 def built_by_place(bundles, path, tree) -> Iterator[str]:
@@ -638,6 +642,44 @@ def test_bundles_are_built_by_keyword():
     bundles -= IN_AN_ORDER
     found = {x for path, tree in files for x in built_by_place(bundles, path, tree)}
     assert not found
+
+
+PARTS: dict[str, tuple[str, ...]] = {
+    kind.__name__: tuple(inspect.signature(kind).parameters)
+    for kind in (Scores, RowOptions, *subclasses(Given))
+}
+# Arguments whose names differ from those of their fields.
+OF_OTHER_NAMES = {("logits", "probs")}
+
+
+def test_each_argument_stands_under_its_field():
+    """In the parts of a call, whose positions a type checker cannot tell apart."""
+    found = 0
+    for _, path, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in PARTS:
+                fields = PARTS[ast.unparse(node.func)]
+                pairs = [*zip(fields, node.args, strict=False)]
+                pairs += [(str(k.arg), k.value) for k in node.keywords]
+                for field, value in pairs:
+                    name, found = ast.unparse(value), found + 1
+                    same = name in (field, "None") or (field, name) in OF_OTHER_NAMES
+                    assert same, f"{path.name}: {name} stands for {field}"
+    assert found > 300
+
+
+def test_an_option_stands_in_one_part():
+    """A call hands each of its arguments to one part, or to none."""
+    for function in FUNCTIONS.values():
+        source = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        names = [
+            ast.unparse(value)
+            for node in ast.walk(source)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in PARTS
+            for value in (*node.args, *(k.value for k in node.keywords))
+        ]
+        twice = {name for name in names if names.count(name) > 1}
+        assert not twice - {"None"}, function.__name__
 
 
 PUBLIC = {

@@ -44,6 +44,7 @@ from .numbers import (
     integer as integer,
     is_integer as is_integer,
     is_number as is_number,
+    is_on as is_on,
     number as number,
     number_or_off as number_or_off,
     positive_integer as positive_integer,
@@ -57,8 +58,9 @@ from .options import (
     PerRow as PerRow,
     block_sizes as block_sizes,
     boolean as boolean,
-    is_option_on as is_option_on,
+    declared_number as declared_number,
     margin_of_ids as margin_of_ids,
+    mask_of_rows as mask_of_rows,
     missing_axes as missing_axes,
     normalizer as normalizer,
     one_of as one_of,
@@ -68,6 +70,7 @@ from .options import (
     precision as precision,
     reduction as reduction,
     row_or_class_mask as row_or_class_mask,
+    weights_of_rows as weights_of_rows,
 )
 from .sparse import (
     SparseLabels as SparseLabels,

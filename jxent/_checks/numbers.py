@@ -57,7 +57,7 @@ def python_number(function: str, name: str, value: Any, **limits: int | float) -
     in_range(function, name, value, **limits)
 
 
-def is_on(value: Any, *, off: int | float) -> bool:
+def is_on(value: Any, *, off: int | float | None) -> bool:
     """False for None and the Python number `off`, which both switch an option off."""
     return value is not None and not (is_number(value) and value == off)
 
@@ -113,9 +113,8 @@ def in_range(
         raise ValueError(f"{function}: expected {name} {allowed}, got {value!r}.")
 
 
-def end_of_beta(function: str, beta: Any) -> int | None:
+def end_of_beta(beta: Any) -> int | None:
     """0 or 1 for the Python numbers, which stand for the two KL divergences."""
-    in_range(function, "beta", beta, low=0, high=1)
     return int(beta) if is_number(beta) and beta in (0, 1) else None
 
 

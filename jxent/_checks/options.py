@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from .._arrays import Shape, row_shape
 from .arrays import ArrayLike, as_array, real
-from .numbers import in_range, is_integer, is_number, is_on, number
+from .numbers import in_range, is_integer, is_number, number
 from .words import shown
 
 
@@ -63,6 +63,30 @@ def per_row(
     return x.reshape((1,) * len(rows)) if x.ndim == 0 else x
 
 
+def mask_of_rows(
+    function: str, where: Any, rows: Shape, of: str = "the losses' shape"
+) -> Array | None:
+    if where is None:
+        return None
+    return per_row(function, "where", boolean(function, "where", where), rows, of)
+
+
+def weights_of_rows(
+    function: str,
+    weights: Any,
+    rows: Shape,
+    dtype: Any,
+    of: str = "the losses' shape",
+    *,
+    classes: Any = None,
+) -> Array | None:
+    """Factors of rows; `classes` as in `per_row`."""
+    if weights is None:
+        return None
+    x = real(function, "weights", weights, dtype, booleans=True)
+    return per_row(function, "weights", x, rows, of, classes=classes)
+
+
 def missing_axes(name: str, shape: Shape, rows: Shape) -> str:
     missing = len(rows) - len(shape)
     if missing > 0 and shape == rows[: len(shape)]:
@@ -104,21 +128,21 @@ class PerClass(NamedTuple):
 class Number(NamedTuple):
     """The check of an option with one value for all.
 
-    `off` is the Python number that switches it off, as None does.
+    `off` is the Python number that switches an option off, as None does.
     """
 
-    off: float
+    off: float | None = None
     low: float | None = None
     high: float | None = None
     above: float | None = None
     or_per_class: bool = False
 
 
-def is_option_on(value: Any, check: PerRow | PerClass | Number) -> bool:
-    """False for None, and for the Python number that switches the option off."""
-    if isinstance(check, Number):
-        return is_on(value, off=check.off)
-    return value is not None
+def declared_number(
+    function: str, name: str, value: Any, check: Number, dtype: Any
+) -> Array:
+    limits = {"low": check.low, "high": check.high, "above": check.above}
+    return number(function, name, value, dtype, **limits)
 
 
 def option(
@@ -140,9 +164,7 @@ def option(
         if check.or_per_class and getattr(value, "ndim", 0 if is_number(value) else 1):
             x = real(function, name, value, dtype)
             return per_class(function, name, x, (classes,))
-        limits = {"low": check.low, "high": check.high, "above": check.above}
-        limits = {k: limit for k, limit in limits.items() if limit is not None}
-        return number(function, name, value, dtype, **limits)
+        return declared_number(function, name, value, check, dtype)
     if isinstance(check, PerRow):
         in_range(function, name, value, above=check.above, dtype=dtype)
         x = real(function, name, value, dtype, booleans=check.above is None)

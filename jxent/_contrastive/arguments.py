@@ -25,6 +25,7 @@ from .._layouts.mesh import head_sharding
 from .._platform import platform_of
 from .._problem.bundles import Maybe
 from .._problem.problem import HeadSharding
+from .._solve.call import RowOptions
 
 
 BlockSizes: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
@@ -133,24 +134,15 @@ def checked_pairs(
     function: str,
     x: Array,
     dtype: jnp.dtype,
-    *,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    reduction: str = "none",
-    normalizer: ArrayLike | None = None,
-    batch_axis_name: AxisName = None,
-    block_sizes: Any = None,
+    rows: RowOptions,
+    block_sizes: BlockSizes | None = None,
     implementation: Implementation | None = None,
 ) -> tuple[ContrastiveSettings, Options]:
     """The options that all contrastive losses take, for a batch x (batch, features)."""
-    batch = x.shape[:1]
-    _checks.reduction(function, reduction, normalizer)
-    if where is not None:
-        where = _checks.boolean(function, "where", where)
-        where = _checks.per_row(function, "where", where, batch)
-    if weights is not None:
-        weights = _checks.real(function, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(function, "weights", weights, batch)
+    batch, batch_axis_name = x.shape[:1], rows.batch_axis_name
+    _checks.reduction(function, rows.reduction, rows.normalizer)
+    where = _checks.mask_of_rows(function, rows.where, batch)
+    weights = _checks.weights_of_rows(function, rows.weights, batch, dtype)
     _checks.one_of(function, "implementation", implementation, get_args(Implementation))
     names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x)
     sharding = head_sharding(function, x, x, 0, batch_axis_name=batch_axis_name)
@@ -159,7 +151,7 @@ def checked_pairs(
         _no_ring(function, batch, batch_axis_name)
     settings = ContrastiveSettings(
         platform=platform_of((x, where, weights)),
-        reduction=reduction,
+        reduction=rows.reduction,
         batch_axis_name=names,
         block_sizes=_checks.block_sizes(function, block_sizes, "columns"),
         ring=ring,
@@ -168,7 +160,7 @@ def checked_pairs(
     options = Options(
         where=where,
         weights=weights,
-        normalizer=_checks.normalizer(function, normalizer, dtype),
+        normalizer=_checks.normalizer(function, rows.normalizer, dtype),
     )
     return settings, options
 

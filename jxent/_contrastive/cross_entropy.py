@@ -15,6 +15,7 @@ from .._checks import ArrayLike, AxisName
 from .._formulas import cross_entropy
 from .._problem.bundles import Maybe
 from .._reduction import Reduction
+from .._solve.call import RowOptions
 from .._statistics.at_ids import AtIds
 from .._statistics.statistic import origin
 from .._statistics.totals import Totals
@@ -155,13 +156,9 @@ def contrastive_cross_entropy(
         name,
         x,
         dtype,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        normalizer=normalizer,
-        batch_axis_name=batch_axis_name,
-        block_sizes=block_sizes,
-        implementation=implementation,
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        block_sizes,
+        implementation,
     )
     scale = _checks.number(name, "logit_scale", logit_scale, dtype)
     bias = None

@@ -14,6 +14,7 @@ from .._arrays import compute_dtype
 from .._checks import ArrayLike, AxisName
 from .._problem.bundles import Maybe
 from .._reduction import Reduction
+from .._solve.call import RowOptions
 from .arguments import (
     BlockSizes,
     ContrastiveSettings,
@@ -109,13 +110,9 @@ def sigmoid_contrastive_loss(
         name,
         x,
         dtype,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        normalizer=normalizer,
-        batch_axis_name=batch_axis_name,
-        block_sizes=block_sizes,
-        implementation=implementation,
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        block_sizes,
+        implementation,
     )
     scale = _checks.number(name, "logit_scale", logit_scale, dtype)
     bias = _checks.number_or_off(name, "logit_bias", logit_bias, dtype, off=0)

@@ -16,6 +16,7 @@ from .._checks import ArrayLike, AxisName
 from .._formulas import cross_entropy
 from .._problem.resolved import both
 from .._reduction import Reduction, divided
+from .._solve.call import RowOptions
 from .._statistics.statistic import origin
 from .._statistics.under_labels import UnderLabels
 from .arguments import (
@@ -119,13 +120,9 @@ def supervised_contrastive_cross_entropy(
         name,
         x,
         dtype,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        normalizer=normalizer,
-        batch_axis_name=batch_axis_name,
-        block_sizes=block_sizes,
-        implementation=implementation,
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        block_sizes,
+        implementation,
     )
     temperature = _checks.number(name, "temperature", temperature, dtype, above=0)
     _checks.one_of(name, "log", log, LOGS, optional=False)
@@ -215,7 +212,7 @@ def ntxent(
     x = vectors(name, "embeddings", embeddings, labels=labels)
     ids = integers_of(name, "labels", labels, x.shape[0])
     dtype = compute_dtype(x)
-    settings, _ = checked_pairs(name, x, dtype)
+    settings, _ = checked_pairs(name, x, dtype, RowOptions(None))
     temperature = _checks.number(name, "temperature", temperature, dtype, above=0)
     return _ntxent(settings, x, ids, temperature)
 

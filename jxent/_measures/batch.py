@@ -10,17 +10,18 @@ from jax import Array
 
 from .. import _checks
 from .._arrays import broadcast_like, cast, compute_dtype, select, sharded_like
-from .._checks import ArrayLike, Axis, AxisName
+from .._checks import ArrayLike
 from .._linear_logits import LinearLogits, Logits
 from .._problem.ids import class_ids, equal
 from .._problem.problem import Problem, RowLogits, Rows, Settings, Shared
 from .._problem.resolved import Resolved, both
 from .._reduction import combine, divided
+from .._solve.call import RowOptions, Scores, asked
 from .._solve.layout import planned_problem
 from .._solve.results import RowStatistics, WholeRows
 from .._solve.solve import prepared
 from .._statistics.statistic import Statistic
-from .._targets.given import ClassLabels
+from .._targets.given import ClassIds
 from .._targets.ids import Ids
 
 
@@ -43,19 +44,14 @@ def ids_of(batch: Problem) -> Array:
 
 def metric_problem(
     function: str,
-    logits: Logits,
-    labels: ArrayLike,
-    axis: Axis,
-    where: ArrayLike | None,
+    logits: Scores,
+    label: ClassIds,
+    rows: RowOptions,
     *,
-    weights: ArrayLike | None,
-    ignore_index: ArrayLike | None,
     whole_logits: bool = False,
     ranks: bool = False,
     statistics: tuple[Statistic, ...] = (),
     statistics_of_head: tuple[Statistic, ...] = (),
-    batch_axis_name: AxisName = None,
-    **options: Any,
 ) -> Problem:
     """The checked arguments of a metric; with axis=() those of binary labels.
 
@@ -63,15 +59,14 @@ def metric_problem(
     whole rows. `statistics` are what every row has beside its own, and
     `statistics_of_head` those of LinearLogits.
     """
-    linear = isinstance(logits, LinearLogits) and not whole_logits
-    x = logits if linear else _checks.as_array(function, "logits", logits)
+    x, axis = logits.logits, logits.axis
+    linear = isinstance(x, LinearLogits) and not whole_logits
+    x = x if linear else _checks.as_array(function, "logits", x)
     if isinstance(axis, tuple) and not axis:
-        _checks.without_classes(function, options, x)
-        return _binary_problem(
-            function, x, labels, where, weights, ignore_index, batch_axis_name
-        )
+        _checks.without_classes(function, logits.of_classes(), x)
+        return _binary_problem(function, x, label, rows)
     if isinstance(x, Array):
-        _no_predictions(function, x, labels)
+        _no_predictions(function, x, label.labels)
     if isinstance(x, Array) and x.ndim and not isinstance(axis, tuple | None):
         front = _checks.class_axis(function, "logits", x, axis)
         if isinstance(front, int) and x.shape[front] == 1:
@@ -82,18 +77,9 @@ def metric_problem(
                 "logits and labels of one shape.",
             )
     more = statistics + (statistics_of_head if linear else ())
-    return planned_problem(
-        function,
-        x,
-        ClassLabels(labels=labels, ids_only=True),
-        axis,
-        where,
-        result=WholeRows() if linear and ranks else RowStatistics(more=more),
-        weights=weights,
-        ignore_index=ignore_index,
-        batch_axis_name=batch_axis_name,
-        **options,
-    )
+    result = WholeRows() if linear and ranks else RowStatistics(more=more)
+    options = asked(logits, label, rows)
+    return planned_problem(function, x, label, result=result, **options)
 
 
 # What to do about predicted classes in place of logits.
@@ -125,19 +111,13 @@ def _no_predictions(function: str, x: Array, labels: ArrayLike) -> None:
 
 
 def _binary_problem(
-    function: str,
-    logits: Logits,
-    labels: ArrayLike,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    ignore_index: ArrayLike | None,
-    batch_axis_name: AxisName,
+    function: str, logits: Logits, label: ClassIds, rows: RowOptions
 ) -> Problem:
     order = "logits, labels"
     x = _checks.as_array(function, "logits", logits)
-    _no_predictions(function, x, labels)
-    x = _checks.floating(function, "logits", x, beside=labels, order=order)
-    y = _checks.label_array(function, "labels", labels)
+    _no_predictions(function, x, label.labels)
+    x = _checks.floating(function, "logits", x, beside=label.labels, order=order)
+    y = _checks.label_array(function, "labels", label.labels)
     if y.ndim:
         _checks.same_shape(function, "logits", x, y)
     if jnp.issubdtype(y.dtype, jnp.floating):
@@ -147,24 +127,20 @@ def _binary_problem(
         )
     if y.dtype == jnp.bool_:
         y = y.astype(jnp.int32)
-    index = _checks.ignorable(function, ignore_index, y, ids=True)
-    if where is not None:
-        where = _checks.boolean(function, "where", where)
-        where = _checks.per_row(function, "where", where, x.shape, "the logits' shape")
-    if weights is not None:
-        dtype = compute_dtype(x)
-        weights = _checks.real(function, "weights", weights, dtype, booleans=True)
-        weights = _checks.per_row(
-            function, "weights", weights, x.shape, "the logits' shape"
-        )
-    names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
+    index = _checks.ignorable(function, label.ignore_index, y, ids=True)
+    shape, of = x.shape, "the logits' shape"
+    names = _checks.bound_axis_names(
+        function, "batch_axis_name", rows.batch_axis_name, x, y
+    )
     return Problem(
         settings=Settings(axis=NO_CLASSES, batch_axis_name=names),
         rows=Rows(
             logits=(RowLogits(array=x),),
-            target=Ids(labels=jnp.broadcast_to(y, x.shape)),
-            where=where,
-            weights=weights,
+            target=Ids(labels=jnp.broadcast_to(y, shape)),
+            where=_checks.mask_of_rows(function, rows.where, shape, of),
+            weights=_checks.weights_of_rows(
+                function, rows.weights, shape, compute_dtype(x), of
+            ),
         ),
         shared=Shared(ignore_index=index),
     )

@@ -26,7 +26,8 @@ from .._problem.resolved import computable
 from .._reduction import Reduction, combine
 from .._sigmoid.arguments import check, loss
 from .._solve.arguments import checked_problem
-from .._targets.given import ClassLabels
+from .._solve.call import RowOptions, Scores, asked
+from .._targets.given import BinaryAnswers, RowLabels
 from .._targets.ids import Ids
 from .._targets.labels import smoothing_share
 from .class_ids import class_weight, losses_of_ids, one_hot, one_of_ids
@@ -121,22 +122,12 @@ def binary_cross_entropy(
     See also:
       `sigmoid_binary_cross_entropy`, `categorical_cross_entropy`.
     """
-    settings, operands = check(
-        "binary_cross_entropy",
-        "probs",
-        probs,
-        labels,
-        formula=_binary_of_probabilities,
-        pos_weight=pos_weight,
-        class_weights=class_weights,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        where=where,
-        weights=weights,
-        reduction=reduction,
-        normalizer=normalizer,
-        batch_axis_name=batch_axis_name,
+    label = BinaryAnswers(
+        labels, ignore_index, label_smoothing, class_weights, pos_weight
     )
+    rows = RowOptions(where, weights, batch_axis_name, reduction, normalizer)
+    name, formula = "binary_cross_entropy", _binary_of_probabilities
+    settings, operands = check(name, "probs", probs, label, rows, formula)
     return loss(settings, operands)
 
 
@@ -278,21 +269,11 @@ def categorical_cross_entropy(
     See also:
       `softmax_cross_entropy`, `binary_cross_entropy`.
     """
-    problem = checked_problem(
-        "categorical_cross_entropy",
-        probs,
-        ClassLabels(labels=labels),
-        axis,
-        where,
-        name="probs",
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+    scores = Scores(probs, axis, class_mask, class_axis_name=class_axis_name)
+    label = RowLabels(
+        labels, class_weights, ignore_index, label_smoothing=label_smoothing
     )
+    rows = RowOptions(where, weights, batch_axis_name, reduction, normalizer)
+    name, options = "categorical_cross_entropy", asked(scores, label, rows)
+    problem = checked_problem(name, probs, label, name="probs", **options)
     return _categorical(problem)

@@ -18,14 +18,15 @@ from .._arrays import (
     select,
     tangent_held_apart,
 )
-from .._checks import ArrayLike, Axis, AxisName, SparseLabels
-from .._linear_logits import LinearLogits, Logits
+from .._checks import ArrayLike, Number
+from .._formulas import checks_of_parameters
+from .._linear_logits import LinearLogits
 from .._platform import by_platform
 from .._problem.bad_labels import report_bad_labels
 from .._problem.ids import equal
 from .._problem.resolved import both
 from .._reduction import combine
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
 from .._targets.given import BinaryAnswers
 from .._times import times
@@ -60,36 +61,24 @@ def check(
     function: str,
     name: str,
     x: ArrayLike,
-    labels: ArrayLike,
-    *,
+    label: BinaryAnswers,
+    rows: RowOptions,
     formula: Callable[..., Array],
-    pos_weight: ArrayLike | None = None,
-    class_weights: ArrayLike | None,
-    ignore_index: Any,
-    label_smoothing: Any,
-    where: ArrayLike | None,
-    weights: ArrayLike | None,
-    reduction: str,
-    normalizer: ArrayLike | None,
-    batch_axis_name: AxisName,
 ) -> tuple[BinarySettings, BinaryOperands]:
     """Every argument of the binary family, checked and shaped."""
     order = f"{name}, labels"
-    x = _checks.floating(function, name, x, beside=labels, order=order)
-    y = _checks.label_array(function, "labels", labels)
+    x = _checks.floating(function, name, x, beside=label.labels, order=order)
+    y = _checks.label_array(function, "labels", label.labels)
     if y.ndim:
         _checks.same_shape(function, name, x, y)
     dtype = compute_dtype(x)
 
-    if where is not None:
-        where = _checks.boolean(function, "where", where)
-        where = _checks.per_row(function, "where", where, x.shape)
-    if weights is not None:
-        weights = _checks.real(function, "weights", weights, dtype, booleans=True)
-        classes = x.shape[-1] if x.ndim else None
-        weights = _checks.per_row(
-            function, "weights", weights, x.shape, classes=classes
-        )
+    classes = x.shape[-1] if x.ndim else None
+    where = _checks.mask_of_rows(function, rows.where, x.shape)
+    weights = _checks.weights_of_rows(
+        function, rows.weights, x.shape, dtype, classes=classes
+    )
+    class_weights, pos_weight = label.class_weights, label.pos_weight
     if class_weights is not None:
         class_weights = _checks.real(
             function, "class_weights", class_weights, dtype, booleans=True
@@ -97,25 +86,28 @@ def check(
         _checks.per_class(function, "class_weights", class_weights, x.shape[-1:])
     if pos_weight is not None:
         pos_weight = from_the_right(function, "pos_weight", pos_weight, x)
-    _checks.reduction(function, reduction, normalizer)
-    names = _checks.bound_axis_names(function, "batch_axis_name", batch_axis_name, x, y)
+    _checks.reduction(function, rows.reduction, rows.normalizer)
+    names = _checks.bound_axis_names(
+        function, "batch_axis_name", rows.batch_axis_name, x, y
+    )
+    share, limits = label.label_smoothing, {"off": 0, "low": 0, "high": 1}
     operands = BinaryOperands(
         x=x,
         labels=y,
         label_smoothing=_checks.number_or_off(
-            function, "label_smoothing", label_smoothing, dtype, off=0, low=0, high=1
+            function, "label_smoothing", share, dtype, **limits
         ),
         class_weights=class_weights,
         pos_weight=pos_weight,
         where=where,
         weights=weights,
-        normalizer=_checks.normalizer(function, normalizer, dtype),
-        ignore_index=_checks.ignorable_binary(function, ignore_index, y),
+        normalizer=_checks.normalizer(function, rows.normalizer, dtype),
+        ignore_index=_checks.ignorable_binary(function, label.ignore_index, y),
     )
     return BinarySettings(
         formula=formula,
         of_probabilities=name == "probs",
-        reduction=reduction,
+        reduction=rows.reduction,
         batch_axis_name=names,
     ), operands
 
@@ -140,70 +132,40 @@ def from_the_right(function: str, name: str, value: ArrayLike, x: Array) -> Arra
 
 def sigmoid_loss(
     function: str,
-    logits: Logits,
-    labels: ArrayLike | SparseLabels,
-    axis: Axis,
-    where: ArrayLike | None,
+    logits: Scores,
+    label: BinaryAnswers,
+    rows: RowOptions,
     *,
     formula: Formula,
     of_elements: Callable[..., Array] | None = None,
-    pos_weight: ArrayLike | None = None,
-    class_mask: ArrayLike | None,
-    ignore_index: ArrayLike | None,
-    logit_soft_cap: ArrayLike | None,
-    temperature: ArrayLike | None,
-    class_axis_name: AxisName,
-    **options: Any,
 ) -> Array:
     """The losses of the elements, or with an axis of classes those of the rows.
 
     `of_elements` takes the place of the formula's function where that is faster: for
     elements alone, since blocks of classes would keep more arrays with it.
     """
-    of_classes = {
-        "class_mask": class_mask,
-        "logit_soft_cap": logit_soft_cap,
-        "temperature": temperature,
-        "class_axis_name": class_axis_name,
-    }
-    if not isinstance(axis, tuple) or axis:
-        return solution(
-            function,
-            logits,
-            BinaryAnswers(labels=labels),
-            axis,
-            where,
-            formula=formula,
-            pos_weight=pos_weight,
-            ignore_index=ignore_index,
-            **of_classes,
-            **options,
-        )
-    _checks.without_classes(function, of_classes, logits, labels)
-    assert not isinstance(logits, LinearLogits)
-    settings, operands = check(
-        function,
-        "logits",
-        logits,
-        labels,
-        where=where,
-        formula=of_elements or formula.function,
-        pos_weight=pos_weight,
-        ignore_index=ignore_index,
-        **options,
-    )
-    x = operands.x
+    if not isinstance(logits.axis, tuple) or logits.axis:
+        return solution(function, logits, label, rows, formula=formula)
+    x = logits.logits
+    _checks.without_classes(function, logits.of_classes(), x, label.labels)
+    assert not isinstance(x, LinearLogits)
+    function_of_elements = of_elements or formula.function
+    settings, operands = check(function, "logits", x, label, rows, function_of_elements)
+    checks = checks_of_parameters(formula.function)
     values = tuple(
-        _parameter(function, name, value, x)
+        _parameter(function, name, value, checks[name], operands.x)
         for name, value in formula.parameters.items()
     )
     return loss(settings, operands._replace(parameters=values))
 
 
-def _parameter(function: str, name: str, value: ArrayLike, x: Array) -> Any:
+def _parameter(
+    function: str, name: str, value: ArrayLike, check: Number, x: Array
+) -> Any:
     if name == "alpha":
+        _checks.in_range(function, name, value, low=check.low, high=check.high)
         return from_the_right(function, name, value, x)
-    number = _checks.number(function, name, value, compute_dtype(x))
+    number = _checks.declared_number(function, name, value, check, compute_dtype(x))
     return exponent(value, number) if name.startswith("gamma") else number
 
 

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
+from .._targets.given import BinaryAnswers
 from .arguments import sigmoid_loss
 from .formulas import (
     asymmetric_of_elements,
@@ -117,30 +117,13 @@ def asymmetric_loss(
     See also:
       `sigmoid_focal_loss`, `sigmoid_binary_cross_entropy`.
     """
-    name = "asymmetric_loss"
-    _checks.in_range(name, "gamma_pos", gamma_pos, low=0)
-    _checks.in_range(name, "gamma_neg", gamma_neg, low=0)
-    _checks.in_range(name, "clip", clip, low=0, high=1)
     parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
     clipped = isinstance(clip, float) and clip >= jnp.finfo(jnp.float32).tiny
     return sigmoid_loss(
-        name,
-        logits,
-        labels,
-        axis,
-        where,
+        "asymmetric_loss",
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        BinaryAnswers(labels, ignore_index, label_smoothing, class_weights, pos_weight),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
         formula=Formula(function=asymmetric_of_logits, parameters=parameters, kept=4),
         of_elements=asymmetric_of_elements(clipped=clipped),
-        pos_weight=pos_weight,
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )

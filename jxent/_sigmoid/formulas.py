@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import held_apart, like_moving, moving_of, replaced, select
+from .._checks import Number
 from .._times import constant, times, times_loss, varying_near_0
 from .sides import (
     Exponent,
@@ -109,8 +110,8 @@ def focal_of_logits(
     z: Array,
     y: Array,
     pos_weight: Array | None,
-    gamma: Array | Exponent,
-    alpha: Array | None = None,
+    gamma: Annotated[Array | Exponent, Number(low=0)],
+    alpha: Annotated[Array | None, Number(low=0, high=1)] = None,
 ) -> Array:
     """`binary_focal` of log σ(z) and log σ(−z)"""
     del pos_weight  # α takes its place
@@ -182,9 +183,9 @@ def asymmetric_of_logits(
     z: Array,
     y: Array,
     pos_weight: Array | None,
-    gamma_pos: Array | Exponent,
-    gamma_neg: Array | Exponent,
-    clip: Array,
+    gamma_pos: Annotated[Array | Exponent, Number(low=0)],
+    gamma_neg: Annotated[Array | Exponent, Number(low=0)],
+    clip: Annotated[Array, Number(low=0, high=1)],
 ) -> Array:
     """−(w⁺ y (1 − p)^γ₊ log p + (1 − y) p_m^γ₋ log(1 − p_m)), p_m = max(p − m, 0)"""
     gamma_pos, gamma_neg = exponent_array(gamma_pos, z), exponent_array(gamma_neg, z)

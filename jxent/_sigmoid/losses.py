@@ -5,11 +5,11 @@ from __future__ import annotations
 from jax import Array
 from jaxtyping import Float
 
-from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
+from .._targets.given import BinaryAnswers
 from .arguments import sigmoid_loss
 from .formulas import binary_of_logits, focal_of_logits
 
@@ -131,23 +131,10 @@ def sigmoid_binary_cross_entropy(
     """
     return sigmoid_loss(
         "sigmoid_binary_cross_entropy",
-        logits,
-        labels,
-        axis,
-        where,
-        formula=Formula(function=binary_of_logits, parameters={}),
-        pos_weight=pos_weight,
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        BinaryAnswers(labels, ignore_index, label_smoothing, class_weights, pos_weight),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        formula=Formula(function=binary_of_logits),
     )
 
 
@@ -237,28 +224,11 @@ def sigmoid_focal_loss(
     See also:
       `softmax_focal_loss`, `sigmoid_binary_cross_entropy`, `asymmetric_loss`.
     """
-    name = "sigmoid_focal_loss"
-    parameters = {"gamma": gamma}
-    _checks.in_range(name, "gamma", gamma, low=0)
-    if alpha is not None:
-        _checks.in_range(name, "alpha", alpha, low=0, high=1)
-        parameters["alpha"] = alpha
+    parameters = {"gamma": gamma} | ({} if alpha is None else {"alpha": alpha})
     return sigmoid_loss(
-        name,
-        logits,
-        labels,
-        axis,
-        where,
+        "sigmoid_focal_loss",
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        BinaryAnswers(labels, ignore_index, label_smoothing, class_weights),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
         formula=Formula(function=focal_of_logits, parameters=parameters, kept=1),
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )

@@ -9,9 +9,9 @@ from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import cross_entropy
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
-from .._targets.given import ClassLabels
+from .._targets.given import RowLabels
 
 
 def softmax_cross_entropy(
@@ -134,24 +134,10 @@ def softmax_cross_entropy(
     """
     return solution(
         "softmax_cross_entropy",
-        logits,
-        ClassLabels(labels=labels),
-        axis,
-        where,
-        formula=Formula(function=cross_entropy, parameters={}),
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        RowLabels(labels, class_weights, ignore_index, margin, label_smoothing, z_loss),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        formula=Formula(function=cross_entropy),
     )
 
 

@@ -9,9 +9,9 @@ from .._checks import ArrayLike, Axis, AxisName
 from .._formulas import kl_divergence, total_variation
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
-from .._targets.given import OtherSoftmax
+from .._targets.given import OtherSoftmax, OtherSoftmaxInReverse
 from .._targets.softmax import jensen_shannon_formula
 
 
@@ -99,20 +99,10 @@ def softmax_kl_divergence(
     """
     return solution(
         "softmax_kl_divergence",
-        logits,
-        OtherSoftmax(logits=target_logits),
-        axis,
-        where,
-        formula=Formula(function=kl_divergence, parameters={}),
-        target_logit_soft_cap=target_logit_soft_cap,
-        weights=weights,
-        class_mask=class_mask,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        OtherSoftmax(target_logits, target_logit_soft_cap),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        formula=Formula(function=kl_divergence),
     )
 
 
@@ -191,26 +181,16 @@ def softmax_jensen_shannon_divergence(
     See also:
       `softmax_kl_divergence`.
     """
-    name = "softmax_jensen_shannon_divergence"
-    formula, parameters, reverse = jensen_shannon_formula(name, beta)
+    formula, parameters, reverse = jensen_shannon_formula(beta)
+    kind = OtherSoftmaxInReverse if reverse else OtherSoftmax
     return solution(
-        name,
-        logits,
-        OtherSoftmax(logits=target_logits, reverse=reverse),
-        axis,
-        where,
+        "softmax_jensen_shannon_divergence",
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        kind(target_logits, target_logit_soft_cap),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
         formula=Formula(
             function=formula, parameters=parameters, kept=3 + len(parameters)
         ),
-        target_logit_soft_cap=target_logit_soft_cap,
-        weights=weights,
-        class_mask=class_mask,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )
 
 
@@ -287,18 +267,8 @@ def softmax_total_variation(
     """
     return solution(
         "softmax_total_variation",
-        logits,
-        OtherSoftmax(logits=target_logits),
-        axis,
-        where,
-        formula=Formula(function=total_variation, parameters={}, kept=1),
-        target_logit_soft_cap=target_logit_soft_cap,
-        weights=weights,
-        class_mask=class_mask,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        OtherSoftmax(target_logits, target_logit_soft_cap),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        formula=Formula(function=total_variation, kept=1),
     )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from jax import Array
 from jaxtyping import Float
 
-from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import focal, poly
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
-from .._targets.given import ClassLabels
+from .._targets.given import RowLabels
 
 
 def softmax_focal_loss(
@@ -97,27 +96,12 @@ def softmax_focal_loss(
     See also:
       `sigmoid_focal_loss`, `softmax_cross_entropy`.
     """
-    _checks.in_range("softmax_focal_loss", "gamma", gamma, low=0)
     return solution(
         "softmax_focal_loss",
-        logits,
-        ClassLabels(labels=labels),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        RowLabels(labels, class_weights, ignore_index, margin, label_smoothing, z_loss),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
         formula=Formula(function=focal, parameters={"gamma": gamma}),
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )
 
 
@@ -201,22 +185,8 @@ def poly_loss_cross_entropy(
     """
     return solution(
         "poly_loss_cross_entropy",
-        logits,
-        ClassLabels(labels=labels),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        RowLabels(labels, class_weights, ignore_index, margin, label_smoothing, z_loss),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
         formula=Formula(function=poly, parameters={"epsilon": epsilon}),
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )

@@ -12,9 +12,9 @@ from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import generalized, taylor
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
-from .._targets.given import ClassLabels
+from .._targets.given import RowLabels
 
 
 def generalized_cross_entropy(
@@ -109,27 +109,12 @@ def generalized_cross_entropy(
       `taylor_cross_entropy`, `symmetric_cross_entropy`,
       `jxent.keras.categorical_generalized_cross_entropy` of probabilities.
     """
-    _checks.in_range("generalized_cross_entropy", "q", q, low=0, high=1)
     return solution(
         "generalized_cross_entropy",
-        logits,
-        ClassLabels(labels=labels),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        RowLabels(labels, class_weights, ignore_index, margin, label_smoothing, z_loss),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
         formula=Formula(function=generalized, parameters={"q": q}, kept=3),
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )
 
 
@@ -228,22 +213,8 @@ def taylor_cross_entropy(
     order = _checks.positive_integer("taylor_cross_entropy", "order", order)
     return solution(
         "taylor_cross_entropy",
-        logits,
-        ClassLabels(labels=labels),
-        axis,
-        where,
-        formula=Formula(function=taylor(order), parameters={}),
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        RowLabels(labels, class_weights, ignore_index, margin, label_smoothing, z_loss),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        formula=Formula(function=taylor(order)),
     )

@@ -10,9 +10,10 @@ from jaxtyping import Float, Integer
 from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
+from .._solve.call import RowOptions, Scores
 from .._solve.results import LargestClasses, LogProbAmong, LogProbsAt
 from .._solve.solve import solution
-from .._targets.given import AskedAmong, AskedAt, ClassLabels
+from .._targets.given import IdAmong, IdsOfRow, NoLabel
 
 
 def softmax_log_prob_at(
@@ -76,17 +77,10 @@ def softmax_log_prob_at(
     """
     return solution(
         "softmax_log_prob_at",
-        logits,
-        AskedAt(labels=ids),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        IdsOfRow(ids, ignore_index),
+        RowOptions(where, batch_axis_name=batch_axis_name),
         result=LogProbsAt(),
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )
 
 
@@ -158,17 +152,10 @@ def softmax_log_prob_among(
     """
     return solution(
         "softmax_log_prob_among",
-        logits,
-        AskedAmong(labels=ids, kept=kept),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        IdAmong(ids, kept, ignore_index),
+        RowOptions(where, batch_axis_name=batch_axis_name),
         result=LogProbAmong(),
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )
 
 
@@ -246,14 +233,8 @@ def softmax_top_k(
     k = _checks.integer("softmax_top_k", "k", k)
     return solution(
         "softmax_top_k",
-        logits,
-        ClassLabels(optional=True),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        NoLabel(),
+        RowOptions(where, batch_axis_name=batch_axis_name),
         result=LargestClasses(k=k),
-        class_mask=class_mask,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )

@@ -7,10 +7,11 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._linear_logits import Logits
+from .._solve.call import RowOptions, Scores
 from .._solve.results import RowStatistics
 from .._solve.solve import solution
 from .._statistics.softmax_statistics import SoftmaxStatistics
-from .._targets.given import ClassLabels
+from .._targets.given import ClassIds, NoLabel, RowLabelsIfAny
 
 
 def softmax_log_prob(
@@ -73,18 +74,10 @@ def softmax_log_prob(
     """
     return solution(
         "softmax_log_prob",
-        logits,
-        ClassLabels(labels=labels, ids_only=True),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index, margin),
+        RowOptions(where, batch_axis_name=batch_axis_name),
         result=RowStatistics(),
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     ).log_prob
 
 
@@ -142,16 +135,10 @@ def softmax_entropy(
     """
     return solution(
         "softmax_entropy",
-        logits,
-        ClassLabels(optional=True),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        NoLabel(),
+        RowOptions(where, batch_axis_name=batch_axis_name),
         result=RowStatistics(entropy=True),
-        class_mask=class_mask,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     ).entropy
 
 
@@ -229,17 +216,8 @@ def softmax_statistics(
     """
     return solution(
         "softmax_statistics",
-        logits,
-        ClassLabels(labels=labels, optional=True),
-        axis,
-        where,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        RowLabelsIfAny(labels, class_weights, ignore_index, margin),
+        RowOptions(where, batch_axis_name=batch_axis_name),
         result=RowStatistics(entropy=entropy, argmax=argmax),
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import cross_entropy
 from .._linear_logits import Logits
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
 from .._solve.results import BatchSums, LossSums
 from .._solve.solve import solution
-from .._targets.given import ClassLabels
+from .._targets.given import RowLabels
 
 
 def softmax_cross_entropy_sums(
@@ -92,21 +92,9 @@ def softmax_cross_entropy_sums(
     """
     return solution(
         "softmax_cross_entropy_sums",
-        logits,
-        ClassLabels(labels=labels),
-        axis,
-        where,
-        formula=Formula(function=cross_entropy, parameters={}),
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        RowLabels(labels, class_weights, ignore_index, margin, label_smoothing, z_loss),
+        RowOptions(where, weights, batch_axis_name),
+        formula=Formula(function=cross_entropy),
         result=BatchSums(),
     )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from jax import Array
 from jaxtyping import Float
 
-from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import symmetric
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
-from .._targets.given import ClassLabels
+from .._targets.given import RowLabels
 
 
 def symmetric_cross_entropy(
@@ -117,29 +116,11 @@ def symmetric_cross_entropy(
     See also:
       `generalized_cross_entropy`, `taylor_cross_entropy`, `softmax_cross_entropy`.
     """
-    name = "symmetric_cross_entropy"
-    _checks.in_range(name, "alpha", alpha, low=0)
-    _checks.in_range(name, "beta", beta, low=0)
-    _checks.in_range(name, "log_zero", log_zero, high=0)
     parameters = {"alpha": alpha, "beta": beta, "log_zero": log_zero}
     return solution(
-        name,
-        logits,
-        ClassLabels(labels=labels),
-        axis,
-        where,
+        "symmetric_cross_entropy",
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        RowLabels(labels, class_weights, ignore_index, margin, label_smoothing, z_loss),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
         formula=Formula(function=symmetric, parameters=parameters, kept=3),
-        weights=weights,
-        class_weights=class_weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        margin=margin,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
     )

@@ -9,9 +9,9 @@ from .._checks import ArrayLike, Axis, AxisName, SparseLabels
 from .._formulas import zlpr
 from .._linear_logits import Logits
 from .._reduction import Reduction
-from .._solve.arguments import Formula
+from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
-from .._targets.given import BinaryAnswers
+from .._targets.given import SetLabels
 
 
 def zlpr_loss(
@@ -100,19 +100,8 @@ def zlpr_loss(
     """
     return solution(
         "zlpr_loss",
-        logits,
-        BinaryAnswers(labels=labels),
-        axis,
-        where,
-        formula=Formula(function=zlpr, parameters={}, kept=1),
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        reduction=reduction,
-        normalizer=normalizer,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        SetLabels(labels, ignore_index, label_smoothing),
+        RowOptions(where, weights, batch_axis_name, reduction, normalizer),
+        formula=Formula(function=zlpr, kept=1),
     )

@@ -1,6 +1,5 @@
 """From arguments to a checked problem: static settings, and the pair of bundles."""
 
-import dataclasses
 import functools
 from typing import Any, TypeAlias
 
@@ -11,76 +10,27 @@ from jax import Array
 from .. import _checks
 from .._arrays import Shape, Shaped, compute_dtype, count_over_devices, row_shape
 from .._checks import ArrayLike, Axis, AxisName
+from .._formulas import checks_of_parameters
 from .._linear_logits import LinearLogits, Logits, checked_head
-from .._problem.bundles import STATIC, bundle, replace_fields
+from .._problem.bundles import replace_fields
 from .._problem.problem import CHECKS, Head, Problem, RowLogits, Rows, Settings, Shared
 from .._targets.given import Given
 from .._targets.target import Like
+from .call import Formula
 from .results import LOSS, Result
 
 
 Names: TypeAlias = tuple[str, ...]
 
 
-@bundle
-class Formula:
-    """A formula with its parameters, as they are passed by name.
-
-    If it is summed over the classes, `kept` says how many arrays of the logits' size
-    XLA on a CPU keeps for the derivative.
-    """
-
-    # Of log p, of a logit and its label, or of two softmaxes.
-    function: Any = dataclasses.field(metadata=STATIC)
-    parameters: dict[str, ArrayLike]
-    kept: int = dataclasses.field(default=2, metadata=STATIC)
-
-
-# Arguments for which None means the same as leaving them out; of class_weights errors
-# say whether a function takes them.
-OPTIONAL = frozenset(CHECKS) - {"class_weights"} | {
-    "target_logit_soft_cap",
-    "ignore_index",
-    "normalizer",
-    "class_axis_name",
-    "batch_axis_name",
-}
-
-# Arguments that are arrays, or hold them.
-ARRAYS = frozenset(CHECKS) | {
-    "target_logit_soft_cap",
-    "ignore_index",
-    "normalizer",
-    "formula",
-}
-
-
-def asked(options: dict[str, Any]) -> dict[str, Any]:
-    """Without options that are off: each part that they go through would look at them.
-
-    `class_weights` stays, since errors say whether a function takes them.
-    """
-    return {
-        name: x
-        for name, x in options.items()
-        if name not in OPTIONAL or _is_on(name.removeprefix("target_"), x)
-    }
-
-
-def _is_on(name: str, value: Any) -> bool:
-    if name in CHECKS:
-        return _checks.is_option_on(value, CHECKS[name])
-    return value is not None
-
-
 def checked_problem(
     function: str,
     logits: Logits,
-    given: Given,
-    axis: Axis,
-    where: ArrayLike | None,
+    label: Given,
     *,
     name: str = "logits",
+    axis: Axis = None,
+    where: ArrayLike | None = None,
     class_axis_name: AxisName = None,
     batch_axis_name: AxisName = None,
     formula: Formula | None = None,
@@ -88,12 +38,12 @@ def checked_problem(
 ) -> Problem:
     """The problem of logits (or probabilities), in memory or given as LinearLogits."""
     order = f"{name}, labels"
-    x = _operand(function, name, logits, beside=given.labels, order=order)
+    x = _operand(function, name, logits, beside=label.array, order=order)
     like_x = x if isinstance(x, Array) else jax.ShapeDtypeStruct(x.shape, x.dtype)
     weighted = formula is not None or name == "probs"
     front = _checks.class_axis(function, name, like_x, axis, weighted=weighted)
     operands = [x]
-    for its_name, more in given.more_logits.items():
+    for its_name, more in label.more_logits.items():
         y = _operand(function, its_name, more, compared=x)
         _checks.compared(function, x.shape, y.shape, _hint_of_heads(x, y))
         operands.append(y)
@@ -101,7 +51,7 @@ def checked_problem(
     if linear:
         front = _last_axis(function, like_x, axis, front)
     like = Like(name=name, x=like_x, axis=front, axis_is_free=not linear)
-    target = given.target(function, like)
+    target = label.target(function, like)
     arrays = operands, target
     class_names = _checks.bound_axis_names(
         function, "class_axis_name", class_axis_name, arrays
@@ -109,7 +59,7 @@ def checked_problem(
     batch_names = _checks.bound_axis_names(
         function, "batch_axis_name", batch_axis_name, arrays
     )
-    if given.one_softmax and not class_names:
+    if label.one_softmax and not class_names:
         _checks.several_classes(function, name, like_x, front)
     if isinstance(front, tuple):
         if where is not None:
@@ -130,8 +80,9 @@ def checked_problem(
     shared = Shared(heads=tuple(head for _, head in parts))
     settings = _settings(at, formula, class_names, batch_names)
     problem, sizes = Problem(settings, rows, shared), (shape, compute_dtype(*operands))
-    problem = _with_options(function, problem, *sizes, formula, **options)
-    return given.arranged(problem)
+    weighted = hasattr(label, "class_weights")
+    problem = _with_options(function, problem, *sizes, formula, weighted, **options)
+    return label.arranged(problem)
 
 
 def _settings(
@@ -205,6 +156,7 @@ def _with_options(
     shape: Shape,
     dtype: jnp.dtype,
     formula: Formula | None,
+    takes_class_weights: bool,
     *,
     result: Result = LOSS,
     ignore_index: Any = None,
@@ -219,15 +171,15 @@ def _with_options(
     of_shared: dict[str, Any] = {}
     if options:
         sizes = row_shape(shape, axis), shape[axis], dtype
-        factors = {"class_weights": "class_weights" in options}
         of_heads: dict[str, Any] = {"logit_soft_cap": None}
         of_heads["target_logit_soft_cap"] = None
         for name, value in options.items():
             check = CHECKS[name.removeprefix("target_")]
-            if _checks.is_option_on(value, check):
-                x = _checks.option(function, name, value, check, *sizes, **factors)
-                fields = of_rows if name in Rows._fields else of_shared
-                (of_heads if name in of_heads else fields)[name] = x
+            x = _checks.option(
+                function, name, value, check, *sizes, class_weights=takes_class_weights
+            )
+            fields = of_rows if name in Rows._fields else of_shared
+            (of_heads if name in of_heads else fields)[name] = x
         if any(cap is not None for cap in of_heads.values()):
             of_shared["heads"] = tuple(
                 replace_fields(head, logit_soft_cap=cap)
@@ -265,7 +217,8 @@ def _one_object(settings: Settings) -> Settings:
 
 
 def _parameters(function: str, formula: Formula, dtype: jnp.dtype) -> tuple[Array, ...]:
+    checks = checks_of_parameters(formula.function)
     return tuple(
-        _checks.number(function, name, value, dtype)
+        _checks.declared_number(function, name, value, checks[name], dtype)
         for name, value in formula.parameters.items()
     )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from .._checks import ArrayLike, Axis, AxisName, fail
+from .._checks import AxisName, fail
 from .._layouts.choice import (
     PIECE,
     Sizes,
@@ -22,27 +22,24 @@ from .._linear_logits import BlockSizes, Implementation, LinearLogits, Logits
 from .._platform import platform_of
 from .._problem.problem import HeadSharding, Problem, Settings
 from .._targets.given import Given
-from .arguments import asked, checked_problem
+from .arguments import checked_problem
 from .plan import NOBODY, Plan, listener
 
 
 def planned_problem(
     function: str,
     logits: Logits,
-    given: Given,
-    axis: Axis,
-    where: ArrayLike | None,
+    label: Given,
     *,
     platform: str | None = None,
     **options: Any,
 ) -> Problem:
     """The checked problem of a call; with the layout of its LinearLogits.
 
-    `platform` is that of the arrays, if it is known.
+    The options are those that are on. `platform` is that of the arrays, if it is known.
     """
-    options = asked(options)
-    problem = checked_problem(function, logits, given, axis, where, **options)
-    several = logits, *given.more_logits.values()
+    problem = checked_problem(function, logits, label, **options)
+    several = logits, *label.more_logits.values()
     heads = [x for x in several if isinstance(x, LinearLogits)]
     if not heads:
         return problem

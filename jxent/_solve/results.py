@@ -51,6 +51,7 @@ class Loss(Result):
 
 
 LOSS = Loss()
+ENTROPY_AND_ARGMAX = Expected(), Argmax()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ class BatchSums(Result):
     """The sums of labels' losses, over all devices that split the rows."""
 
     def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
-        return Expected(), Argmax()
+        return ENTROPY_AND_ARGMAX
 
     def of(self, problem: Problem) -> LossSums:
         rows, shared, resolved = problem.rows, problem.shared, problem.resolved

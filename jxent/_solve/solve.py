@@ -10,10 +10,9 @@ from jax import Array, lax
 from jax.core import Tracer
 
 from .._arrays import Shape, row_shape, select, sum_over_devices
-from .._checks import ArrayLike, Axis
 from .._layouts.mesh import like_logits_on_mesh, of_parts, on_devices
 from .._layouts.tiled import tiled_total
-from .._linear_logits import LinearLogits, Logits
+from .._linear_logits import LinearLogits
 from .._platform import platform_of
 from .._problem.bundles import Maybe
 from .._problem.problem import HeadSharding, Problem, one_axis_of_rows
@@ -22,30 +21,33 @@ from .._problem.resolved import Resolved, both
 from .._reduction import weighed
 from .._statistics.inputs import with_logits
 from .._targets.given import Given
-from .arguments import ARRAYS, asked
+from .call import STATIC_OPTIONS, Formula, RowOptions, Scores, asked
 from .layout import planned_problem
+from .results import Result
 from .with_statistics import result_of_loss
 
 
 def solution(
     function: str,
-    logits: Logits,
-    given: Given,
-    axis: Axis,
-    where: ArrayLike | None,
-    **options: Any,
+    logits: Scores,
+    label: Given,
+    rows: RowOptions,
+    *,
+    formula: Formula | None = None,
+    result: Result | None = None,
 ) -> Any:
     """The result of a call: what every loss and statistic of logits returns."""
-    options.setdefault("result", result_of_loss(function, given))
-    known = asked(options) | {"axis": axis}
-    arrays = {name: known.pop(name) for name in ARRAYS & known.keys()}
-    names = function, *known.items()
-    operands = logits, given, where, arrays
-    several = logits, *given.more_logits.values()
+    known = asked(logits, label, rows)
+    arrays = {name: known.pop(name) for name in known.keys() - STATIC_OPTIONS}
+    known["result"] = result_of_loss(function, label) if result is None else result
+    static = tuple(known.items())
+    names = function, type(label), static
+    operands = logits.logits, label.operands, formula, arrays
+    several = logits.logits, *label.more_logits.values()
     heads = [x for x in several if isinstance(x, LinearLogits)]
     # Where the arrays lie is not seen once they are traced.
     platform = platform_of(operands) if heads else None
-    key = platform, _key(names), *map(_key, several)
+    key = platform, _key(static), *map(_key, several)
     if _is_hashable((key, names)) and _are_arrays(jax.tree.leaves(operands)):
         return _checked_once(key, names, operands)
     return _solution(key, names, operands)
@@ -75,12 +77,13 @@ def _are_arrays(leaves: list[Any]) -> bool:
 
 
 def _solution(key: Any, names: tuple[Any, ...], operands: tuple[Any, ...]) -> Any:
-    function, *named = names
-    logits, given, where, arrays = operands
-    options = dict(named) | arrays
-    axis = options.pop("axis")
+    function, kind, static = names
+    logits, labels, formula, arrays = operands
+    options = dict(static) | arrays
     options["platform"] = key[0]
-    return solve(planned_problem(function, logits, given, axis, where, **options))
+    label = kind(*labels)
+    problem = planned_problem(function, logits, label, formula=formula, **options)
+    return solve(problem)
 
 
 # The checks of a call take longer than a small loss. None reads an array of JAX, so a

@@ -11,12 +11,10 @@ from jax import Array
 
 from .._checks import shown
 from .._problem.problem import Problem
-from .._statistics.argmax import Argmax
-from .._statistics.expected import Expected
 from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._statistics.statistic import Statistic
 from .._targets.given import Given
-from .results import LOSS, Result, reduced_loss, zero_where_dropped
+from .results import ENTROPY_AND_ARGMAX, LOSS, Result, reduced_loss, zero_where_dropped
 
 
 Arguments = ParamSpec("Arguments")
@@ -59,7 +57,7 @@ def with_statistics(
       >>> loss_of = jxent.with_statistics(jxent.softmax_cross_entropy)
       >>> loss, rows = loss_of(logits, jnp.array([0, 1]), reduction="mean")
       >>> print(loss, rows.argmax, rows.entropy)
-      1.66723 [0 2] [0.66562 0.36610]
+      1.66723 [0 2] [0.66557 0.36659]
 
     Source:
       The statistics are those of `softmax_statistics`.
@@ -115,7 +113,7 @@ class LossAndStatistics(Result):
     reduces = True
 
     def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
-        return Expected(), Argmax()
+        return ENTROPY_AND_ARGMAX
 
     def of(self, problem: Problem) -> LossWithStatistics:
         loss, unreduced = reduced_loss(problem)
@@ -126,12 +124,12 @@ class LossAndStatistics(Result):
 _LOSS_AND_STATISTICS = LossAndStatistics()
 
 
-def result_of_loss(function: str, given: Given) -> Result:
+def result_of_loss(function: str, label: Given) -> Result:
     """What a loss returns: itself alone, but for the inside of `with_statistics`."""
     if not _asked_for.value:
         return LOSS
-    if given.more_logits:
+    if label.more_logits:
         _refuse(f"{function}, whose rows have two")
-    if not given.one_softmax:
+    if not label.one_softmax:
         _refuse(f"{function}, whose rows have none")
     return _LOSS_AND_STATISTICS

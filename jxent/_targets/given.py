@@ -1,6 +1,6 @@
-"""Arguments as a public function takes them: what its rows are compared with.
+"""The label of a call with its options: what its rows are compared with.
 
-Each kind checks them and makes a target of them.
+Each kind checks the label and makes a target of it.
 """
 
 import dataclasses
@@ -9,9 +9,8 @@ from typing import Any
 from jax import Array
 
 from .. import _checks
-from .._checks import SparseLabels
+from .._checks import ArrayLike, SparseLabels
 from .._linear_logits import Logits
-from .._problem.bundles import STATIC, bundle
 from .._problem.problem import Problem
 from .binary import BinaryIds, BinaryLabels
 from .distribution import Distribution
@@ -21,9 +20,13 @@ from .softmax import Softmax
 from .target import Like, NoTarget, Target
 
 
-@bundle
 class Given:
-    labels: Any = None
+    """A row's label, and its options behind it."""
+
+    @property
+    def operands(self) -> tuple[Any, ...]:
+        """The label alone, of which its kind makes one without options."""
+        return tuple(vars(self).values())[:1]
 
     @property
     def one_softmax(self) -> bool:
@@ -36,6 +39,11 @@ class Given:
         """Logits beside the rows' own, by the names of their arguments."""
         return {}
 
+    @property
+    def array(self) -> Any:
+        """What may have been exchanged with the logits; None for nothing."""
+        return getattr(self, "labels", None)
+
     def target(self, function: str, like: Like) -> Target:
         """The target, checked to fit the logits."""
         raise NotImplementedError
@@ -45,32 +53,52 @@ class Given:
         return problem
 
 
-@bundle
-class ClassLabels(Given):
-    """The labels of softmax losses: ids, a distribution, or `SparseLabels`."""
+@dataclasses.dataclass
+class NoLabel(Given):
+    def target(self, function: str, like: Like) -> Target:
+        return NoTarget()
 
-    ids_only: bool = dataclasses.field(default=False, metadata=STATIC)
-    optional: bool = dataclasses.field(default=False, metadata=STATIC)
+
+@dataclasses.dataclass
+class ClassIds(Given):
+    """One class id a row."""
+
+    labels: ArrayLike
+    ignore_index: ArrayLike | None = None
+    margin: ArrayLike | None = None
 
     def target(self, function: str, like: Like) -> Target:
-        if self.labels is None and self.optional:
-            return NoTarget()
-        if like.name == "probs" or self.ids_only:
-            _checks.no_sparse_labels(function, self.labels)
-        if isinstance(self.labels, SparseLabels):
-            return SeveralIds(**_several(function, self.labels, like))
-        labels = _array(function, self.labels)
-        shapes = like.name, like.x, labels, like.axis
-        how = {"ids_only": self.ids_only, "axis_is_free": like.axis_is_free}
-        if _checks.are_class_ids(function, *shapes, **how):
-            return Ids(labels=labels)
-        _checks.fits(function, "labels", self.labels)
-        return Distribution(labels=like.classes_last(labels))
+        return _target_of_classes(function, self.labels, like, ids_only=True)
 
 
-@bundle
-class BinaryAnswers(Given):
-    """The labels of losses with several a row: one for every class, or ids of some."""
+@dataclasses.dataclass
+class RowLabels(Given):
+    """The labels of softmax losses: ids, a distribution, or `SparseLabels`."""
+
+    labels: ArrayLike | SparseLabels | None
+    class_weights: ArrayLike | None = None
+    ignore_index: ArrayLike | None = None
+    margin: ArrayLike | None = None
+    label_smoothing: ArrayLike | None = None
+    z_loss: ArrayLike | None = None
+
+    def target(self, function: str, like: Like) -> Target:
+        return _target_of_classes(function, self.labels, like)
+
+
+@dataclasses.dataclass
+class RowLabelsIfAny(RowLabels):
+    def target(self, function: str, like: Like) -> Target:
+        return NoTarget() if self.labels is None else super().target(function, like)
+
+
+@dataclasses.dataclass
+class SetLabels(Given):
+    """Labels of losses with several a row: one for every class, or ids of some."""
+
+    labels: ArrayLike | SparseLabels
+    ignore_index: ArrayLike | None = None
+    label_smoothing: ArrayLike | None = None
 
     @property
     def one_softmax(self) -> bool:
@@ -84,51 +112,91 @@ class BinaryAnswers(Given):
         return BinaryLabels(labels=like.classes_last(labels))
 
 
-@bundle
-class AskedAt(Given):
+@dataclasses.dataclass
+class BinaryAnswers(SetLabels):
+    """Answers of yes or no, each with a weight."""
+
+    class_weights: ArrayLike | None = None
+    pos_weight: ArrayLike | None = None
+
+
+@dataclasses.dataclass
+class IdsOfRow(Given):
     """The ids whose log-probabilities are asked for."""
+
+    ids: ArrayLike
+    ignore_index: ArrayLike | None = None
+
+    @property
+    def array(self) -> Any:
+        return self.ids
 
     def target(self, function: str, like: Like) -> Target:
         shape = like.shape, like.classes_at
-        return AskedIds(ids=_checks.class_ids_at(function, "ids", self.labels, *shape))
+        return AskedIds(ids=_checks.class_ids_at(function, "ids", self.ids, *shape))
 
 
-@bundle
-class AskedAmong(Given):
-    """One id a row (`labels`), and those that its probability is renormalized over."""
+@dataclasses.dataclass
+class IdAmong(Given):
+    """One id a row, and those that its probability is renormalized over."""
 
-    kept: Any = None
+    ids: ArrayLike
+    kept: ArrayLike
+    ignore_index: ArrayLike | None = None
+
+    @property
+    def operands(self) -> tuple[Any, ...]:
+        return self.ids, self.kept
+
+    @property
+    def array(self) -> Any:
+        return self.ids
 
     def target(self, function: str, like: Like) -> Target:
         shape = like.shape, like.classes_at
         others = _checks.class_ids_at(function, "kept", self.kept, *shape)
-        ids = _checks.class_ids_of_rows(function, "ids", self.labels, *shape)
+        ids = _checks.class_ids_of_rows(function, "ids", self.ids, *shape)
         return AmongIds(ids=ids, others=others)
 
 
-@bundle
+@dataclasses.dataclass
 class OtherSoftmax(Given):
     """The target of divergences: the softmax of other logits."""
 
-    logits: Logits | None = None
-    reverse: bool = dataclasses.field(default=False, metadata=STATIC)
+    target_logits: Logits
+    target_logit_soft_cap: ArrayLike | None = None
 
     @property
     def more_logits(self) -> dict[str, Logits]:
-        return {} if self.logits is None else {"target_logits": self.logits}
+        return {"target_logits": self.target_logits}
 
     def target(self, function: str, like: Like) -> Target:
-        if self.logits is None:
-            raise TypeError(f"{function}: expected target_logits, got None.")
         return Softmax()
 
+
+@dataclasses.dataclass
+class OtherSoftmaxInReverse(OtherSoftmax):
     def arranged(self, problem: Problem) -> Problem:
-        """With the target's softmax for the logits', and the other way, in reverse."""
-        if not self.reverse:
-            return problem
+        """With the target's softmax for the logits', and the other way."""
         rows, shared = problem.pair
         rows = rows._replace(logits=rows.logits[::-1])
         return problem.with_pair((rows, shared._replace(heads=shared.heads[::-1])))
+
+
+def _target_of_classes(
+    function: str, given: Any, like: Like, *, ids_only: bool = False
+) -> Target:
+    if like.name == "probs" or ids_only:
+        _checks.no_sparse_labels(function, given)
+    if isinstance(given, SparseLabels):
+        return SeveralIds(**_several(function, given, like))
+    labels = _array(function, given)
+    shapes = like.name, like.x, labels, like.axis
+    how = {"ids_only": ids_only, "axis_is_free": like.axis_is_free}
+    if _checks.are_class_ids(function, *shapes, **how):
+        return Ids(labels=labels)
+    _checks.fits(function, "labels", given)
+    return Distribution(labels=like.classes_last(labels))
 
 
 def _several(function: str, labels: SparseLabels, like: Like) -> dict[str, Any]:

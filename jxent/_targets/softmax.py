@@ -43,14 +43,14 @@ class Softmax(Target):
 
 
 def jensen_shannon_formula(
-    function: str, beta: ArrayLike
+    beta: ArrayLike,
 ) -> tuple[Any, dict[str, ArrayLike], bool]:
     """The formula for β, its parameters, and whether it is that of the reverse: with
     logits and target exchanged.
 
     A Python 0 or 1 stands for a KL divergence, where the formula itself tends to 0.
     """
-    end = _checks.end_of_beta(function, beta)
+    end = _checks.end_of_beta(beta)
     if end is None:
         return jensen_shannon_divergence, {"beta": beta}, False
     return kl_divergence, {}, end == 1

@@ -12,8 +12,10 @@ from .._linear_logits import Logits
 from .._measures.batch import measured, metric_problem, quotient_of_sums, total
 from .._measures.rows import is_right
 from .._problem.problem import Problem
+from .._solve.call import RowOptions, Scores
 from .._statistics.argmax import Argmax
 from .._sums import AddsUp
+from .._targets.given import ClassIds
 
 
 class _AccuracyFields(NamedTuple):
@@ -122,17 +124,9 @@ def accuracy(
     """
     problem = metric_problem(
         "accuracy",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         statistics_of_head=(Argmax(),),
     )
     return measured(share_of_right, problem)
@@ -210,17 +204,9 @@ def accuracy_sums(
     """
     problem = metric_problem(
         "accuracy_sums",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         statistics_of_head=(Argmax(),),
     )
     return measured(sums_of_right, problem)

@@ -11,8 +11,10 @@ from .._checks import ArrayLike, Axis, AxisName
 from .._measures.batch import measured, metric_problem, quotient_of_sums, total
 from .._measures.rows import squared_error
 from .._problem.problem import Problem
+from .._solve.call import RowOptions, Scores
 from .._statistics.squares import SquaresOfOthers
 from .._sums import AddsUp
+from .._targets.given import ClassIds
 
 
 class _BrierScoreFields(NamedTuple):
@@ -112,18 +114,11 @@ def brier_score(
     """
     problem = metric_problem(
         "brier_score",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         whole_logits=True,
         statistics=(SquaresOfOthers(),),
-        batch_axis_name=batch_axis_name,
     )
     return measured(_brier, problem)
 
@@ -191,17 +186,10 @@ def brier_score_sums(
     """
     problem = metric_problem(
         "brier_score_sums",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         whole_logits=True,
         statistics=(SquaresOfOthers(),),
-        batch_axis_name=batch_axis_name,
     )
     return measured(_brier_sums, problem)

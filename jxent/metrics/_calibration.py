@@ -11,7 +11,9 @@ from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
 from .._measures.batch import measured, metric_problem
+from .._solve.call import RowOptions, Scores
 from .._statistics.argmax import Argmax
+from .._targets.given import ClassIds
 from ._bins import (
     NORMS,
     CalibrationErrorSums,
@@ -114,17 +116,9 @@ def calibration_error(
     name = "calibration_error"
     problem = metric_problem(
         name,
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         statistics_of_head=(Argmax(),),
     )
     _checks.one_of(name, "norm", norm, NORMS, optional=False)
@@ -208,17 +202,9 @@ def calibration_error_sums(
     name = "calibration_error_sums"
     problem = metric_problem(
         name,
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         statistics_of_head=(Argmax(),),
     )
     quantiles, edges = edges_of(name, problem, bins)
@@ -304,17 +290,9 @@ def reliability_bins(
     name = "reliability_bins"
     problem = metric_problem(
         name,
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         statistics_of_head=(Argmax(),),
     )
     quantiles, edges = edges_of(name, problem, bins, strategy)

@@ -15,7 +15,9 @@ from .._measures.batch import ids_of, is_binary, measured, metric_problem, weigh
 from .._measures.rows import known_and_prediction
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
+from .._solve.call import RowOptions, Scores
 from .._statistics.argmax import Argmax
+from .._targets.given import ClassIds
 
 
 def _confusion(batch: Problem, classes: int) -> Array:
@@ -105,17 +107,9 @@ def confusion_matrix(
     """
     problem = metric_problem(
         "confusion_matrix",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         statistics=(Argmax(),),
     )
     classes = 2 if is_binary(problem) else problem.classes

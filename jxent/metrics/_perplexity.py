@@ -15,7 +15,9 @@ from .._measures.batch import measured, metric_problem, total
 from .._measures.rows import log_prob
 from .._problem.problem import Problem
 from .._reduction import divided
+from .._solve.call import RowOptions, Scores
 from .._sums import AddsUp
+from .._targets.given import ClassIds
 
 
 class _PerplexityFields(NamedTuple):
@@ -122,17 +124,9 @@ def perplexity(
     """
     problem = metric_problem(
         "perplexity",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
     )
     return measured(perplexity_of, problem)
 
@@ -203,16 +197,8 @@ def perplexity_sums(
     """
     problem = metric_problem(
         "perplexity_sums",
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
     )
     return measured(sums_of_loss, problem)

@@ -11,6 +11,8 @@ from .. import _checks
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
 from .._measures.batch import measured, metric_problem
+from .._solve.call import RowOptions, Scores
+from .._targets.given import ClassIds
 from ._accuracy import AccuracySums, share_of_right, sums_of_right
 
 
@@ -85,17 +87,9 @@ def top_k_accuracy(
     k = _checks.positive_integer(name, "k", k)
     problem = metric_problem(
         name,
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         ranks=True,
     )
     return measured(share_of_right, problem, k)
@@ -169,17 +163,9 @@ def top_k_accuracy_sums(
     k = _checks.positive_integer(name, "k", k)
     problem = metric_problem(
         name,
-        logits,
-        labels,
-        axis,
-        where,
-        weights=weights,
-        class_mask=class_mask,
-        ignore_index=ignore_index,
-        logit_soft_cap=logit_soft_cap,
-        temperature=temperature,
-        class_axis_name=class_axis_name,
-        batch_axis_name=batch_axis_name,
+        Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
+        ClassIds(labels, ignore_index),
+        RowOptions(where, weights, batch_axis_name),
         ranks=True,
     )
     return measured(sums_of_right, problem, k)
