@@ -2,7 +2,7 @@
 
 Each layout and each peer, in two sweeps: time and temporary memory on this machine,
 and temporary memory compiled for accelerators. `choices` compares the plan's choice
-with the quickest layout that fits its budget.
+with the quickest layout that fits 2 GiB.
 """
 
 import functools
@@ -31,7 +31,7 @@ VARIANTS = {
     "optax": ("materialized",),
     "by-hand": ("scan and checkpoint",),
 }
-BUDGET = 2**31  # the plan's own, in bytes
+MOST = 2**31  # bytes: what the plan grants tiles
 
 
 def sweeps(features: int, rows: int, classes: int, dtype: str) -> list[Case]:
@@ -76,7 +76,7 @@ def planned(one: Record) -> str:
 
 
 class Choice(NamedTuple):
-    """The plan's choice of a layout beside the quickest that fits its budget."""
+    """The plan's choice of a layout beside the quickest that fits 2 GiB."""
 
     rows: int
     classes: int
@@ -97,7 +97,7 @@ def choices(records: Sequence[Record]) -> list[Choice]:
     found = []
     for (rows, classes), layouts in sorted(sizes.items()):
         chosen = layouts.get(planned(next(iter(layouts.values()))))
-        fitting = [r for r in layouts.values() if (r.temporary_bytes or 0) <= BUDGET]
+        fitting = [r for r in layouts.values() if (r.temporary_bytes or 0) <= MOST]
         if chosen and fitting:
             quickest = min(fitting, key=lambda r: r.seconds or 0)
             found.append(Choice(rows, classes, chosen, quickest))

@@ -260,6 +260,7 @@ def test_linear_logits_and_their_plan_are_documented():
     _, found = sections_of("LinearLogits")
     assert found == ["Args", "Numerics", "Raises", "Example", "Source", "See also"]
     assert sections_of("Plan")[1] == ["Attributes"]
+    assert inspect.getdoc(jxent.Plan.temporary_bytes)
     for name in ("shape", "ndim", "dtype", "replace", "materialize", "__getitem__"):
         assert inspect.getdoc(getattr(jxent.LinearLogits, name))
 

@@ -138,6 +138,7 @@ NO_LOSSES = {
     "sum_over_tiles",
     "total_weight",
     "two_hot_labels",
+    "with_statistics",
 }
 
 

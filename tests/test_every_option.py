@@ -113,7 +113,7 @@ HELPERS = {
     *("class_weights_of_counts", "next_token_labels", "sequence_weights"),
     "two_hot_labels",
     *("smooth_labels", "total_weight", "reduce", "map_over_tiles", "sum_over_tiles"),
-    *("fit_temperature", "fit_vector_scaling", "plan"),
+    *("fit_temperature", "fit_vector_scaling", "plan", "with_statistics"),
 }
 OF_PAIRS = {  # of vectors, not of classes: tests/test_contrastive.py
     *("contrastive_cross_entropy", "supervised_contrastive_cross_entropy"),

@@ -109,6 +109,7 @@ def test_the_table_has_every_public_loss():
         "softmax_log_prob_among",  # tests/test_several_ids.py
         "softmax_log_prob_at",  # tests/test_several_ids.py
         "softmax_statistics",
+        "with_statistics",
         "softmax_top_k",  # tests/test_several_ids.py
         "sum_over_tiles",
         "supervised_contrastive_cross_entropy",  # tests/test_contrastive.py

@@ -527,14 +527,9 @@ REFUSED: list[Any] = [
         "'cuda'.",
     ),
     (
-        lambda: jxent.plan(ce, budget=untyped("2 GB")),
+        lambda: jxent.plan(ce)(head(), Y).temporary_bytes(gradients=untyped("yes")),
         TypeError,
-        "plan: expected budget to be a number, got '2 GB'.",
-    ),
-    (
-        lambda: jxent.plan(ce, budget=-1),
-        ValueError,
-        "plan: expected budget of at least 0, got -1.",
+        "temporary_bytes: expected gradients to be True or False, got 'yes'.",
     ),
     # Hidden states and a kernel, typed where logits and labels stand.
     *(

@@ -8,7 +8,7 @@ OPTIONS = {
     "What counts": "where weights class_weights ignore_index",
     "The label": "label_smoothing margin pos_weight",
     "The logits": "class_mask z_loss logit_soft_cap temperature",
-    "The result": "reduction normalizer return_statistics",
+    "The result": "reduction normalizer",
     "Devices": "class_axis_name batch_axis_name",
 }
 _LONG = 10  # parameters that need no headings

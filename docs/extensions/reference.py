@@ -15,6 +15,7 @@ FOLDER = "api/names"
 # What a class's page shows beside the class.
 MEMBERS = {
     "jxent.LinearLogits": "shape, ndim, dtype, __getitem__, replace, materialize",
+    "jxent.Plan": "temporary_bytes",
     "jxent.SoftmaxStatistics": "lse, log_prob, entropy",
     "jxent.metrics.AccuracySums": "compute",
     "jxent.metrics.PerplexitySums": "compute",

@@ -48,7 +48,6 @@ from .numbers import (
     number as number,
     number_or_off as number_or_off,
     positive_integer as positive_integer,
-    python_number as python_number,
     top_k as top_k,
 )
 from .options import (

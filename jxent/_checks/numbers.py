@@ -49,14 +49,6 @@ def number(
     return x.astype(dtype)
 
 
-def python_number(function: str, name: str, value: Any, **limits: int | float) -> None:
-    if not is_number(value):
-        raise TypeError(
-            f"{function}: expected {name} to be a number, got {shown(value)}."
-        )
-    in_range(function, name, value, **limits)
-
-
 def is_on(value: Any, *, off: int | float | None) -> bool:
     """False for None and the Python number `off`, which both switch an option off."""
     return value is not None and not (is_number(value) and value == off)

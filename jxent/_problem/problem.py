@@ -123,7 +123,6 @@ class Settings(NamedTuple):
 
     axis: int  # of the classes; the last one for LinearLogits
     formula: Any = None  # None: statistics alone
-    kept: int = 0  # see Formula
     result: Any = None  # what the call returns
     reduction: str = "none"
     class_axis_name: tuple[str, ...] = ()  # bound mesh axes that split the classes

@@ -124,6 +124,6 @@ def asymmetric_loss(
         Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
         BinaryAnswers(labels, ignore_index, label_smoothing, class_weights, pos_weight),
         RowOptions(where, weights, batch_axis_name, reduction, normalizer),
-        formula=Formula(function=asymmetric_of_logits, parameters=parameters, kept=4),
+        formula=Formula(function=asymmetric_of_logits, parameters=parameters),
         of_elements=asymmetric_of_elements(clipped=clipped),
     )

@@ -230,5 +230,5 @@ def sigmoid_focal_loss(
         Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
         BinaryAnswers(labels, ignore_index, label_smoothing, class_weights),
         RowOptions(where, weights, batch_axis_name, reduction, normalizer),
-        formula=Formula(function=focal_of_logits, parameters=parameters, kept=1),
+        formula=Formula(function=focal_of_logits, parameters=parameters),
     )

@@ -188,9 +188,7 @@ def softmax_jensen_shannon_divergence(
         Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
         kind(target_logits, target_logit_soft_cap),
         RowOptions(where, weights, batch_axis_name, reduction, normalizer),
-        formula=Formula(
-            function=formula, parameters=parameters, kept=3 + len(parameters)
-        ),
+        formula=Formula(function=formula, parameters=parameters),
     )
 
 
@@ -270,5 +268,5 @@ def softmax_total_variation(
         Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
         OtherSoftmax(target_logits, target_logit_soft_cap),
         RowOptions(where, weights, batch_axis_name, reduction, normalizer),
-        formula=Formula(function=total_variation, kept=1),
+        formula=Formula(function=total_variation),
     )

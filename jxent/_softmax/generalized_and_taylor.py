@@ -114,7 +114,7 @@ def generalized_cross_entropy(
         Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
         RowLabels(labels, class_weights, ignore_index, margin, label_smoothing, z_loss),
         RowOptions(where, weights, batch_axis_name, reduction, normalizer),
-        formula=Formula(function=generalized, parameters={"q": q}, kept=3),
+        formula=Formula(function=generalized, parameters={"q": q}),
     )
 
 

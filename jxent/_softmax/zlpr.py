@@ -103,5 +103,5 @@ def zlpr_loss(
         Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),
         SetLabels(labels, ignore_index, label_smoothing),
         RowOptions(where, weights, batch_axis_name, reduction, normalizer),
-        formula=Formula(function=zlpr, kept=1),
+        formula=Formula(function=zlpr),
     )

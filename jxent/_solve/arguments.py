@@ -91,7 +91,6 @@ def _settings(
     return Settings(
         axis=axis,
         formula=None if formula is None else formula.function,
-        kept=0 if formula is None else formula.kept,
         class_axis_name=class_names,
         batch_axis_name=batch_names,
     )

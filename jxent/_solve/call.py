@@ -48,7 +48,6 @@ class Formula:
     # Of log p, of a logit and its label, or of two softmaxes.
     function: Any = dataclasses.field(metadata=STATIC)
     parameters: dict[str, ArrayLike] = dataclasses.field(default_factory=dict)
-    kept: int = dataclasses.field(default=2, metadata=STATIC)
 
 
 # Options that are no arrays: they decide the program.

@@ -10,11 +10,9 @@ from .._checks import AxisName, fail
 from .._layouts.choice import (
     PIECE,
     Sizes,
-    Uses,
     chosen,
     rows_of_group,
     sizes_of,
-    temporaries,
     uses_of,
 )
 from .._layouts.mesh import head_sharding, mesh_size
@@ -23,7 +21,7 @@ from .._platform import platform_of
 from .._problem.problem import HeadSharding, Problem, Settings
 from .._targets.given import Given
 from .arguments import checked_problem
-from .plan import NOBODY, Plan, listener
+from .plan import NOBODY, listener
 
 
 def planned_problem(
@@ -103,7 +101,6 @@ def _with_layout(
         uses=uses,
         block_sizes=block_sizes,
         implementation=implementation,
-        budget=heard.budget,
     )
     every_log_p = problem.target.needs_every_log_p(problem)
     _refuse_layout(function, settings, layout, scalar=scalar, every_log_p=every_log_p)
@@ -122,24 +119,8 @@ def _with_layout(
         piece = PIECE if sizes.platform == "cpu" and not whole else 0
         settings = settings._replace(block=block, piece=piece)
     if heard is not NOBODY:
-        blocks = tile, settings.block
-        heard.plans.append(_plan_of(function, layout, sizes, blocks, uses))
+        heard.layouts.append((function, layout, (tile, settings.block)))
     return problem.replace(settings=settings)
-
-
-def _plan_of(
-    function: str,
-    layout: Implementation,
-    sizes: Sizes,
-    blocks: tuple[int, int],
-    uses: Uses,
-) -> Plan:
-    return Plan(
-        function=function,
-        implementation=layout,
-        block_sizes=blocks,
-        temporary_bytes=temporaries(layout, sizes, blocks, uses),
-    )
 
 
 def _refuse_layout(

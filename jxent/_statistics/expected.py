@@ -17,8 +17,6 @@ from .statistic import Block, Classes, Move, Point, Statistic, relative
 
 @dataclasses.dataclass(frozen=True)
 class Expected(Statistic[Array]):
-    keeps_terms = True
-
     def of_block(self, block: Block, given: Any) -> Array:
         # The barrier keeps XLA from storing what the sums share.
         rel = relative(block.z, lax.optimization_barrier(block.shift), block.axis)

@@ -130,8 +130,6 @@ class Statistic(Generic[State]):
     may_be_empty: bool = False
     # Whether it reads logits in the dtype that they were cast from.
     reads_as_given: bool = False
-    # Whether its terms are an array of a block's shape that a CPU keeps, for the plan.
-    keeps_terms: bool = False
 
     @property
     def fewest_classes(self) -> int:

@@ -48,6 +48,8 @@ from .target import Losses, Target
 
 
 class Binary(Target):
+    has_terms = True
+
     def labels_of(self, part: Part, z: Array) -> Array:
         """The labels of a block's classes, of the shape of its logits z."""
         raise NotImplementedError
@@ -60,12 +62,6 @@ class Binary(Target):
     def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
         two_sides = problem.settings.formula is zlpr
         return (SecondSoftmax(may_be_empty=True),) if two_sides else ()
-
-    def kept_arrays(self, problem: Problem) -> int:
-        return problem.settings.kept
-
-    def is_sum(self, problem: Problem) -> bool:
-        return problem.settings.formula is not zlpr
 
     def logits(self, part: Part) -> tuple[Array, Array]:
         """The two sides of ZLPR: z + log(1 − y), and log y − z.
@@ -107,8 +103,6 @@ class BinaryLabels(Binary):
     """A label for every class; of integers only 0 and 1 are labels."""
 
     labels: Annotated[Leaf, ROWS_AND_CLASSES]
-
-    of_every_class = True
 
     def ignore_index(self, function: str, index: Any) -> Maybe:
         return _checks.ignorable_binary(function, index, self.labels)
@@ -159,8 +153,6 @@ class BinaryIds(Binary, Places):
 
     ids: Annotated[Leaf, ROWS_AND_PLACES]
     values: Annotated[Leaf, after_merged(ROWS_AND_PLACES)] = None
-
-    listed = True
 
     def resolve(self, problem: Problem) -> Resolved:
         scored, weighted = self.counting(problem)

@@ -33,7 +33,6 @@ class Distribution(Labels):
     labels: Annotated[Leaf, ROWS_AND_CLASSES]
 
     of_every_class = True
-    weighed = True
 
     def ignore_index(self, function: str, index: Any) -> Maybe:
         return _checks.ignorable(function, index, self.labels, ids=False)

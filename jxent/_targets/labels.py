@@ -63,10 +63,6 @@ class Labels(Target):
             return False
         return self.of_every_class or smoothing is not None
 
-    def kept_arrays(self, problem: Problem) -> int:
-        every = self.needs_every_log_p(problem)
-        return problem.settings.kept + 1 if every else int(self.scattered)
-
     def losses(self, problem: Problem) -> Losses:
         settings, shared, t = problem.settings, problem.shared, totals(problem)
         scored, every = self.score(problem, t), EveryLogP(problem, t)

@@ -21,14 +21,10 @@ from .target import Losses, Target
 class Softmax(Target):
     """Its logits are the second ones of the rows, and need no field here."""
 
+    has_terms = True
+
     def statistics(self, problem: Problem) -> tuple[Statistic, ...]:
         return (SecondSoftmax(compared=problem.settings.formula is kl_divergence),)
-
-    def kept_arrays(self, problem: Problem) -> int:
-        return problem.settings.kept
-
-    def is_sum(self, problem: Problem) -> bool:
-        return True
 
     def logits(self, part: Part) -> tuple[Array, Maybe]:
         return effective_logits(part), effective_logits(part, index=1)

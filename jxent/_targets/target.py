@@ -44,11 +44,9 @@ class Scored(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    # For the plan of memory:
     of_every_class: ClassVar[bool] = False  # has a number for every class of a row
+    has_terms: ClassVar[bool] = False  # a loss sums one of each class, beside log p
     scattered: ClassVar[bool] = False  # its gradient is, into a block of logits
-    listed: ClassVar[bool] = False  # its lists become booleans of a block
-    weighed: ClassVar[bool] = False  # a mean divides by its mass
     drops: ClassVar[bool] = False  # its ignore_index drops rows
 
     # Before the rows --------------------------------------------------------------
@@ -66,15 +64,6 @@ class Target:
 
     def needs_every_log_p(self, problem: Problem) -> bool:
         """Whether the statistics of a row are not enough for its loss."""
-        return False
-
-    def kept_arrays(self, problem: Problem) -> int:
-        """How many arrays of a block's size a CPU keeps for the derivative of a row,
-        beside its logits."""
-        return int(self.scattered)
-
-    def is_sum(self, problem: Problem) -> bool:
-        """Whether a row's loss is no more than a sum over its classes."""
         return False
 
     # The rows ---------------------------------------------------------------------
