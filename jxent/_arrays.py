@@ -19,7 +19,8 @@ from ._platform import by_platform
 Tree = TypeVar("Tree")
 
 # A size may be symbolic, as `jax.export` has it.
-Shape: TypeAlias = tuple[Any, ...]
+Size: TypeAlias = int | Any
+Shape: TypeAlias = tuple[Size, ...]
 # An array, or whatever JAX or a user has in its place in a tree like this one: a shape,
 # a spec, an axis, None.
 Leaf: TypeAlias = Any
@@ -182,7 +183,7 @@ def sum_over_devices(tree: Tree, names: tuple[str, ...]) -> Tree:
     return lax.psum(tree, names) if names else tree
 
 
-def count_over_devices(count: int, names: tuple[str, ...]) -> int:
+def count_over_devices(count: Size, names: tuple[str, ...]) -> Size:
     """The count of all devices along these bound mesh axes, `count` on each of them."""
     return count * lax.axis_size(names) if names else count
 
@@ -337,7 +338,7 @@ def broadcast_like(x: Array, like: Shaped) -> Array:
     return sharded_like(x, like)
 
 
-def select(where: Array, x: Array, otherwise: Array | int | float = 0) -> Array:
+def select(where: Array, x: Array, otherwise: Array | Size | float = 0) -> Array:
     """`x` where `where` holds, else `otherwise`; the derivative of the rest is 0.
 
     `where` and `otherwise` may have axes of size 1, or none.

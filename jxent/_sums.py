@@ -1,11 +1,15 @@
 """Sums of a batch's rows, as objects that are added field by field."""
 
-from typing import Any, NoReturn, Self
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from ._checks import fail, shown
+
+
+# Not typing.Self: checkers at run time, which see methods one by one, refuse it.
+_Sums = TypeVar("_Sums", bound="AddsUp")
 
 
 class AddsUp:
@@ -14,7 +18,7 @@ class AddsUp:
     __slots__ = ()
     __array_ufunc__ = None  # numbers of NumPy leave their operators to those here
 
-    def __add__(self, other: Self | int) -> Self:
+    def __add__(self: _Sums, other: _Sums | int) -> _Sums:
         """The sums of both, field by field. 0, where `sum` starts, adds nothing."""
         if type(other) is int and not other:
             return self
@@ -30,7 +34,7 @@ class AddsUp:
 
     __radd__ = __add__
 
-    def __mul__(self, factor: Any) -> NoReturn:
+    def __mul__(self, factor: Any) -> Any:
         mean = "compute()" if hasattr(self, "compute") else "loss / sums.weight"
         raise TypeError(
             f"{type(self).__name__}: expected sums to be added, got the factor or "

@@ -6,6 +6,7 @@ import pickle
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -236,7 +237,8 @@ SCALED = "to scale each field, jax.tree.map(lambda x: x * factor, sums)."
         ),
     ],
 )
-def test_what_else_is_refused(call, kind, text):
+def test_what_else_is_refused(call, kind, text, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(kind) as error:
         call()
     assert str(error.value) == text

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._arrays import Size
 from .arrays import array, is_real
 from .words import NUMBERS, shown, to_be_static
 
@@ -128,7 +129,7 @@ def integer(function: str, name: str, value: Any, *, alone: str = "an int") -> i
     return operator.index(value)
 
 
-def top_k(function: str, k: Any, classes: int) -> int:
+def top_k(function: str, k: Any, classes: Size) -> int:
     count = integer(function, "k", k)
     if not 1 <= count <= classes:
         raise ValueError(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import Shape, row_shape
+from .._arrays import Shape, Size, row_shape
 from .arrays import ArrayLike, as_array, real
 from .numbers import in_range, is_integer, is_number, number
 from .words import shown
@@ -151,7 +151,7 @@ def option(
     value: Any,
     check: PerRow | PerClass | Number,
     rows: Shape,
-    classes: int,
+    classes: Size,
     dtype: Any,
     *,
     class_weights: bool = False,

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from .. import _checks
-from .._arrays import Shape, compute_dtype, row_shape, sharded_like
+from .._arrays import Shape, Size, compute_dtype, row_shape, sharded_like
 from .._checks import ArrayLike, AxisName, SparseLabels
 from .._problem.bad_labels import reported
 from .._problem.problem import Problem, RowLogits, Rows, Settings, Shared
@@ -189,7 +189,7 @@ def _arrays_of(
 
 
 def _masks(
-    function: str, where: ArrayLike | None, rows: Shape, axis: int, classes: int | None
+    function: str, where: ArrayLike | None, rows: Shape, axis: int, classes: Size | None
 ) -> tuple[Array | None, Array | None]:
     """`where` as a mask of rows, or of classes where it has an axis of these."""
     if where is None:
@@ -203,7 +203,7 @@ def _masks(
 
 
 def _class_weights(
-    function: str, class_weights: ArrayLike, classes: int | None, dtype: jnp.dtype
+    function: str, class_weights: ArrayLike, classes: Size | None, dtype: jnp.dtype
 ) -> Array:
     w = _checks.real(function, "class_weights", class_weights, dtype, booleans=True)
     if w.ndim != 1:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .. import _checks
+from .._arrays import Size
 from .._linear_logits import BlockSizes, Implementation
 from .._problem.problem import Problem
 
@@ -24,9 +25,9 @@ GROUP = {"cpu": 2**20, "tpu": 2**25}
 class Sizes(NamedTuple):
     """Sizes and platform, from which the layout is chosen."""
 
-    rows: Any
-    features: int
-    classes: int
+    rows: Size
+    features: Size
+    classes: Size
     width: int  # bytes of a logit
     hidden_width: int
     kernel_width: int
@@ -34,9 +35,9 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(
-    rows: Any,
-    features: int,
-    classes: int,
+    rows: Size,
+    features: Size,
+    classes: Size,
     hidden_dtype: Any,
     kernel_dtype: Any,
     platform: str,

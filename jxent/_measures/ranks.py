@@ -6,12 +6,12 @@ impossible, is ahead of none.
 """
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
+    Size,
     cast,
     is_split,
     over_classes,
@@ -136,7 +136,7 @@ def _count_ahead(axis: int, z: Array, label: Array, ids: Array) -> Array:
     return jnp.sum(_is_ahead(z, classes, label, ids), axis, dtype=jnp.int32)
 
 
-def _has_more_chunks(classes: Any, most: int) -> bool:
+def _has_more_chunks(classes: Size, most: int) -> bool:
     """Whether the classes make more than `most` chunks; not if they are symbolic."""
     known = isinstance(classes, int)
     return known and most * _chunk_size(classes, most) < classes

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Integer
 
 from .._arrays import (
     Shaped,
+    Size,
     at_index,
     cast,
     is_below,
@@ -35,7 +36,7 @@ def equal(
 
 
 def class_ids(
-    labels: Integer[Array, "..."], weighted: Maybe, classes: int
+    labels: Integer[Array, "..."], weighted: Maybe, classes: Size
 ) -> Integer[Array, "..."]:
     """int32 ids; one out of range is NO_CLASS, or 0 in a row that is not weighted."""
     if labels.dtype.itemsize < 4:  # the class count may not fit into 8 or 16 bits

@@ -14,6 +14,7 @@ from .._arrays import (
     Leaf,
     Shape,
     Shaped,
+    Size,
     as_computed,
     cast,
     compute_dtype,
@@ -211,7 +212,7 @@ class Problem:
         return jax.ShapeDtypeStruct(shape, self.dtype)
 
     @property
-    def classes(self) -> int:
+    def classes(self) -> Size:
         """How many classes there are over all devices."""
         here = self.like.shape[self.axis]
         return count_over_devices(here, self.settings.class_axis_name)

@@ -118,7 +118,7 @@ def asymmetric_loss(
       `sigmoid_focal_loss`, `sigmoid_binary_cross_entropy`.
     """
     parameters = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
-    clipped = isinstance(clip, float) and clip >= jnp.finfo(jnp.float32).tiny
+    clipped = isinstance(clip, float) and clip >= float(jnp.finfo(jnp.float32).tiny)
     return sigmoid_loss(
         "asymmetric_loss",
         Scores(logits, axis, class_mask, logit_soft_cap, temperature, class_axis_name),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import cast, over_last_axis, select, sum_over_devices
+from .._arrays import Size, cast, over_last_axis, select, sum_over_devices
 from .._problem.problem import Problem
 from .._problem.resolved import Resolved
 from .._reduction import combine, weighed
@@ -29,7 +29,7 @@ class Result:
     is_sum: ClassVar[bool] = False  # whether, reduced, it is a sum that tiles can form
     whole_rows: ClassVar[bool] = False  # are read at a time, whatever the layout
 
-    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+    def statistics(self, function: str, classes: Size) -> tuple[Statistic, ...]:
         """The statistics that it needs beside the target's.
 
         `classes` is the number of classes over all devices.
@@ -62,7 +62,7 @@ class RowStatistics(Result):
     argmax: bool = False
     more: tuple[Statistic, ...] = ()  # beside the public ones
 
-    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+    def statistics(self, function: str, classes: Size) -> tuple[Statistic, ...]:
         entropy = _checks.flag(function, "entropy", self.entropy)
         argmax = _checks.flag(function, "argmax", self.argmax)
         return (Expected(),) * entropy + (Argmax(),) * argmax + self.more
@@ -113,7 +113,7 @@ class LargestClasses(Result):
 
     k: SupportsIndex
 
-    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+    def statistics(self, function: str, classes: Size) -> tuple[Statistic, ...]:
         return (TopK(_checks.top_k(function, self.k, classes)),)
 
     def of(self, problem: Problem) -> tuple[Array, Array]:
@@ -156,7 +156,7 @@ class LossSums(AddsUp, _LossFields):
 class BatchSums(Result):
     """The sums of labels' losses, over all devices that split the rows."""
 
-    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+    def statistics(self, function: str, classes: Size) -> tuple[Statistic, ...]:
         return ENTROPY_AND_ARGMAX
 
     def of(self, problem: Problem) -> LossSums:

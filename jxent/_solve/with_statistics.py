@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn, ParamSpec
 import jax
 from jax import Array
 
+from .._arrays import Size
 from .._checks import shown
 from .._problem.problem import Problem
 from .._statistics.softmax_statistics import SoftmaxStatistics
@@ -112,7 +113,7 @@ class LossWithStatistics(NamedTuple):
 class LossAndStatistics(Result):
     reduces = True
 
-    def statistics(self, function: str, classes: int) -> tuple[Statistic, ...]:
+    def statistics(self, function: str, classes: Size) -> tuple[Statistic, ...]:
         return ENTROPY_AND_ARGMAX
 
     def of(self, problem: Problem) -> LossWithStatistics:

@@ -14,6 +14,7 @@ from jax import Array, lax
 from .. import _checks
 from .._arrays import (
     Leaf,
+    Size,
     cast,
     element_by_element,
     held_apart,
@@ -121,7 +122,7 @@ class BinaryLabels(Binary):
         count = of_parts(_count_bad, problem)
         return lax.eq(count, lax.full_like(count, 0))
 
-    def bad(self, problem: Problem) -> tuple[Array, Array, int] | None:
+    def bad(self, problem: Problem) -> tuple[Array, Array, Size] | None:
         if not jnp.issubdtype(self.labels.dtype, jnp.integer):
             return None
         return self.labels, _bad_labels(problem), 2

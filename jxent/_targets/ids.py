@@ -8,6 +8,7 @@ from jax import Array, lax
 from .. import _checks
 from .._arrays import (
     Leaf,
+    Size,
     over_rows,
 )
 from .._formulas import log_above, reverse_of_id
@@ -49,7 +50,7 @@ class Ids(Labels):
         ids = class_ids(self.labels, weighted, problem.classes)
         return problem.resolved._replace(ids=without_masked(problem, ids, weighted))
 
-    def bad(self, problem: Problem) -> tuple[Array, Array, int]:
+    def bad(self, problem: Problem) -> tuple[Array, Array, Size]:
         assert problem.resolved.ids is not None
         bad = lax.bitwise_not(is_class(problem.resolved.ids))
         return self.labels, bad, problem.classes

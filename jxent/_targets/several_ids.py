@@ -12,6 +12,7 @@ from jax import Array, lax
 from .. import _checks
 from .._arrays import (
     Leaf,
+    Size,
     cast,
     is_below,
     over_last_axis,
@@ -54,7 +55,7 @@ class Places(Target):
             return scored, scored
         return scored, both(scored, over_last_axis(weighted, self.ids))
 
-    def bad(self, problem: Problem) -> tuple[Array, Array, int]:
+    def bad(self, problem: Problem) -> tuple[Array, Array, Size]:
         assert problem.resolved.ids is not None
         bad = lax.bitwise_not(is_class(problem.resolved.ids))
         return self.ids, bad, problem.classes

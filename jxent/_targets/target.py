@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _checks
-from .._arrays import Shape, Shaped, compute_dtype
+from .._arrays import Shape, Shaped, Size, compute_dtype
 from .._problem.bundles import Maybe, bundle
 from .._problem.problem import Problem, Shared
 from .._problem.resolved import Resolved
@@ -76,7 +76,7 @@ class Target:
         """Adds class ids, and which of them are scored, to what is resolved so far."""
         return problem.resolved
 
-    def bad(self, problem: Problem) -> tuple[Array, Array, int] | None:
+    def bad(self, problem: Problem) -> tuple[Array, Array, Size] | None:
         """Labels as the caller gave them, True for those that are none, and the number
         of which they have to be below."""
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class ReliabilityBins(NamedTuple):
     accuracy: Array
     weight: Array
 
-    def __add__(self, other: Any) -> NoReturn:
+    def __add__(self, other: Any) -> Any:
         raise TypeError(
             "ReliabilityBins: expected sums to be added, got means of bins. What adds "
             "up is calibration_error_sums(…, bins=edges)."

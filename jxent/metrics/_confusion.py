@@ -8,7 +8,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
-from .._arrays import is_split, select, sum_over_devices
+from .._arrays import Size, is_split, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
 from .._linear_logits import Logits
 from .._measures.batch import ids_of, is_binary, measured, metric_problem, weighed_rows
@@ -20,7 +20,7 @@ from .._statistics.argmax import Argmax
 from .._targets.given import ClassIds
 
 
-def _confusion(batch: Problem, classes: int) -> Array:
+def _confusion(batch: Problem, classes: Size) -> Array:
     # NaN where a row's loss is: in every entry, as no entry is known to be right.
     known, prediction = known_and_prediction(batch)
     r = weighed_rows(batch, known)
