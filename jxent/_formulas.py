@@ -15,29 +15,23 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import broadcast_like, select
 from ._checks import Number
 from ._platform import by_platform
+from ._slopes import with_slopes
 from ._times import constant, times, varying_near_0
 
 
-@jax.custom_jvp
+@with_slopes(lax.exp)
 def expm1(x: Array) -> Array:
     """eˣ − 1, with the derivative eˣ.
 
     JAX forms that as (eˣ − 1) + 1, which loses the digits of a small p = eˣ.
     """
     return lax.expm1(x)
-
-
-@expm1.defjvp
-def _expm1_jvp(primals: Any, tangents: Any) -> Any:
-    (x,), (dx,) = primals, tangents
-    return expm1(x), lax.mul(lax.exp(x), dx)
 
 
 def cross_entropy(log_p: Array) -> Array:

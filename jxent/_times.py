@@ -14,9 +14,9 @@ from jaxtyping import Float
 from ._arrays import (
     broadcast_like,
     is_moving,
-    moving_of,
     select,
 )
+from ._slopes import with_slopes
 
 
 def huge_of(x: Float[Array, "..."]) -> float:
@@ -71,15 +71,19 @@ def _times_jvp(primals: Any, tangents: Any) -> Any:
     counts = lax.ne(factor, lax.full_like(factor, 0))
     terms = []
     if is_moving(dfactor):
-        slope = select(lax.bitwise_or(counts, lax.eq(x, x)), finite_slope(x))
-        terms.append(lax.mul(dfactor, slope))
+        terms.append(lax.mul(dfactor, _slope_in_factor(factor, x)))
     if is_moving(dx):
         known = lax.bitwise_or(counts, lax.is_finite(x))
         terms.append(select(known, lax.mul(factor, dx)))
     return _times(factor, x), functools.reduce(lax.add, terms)
 
 
-@jax.custom_jvp
+def _slope_in_factor(factor: Array, x: Array) -> Array:
+    counts = lax.ne(factor, lax.full_like(factor, 0))
+    return select(lax.bitwise_or(counts, lax.eq(x, x)), finite_slope(x))
+
+
+@with_slopes(_slope_in_factor, lambda factor, x: factor)
 def times_loss(
     factor: Float[Array, "..."], x: Float[Array, "..."]
 ) -> Float[Array, "..."]:
@@ -91,17 +95,6 @@ def times_loss(
     # Three times: the factor may be the least number that is not 0.
     infinite_or_0 = jnp.abs(factor) * largest * largest * largest
     return factor * jnp.minimum(infinite_or_0, x)  # in this order: see `constant`
-
-
-@functools.partial(times_loss.defjvp, symbolic_zeros=True)
-def _times_loss_jvp(primals: Any, tangents: Any) -> Any:
-    (factor, x), (dfactor, dx) = primals, moving_of(tangents)
-    terms = []
-    if dfactor is not None:
-        terms.append(jax.jvp(lambda factor: times(factor, x), (factor,), (dfactor,))[1])
-    if dx is not None:
-        terms.append(factor * dx)
-    return times_loss(factor, x), functools.reduce(lax.add, terms)
 
 
 def constant(value: float, x: Float[Array, "..."]) -> Float[Array, ""]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike
+from .._slopes import with_slopes
 from .._times import finite_slope, times
 
 
@@ -107,39 +108,26 @@ def _class_weights_of_counts(n: Array, beta: tuple[Array, Array] | None) -> Arra
 # With ∂βⁿ/∂β = n βⁿ⁻¹ and ∂βⁿ/∂n = βⁿ log β, derivatives of every order are right at
 # β = 0, where those of exp(n log β) would be 0 · ∞. The logarithm comes beside β, and
 # has no derivative of its own.
-@jax.custom_jvp
+@with_slopes(lambda *of: -_slope_in_count(*of), lambda *of: -_slope_in_beta(*of), None)
 def _rest_of_power(n: Array, beta: Array, log_beta: Array) -> Array:
     """1 − βⁿ"""
     return -jnp.expm1(n * log_beta)
 
 
-@_rest_of_power.defjvp
-def _rest_of_power_jvp(primals: Any, tangents: Any) -> Any:
-    _, tangent = jax.jvp(_power, primals, tangents)
-    return _rest_of_power(*primals), -tangent
+def _slope_in_count(n: Array, beta: Array, log_beta: Array) -> Array:
+    return finite_slope(times(_power(n, beta, log_beta), _log(beta, log_beta)))
 
 
-@jax.custom_jvp
+def _slope_in_beta(n: Array, beta: Array, log_beta: Array) -> Array:
+    return times(n, finite_slope(_power(n - 1, beta, log_beta)))
+
+
+@with_slopes(_slope_in_count, _slope_in_beta, None)
 def _power(n: Array, beta: Array, log_beta: Array) -> Array:
     """βⁿ, 1 where n is 0"""
     return jnp.exp(times(n, log_beta))
 
 
-@_power.defjvp
-def _power_jvp(primals: Any, tangents: Any) -> Any:
-    (n, beta, log_beta), (dn, dbeta, _) = primals, tangents
-    power = _power(n, beta, log_beta)
-    in_beta = times(n, finite_slope(_power(n - 1, beta, log_beta)))
-    in_n = finite_slope(times(power, _log(beta, log_beta)))
-    return power, in_beta * dbeta + in_n * dn
-
-
-@jax.custom_jvp
+@with_slopes(lambda beta, log_beta: finite_slope(1 / beta), None)
 def _log(beta: Array, log_beta: Array) -> Array:
     return log_beta
-
-
-@_log.defjvp
-def _log_jvp(primals: Any, tangents: Any) -> Any:
-    beta, log_beta = primals
-    return _log(beta, log_beta), finite_slope(1 / beta) * tangents[0]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import jax
 from jax import Array, lax
 from jaxtyping import Float
@@ -15,7 +12,6 @@ from .._arrays import (
     over_classes,
     select,
     sum_over_devices,
-    tangent_held_apart,
 )
 from .._checks import ArrayLike, Axis, AxisName
 from .._layouts.mesh import like_logits_on_mesh
@@ -25,6 +21,7 @@ from .._problem.resolve import class_factors, possible_classes, resolve, with_fu
 from .._problem.resolved import computable
 from .._reduction import Reduction, combine
 from .._sigmoid.arguments import check, loss
+from .._slopes import tangent_apart
 from .._solve.arguments import checked_problem
 from .._solve.call import RowOptions, Scores, asked
 from .._targets.given import BinaryAnswers, RowLabels
@@ -35,18 +32,8 @@ from .sums import sum_of_terms
 from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 
-@jax.custom_jvp
+@tangent_apart("cpu")
 def _binary_of_probabilities(p: Array, y: Array, pos_weight: Array | None) -> Array:
-    return _binary(p, y, pos_weight)
-
-
-@functools.partial(_binary_of_probabilities.defjvp, symbolic_zeros=True)
-def _binary_of_probabilities_jvp(primals: Any, tangents: Any) -> Any:
-    tangent = tangent_held_apart(_binary, primals, tangents, "cpu")
-    return _binary_of_probabilities(*primals), tangent
-
-
-def _binary(p: Array, y: Array, pos_weight: Array | None) -> Array:
     positive = y if pos_weight is None else pos_weight * y
     return minus_x_log_y(positive, p) + minus_x_log_1_minus(1 - y, p)
 

@@ -5,35 +5,21 @@ model that is confidently wrong from learning; here the derivative stays that of
 logarithm.
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._slopes import with_slopes
 from .x_log_y import quotient
 
 
-@jax.custom_jvp
+@with_slopes(lambda p, floor: quotient(jnp.ones_like(p), p), None)
 def floored_log(p: Array, floor: Array) -> Array:
     """max(log p, floor), with the derivative 1/p."""
     return jnp.maximum(jnp.log(p), floor)
 
 
-@floored_log.defjvp
-def _floored_log_jvp(primals: Any, tangents: Any) -> Any:
-    (p, floor), (dp, _) = primals, tangents
-    return floored_log(p, floor), quotient(jnp.ones_like(p), p) * dp
-
-
 # The same for 1 − p, where log(1 − p) keeps what 1 − p would round away.
-@jax.custom_jvp
+@with_slopes(lambda p, floor: -quotient(jnp.ones_like(p), 1 - p), None)
 def floored_log_1_minus(p: Array, floor: Array) -> Array:
     """max(log(1 − p), floor), with the derivative −1/(1 − p)."""
     return jnp.maximum(jnp.log1p(-p), floor)
-
-
-@floored_log_1_minus.defjvp
-def _floored_log_1_minus_jvp(primals: Any, tangents: Any) -> Any:
-    (p, floor), (dp, _) = primals, tangents
-    return floored_log_1_minus(p, floor), -quotient(jnp.ones_like(p), 1 - p) * dp

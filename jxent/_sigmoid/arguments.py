@@ -16,7 +16,6 @@ from .._arrays import (
     compute_dtype,
     have_many_short_rows,
     select,
-    tangent_held_apart,
 )
 from .._checks import ArrayLike, Number
 from .._formulas import checks_of_parameters
@@ -26,6 +25,7 @@ from .._problem.bad_labels import report_bad_labels
 from .._problem.ids import equal
 from .._problem.resolved import both
 from .._reduction import combine
+from .._slopes import tangent_apart
 from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
 from .._targets.given import BinaryAnswers
@@ -243,12 +243,6 @@ def _of_usable(usable: Array, option: Any, like: Array) -> Any:
 
 # On a GPU XLA stores up to eight arrays of the logits' size between value and
 # derivative; two passes over logits and labels read and write less.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@tangent_apart("gpu", static=1)
 def _of_elements(formula: Callable[..., Array], *arguments: Any) -> Array:
     return formula(*arguments)
-
-
-@functools.partial(_of_elements.defjvp, symbolic_zeros=True)
-def _of_elements_jvp(formula: Callable[..., Array], primals: Any, tangents: Any) -> Any:
-    tangent = tangent_held_apart(formula, primals, tangents, "gpu")
-    return _of_elements(formula, *primals), tangent

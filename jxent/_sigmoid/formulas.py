@@ -16,6 +16,7 @@ from jax import Array
 
 from .._arrays import held_apart, like_moving, moving_of, replaced, select
 from .._checks import Number
+from .._slopes import with_slopes
 from .._times import constant, times, times_loss, varying_near_0
 from .sides import (
     Exponent,
@@ -136,7 +137,10 @@ def focal_of_logits(
 #
 # and so u and d are e and 1, or 1 and e, divided by that. Where nothing is wrong it is
 # e, which underflows for a confident z.
-@jax.custom_jvp
+@with_slopes(
+    lambda z, y: _slope_of_log_miss(z, y, *_ratios(z, y)),
+    lambda z, y: jnp.subtract(*_ratios(z, y)),
+)
 def _log_miss(z: Array, y: Array) -> Array:
     e, wrong, mixed = _mixed(z, y)
     log_mixed = jnp.where(wrong == 0, -jnp.abs(z), jnp.log(mixed))
@@ -149,12 +153,8 @@ def _mixed(z: Array, y: Array) -> tuple[Array, Array, Array]:
     return e, wrong, wrong + (1 - wrong) * e
 
 
-@_log_miss.defjvp
-def _log_miss_jvp(primals: Any, tangents: Any) -> Any:
-    (z, y), (dz, dy) = primals, tangents
-    u, d = _ratios(z, y)
-    slope_z = (1 - y) * d * jax.nn.sigmoid(-z) - y * u * jax.nn.sigmoid(z)
-    return _log_miss(z, y), slope_z * dz + (u - d) * dy
+def _slope_of_log_miss(z: Array, y: Array, u: Array, d: Array) -> Array:
+    return (1 - y) * d * jax.nn.sigmoid(-z) - y * u * jax.nn.sigmoid(z)
 
 
 @jax.custom_jvp

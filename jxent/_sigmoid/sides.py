@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from .._arrays import held_apart, like_moving, moving_of, replaced, zeros_of
 from .._platform import by_platform
+from .._slopes import with_slopes
 from .._times import constant
 
 
@@ -22,14 +23,13 @@ def common_loss(z: Array) -> Array:
     return jnp.log1p(jnp.exp(-jnp.abs(z)))
 
 
-@jax.custom_jvp
-def log_p_and_log_q(z: Array) -> tuple[Array, Array]:
-    """log σ(z) and log σ(−z), of one exponential and one logarithm."""
-    rest = common_loss(z)
-    return jnp.minimum(z, 0) - rest, jnp.minimum(-z, 0) - rest
+def _slopes_of_sigmoids(z: Array) -> tuple[Array, Array]:
+    p, q = sigmoids(z)
+    slope = p * q
+    return slope, -slope
 
 
-@jax.custom_jvp
+@with_slopes(_slopes_of_sigmoids)
 def sigmoids(z: Array) -> tuple[Array, Array]:
     """p = σ(z) and q = σ(−z), of one exponential and without a select."""
     odds = jnp.exp(-z)
@@ -40,18 +40,16 @@ def sigmoids(z: Array) -> tuple[Array, Array]:
     return p, jnp.minimum(constant(large, z), odds) * of_p
 
 
-@sigmoids.defjvp
-def _sigmoids_jvp(primals: Any, tangents: Any) -> Any:
-    p, q = sigmoids(*primals)
-    slope = p * q * tangents[0]
-    return (p, q), (slope, -slope)
-
-
-@log_p_and_log_q.defjvp
-def _log_p_and_log_q_jvp(primals: Any, tangents: Any) -> Any:
-    (z,), (dz,) = primals, tangents
+def _slopes_of_logs(z: Array) -> tuple[Array, Array]:
     p, q = sigmoids(z)
-    return log_p_and_log_q(z), (q * dz, -p * dz)
+    return q, -p
+
+
+@with_slopes(_slopes_of_logs)
+def log_p_and_log_q(z: Array) -> tuple[Array, Array]:
+    """log σ(z) and log σ(−z), of one exponential and one logarithm."""
+    rest = common_loss(z)
+    return jnp.minimum(z, 0) - rest, jnp.minimum(-z, 0) - rest
 
 
 def shares(

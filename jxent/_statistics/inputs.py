@@ -14,7 +14,6 @@ from .._arrays import (
     Leaf,
     cast,
     compute_dtype,
-    is_moving,
     over_classes,
     over_rows,
     select,
@@ -24,6 +23,7 @@ from .._problem.ids import ids_from
 from .._problem.problem import Problem, RowLogits
 from .._problem.resolve import possible_classes
 from .._product import product
+from .._slopes import with_slopes
 from .statistic import cast_again, found
 
 
@@ -182,7 +182,10 @@ def over_classes_if(rows: Maybe, axis: int, like: Array) -> Maybe:
 # With t = tanh(z/c), the derivatives of c t are 1 − t² in z and t − (1 − t²) z/c in c.
 # Those at c = ∞, where z/c = 0 and t = 0, are the ones of z: 1 and 0. Written so, they
 # need neither z itself beside z/c, nor a choice between the two forms of the value.
-@jax.custom_jvp
+@with_slopes(
+    lambda z, cap: _slope_of_tanh(lax.tanh(_ratio(z, cap))),
+    lambda z, cap: _slope_in_cap(_ratio(z, cap)),
+)
 def soft_capped(z: Float[Array, "..."], cap: Float[Array, ""]) -> Float[Array, "..."]:
     """c tanh(z/c), which for c = ∞ is z."""
     capped = lax.mul(lax.full_like(z, cap), lax.tanh(_ratio(z, cap)))
@@ -190,16 +193,13 @@ def soft_capped(z: Float[Array, "..."], cap: Float[Array, ""]) -> Float[Array, "
     return lax.select(finite, capped, z)
 
 
-@functools.partial(soft_capped.defjvp, symbolic_zeros=True)
-def _soft_capped_jvp(primals: Any, tangents: Any) -> Any:
-    (z, cap), (dz, dcap) = primals, tangents
-    ratio = _ratio(z, cap)
+def _slope_of_tanh(t: Array) -> Array:
+    return lax.sub(lax.full_like(t, 1), lax.mul(t, t))
+
+
+def _slope_in_cap(ratio: Array) -> Array:
     t = lax.tanh(ratio)
-    slope = lax.sub(lax.full_like(t, 1), lax.mul(t, t))
-    terms = [lax.mul(slope, dz)] if is_moving(dz) else []
-    if is_moving(dcap):
-        terms.append((t - slope * ratio) * dcap)
-    return soft_capped(z, cap), functools.reduce(lax.add, terms)
+    return t - _slope_of_tanh(t) * ratio
 
 
 def _ratio(z: Array, cap: Array) -> Array:
