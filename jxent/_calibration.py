@@ -24,8 +24,8 @@ from ._arrays import (
 from ._checks import ArrayLike, Axis
 from ._measures.batch import ids_of, is_binary, measured, metric_problem, total
 from ._measures.rows import log_prob, logits_in_memory
-from ._problem.ids import is_label
 from ._problem.problem import Problem, RowLogits
+from ._reading import is_label
 from ._reduction import divided
 from ._solve.call import RowOptions, Scores
 from ._targets.given import ClassIds

@@ -19,12 +19,12 @@ from ._arrays import (
     over_classes,
     select,
     sharded_like,
-    slices_along,
     vary,
     varying,
 )
 from ._one_device import on_cpu_alone
 from ._platform import by_platform
+from ._reading import slices_along
 from ._times import constant
 
 

@@ -17,7 +17,6 @@ from .._arrays import (
     over_classes,
     select,
     sharded_like,
-    slices_along,
     vary,
     varying_of,
 )
@@ -29,6 +28,7 @@ from .._platform import by_platform
 from .._problem.ids import at_label, first_class, ids_from
 from .._problem.problem import Problem, Rows, one_axis_of_rows
 from .._problem.resolved import Resolved, is_class
+from .._reading import slices_along
 from .._statistics.inputs import inputs_of_block
 from .._tiles.loop import live_first, over_tiles
 

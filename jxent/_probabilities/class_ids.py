@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import (
     cast,
-    is_split,
     over_classes,
     select,
     sum_over_devices,
 )
-from .._platform import by_platform
 from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe
 from .._problem.ids import (
     at_label,
-    compared_at,
     first_class,
     ids_from,
-    is_label,
-    read_at,
 )
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
+from .._reading import at_id_or_nan, is_label
 from .x_log_y import minus_x_log_y
 
 
@@ -59,38 +53,8 @@ def _label_prob(problem: Problem, probs: Array) -> Array:
     ids, names = problem.resolved.ids, problem.settings.class_axis_name
     assert ids is not None
     here, bad = ids_from(ids, first_class(problem)), lax.bitwise_not(is_class(ids))
-    p = cast(_prob_at(problem.axis, probs, here, bad), problem.dtype)
+    p = cast(at_id_or_nan(problem.axis, probs, here, bad), problem.dtype)
     return reported(sum_over_devices(p, names), problem)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _prob_at(axis: int, probs: Array, ids: Array, bad: Array) -> Array:
-    """What stands at each row's id, (rows,); 0 where that is not among the classes, and
-    NaN where it is bad."""
-    own = compared_at if is_split(probs) else read_at
-    return select(lax.bitwise_not(bad), own(probs, ids, axis=axis), jnp.nan)
-
-
-@_prob_at.defjvp
-def _prob_at_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    (probs, ids, bad), (moved, *_) = primals, tangents
-
-    # All of a bad row counts, so that the cotangent, which is NaN, reaches all of it.
-    def of_all(dx: Array) -> Array:
-        picked = lax.bitwise_or(is_label(ids, axis, dx), over_classes(bad, axis, dx))
-        return lax.reduce_sum(select(picked, dx), (axis,))
-
-    def on_cpu(dx: Array) -> Array:
-        read = functools.partial(read_at, ids=ids, axis=axis)
-        some = lax.reduce_or(bad, tuple(range(bad.ndim)))
-        whole = lambda dx: select(bad, lax.reduce_sum(dx, (axis,)), read(dx))
-        return lax.cond(some, whole, read, dx)
-
-    if is_split(probs):
-        tangent = of_all(moved)
-    else:
-        tangent = by_platform(moved, cpu=on_cpu, default=of_all)
-    return _prob_at(axis, *primals), tangent
 
 
 def class_weight(problem: Problem) -> Maybe:

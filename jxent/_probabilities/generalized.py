@@ -7,7 +7,7 @@ from .._slopes import with_slopes
 from .._times import finite_slope
 
 
-def _slope(p: Array, q: Array) -> Array:
+def _slope_in_p(p: Array, q: Array) -> Array:
     """−p^(q − 1), infinite at p = 0"""
     return -_power_log(0, p, q - 1)
 
@@ -16,7 +16,7 @@ def _slope_in_q(p: Array, q: Array) -> Array:
     return -(_power_log(1, p, q) + generalized(p, q)) / q
 
 
-@with_slopes(_slope, _slope_in_q)
+@with_slopes(_slope_in_p, _slope_in_q)
 def generalized(p: Array, q: Array) -> Array:
     """(1 − p^q)/q of the label's probability p."""
     return (1 - jnp.power(p, q)) / q

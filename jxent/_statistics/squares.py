@@ -12,7 +12,7 @@ from jax import Array, lax
 from .._arrays import cast, over_classes, sharded_like
 from .._chunks import sum_along
 from .._problem.bundles import Maybe
-from .._problem.ids import is_label
+from .._reading import is_label
 from .statistic import Block, Classes, Move, Point, Statistic, relative
 
 

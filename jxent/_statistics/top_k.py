@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from .._arrays import at_index, is_split, over_last_axis
+from .._arrays import is_split, over_last_axis
 from .._platform import by_platform
 from .._problem.bundles import Maybe
-from .._problem.ids import at_ids
+from .._reading import at_index, tangent_at_ids
 from .statistic import Finished, Move, Point, Statistic
 
 
@@ -81,7 +81,7 @@ class TopK(Statistic[Largest]):
         if at.dz is None:
             return None
         ids = state.ids if at.first is None else state.ids - at.first
-        return Largest(logits=at_ids(at.dz, ids, at.axis), ids=None)
+        return Largest(logits=tangent_at_ids(at.dz, ids, at.axis), ids=None)
 
 
 def _largest_of_devices(here: Largest, names: tuple[str, ...], k: int) -> Largest:

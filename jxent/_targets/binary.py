@@ -36,10 +36,11 @@ from .._problem.bundles import (
     after_merged,
     bundle,
 )
-from .._problem.ids import class_ids, equal, of_ids
+from .._problem.ids import class_ids, equal
 from .._problem.problem import Problem, Shared
 from .._problem.resolve import class_factors, possible_classes
 from .._problem.resolved import NOWHERE, Resolved, both, is_class
+from .._reading import spread
 from .._statistics.inputs import Part, effective_logits, over_classes_if, part_of
 from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import Statistic
@@ -164,7 +165,7 @@ class BinaryIds(Binary, Places):
     def labels_of(self, part: Part, z: Array) -> Array:
         assert part.ids is not None
         values = part.problem.target.values
-        return cast(of_ids(values, part.ids, part.problem.axis, z), z.dtype)
+        return cast(spread(values, part.ids, part.problem.axis, z), z.dtype)
 
     def known(self, problem: Problem) -> Array:
         ids = problem.resolved.ids

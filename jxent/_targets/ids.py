@@ -15,10 +15,11 @@ from .._formulas import log_above, reverse_of_id
 from .._layouts.mesh import of_parts
 from .._problem.bad_labels import reported
 from .._problem.bundles import ROWS, Maybe, bundle
-from .._problem.ids import at_label, class_ids, equal, is_label
+from .._problem.ids import at_label, class_ids, equal
 from .._problem.problem import Problem, Shared
 from .._problem.resolve import without_masked
 from .._problem.resolved import Resolved, is_class
+from .._reading import is_label
 from .._statistics.at_ids import AtIds
 from .._statistics.inputs import Part, effective_logits
 from .._statistics.totals import Totals
