@@ -78,6 +78,6 @@ def refuses(call, kind, text):
             with pytest.raises(kind) as error:
                 run(call)
             assert type(error.value) is kind
-            assert str(error.value) == text
+            assert str(error.value) == text, str(error.value)
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
