@@ -255,7 +255,7 @@ def test_its_gradient_is_like_itself(x64, logits):
     assert gradient.kernel.dtype == jnp.float64
 
 
-STACKED = (  # the end of an error whose whole text tests/test_linear_errors.py has
+STACKED = (  # the end of an error whose whole text tests/refusals.txt has
     "A jax.vmap or scan that returns LinearLogits stacks their kernel: for one kernel "
     "give jax.vmap out_axes=LinearLogits(0, None); for a stack of heads, jax.vmap the "
     "loss."

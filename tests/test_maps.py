@@ -1,7 +1,6 @@
 """map_over_tiles: results of rows of any head, in every order, one tile at a time."""
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,7 +13,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 import jxent
-from tests.comparing import close, floats, refuses, weighed
+from tests.comparing import close, weighed
 from tests.compiling import as_users_jit, largest_array
 
 
@@ -296,70 +295,6 @@ def test_rows_of_devices(x64, rng):
 
 
 # Refusals -----------------------------------------------------------------------------
-
-X = jax.device_put(np.ones((4, 3), np.float32))
-
-
-def call(fn: Any = lambda p, r: r, rows: Any = X, **options):
-    return lambda: jxent.map_over_tiles(fn, X, rows, **{"tile": 2} | options)
-
-
-REFUSED = [
-    (
-        call(fn=lambda p, r: jnp.sum(r)),
-        TypeError,
-        "map_over_tiles: expected a function that returns arrays with the tile's 2 "
-        "rows along their first axis, got shapes [()].",
-    ),
-    (
-        call(fn=lambda p, r: (r, p)),
-        TypeError,
-        "map_over_tiles: expected a function that returns arrays with the tile's 2 "
-        "rows along their first axis, got shapes [(2, 3), (4, 3)].",
-    ),
-    (
-        call(fn=X),
-        TypeError,
-        "map_over_tiles: expected a function that can be called with (params, a tile "
-        "of rows), got ArrayImpl. Give the function first.",
-    ),
-    (
-        call(rows=(X, floats(3, 3))),
-        ValueError,
-        "map_over_tiles: expected rows with the same number of rows along their first "
-        "axis, got shapes [(4, 3), (3, 3)].",
-    ),
-    (
-        call(rows=()),
-        ValueError,
-        "map_over_tiles: expected rows that hold at least one array, got (). Give what "
-        "each row has as rows (hidden states, labels), and what all share as params.",
-    ),
-    (
-        call(tile=0),
-        ValueError,
-        "map_over_tiles: expected a tile of at least one row, got 0.",
-    ),
-    (
-        call(tile=2.0),
-        TypeError,
-        "map_over_tiles: expected tile to be an integer, known when the program is "
-        "traced, got 2.0.",
-    ),
-    (
-        call(where=np.ones(3, bool)),
-        ValueError,
-        "map_over_tiles: expected where of shape (4,), one for each row, got (3,).",
-    ),
-]
-
-
-@pytest.mark.every_value
-@pytest.mark.parametrize(
-    ("call", "kind", "text"), REFUSED, ids=[text[16:80] for *_, text in REFUSED]
-)
-def test_refusals(call, kind, text):
-    refuses(call, kind, text)
 
 
 def test_a_derivative_in_what_devices_share(rng):

@@ -6,14 +6,13 @@ import pickle
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
 import jxent
 from jxent import metrics
-from tests.comparing import close, floats, same_bits, untyped
+from tests.comparing import close, same_bits
 from tests.heads import of_layout
 
 
@@ -160,88 +159,6 @@ def test_plus_adds_field_by_field(kind):
         same_bits(got, wanted)
     assert repr(a).startswith(f"{kind.__name__}({kind._fields[0]}=")
     assert tuple(a._replace(weight=b.weight)) == (*a[:-1], b.weight)
-
-
-ONLY_ADDED = "Sums of one kind are added field by field, a + b or sum([a, b])."
-PAIR, LOSSES = sums_from(metrics.AccuracySums, 1), sums_from(jxent.LossSums, 1)
-SCALED = "to scale each field, jax.tree.map(lambda x: x * factor, sums)."
-
-
-@pytest.mark.every_value
-@pytest.mark.parametrize(
-    ("call", "kind", "text"),
-    [
-        (
-            lambda: PAIR + untyped(LOSSES),
-            TypeError,
-            f"AccuracySums: expected AccuracySums to add, got LossSums. {ONLY_ADDED}",
-        ),
-        (
-            lambda: sum([LOSSES, PAIR]),
-            TypeError,
-            f"LossSums: expected LossSums to add, got AccuracySums. {ONLY_ADDED}",
-        ),
-        (
-            lambda: (1.0, 2.0) + PAIR,
-            TypeError,
-            f"AccuracySums: expected AccuracySums to add, got tuple. {ONLY_ADDED}",
-        ),
-        (
-            lambda: 1 + untyped(PAIR),
-            TypeError,
-            f"AccuracySums: expected AccuracySums to add, got 1. {ONLY_ADDED}",
-        ),
-        (
-            lambda: floats(2) + untyped(PAIR),
-            TypeError,
-            "AccuracySums: expected AccuracySums to add, got an array of shape (2,) "
-            f"and dtype float32. {ONLY_ADDED}",
-        ),
-        (
-            lambda: PAIR + PAIR._replace(weight=floats(3)),
-            ValueError,
-            "AccuracySums: expected weight of shape () to add, got (3,). Bins need the "
-            "same edges; to add up a stack of sums, jax.tree.map(lambda x: x.sum(0), "
-            "stack).",
-        ),
-        (
-            lambda: 2 * untyped(PAIR),
-            TypeError,
-            "AccuracySums: expected sums to be added, got the factor or divisor 2. "
-            f"Their mean is sums.compute(); {SCALED}",
-        ),
-        (
-            lambda: LOSSES * np.float64(0.5),
-            TypeError,
-            "LossSums: expected sums to be added, got the factor or divisor "
-            f"np.float64(0.5). Their mean is sums.loss / sums.weight; {SCALED}",
-        ),
-        (
-            lambda: np.float32(2) * untyped(LOSSES),
-            TypeError,
-            "LossSums: expected sums to be added, got the factor or divisor "
-            f"np.float32(2.0). Their mean is sums.loss / sums.weight; {SCALED}",
-        ),
-        (
-            lambda: untyped(LOSSES) / floats(),
-            TypeError,
-            "LossSums: expected sums to be added, got the factor or divisor an array "
-            f"of shape () and dtype float32. Their mean is sums.loss / sums.weight; "
-            f"{SCALED}",
-        ),
-        (
-            lambda: metrics.ReliabilityBins(*4 * [floats(2)]) + (),
-            TypeError,
-            "ReliabilityBins: expected sums to be added, got means of bins. What adds "
-            "up is calibration_error_sums(…, bins=edges).",
-        ),
-    ],
-)
-def test_what_else_is_refused(call, kind, text, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(kind) as error:
-        call()
-    assert str(error.value) == text
 
 
 def test_over_devices(x64, rng):
