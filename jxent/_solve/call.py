@@ -62,11 +62,13 @@ _OFF["target_logit_soft_cap"] = _OFF["logit_soft_cap"]
 
 def asked(logits: Scores, label: Given, rows: RowOptions) -> dict[str, Any]:
     """The options of a call that are on: each part they go through looks at them."""
-    named = zip(_OPTIONS, (*logits[1:], *rows), strict=True)
-    known = {name: x for name, x in named if x is not None}
-    known.update((name, x) for name, x in vars(label).items() if x is not None)
-    off = {n for n in _OFF.keys() & known.keys() if not is_on(known[n], off=_OFF[n])}
-    for name in off | (_LABELS & known.keys()):
-        del known[name]
+    named = dict(zip(_OPTIONS, (*logits[1:], *rows), strict=True)) | vars(label)
+    known = {
+        name: x
+        for name, x in named.items()
+        if x is not None
+        and name not in _LABELS
+        and (name not in _OFF or is_on(x, off=_OFF[name]))
+    }
     known["reduction"] = rows.reduction  # which None does not switch off
     return known

@@ -47,7 +47,7 @@ def solution(
     heads = [x for x in several if isinstance(x, LinearLogits)]
     # Where the arrays lie is not seen once they are traced.
     platform = platform_of(operands) if heads else None
-    key = platform, _key(static), *map(_key, several)
+    key = platform, *map(_key, (*known.values(), *several))
     if _is_hashable((key, names)) and _are_arrays(jax.tree.leaves(operands)):
         return _checked_once(key, names, operands)
     return _solution(key, names, operands)
