@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import jax
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 
@@ -41,6 +42,12 @@ def as_flags(options: dict[str, int | bool]) -> str:
 
 # For rounding, infinities and NaN, and for what a program holds in memory.
 as_users_jit = functools.partial(jax.jit, compiler_options=AS_USERS)
+
+# For tests of what a loss of logits in memory stores.
+needs_fused_sums = pytest.mark.skipif(
+    jax.__version_info__ < (0, 10, 2),
+    reason="before jax 0.10.2 XLA on a CPU stores what it could sum as it forms it",
+)
 
 
 @functools.cache

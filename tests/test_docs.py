@@ -233,6 +233,14 @@ def test_what_the_cells_of_a_page_use_is_shown(page):
 # README -------------------------------------------------------------------------------
 
 
+def test_the_oldest_jax_is_the_same_wherever_it_is_named():
+    pyproject = (README.parent / "pyproject.toml").read_text(encoding="utf-8")
+    oldest = re.findall(r'"jax>=([0-9.]+)"', pyproject)[0]
+    assert f"oldest supported JAX ({oldest})" in README.read_text(encoding="utf-8")
+    versions = (DOCS / "versions.md").read_text(encoding="utf-8")
+    assert f"| JAX | {oldest} and newer |" in versions
+
+
 def blocks():
     """The python blocks of the README, each at its own line, and where they begin."""
     text = README.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jxent
-from tests.compiling import as_users_jit
+from tests.compiling import as_users_jit, needs_fused_sums
 from tests.hazards import (
     ELEMENTWISE,
     INF,
@@ -164,6 +164,7 @@ def test_labels_of_numpy_int64():
     assert value[2] == 0
 
 
+@needs_fused_sums
 @pytest.mark.compiles
 @table(
     {
@@ -185,6 +186,7 @@ def test_no_second_array_of_the_logits_size(loss):
         assert memory.temp_size_in_bytes < rows * classes * 4 / 20
 
 
+@needs_fused_sums
 @pytest.mark.compiles
 @table(
     {
@@ -205,6 +207,7 @@ def test_values_in_half_precision_store_no_float32(loss):
     assert memory.temp_size_in_bytes < rows * classes * 4 / 20
 
 
+@needs_fused_sums
 @pytest.mark.compiles
 def test_of_few_classes_four_numbers_a_row_are_stored():
     """On a CPU; where rows are many, more of them cost more time than the classes."""

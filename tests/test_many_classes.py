@@ -17,7 +17,7 @@ import jxent
 from benchmarks.communication import moved
 from tests import oracles
 from tests.comparing import close
-from tests.compiling import as_users_jit
+from tests.compiling import as_users_jit, needs_fused_sums
 
 
 pytestmark = pytest.mark.newest_jax
@@ -130,6 +130,7 @@ def test_ranks(rng):
             np.testing.assert_array_equal(got, np.arange(40) % 8 < k)
 
 
+@needs_fused_sums
 @pytest.mark.compiles
 def test_no_temporary_of_the_logits_size():
     """Of a loss, an entropy, an argmax and metrics without a gradient."""

@@ -21,7 +21,7 @@ from jxent import metrics
 from jxent._measures.ranks import _count_ahead, _count_few_ahead
 from jxent.metrics._bins import _quantiles
 from tests.comparing import close, same_bits
-from tests.compiling import as_users_jit
+from tests.compiling import as_users_jit, needs_fused_sums
 
 
 pytestmark = pytest.mark.newest_jax
@@ -762,6 +762,7 @@ def test_fused_heads_over_devices(kind, x64, rng):
 # What it takes ------------------------------------------------------------------------
 
 
+@needs_fused_sums
 def test_no_temporary_of_the_logits_size():
     """All of a row's metrics in one program, on a CPU."""
     shape = (256, 4096)

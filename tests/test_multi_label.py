@@ -19,7 +19,7 @@ from jxent import LinearLogits
 from tests import oracles
 from tests.cases import dense
 from tests.comparing import close, weighed
-from tests.compiling import as_users_jit, largest_array
+from tests.compiling import as_users_jit, largest_array, needs_fused_sums
 from tests.heads import of_layout
 
 
@@ -235,6 +235,7 @@ def test_small_losses_keep_their_digits():
             np.testing.assert_allclose(loss(logits, LABELS), wrong, rtol=1e-6)
 
 
+@needs_fused_sums
 @pytest.mark.compiles
 @pytest.mark.parametrize("axis", [(), -1])
 @pytest.mark.parametrize("dtype", [bool, jnp.float32])
