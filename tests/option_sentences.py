@@ -24,7 +24,7 @@ HOMES = {
         "generalized_cross_entropy": ("softmax_cross_entropy", "q"),
         "taylor_cross_entropy": ("softmax_cross_entropy", "order"),
         "symmetric_cross_entropy": ("softmax_cross_entropy", "alpha beta log_zero"),
-        "softmax_log_prob": ("softmax_cross_entropy", "labels batch_axis_name"),
+        "softmax_log_prob": ("softmax_cross_entropy", "labels where batch_axis_name"),
         "softmax_log_prob_at": (
             "softmax_log_prob",
             "ids axis ignore_index class_axis_name",
@@ -36,7 +36,10 @@ HOMES = {
             "softmax_log_prob",
             "labels class_weights entropy argmax",
         ),
-        "softmax_cross_entropy_sums": ("softmax_cross_entropy", ""),
+        "softmax_cross_entropy_sums": (
+            "softmax_cross_entropy",
+            "where batch_axis_name",
+        ),
         "softmax_kl_divergence": (
             "softmax_cross_entropy",
             "target_logits target_logit_soft_cap temperature reduction class_axis_name",
@@ -74,7 +77,10 @@ HOMES = {
             "contrastive_cross_entropy",
             "x labels temperature log",
         ),
-        "total_weight": ("categorical_cross_entropy", "labels axis where"),
+        "total_weight": (
+            "categorical_cross_entropy",
+            "labels axis where batch_axis_name",
+        ),
         "kl_divergence": ("entropy", "log_predictions targets"),
         "kl_divergence_with_log_targets": ("entropy", "log_predictions log_targets"),
         "generalized_kl_divergence": ("entropy", "log_predictions targets"),

@@ -163,6 +163,10 @@ def test_every_option_has_its_sentence(module, name):
     every, signature = " ".join(sentences.values()), str(inspect.signature(value))
     assert "Logits" in signature or "for `LinearLogits`" not in every
     assert "labels" in signature or "Labels stay" not in every
+    of_losses = "Of the losses' shape", "the mean and the sum run"
+    assert "reduction" in signature or not any(text in every for text in of_losses)
+    options = {x for names in OPTIONS.values() for x in names.split() if "_" in x}
+    assert options & {*re.findall(r"\w+", every)} <= sentences.keys()
 
 
 def test_every_function_says_where_its_options_are_explained():

@@ -57,7 +57,7 @@ def total_weight(
       class_weights: w, (classes,): the factor of each class's term in the loss.
       ignore_index: the class id that marks a dropped row.
       batch_axis_name: the mesh axes that the rows are split over, inside
-        `jax.shard_map`: the mean and the sum run over them too.
+        `jax.shard_map`: the sum runs over them too.
 
     Returns:
       A scalar; float32, or float64 for float64 weights or distributions.

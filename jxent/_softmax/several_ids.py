@@ -39,7 +39,7 @@ def softmax_log_prob_at(
         as the top-k of a teacher. Equal ids in a row are no harm.
       axis: the class axis of the logits, and that of the K ids. A tuple names several
         that together make up the classes; the K ids are then the last axis.
-      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the id that marks padding among the ids: 0 stands there.
@@ -112,7 +112,7 @@ def softmax_log_prob_among(
         class counts once, however often it is listed; y counts, listed or not.
       axis: the class axis of the logits, and that of the K ids. A tuple names several
         that together make up the classes; the K ids are then the last axis.
-      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the id that marks padding among `kept`. A row whose own id it is, is
@@ -183,7 +183,7 @@ def softmax_top_k(
       k: how many, an integer between 1 and the number of classes.
       axis: the class axis, for `LinearLogits` the last. A tuple names several that are
         the classes together, an id counts through them in order; None stands for all.
-      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.

@@ -37,7 +37,7 @@ def softmax_log_prob(
       labels: integer class ids (actions, tokens), of the logits' shape without `axis`.
       axis: the class axis, for `LinearLogits` the last. A tuple names several that are
         the classes together, an id counts through them in order; None stands for all.
-      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
       ignore_index: the class id that marks a dropped row.
@@ -100,7 +100,7 @@ def softmax_entropy(
       logits: floating, (..., classes, ...), at least two classes; or `LinearLogits`.
       axis: the class axis, for `LinearLogits` the last. A tuple names several that are
         the classes together, an id counts through them in order; None stands for all.
-      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       class_mask: boolean (classes,). False marks a class that does not exist: padding.
       logit_soft_cap: c, replaces each logit z by c · tanh(z/c) before anything else.
@@ -169,7 +169,7 @@ def softmax_statistics(
         the logits' shape; or None, for statistics without a label.
       axis: the class axis, for `LinearLogits` the last. A tuple names several that are
         the classes together, an id counts through them in order; None stands for all.
-      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       class_weights: (classes,), for `weighted_logit` = Σ_c w_c (z_c − shift); with a
         distribution t they make its q_c = w_c t_c instead.

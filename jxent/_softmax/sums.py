@@ -44,7 +44,7 @@ def softmax_cross_entropy_sums(
         distributions that are given at a few classes. Labels never broadcast.
       axis: the class axis, for `LinearLogits` the last. A tuple names several that are
         the classes together, an id counts through them in order; None stands for all.
-      where: boolean. Of the losses' shape (axes of size 1 allowed) or a scalar: False
+      where: boolean. Of the rows' shape (axes of size 1 allowed) or a scalar: False
         drops the row. Of the logits' rank: False makes the class impossible there.
       weights: factors of the losses, a scalar or of the losses' rank (axes of size 1
         allowed). A weight of exactly 0 drops the row. Booleans count as 0 and 1.
@@ -62,7 +62,7 @@ def softmax_cross_entropy_sums(
       class_axis_name: the mesh axes that split the classes, inside `jax.shard_map`; for
         `LinearLogits` automatic axes outside, too. Labels stay global ids.
       batch_axis_name: the mesh axes that the rows are split over, named where
-        class_axis_name is: the mean and the sum run over them too.
+        class_axis_name is: the sums run over them too.
 
     Returns:
       `LossSums`, a NamedTuple of scalars in float32, or float64 where the logits are.
