@@ -4,6 +4,8 @@ A few numbers are fitted by L-BFGS: they minimize the mean cross-entropy of held
 rows.
 """
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from collections.abc import Callable

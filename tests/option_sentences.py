@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 
+# A module with such copies says so in this line.
+MARK = "# Sentences under Args are copies: tests/option_sentences.py has their homes."
+
 # For each function or class: where its options are explained, and those that mean
 # something else here, or exist only here, which it explains itself.
 HOMES = {

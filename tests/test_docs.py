@@ -182,6 +182,7 @@ def test_there_is_nothing_to_write():
         for name in names:
             path, text = option_sentences.rewritten(module, name)
             assert text == path.read_text(encoding="utf-8"), name
+            assert f"\n{option_sentences.MARK}\n" in text, name
 
 
 @pytest.mark.parametrize(("module", "name"), EXPLAINED)

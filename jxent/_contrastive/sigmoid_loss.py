@@ -1,5 +1,7 @@
 """Binary cross-entropy of all pairs of a batch: SigLIP."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 import functools

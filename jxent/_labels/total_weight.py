@@ -1,5 +1,7 @@
 """What a mean divides by: the weight of all rows together."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 import functools

@@ -1,5 +1,7 @@
 """Binary and categorical cross-entropy of probabilities, as the textbook has them."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 import jax

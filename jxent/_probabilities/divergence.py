@@ -1,5 +1,7 @@
 """Entropy and Kullback–Leibler divergences of probabilities."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 import functools

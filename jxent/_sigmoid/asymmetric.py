@@ -1,5 +1,7 @@
 """The asymmetric loss of logits."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 import jax.numpy as jnp

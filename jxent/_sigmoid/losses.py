@@ -1,5 +1,7 @@
 """The public functions: binary cross-entropy and its kin, of logits."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from jax import Array

@@ -1,5 +1,7 @@
 """Divergences between the softmaxes of two arrays of logits."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from jax import Array

@@ -1,5 +1,7 @@
 """Losses that weigh easy rows otherwise: focal loss and poly-1."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from jax import Array

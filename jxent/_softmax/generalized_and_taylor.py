@@ -1,5 +1,7 @@
 """Losses for noisy labels, between cross-entropy and the mean absolute error."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from typing import SupportsIndex

@@ -1,5 +1,7 @@
 """Log-probabilities at several class ids a row, among several, or of the likeliest."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from typing import SupportsIndex

@@ -1,5 +1,7 @@
 """The row statistics themselves: log-probability, entropy, and all of them."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from jax import Array

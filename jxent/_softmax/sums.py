@@ -1,5 +1,7 @@
 """The softmax cross-entropy of a batch as sums that add up."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from .._checks import ArrayLike, Axis, AxisName, SparseLabels

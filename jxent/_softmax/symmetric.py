@@ -1,5 +1,7 @@
 """Symmetric cross-entropy, for noisy labels."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from jax import Array

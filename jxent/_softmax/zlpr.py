@@ -1,5 +1,7 @@
 """ZLPR: a softmax's loss for rows with several labels."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from jax import Array

@@ -1,5 +1,7 @@
 """Losses of binary labels: Keras's arguments, mapped onto jxent's losses."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from typing import SupportsIndex

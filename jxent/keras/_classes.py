@@ -1,5 +1,7 @@
 """Keras's loss classes: each holds a function's options, and how to reduce."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Accuracy, as a number and as sums that add up."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """The Brier score: the squared error of the probabilities."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """Calibration: whether probabilities are what they say."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from typing import SupportsIndex

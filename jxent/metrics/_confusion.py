@@ -1,5 +1,7 @@
 """The confusion matrix."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 import jax

@@ -1,5 +1,7 @@
 """Perplexity: e to the mean cross-entropy."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from typing import NamedTuple

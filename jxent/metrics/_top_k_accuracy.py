@@ -1,5 +1,7 @@
 """Top-k accuracy: the label is among the k classes of the largest logits."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 from typing import SupportsIndex

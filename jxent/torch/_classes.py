@@ -1,5 +1,7 @@
 """PyTorch's loss classes: each holds a function's options until the arrays come."""
 
+# Sentences under Args are copies: tests/option_sentences.py has their homes.
+
 from __future__ import annotations
 
 import dataclasses
