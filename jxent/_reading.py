@@ -175,7 +175,7 @@ def _compared(x: Array, ids: Array, *, axis: int) -> Array:
     return lax.reduce_sum(select(is_label(ids, axis, x), x), (axis,))
 
 
-def _read(x: Array, ids: Array, *, axis: int) -> Array:
+def _gathered(x: Array, ids: Array, *, axis: int) -> Array:
     return select(is_below(ids, x.shape[axis]), at_index(x, ids, axis))
 
 
@@ -210,7 +210,7 @@ def spread(values: Array | None, ids: Array, axis: int, like: Array) -> Array:
 def at_id_or_nan(axis: int, probs: Array, ids: Array, bad: Array) -> Array:
     """What stands at each row's id, (rows,); 0 where that is not among the classes, and
     NaN where it is bad."""
-    own = _compared if is_split(probs) else _read
+    own = _compared if is_split(probs) else _gathered
     return select(lax.bitwise_not(bad), own(probs, ids, axis=axis), jnp.nan)
 
 
@@ -224,7 +224,7 @@ def at_id_or_nan_jvp(axis: int, primals: Any, tangents: Any) -> Any:
         return lax.reduce_sum(select(picked, dx), (axis,))
 
     def on_cpu(dx: Array) -> Array:
-        read = functools.partial(_read, ids=ids, axis=axis)
+        read = functools.partial(_gathered, ids=ids, axis=axis)
         some = lax.reduce_or(bad, tuple(range(bad.ndim)))
         whole = lambda dx: select(bad, lax.reduce_sum(dx, (axis,)), read(dx))
         return lax.cond(some, whole, read, dx)
@@ -242,7 +242,7 @@ def at_id_or_nan_jvp(axis: int, primals: Any, tangents: Any) -> Any:
 
 
 def _at_id_by_platform(dz: Array, ids: Array, *, axis: int) -> Array:
-    read, compared = (functools.partial(f, axis=axis) for f in (_read, _compared))
+    read, compared = (functools.partial(f, axis=axis) for f in (_gathered, _compared))
     return by_platform(dz, ids, cpu=read, default=compared)
 
 

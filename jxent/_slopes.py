@@ -13,12 +13,12 @@ from jax import Array, lax
 from ._arrays import is_moving, tangent_held_apart
 
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Elementwise = TypeVar("Elementwise", bound=Callable[..., Any])
 
 
 def with_slopes(
     *slopes: Callable[..., Any] | None, static: int = 0
-) -> Callable[[Function], Function]:
+) -> Callable[[Elementwise], Elementwise]:
     """Decorates a function f, element by element, with its derivatives.
 
         d f = Σ_k slopes[k](*arguments) · dx_k
@@ -28,7 +28,7 @@ def with_slopes(
     arguments are no arrays and have no slope.
     """
 
-    def decorated(function: Function) -> Function:
+    def decorated(function: Elementwise) -> Elementwise:
         value: Any = jax.custom_jvp(function, nondiff_argnums=tuple(range(static)))
 
         def rule(*given: Any) -> Any:
@@ -56,14 +56,16 @@ def _product(slope: Array, tangent: Array) -> Array:
     return lax.mul(slope, tangent)
 
 
-def tangent_apart(*platforms: str, static: int = 0) -> Callable[[Function], Function]:
+def tangent_apart(
+    *platforms: str, static: int = 0
+) -> Callable[[Elementwise], Elementwise]:
     """Decorates a function, whose tangent on these platforms shares nothing with its
     value: XLA would store what it makes for both.
 
     The first `static` arguments are no arrays.
     """
 
-    def decorated(function: Function) -> Function:
+    def decorated(function: Elementwise) -> Elementwise:
         value: Any = jax.custom_jvp(function, nondiff_argnums=tuple(range(static)))
 
         def rule(*given: Any) -> Any:
