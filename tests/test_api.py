@@ -470,7 +470,7 @@ def test_a_copied_folder_works(tmp_path):
 
 
 def sources():
-    for folder in ("jxent", "tests", "examples", "benchmarks"):
+    for folder in ("jxent", "tests", "tools", "examples", "benchmarks"):
         yield from sorted((REPOSITORY / folder).rglob("*.py"))
 
 

@@ -16,8 +16,8 @@ import pytest
 import jxent
 from docs.extensions.formulas import CODE, pieces, tex
 from docs.extensions.parameters import OPTIONS, with_headings
-from tests import option_sentences
-from tests.printed_results import expected_prints, says
+from docs.extensions.prints import expected_prints, says
+from tools import option_sentences
 
 
 pytestmark = pytest.mark.every_value
@@ -150,7 +150,7 @@ EXPLAINED = [
 def test_every_option_has_its_sentence(module, name):
     """In the order of the signature, and the same one wherever it means the same.
 
-    `python -m tests.option_sentences` writes them from where they are at home.
+    `python -m tools.option_sentences` writes them from where they are at home.
     """
     value = getattr(MODULES[module], name)
     sentences = option_sentences.entries(inspect.getdoc(value) or "")
@@ -177,7 +177,7 @@ def test_every_function_says_where_its_options_are_explained():
 
 
 def test_there_is_nothing_to_write():
-    """`python -m tests.option_sentences` finds every docstring, decorated ones too."""
+    """`python -m tools.option_sentences` finds every docstring, decorated ones too."""
     for module, names in option_sentences.HOMES.items():
         for name in names:
             path, text = option_sentences.rewritten(module, name)

@@ -8,7 +8,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from tests.printed_results import expected_prints, says
+from docs.extensions.prints import expected_prints, says
 
 
 _log = logging.getLogger(__name__)

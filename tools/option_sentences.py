@@ -1,4 +1,4 @@
-"""An option's sentence in docstrings has one home: `python -m tests.option_sentences`.
+"""An option's sentence in docstrings has one home: `python -m tools.option_sentences`.
 
 An editor shows the docstring of the function under the cursor and no other, so each
 function explains all of its options. An option that several functions share is
