@@ -1,10 +1,8 @@
 """The pages' code of PyTorch and Keras: here, and with the libraries themselves."""
 
 import os
-import re
 import types
 import warnings
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,44 +10,17 @@ import numpy as np
 import pytest
 
 import jxent
-from tests import test_docs
+from tests import pages
 
 
-DOCS = Path(__file__).parent.parent / "docs"
-FENCE = re.compile(
-    r"^:::\{tab-item\} (?P<tab>\w+)|^```(?P<kind>\{code-cell\}|python)\n"
-    r"(?P<source>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
-
-
-def blocks(page):
-    """(tab or None for a cell, line, source) of a page's code, in its order."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    tab = None
-    for found in FENCE.finditer(text):
-        if found["tab"]:
-            tab = found["tab"]
-            continue
-        source = re.sub(r"\A(:.*\n|---\n.*?---\n)*", "", found["source"])
-        line = text[: found.end() - len(source)].count("\n")
-        yield tab if found["kind"] == "python" else None, line, source
-
-
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
 PROGRAMS = [
-    pytest.param(library, source, id=f"{library}-{page}")
+    pytest.param(library, block.source, id=f"{library}-{page}")
     for page in ("cross-entropy-in-code.md", "coming-from.md")
-    for _, _, source in blocks(page)
+    for block in pages.blocks(pages.DOCS / page)
     for library in ("torch", "keras")
-    if source.startswith(f"import {library}\n")
+    if block.source.startswith(f"import {library}\n")
 ]
-
-
-@pytest.fixture
-def defaults():
-    """JAX as readers have it."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def imported(name):
@@ -67,22 +38,20 @@ def imported(name):
 def run_tabs(tab, given, convert=lambda x: x):
     """Runs the calls in the tabs of a library on the arrays that the page makes."""
     names, count = {}, 0
-    for of, line, source in blocks("coming-from.md"):
-        if of is None:
-            test_docs.run(line, source, names)
-        elif of == tab and not source.startswith("import"):
+    for block in pages.blocks(pages.DOCS / "coming-from.md"):
+        if block.cell:
+            pages.run(block, names)
+        elif block.tab == tab and not block.source.startswith("import"):
             arrays = {
-                name: convert(value)
-                for name, value in names.items()
-                if isinstance(value, jax.Array)
+                k: convert(x) for k, x in names.items() if isinstance(x, jax.Array)
             }
-            test_docs.run(line, source, arrays | given)
+            pages.run(block, arrays | given)
             count += 1
     assert count > 8
 
 
 @pytest.mark.beyond_core
-def test_the_facades(defaults):
+def test_the_facades():
     """They print what the page says that the libraries print."""
     torch = types.SimpleNamespace(**vars(jnp), tensor=jnp.array)
     run_tabs("PyTorch", {"F": jxent.torch, "torch": torch})
@@ -91,7 +60,7 @@ def test_the_facades(defaults):
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
-def test_pytorch(defaults):
+def test_pytorch():
     torch = imported("torch")
 
     def tensor(x):
@@ -105,13 +74,13 @@ def test_pytorch(defaults):
     run_tabs("PyTorch", given, tensor)
 
 
-def test_keras(defaults):
+def test_keras():
     run_tabs("Keras", {"keras": imported("keras")})
 
 
 @pytest.mark.every_value
 @pytest.mark.parametrize(("library", "program"), PROGRAMS)
-def test_the_textbooks_program(library, program, defaults):
+def test_the_textbooks_program(library, program):
     """It learns its four points in the library itself."""
     module = imported(library)
     seed = module.manual_seed if library == "torch" else module.utils.set_random_seed

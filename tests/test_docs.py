@@ -4,10 +4,9 @@ import ast
 import contextlib
 import doctest
 import inspect
-import io
+import operator
 import pydoc
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +16,12 @@ import jxent
 from docs.extensions.formulas import CODE, pieces, tex
 from docs.extensions.parameters import OPTIONS, with_headings
 from docs.extensions.prints import expected_prints, says
+from tests import pages
+from tests.pages import DOCS, README
 from tools import option_sentences
 
 
 pytestmark = pytest.mark.every_value
-
-
-README = Path(__file__).parent.parent / "README.md"
-DOCS = README.parent / "docs"
 
 
 @pytest.mark.parametrize(
@@ -203,10 +200,6 @@ def test_help_shows_the_signature_as_written(module, name):
 
 # Pages --------------------------------------------------------------------------------
 
-CELL = re.compile(
-    r"^```\{code-cell\}[^\n]*\n(:tags: \[(.*?)\]\n|---\n(.*?)---\n)?(.*?)^```",
-    re.M | re.S,
-)
 PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
 
 
@@ -224,9 +217,9 @@ def named(tree):
 def test_what_the_cells_of_a_page_use_is_shown(page):
     """Whoever copies the visible cells misses the imports, and nothing else."""
     hidden, shown = set(), set()
-    for _, tags, options, source in CELL.findall((DOCS / page).read_text("utf-8")):
-        tree = ast.parse(source)
-        if re.search(r"hide-input|remove", tags + options):
+    for block in filter(operator.attrgetter("cell"), pages.blocks(DOCS / page)):
+        tree = ast.parse(block.source)
+        if re.search(r"hide-input|remove", block.options):
             hidden |= named(tree)
             continue
         names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
@@ -246,43 +239,13 @@ def test_the_oldest_jax_is_the_same_wherever_it_is_named():
     assert f"| JAX | {oldest} and newer |" in versions
 
 
-def blocks():
-    """The python blocks of the README, each at its own line, and where they begin."""
-    text = README.read_text(encoding="utf-8")
-    for block in re.finditer(r"^```(\w+)[^\n]*\n(.*?)^```\s*$", text, re.M | re.S):
-        if block[1] == "python":
-            yield text[: block.start(2)].count("\n"), block[2]
-
-
-def run(first, source, names):
-    """Runs a block statement by statement, and compares what is printed."""
-    wanted = expected_prints(source)
-    for node in ast.parse(source).body:
-        module = ast.Module([node], [])
-        ast.increment_lineno(module, first)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(module, README.name, "exec"), names)
-        lines = range(node.lineno - first, node.end_lineno - first + 1)
-        for line in wanted.keys() & lines:  # the one print of a loop, or the node
-            text = wanted.pop(line)
-            where = f"{README.name}, line {node.lineno}"
-            assert says(text, printed.getvalue()), f"{where}: {printed.getvalue()}"
-    assert not wanted
-
-
-def test_readme(tmp_path, monkeypatch):
+def test_readme(tmp_path, monkeypatch, as_users_have_it):
     """Its blocks run from top to bottom in one namespace, in an empty directory."""
-    found = list(blocks())
-    assert found, "README has no python blocks"
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "__main__"}
-    # Readers have JAX's defaults.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for first, source in found:
-            run(first, source, names)
-    prints = [text for _, source in found for text in expected_prints(source).values()]
-    assert prints, "README shows no results"
+    names, found = {"__name__": "__main__"}, pages.blocks(README)
+    for block in found:
+        pages.run(block, names)
+    assert any(expected_prints(block.source) for block in found)
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 160
 
 
@@ -303,4 +266,4 @@ def test_readme(tmp_path, monkeypatch):
 def test_readme_results_are_compared(source, fails):
     """A print with another result than its comment fails."""
     with pytest.raises(AssertionError) if fails else contextlib.nullcontext():
-        run(0, source, {})
+        pages.run(pages.Block(True, None, "", source, 0, "a page"), {})

@@ -1,6 +1,10 @@
-"""The recipes of the site's page on post-training: each by its formula in float64."""
+"""The recipes of the site's page on post-training, on a test's inputs: by formula.
+
+What is compared is the page's own code, on a streamed head in float64.
+"""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,164 +14,148 @@ import pytest
 import jxent
 from tests import oracles
 from tests.comparing import close
+from tests.pages import recipe
 
 
-ROWS, FEATURES, CLASSES = 6, 3, 11
-DROPPED = 2  # a row of the prompt
-ANSWER = np.arange(ROWS) != DROPPED
-LABELS = np.array([3, 0, 7, 5, 5, 10])
-GIVEN = np.where(ANSWER, LABELS, -100)  # as `next_token_labels` has them
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
+# The page's 16 sequences, of two tokens; its recipes take the 20 likeliest classes.
+ROWS, FEATURES, CLASSES = (16, 2), 3, 24
+ANSWER = np.arange(32).reshape(ROWS) % 5 != 2  # the rest is of prompts
+LABELS = np.arange(32).reshape(ROWS) * 7 % CLASSES
+GIVEN = {"tokens": np.where(ANSWER, LABELS, -100), "answer": ANSWER}
+COUNTS = ANSWER.sum(1)
+recipe = functools.partial(recipe, "post-training.md", **GIVEN)
 
 
 @pytest.fixture
 def head(x64, rng):
-    return rng.normal(size=(ROWS, FEATURES)), 2 * rng.normal(size=(FEATURES, CLASSES))
+    return rng.normal(size=(*ROWS, FEATURES)), 2 * rng.normal(size=(FEATURES, CLASSES))
 
 
-def at(x, y):
-    return x[np.arange(len(y)), y]
+def of_labels(x):
+    return jnp.take_along_axis(x, LABELS[..., None], -1)[..., 0]
 
 
-def streamed(hidden, kernel):
-    logits = functools.partial(jxent.LinearLogits, block_sizes=(None, 4))
-    return logits(hidden, kernel, implementation="streamed")
+def mean(losses):
+    """Of the tokens of answers."""
+    return jnp.mean(losses[ANSWER])
 
 
-def of_head(loss, head, answer=ANSWER):
-    """Value and gradients in hidden, which is NaN outside of the answer, and kernel."""
-    hidden, kernel = head
-    both = jax.value_and_grad(lambda *x: loss(streamed(*x)), (0, 1))
-    return jax.jit(both)(np.where(answer[:, None], hidden, np.nan), kernel)
+def equal(losses, formula, head):
+    """Values and gradients in hidden and kernel: of streamed heads, and by formula.
 
+    The hidden states of prompts are NaN in the heads.
+    """
+    layout = {"implementation": "streamed", "block_sizes": (None, 8)}
+    heads = functools.partial(jxent.LinearLogits, **layout)
+    each = lambda f, *x: jax.value_and_grad(f, (0, 1))(*x)
 
-def by_formula(loss, head):
-    both = jax.value_and_grad(lambda h, w: loss(jax.nn.log_softmax(h @ w)), (0, 1))
-    return jax.jit(both)(*head)
+    @jax.jit
+    def run(hidden, kernel):
+        unknown = jnp.where(ANSWER[..., None], hidden, jnp.nan)
+        got = [each(lambda *x, f=f: f(heads(*x)), unknown, kernel) for f in losses]
+        by_formula = lambda h, w: formula(jax.nn.log_softmax(h @ w))
+        return got, each(by_formula, hidden, kernel)
 
-
-def both_equal(ours, textbook, head, answer=ANSWER):
-    """Values and gradients in hidden and kernel: of a streamed head, and by formula."""
-    wanted = by_formula(textbook, head)
-    close(of_head(ours, head, answer), wanted, 1e-10)
+    got, wanted = jax.device_get(run(*head))
+    for value_and_gradients in got:
+        close(value_and_gradients, wanted, 1e-10)
     return wanted[0]
 
 
-def test_replay_of_what_the_sampler_kept(head):
+def test_replay_of_what_the_sampler_kept(head, rng):
     """Of ids that are padded, with the sampled one among them or not."""
-    kept = np.array(
-        [
-            [3, 1, 2, -1],
-            [0, -1, -1, -1],  # greedy: certain
-            [-1, -1, -1, -1],  # of the prompt
-            [9, 8, 7, 5],
-            [1, 2, -1, -1],
-            [10, -1, 4, -1],
-        ]
-    )
+    kept = np.argsort(rng.random((*ROWS, CLASSES)))[..., :4]
+    kept[rng.random(kept.shape) < 0.3] = -1
+    kept[1, 1], kept[~ANSWER] = -1, -1  # greedy: certain
+    kept[0, 1, 0] = LABELS[0, 1]
+    factors = np.cos(np.arange(32)).reshape(ROWS)
 
-    def ours(logits):
-        losses = jxent.softmax_log_prob_among(
-            logits, GIVEN, kept, where=ANSWER, temperature=0.7
-        )
-        return jnp.sum(losses * np.cos(np.arange(ROWS)))
+    def loss(logits):
+        given = {"logits": logits, "sampled": GIVEN["tokens"], "kept": kept}
+        return jnp.sum(recipe("among_kept", **given)["among_kept"] * factors)
 
-    among = np.any(kept[:, :, None] == np.arange(CLASSES), axis=1)
-    among |= LABELS[:, None] == np.arange(CLASSES)
+    among = np.any(kept[..., None] == np.arange(CLASSES), axis=-2)
+    among |= LABELS[..., None] == np.arange(CLASSES)
 
-    def textbook(log_p):
-        z = jax.nn.log_softmax(log_p / 0.7)
-        losses = at(z - jax.nn.logsumexp(z, 1, where=among, keepdims=True), LABELS)
-        return jnp.sum(jnp.where(ANSWER, losses, 0) * np.cos(np.arange(ROWS)))
+    def formula(log_p):
+        z = log_p / 0.5
+        losses = of_labels(z) - jax.nn.logsumexp(z, -1, where=among)
+        return jnp.sum(jnp.where(ANSWER, losses * factors, 0))
 
-    both_equal(ours, textbook, head)
+    equal([loss], formula, head)
 
 
 def test_dft_is_the_generalized_loss_of_q_1(head):
     """The gradient of −sg(p) log p, that of 1 − p, without stop_gradient."""
+    of_page = recipe("dft bounded")
 
-    def by_hand(logits):
-        log_p = jxent.softmax_log_prob(logits, GIVEN, where=ANSWER)
-        return jxent.reduce(
-            -jax.lax.stop_gradient(jnp.exp(log_p)) * log_p, where=ANSWER
-        )
+    def formula(log_p):
+        log_p = of_labels(log_p)
+        return -mean(jax.lax.stop_gradient(jnp.exp(log_p)) * log_p)
 
-    def bounded(logits):
-        return jxent.generalized_cross_entropy(
-            logits, GIVEN, q=1.0, where=ANSWER, reduction="mean"
-        )
+    def of_its_value(logits):
+        """The gradient of the bounded loss, whose value is another."""
+        dft, bounded = of_page["dft"](logits), of_page["bounded"](logits)
+        return bounded + jax.lax.stop_gradient(dft - bounded)
 
-    def textbook(log_p):
-        of_label = at(log_p, LABELS)
-        return -jnp.mean((jax.lax.stop_gradient(jnp.exp(of_label)) * of_label)[ANSWER])
-
-    wanted = by_formula(textbook, head)
-    close(of_head(by_hand, head), wanted, 1e-10)
-    close(of_head(bounded, head)[1], wanted[1], 1e-10)
+    equal([of_page["dft"], of_its_value], formula, head)
 
 
 def test_eaft_is_gated_by_the_entropy_of_the_likeliest(head):
-    count = 4
+    def formula(log_p):
+        q = jax.lax.stop_gradient(jnp.sort(jnp.exp(log_p))[..., -20:])
+        q = q / q.sum(-1, keepdims=True)
+        gate = -jnp.sum(q * jnp.log(q), axis=-1) / np.log(20)
+        return mean(-gate * of_labels(log_p))
 
-    def ours(logits):
-        log_q, _ = jxent.softmax_top_k(jax.lax.stop_gradient(logits), count)
-        gate = jxent.softmax_entropy(log_q) / np.log(count)
-        losses = jxent.softmax_cross_entropy(logits, GIVEN, where=ANSWER)
-        return jxent.reduce(gate * losses, where=ANSWER)
-
-    def textbook(log_p):
-        q = jax.lax.stop_gradient(jnp.sort(jnp.exp(log_p))[:, -count:])
-        q = q / q.sum(1, keepdims=True)
-        gate = -jnp.sum(q * jnp.log(q), axis=1) / np.log(count)
-        return jnp.mean((-gate * at(log_p, LABELS))[ANSWER])
-
-    both_equal(ours, textbook, head)
+    # The page divides by a logarithm in float32.
+    of_page = recipe("eaft", jnp=types.SimpleNamespace(**vars(jnp) | {"log": np.log}))
+    equal([of_page["eaft"]], formula, head)
 
 
-def test_gspo_has_one_ratio_a_sequence(head):
-    """Of sequences of two tokens: the first has one that is a prompt's."""
-    old, advantage = np.linspace(-3, -1, ROWS), np.array([1.0, -0.5, 2.0])
-    answer = np.roll(ANSWER, 1)
-    given = np.where(answer, LABELS, -100)
-
-    def ours(logits):
-        log_probs = jxent.softmax_log_prob(logits, given, where=answer)
-        change, mask = (x.reshape(3, 2) for x in (log_probs - old, answer))
-        ratio = jnp.exp(jxent.reduce(change, where=mask, axis=-1))
-        clipped = jnp.clip(ratio, 0.7, 1.3)
-        return -jxent.reduce(jnp.minimum(ratio * advantage, clipped * advantage))
-
-    def textbook(log_p):
-        total = 0.0
-        for s in range(3):
-            rows = [r for r in (2 * s, 2 * s + 1) if answer[r]]
-            change = sum(log_p[r, LABELS[r]] - old[r] for r in rows) / len(rows)
-            ratio, a = jnp.exp(change), advantage[s]
-            total -= jnp.minimum(ratio * a, jnp.clip(ratio, 0.7, 1.3) * a)
-        return total / 3
-
-    both_equal(ours, textbook, head, answer)
+def clipped_gain(log_ratio, advantage, low, high):
+    ratio = jnp.exp(log_ratio)
+    bounded = jnp.minimum(jnp.maximum(ratio, low), high)
+    return jnp.minimum(ratio * advantage, bounded * advantage)
 
 
-def test_the_clipped_loss_and_the_means_of_sequences(head):
-    """DAPO's bounds and a bonus for entropy; the means by their names on the page.
+@pytest.mark.parametrize("of_sequence", [False, True], ids=["PPO", "GSPO"])
+def test_the_clipped_loss_of_a_policy(of_sequence, head):
+    """With a bonus for entropy; or one ratio a sequence, and the mean of sequences.
+
+    Ratios are clipped above, below and not, of advantages of both signs.
+    """
+    off = np.array([-0.5, 0.1, 0.5, 1e-4])[np.arange(32).reshape(ROWS) // 2 % 4]
+    log_p = oracles.log_softmax(head[0] @ head[1])
+    advantage = np.where(np.arange(16) < 8, 1.0, -0.5)[:, None]
+    inputs = {"old": np.asarray(of_labels(log_p)) + off, "advantage": advantage}
+    name = "gspo_loss" if of_sequence else "policy_loss"
+
+    def formula(log_p):
+        change = jnp.where(ANSWER, of_labels(log_p) - inputs["old"], 0)
+        if of_sequence:
+            change = change.sum(1) / COUNTS
+            gain = clipped_gain(change, advantage[:, 0], 1 - 3e-4, 1 + 4e-4)
+            return -jnp.mean(gain)
+        entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+        return -mean(clipped_gain(change, advantage, 0.8, 1.2) + 0.01 * entropy)
+
+    equal([recipe(name, **inputs)[name]], formula, head)
+
+
+def test_the_means_of_sequences(x64, rng):
+    """By their names on the page; of a whole batch, and of micro-batches.
 
     Of three sequences of two tokens, of which the second has one that is a prompt's.
     """
-    answer, segments = np.roll(ANSWER, 1), np.array([[1, 1, 1, 0, 2, 2]])
-    given = np.where(answer, LABELS, -100)
-    off = np.array([-0.5, 0.1, 0.5, 0, -0.5, 0.1])  # clipped above, below and not
-    old = at(oracles.log_softmax(head[0] @ head[1]), LABELS) + off
-    advantage = np.repeat([1.0, -0.5, -2.0], 2)
+    where, segments = np.array([[1, 1], [1, 0], [1, 1]]) > 0, [[1, 1, 1, 0, 2, 2]]
+    labels, x = np.where(where, 3, -100), rng.normal(size=(3, 2))
 
-    def ours(logits):
-        rows = jxent.softmax_statistics(logits, given, where=answer, entropy=True)
-        ratio = jnp.exp(rows.log_prob - old)
-        clipped = jnp.clip(ratio, 0.8, 1.28)
-        gain = jnp.minimum(ratio * advantage, clipped * advantage)
-        losses = -(gain + 0.01 * rows.entropy).reshape(3, 2)
-        labels, where = (x.reshape(3, 2) for x in (given, answer))
+    def means(losses):
         weights = jxent.sequence_weights(where)
-        packed = jxent.sequence_weights(answer[None], segment_ids=segments)
+        flat = where.reshape(1, 6)
+        packed = jxent.sequence_weights(flat, segment_ids=np.array(segments))
 
         def of_micro_batches(**options):
             of_all = jxent.total_weight(labels, where=where, **options)
@@ -181,175 +169,138 @@ def test_the_clipped_loss_and_the_means_of_sequences(head):
                 for part in (slice(0, 1), slice(1, 3))
             )
 
-        return total(
+        return jnp.stack(
             [
                 jxent.reduce(losses, where=where),
                 of_micro_batches(),
                 jxent.reduce(losses, where=where, weights=weights),
                 of_micro_batches(weights=weights),
                 jxent.reduce(losses, where=where, normalizer=3 * 2),
-                jxent.reduce(losses.reshape(1, 6), where=answer[None], weights=packed),
+                jxent.reduce(losses.reshape(1, 6), where=flat, weights=packed),
             ]
         )
 
-    def textbook(log_p):
-        losses = []
-        for r, a in enumerate(advantage):
-            ratio = jnp.exp(log_p[r, LABELS[r]] - old[r])
-            bounded = jnp.minimum(jnp.maximum(ratio, 0.8), 1.28)
-            entropy = -jnp.sum(jnp.exp(log_p[r]) * log_p[r])
-            losses.append(-jnp.minimum(ratio * a, bounded * a) - 0.01 * entropy)
-        mean = lambda *rows: sum(losses[r] for r in rows) / len(rows)
-        tokens = mean(0, 1, 2, 4, 5)  # 3 is the prompt's
-        sequences = (mean(0, 1) + mean(2) + mean(4, 5)) / 3
-        of_packed = (mean(0, 1, 2) + mean(4, 5)) / 2
-        constant = tokens * 5 / (3 * 2)
-        return total([tokens, tokens, sequences, sequences, constant, of_packed])
-
-    def total(means):
-        return sum(m * np.cos(i) for i, m in enumerate(means))
-
-    both_equal(ours, textbook, head, answer)
-
-
-def log1mexp(x):
-    half = -jnp.log(2.0)
-    near_0 = jnp.log(-jnp.expm1(jnp.maximum(x, half)))
-    far = jnp.log1p(-jnp.exp(jnp.minimum(x, half)))
-    return jnp.where(x > half, near_0, far)
-
-
-def orpo(log_p, weight=0.1):
-    """Of the mean log-probabilities (pairs, 2) of chosen and rejected answers."""
-    uncertain = jnp.minimum(log_p, -1e-9)
-    chosen, rejected = (uncertain - log1mexp(uncertain)).T
-    penalty = jxent.sigmoid_binary_cross_entropy(chosen - rejected, 1.0)
-    return jnp.mean(weight * penalty - log_p[:, 0])
+    tokens = where / 5
+    sequences = where / where.sum(1, keepdims=True) / 3
+    of_packed = np.array([[1 / 3, 1 / 3], [1 / 3, 0], [1 / 2, 1 / 2]]) / 2
+    wanted = np.stack([tokens, tokens, sequences, sequences, where / 6, of_packed])
+    of_both = jax.jacrev(lambda x: (means(x),) * 2, has_aux=True)
+    slopes, values = jax.device_get(jax.jit(of_both)(x))
+    close(slopes, wanted)
+    close(values, (wanted * x).sum((1, 2)))
 
 
 def test_orpo(head):
-    """By the odds of a likely and an unlikely answer, of three tokens and of two."""
+    """By the odds of chosen and rejected answers."""
+    of_page = recipe("log1mexp log_odds orpo_loss")
 
-    def ours(logits):
-        log_probs = jxent.softmax_log_prob(logits, GIVEN, where=ANSWER).reshape(2, 3)
-        log_p = jxent.reduce(log_probs, where=ANSWER.reshape(2, 3), axis=-1)
-        both_ways = jnp.stack([log_p, 0.01 * log_p[::-1]])
-        return orpo(both_ways)
+    def formula(log_p):
+        log_p = jnp.where(ANSWER, of_labels(log_p), 0).sum(1) / COUNTS
+        chosen, rejected = jnp.exp(log_p.reshape(8, 2)).T
+        ratio = chosen / (1 - chosen) / (rejected / (1 - rejected))
+        return jnp.mean(-jnp.log(chosen) - 0.1 * jnp.log(ratio / (1 + ratio)))
 
-    def textbook(log_p):
-        of_label = at(log_p, LABELS)
-        first, second = (of_label[0] + of_label[1]) / 2, of_label[3:].mean()
-        total = 0.0
-        for chosen, rejected in ((first, second), (0.01 * second, 0.01 * first)):
-            c, r = jnp.exp(chosen), jnp.exp(rejected)
-            ratio = c / (1 - c) / (r / (1 - r))
-            total += -jnp.log(c) - 0.1 * jnp.log(ratio / (1 + ratio))
-        return total / 2
-
-    both_equal(ours, textbook, head)
+    equal([of_page["orpo_loss"]], formula, head)
 
 
-def test_orpo_of_answers_that_are_certain():
+def of_log_probs(name):
+    """jxent, but that a function of logits takes log-probabilities and returns them."""
+    unchanged = {name: lambda log_p, *_, **__: log_p}
+    return types.SimpleNamespace(**vars(jxent) | unchanged)
+
+
+def test_orpo_of_answers_that_are_certain_or_unlikely():
     """In float32, where log p is 0: both finite, and gradients of the rest alone."""
-    log_p = jnp.array([[0, -1], [-1, 0], [0, 0]], jnp.float32)
-    value, gradient = jax.jit(jax.value_and_grad(orpo))(log_p)
-    odds = np.log(1e9) - (-1 - np.log1p(-np.exp(-1)))  # of the certain, to the other
-    penalties = np.logaddexp(0, [-odds, odds, 0])
-    np.testing.assert_allclose(value, np.mean(0.1 * penalties + [0, 1, 0]), rtol=1e-6)
-    slope = 1 / (1 - np.exp(-1)) / (1 + np.exp(-odds))  # of the penalty in log p = −1
-    wanted = np.array([[-1, 0], [-1 - 0.1 * slope, 0], [-1, 0]]) / 3
-    np.testing.assert_allclose(gradient, wanted, rtol=1e-6, atol=1e-8)
+    library, answer = of_log_probs("softmax_log_prob"), np.ones((16, 1), bool)
+    of_page = recipe("log1mexp log_odds orpo_loss", jxent=library, answer=answer)
+    pairs = [[0, -1], [-1, 0], [0, 0], [-1e-3, -20], [-20, -1e-3], [-1, -2]]
+    log_p = np.array([*pairs, *pairs[:2]], np.float32)
+    both = jax.jit(jax.value_and_grad(of_page["orpo_loss"]))
+    value, gradient = jax.device_get(both(log_p.reshape(16, 1)))
+    known = np.minimum(log_p, np.float64(-1e-9))  # a billion to one
+    odds = known - np.log(-np.expm1(known))
+    ratio = odds[:, 0] - odds[:, 1]
+    losses = 0.1 * np.logaddexp(0, -ratio) - log_p[:, 0]
+    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-6)
+    slope = 0.1 / (1 + np.exp(ratio))[:, None] * np.array([-1, 1])
+    slope = slope / -np.expm1(known) * (log_p < 0)  # of the penalty
+    wanted = (slope - np.array([1, 0])) / 8
+    np.testing.assert_allclose(gradient.reshape(8, 2), wanted, rtol=1e-6, atol=1e-8)
 
 
 def test_estimators_of_the_kl_divergence(x64, rng):
     """The expectations of k1, k2 and k3 over all tokens, and their gradients."""
     z, z_ref = rng.normal(size=(2, CLASSES))
-    log_q, tokens = oracles.log_softmax(z_ref), np.arange(CLASSES)
-    p, q = np.exp(oracles.log_softmax(z)), np.exp(log_q)
-
-    def expected(z):
-        rows = jnp.broadcast_to(z, (CLASSES, CLASSES))
-        d = log_q - jxent.softmax_log_prob(rows, tokens)
-        estimators = jnp.stack([-d, d**2 / 2, jnp.expm1(d) - d])
-        return estimators @ p, estimators @ p
-
-    gradients, means = jax.jit(jax.jacrev(expected, has_aux=True))(z)
+    p, q = np.exp(oracles.log_softmax(z)), np.exp(oracles.log_softmax(z_ref))
+    expected = recipe("expected", p=p, q=q)["expected"]
+    of_both = jax.jacrev(lambda z: (expected(z),) * 2, has_aux=True)
+    gradients, means = jax.device_get(jax.jit(of_both)(z))
     ratio = np.log(p / q)
     exact = p @ ratio
     close(means, np.array([exact, p @ ratio**2 / 2, exact]))
     close(gradients, np.stack([0 * p, p * (ratio - exact), p - q]))
 
 
-def importance(log_ratio, low, high, masked, of_sequence):
-    if of_sequence:
-        log_ratio = log_ratio.sum(axis=-1, keepdims=True)
-    ratio = jax.lax.stop_gradient(jnp.exp(log_ratio))
-    if masked:
-        return jnp.where((ratio >= low) & (ratio <= high), ratio, 0)
-    return jnp.minimum(ratio, high)
-
-
 @pytest.mark.parametrize("of_sequence", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_sampler_is_corrected_for(masked, of_sequence, x64, rng):
     """By a factor that is a constant: of tokens, or of a sequence's product."""
-    log_probs, sampler = rng.normal(size=(2, 3, 4))
-    answer = np.arange(4) >= np.array([[0], [1], [2]])
+    log_probs, sampler = rng.normal(size=(2, *ROWS))
+    importance = recipe("importance")["importance"]
 
     def loss(log_probs):
-        log_ratio = jnp.where(answer, log_probs - sampler, 0)
-        factor = importance(log_ratio, 0.5, 2.0, masked, of_sequence)
-        return -jxent.reduce(factor * log_probs, where=answer)
+        options = {"masked": masked, "of_sequence": of_sequence}
+        factor = importance(log_probs, sampler, **options)
+        return -jxent.reduce(factor * log_probs, where=ANSWER)
 
-    ratio = np.where(answer, np.exp(log_probs) / np.exp(sampler), 1)
+    ratio = np.where(ANSWER, np.exp(log_probs) / np.exp(sampler), 1)
     if of_sequence:
-        ratio = np.repeat(ratio.prod(1, keepdims=True), 4, axis=1)
+        ratio = np.repeat(ratio.prod(1, keepdims=True), 2, axis=1)
     factor = np.minimum(ratio, 2)
     if masked:
         factor = np.where((ratio < 0.5) | (ratio > 2), 0, ratio)
-    value, gradient = jax.value_and_grad(loss)(log_probs)
-    close(value, -np.sum((factor * log_probs)[answer]) / np.sum(answer))
-    close(gradient, -factor * answer / np.sum(answer))
-
-
-def with_tail(log_p):
-    mass = jnp.minimum(jnp.exp(log_p).sum(-1, keepdims=True), 1 - 2**-23)
-    return jnp.concatenate([log_p, jnp.log1p(-mass)], axis=-1)
+    value, gradient = jax.device_get(jax.jit(jax.value_and_grad(loss))(log_probs))
+    close(value, -np.mean((factor * log_probs)[ANSWER]))
+    close(gradient, -factor * ANSWER / np.sum(ANSWER))
 
 
 def test_reverse_kl_of_the_likeliest_and_a_tail(head, rng):
     """KL(p ‖ q) of k + 1 classes; the whole one; what the truncated one tends to."""
-    log_q = jax.nn.log_softmax(2 * rng.normal(size=(ROWS, CLASSES)))
-    of_k, ids = jxent.softmax_top_k(log_q, 4)
-    rest = np.ones((ROWS, CLASSES), bool)
-    np.put_along_axis(rest, np.asarray(ids), False, 1)
+    log_q = oracles.log_softmax(2 * rng.normal(size=(*ROWS, CLASSES)))
+    ids = np.argsort(-log_q)[..., :4]
+    of_k = np.take_along_axis(log_q, ids, -1)
+    rest = np.ones(log_q.shape, bool)
+    np.put_along_axis(rest, ids, False, -1)
+    names = "reverse_kl with_tail top_k_reverse_kl"
+    inputs = {"teacher": log_q, "log_q": of_k, "ids": ids}
+    of_page = recipe(names, **inputs)
 
-    def ours(logits):
-        log_p = with_tail(jxent.softmax_log_prob_at(logits, ids, where=ANSWER))
-        kl = jxent.kl_divergence_with_log_targets(with_tail(of_k), log_p)
-        whole = jxent.softmax_kl_divergence(log_q, logits, where=ANSWER)
-        return jxent.reduce(kl + 0.1 * whole, where=ANSWER)
+    def loss(logits):
+        return of_page["top_k_reverse_kl"](logits) + 0.1 * of_page["reverse_kl"](logits)
 
-    def textbook(log_p):
+    def formula(log_p):
         p, q = jnp.exp(log_p), jnp.exp(log_q)
-        terms = jnp.where(rest, 0, p * (log_p - log_q)).sum(1)
-        p_rest, q_rest = (jnp.where(rest, x, 0).sum(1) for x in (p, q))
+        terms = jnp.where(rest, 0, p * (log_p - log_q)).sum(-1)
+        p_rest, q_rest = (jnp.where(rest, x, 0).sum(-1) for x in (p, q))
         kl = terms + p_rest * jnp.log(p_rest / q_rest)
-        return jnp.mean((kl + 0.1 * (p * (log_p - log_q)).sum(1))[ANSWER])
+        return mean(kl + 0.1 * (p * (log_p - log_q)).sum(-1))
 
-    assert both_equal(ours, textbook, head) > 0
+    assert equal([loss], formula, head) > 0
     # Without the tail it is least where p = q/e: below 0, and no divergence.
-    p = jnp.exp(of_k)
-    slope = jax.grad(lambda p: jnp.sum(p * (jnp.log(p) - of_k)))
-    np.testing.assert_allclose(slope(p / np.e), 0, atol=1e-12)
+    of_page = recipe(names, jxent=of_log_probs("softmax_log_prob_at"), **inputs)
+    truncated = functools.partial(of_page["top_k_reverse_kl"], tail=False)
+    value, slope = jax.device_get(jax.jit(jax.value_and_grad(truncated))(of_k - 1))
+    assert value < 0
+    np.testing.assert_allclose(slope, 0, atol=1e-12)
 
 
 def test_a_tail_of_which_nothing_is_left():
     """Where the likeliest round to a mass of 1 or more, all is finite."""
-    log_p = jnp.log(jnp.array([0.6, 0.4], jnp.float32)) + 1e-7
-    assert jnp.exp(log_p).sum() >= 1
-    value, slope = jax.value_and_grad(lambda x: with_tail(x)[-1])(log_p)
-    assert jnp.isfinite(value)
+    log_p = np.log(np.array([0.6, 0.4], np.float32)) + np.float32(1e-7)
+    assert np.exp(log_p).sum() >= 1
+    tail = lambda x: recipe("with_tail")["with_tail"](x)[-1]
+    value, slope = jax.device_get(jax.jit(jax.value_and_grad(tail))(log_p))
+    assert np.isfinite(value)
     np.testing.assert_array_equal(slope, 0)
 
 
@@ -358,25 +309,18 @@ def test_the_loss_of_a_draft_head(head, rng):
 
     In one row the two do not overlap: its loss is finite, and has no gradient.
     """
-    (hidden, kernel), disjoint = head, 4
-    teacher = rng.normal(size=(ROWS, 5)), rng.normal(size=(5, CLASSES))
+    (hidden, kernel), disjoint = head, (4, 1)
+    teacher = rng.normal(size=(*ROWS, 5)), rng.normal(size=(5, CLASSES))
     hidden[disjoint] *= 200
     teacher[0][disjoint] *= 200
     log_q = oracles.log_softmax(teacher[0] @ teacher[1])
     p = np.exp(oracles.log_softmax(hidden @ kernel))
-    rates = np.minimum(p, np.exp(log_q)).sum(1)
-    assert np.array_equal(rates < 1e-6, np.arange(ROWS) == disjoint)
+    apart = np.minimum(p, np.exp(log_q)).sum(-1) < 1e-6
+    assert np.argwhere(apart).tolist() == [[*disjoint]]
 
-    def ours(draft):
-        distance = jxent.softmax_total_variation(
-            draft, jxent.LinearLogits(*teacher), where=ANSWER
-        )
-        rate = jnp.maximum(1 - distance, 1e-6)
-        return jxent.reduce(-jnp.log(rate), where=ANSWER)
+    def formula(log_p):
+        rate = jnp.minimum(jnp.exp(log_p), np.exp(log_q)).sum(-1)
+        return -mean(jnp.log(jnp.where(apart, 1e-6, rate)))
 
-    def textbook(log_p):
-        rate = jnp.minimum(jnp.exp(log_p), np.exp(log_q)).sum(1)
-        rate = jnp.where(np.arange(ROWS) == disjoint, 1e-6, rate)
-        return -jnp.mean(jnp.log(rate)[ANSWER])
-
-    both_equal(ours, textbook, head)
+    of_page = recipe("accepted draft_loss", teacher=jxent.LinearLogits(*teacher))
+    equal([of_page["draft_loss"]], formula, head)

@@ -1,6 +1,11 @@
-"""Losses of papers that are a call with options: the recipes of the site."""
+"""The recipes of the site's page, on inputs of a test: each by its formula.
 
+What is compared is the page's own code, its values and its gradients.
+"""
+
+import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +16,17 @@ import jxent
 from tests import oracles
 from tests.comparing import close
 from tests.heads import of_layout
+from tests.pages import recipe
 
 
+pytestmark = pytest.mark.usefixtures("x64", "as_users_have_it")
+recipe = functools.partial(recipe, "recipes.md")
 ROWS, FEATURES, CLASSES = 6, 3, 5
 COUNTS = np.array([1000.0, 400, 60, 20, 5])
 
 
 @pytest.fixture
-def batch(x64, rng):
+def batch(rng):
     z = 3 * rng.normal(size=(ROWS, CLASSES))
     return z, rng.integers(0, CLASSES, ROWS)
 
@@ -27,45 +35,49 @@ def at(x, y):
     return x[np.arange(len(y)), y]
 
 
+def of_all(*losses, at):
+    """Values and gradients of losses of the same arrays, in one program."""
+    places = tuple(range(len(at)))
+    run = jax.jit(lambda *x: [jax.value_and_grad(f, places)(*x) for f in losses])
+    return jax.device_get(run(*at))
+
+
 @pytest.mark.parametrize("tau", [0.5, 1.0])
 @pytest.mark.parametrize("implementation", ["streamed", "tiled"])
-def test_logit_adjustment_is_a_bias_of_the_head(tau, implementation, rng, x64):
+def test_logit_adjustment_is_a_bias_of_the_head(tau, implementation, batch, rng):
     """The loss of the adjusted logits, and its gradients in hidden and kernel."""
-    hidden = rng.normal(size=(ROWS, FEATURES))
+    hidden, y = rng.normal(size=(ROWS, FEATURES)), batch[1]
     kernel = rng.normal(size=(FEATURES, CLASSES))
-    y = rng.integers(0, CLASSES, ROWS)
-    prior = COUNTS / COUNTS.sum()
+    prior, heads = COUNTS / COUNTS.sum(), of_layout(implementation, (2, 2))
+    library = types.SimpleNamespace(**vars(jxent) | {"LinearLogits": heads})
 
     def fused(hidden, kernel):
-        head = of_layout(implementation, (2, 2))
-        logits = head(hidden, kernel, tau * np.log(prior))
-        return jxent.softmax_cross_entropy(logits, y, reduction="mean")
+        given = {"hidden": hidden, "kernel": kernel, "targets": y, "tau": tau}
+        after = "*Logit adjustment*"
+        given |= {"prior": prior, "jxent": library}
+        return recipe("adjustment fused", after=after, **given)["fused"]
 
     def textbook(hidden, kernel):
         z = hidden @ kernel
-        margins = tau * np.log(prior)[None, :] - tau * np.log(prior)[y][:, None]
+        margins = tau * np.log(prior) - tau * np.log(prior)[y][:, None]
         differences = z + margins - at(z, y)[:, None]
         return jnp.mean(jnp.log(jnp.sum(jnp.exp(differences), -1)))
 
-    got, wanted = (
-        jax.value_and_grad(f, (0, 1))(hidden, kernel) for f in (fused, textbook)
-    )
-    jax.tree.map(close, got, wanted)
+    close(*of_all(fused, textbook, at=(hidden, kernel)))
 
 
 def test_balanced_softmax_is_logit_adjustment_by_the_counts(batch):
     z, y = batch
 
     def textbook(z):
-        p = COUNTS[None] * jnp.exp(z)
-        return -jnp.log(at(p / jnp.sum(p, -1, keepdims=True), y))
+        p = COUNTS * jnp.exp(z)
+        return -jnp.mean(jnp.log(at(p / jnp.sum(p, -1, keepdims=True), y)))
 
     def loss(z):
-        return jxent.softmax_cross_entropy(z + np.log(COUNTS)[None], y)
+        given = {"x": z, "y": y, "counts": COUNTS}
+        return recipe("loss", after="*Balanced softmax*", **given)["loss"]
 
-    close(loss(z), textbook(z))
-    gradients = (jax.grad(lambda z, f=f: jnp.sum(f(z)))(z) for f in (loss, textbook))
-    close(*gradients)
+    close(*of_all(loss, textbook, at=(z,)))
 
 
 def test_ldam_with_weights(batch):
@@ -73,14 +85,8 @@ def test_ldam_with_weights(batch):
     z, y = batch
     cosines, scale, beta = np.tanh(z), 30, 0.9999
     margin = 0.5 * (COUNTS.min() / COUNTS) ** 0.25
-    got = jxent.softmax_cross_entropy(
-        cosines,
-        y,
-        margin=margin,
-        temperature=1 / scale,
-        class_weights=jxent.class_weights_of_counts(COUNTS, beta=beta),
-        reduction="mean",
-    )
+    given = {"cosines64": cosines, "y": y, "counts": COUNTS}
+    got = recipe("margin w loss", after="*Margins* as in", **given)["loss"]
     weights = (1 - beta) / (1 - beta**COUNTS)
     weights = weights / weights.sum() * CLASSES
     lowered = np.where(np.arange(CLASSES) == y[:, None], cosines - margin, cosines)
@@ -94,17 +100,17 @@ def test_the_confidence_penalty(batch):
     beta, kept = 0.3, np.arange(ROWS) != 2
 
     def loss(z):
-        losses, statistics = jxent.with_statistics(jxent.softmax_cross_entropy)(z, y)
-        penalized = losses - beta * statistics.entropy
-        return jxent.reduce(penalized, where=kept, reduction="sum")
+        names, given = "loss_of losses loss", {"targets": y, "mask": kept, "beta": beta}
+        given |= {"logits": z}
+        return recipe(names, after="## Confidence penalty", **given)["loss"]
 
     log_p = oracles.log_softmax(z)
     p, entropy = np.exp(log_p), oracles.softmax_entropy(z)
-    value, gradient = jax.value_and_grad(loss)(z)
-    close(value, (-at(log_p, y) - beta * entropy)[kept].sum())
+    ((value, (gradient,)),) = of_all(loss, at=(z,))
+    close(value, (-at(log_p, y) - beta * entropy)[kept].mean())
     slopes = oracles.softmax_cross_entropy_gradient(z, y)
     slopes += beta * p * (log_p + entropy[:, None])
-    close(gradient, slopes * kept[:, None], 1e-10)
+    close(gradient, slopes * kept[:, None] / kept.sum(), 1e-10)
 
 
 # Regression as classification ---------------------------------------------------------
@@ -117,16 +123,13 @@ def test_hl_gauss(batch):
     values = np.array([-1.0, -0.2, 0.37, 1.0, 90.0, -7.0])
 
     def loss(z, values):
-        centre = jnp.clip(values, edges[0], edges[-1])[..., None]
-        below = jax.scipy.stats.norm.cdf(edges[None], centre, sigma)
-        q = jnp.diff(below) / (below[..., -1:] - below[..., :1])
-        return jxent.softmax_cross_entropy(z, q, reduction="mean")
+        given = {"edges": edges, "sigma": sigma, "x": z, "values": values}
+        return recipe("hl_gauss loss", after="*HL-Gauss*", **given)["loss"]
 
     inside = np.clip(values, -1, 1)[:, None]
     below = np.vectorize(math.erf)((edges - inside) / (sigma * 2**0.5))
     q = np.diff(below) / (below[:, -1:] - below[:, :1])
-    both = jax.jit(jax.value_and_grad(loss, (0, 1)))
-    value, (in_logits, in_values) = both(z, values)
+    ((value, (in_logits, in_values)),) = of_all(loss, at=(z, values))
     close(value, -np.sum(q * oracles.log_softmax(z)) / ROWS)
     close(in_logits, (np.exp(oracles.log_softmax(z)) - q) / ROWS)
     assert np.all(np.isfinite(in_values))
@@ -145,13 +148,15 @@ def test_c51_is_two_hot_labels_of_the_moved_points(batch, rng):
         low, high = math.floor(place), math.ceil(place)
         target[row, low] += p[row, atom] * (1 if low == high else high - place)
         target[row, high] += p[row, atom] * (place - low)
-    moved = jxent.two_hot_labels(reward[:, None] + discount * support[None], support)
-    shares = jnp.asarray(moved.values) * p[..., None]
-    labels = jxent.SparseLabels(
-        jnp.asarray(moved.ids).reshape(ROWS, -1), shares.reshape(ROWS, -1)
-    )
-    wanted = -np.sum(target * oracles.log_softmax(z), axis=1)
-    close(jxent.softmax_cross_entropy(z, labels), wanted)
+    given = {"support": support, "discount": discount, "next_p": p, "x64": z}
+    given |= {"reward": reward[:, None]}
+
+    @jax.jit
+    def loss(z):
+        names = "moved shares labels loss"
+        return recipe(names, after="*C51* learns", x=z, **given)["loss"]
+
+    close(loss(z), -np.sum(target * oracles.log_softmax(z)) / ROWS)
 
 
 # Classes in an order ------------------------------------------------------------------
@@ -166,32 +171,24 @@ def test_coral_and_corn(batch):
     levels = np.arange(CLASSES - 1)
     above, asked = y[:, None] > levels, y[:, None] >= levels
 
-    def losses(z, g, biases):
-        loss = jxent.sigmoid_binary_cross_entropy
-        shared = g[:, None] + biases[None]
-        coral = loss(shared, above, reduction="mean", normalizer=ROWS)
-        corn = loss(z, above, where=asked, reduction="mean")
-        return jnp.stack([coral, corn])
+    def both(z, g, biases):
+        given = {"x": z, "output": g[:, None], "biases": biases}
+        names = "above coral answers asked corn"
+        of_page = recipe(names, after="*CORAL*", K=CLASSES, grades=y, **given)
+        return jnp.stack([of_page["coral"], of_page["corn"]])
 
     def textbook(z, g, biases):
-        p = jax.nn.sigmoid(z)
-        coral = corn = 0.0
-        count = 0
-        for row in range(ROWS):
-            for k in levels:
-                of_coral = jax.nn.sigmoid(g[row] + biases[k])
-                coral -= jnp.log(of_coral if above[row, k] else 1 - of_coral) / ROWS
-                if y[row] >= k:  # has passed k − 1
-                    corn -= jnp.log(p[row, k] if above[row, k] else 1 - p[row, k])
-                    count += 1
-        return jnp.stack([coral, corn / count])
+        of_coral, of_corn = (
+            -jnp.log(jnp.where(above, jax.nn.sigmoid(x), 1 - jax.nn.sigmoid(x)))
+            for x in (g[:, None] + biases, z)
+        )
+        corn = jnp.sum(of_corn, where=asked) / asked.sum()
+        return jnp.stack([of_coral.sum() / ROWS, corn])
 
     inputs = z[:, :-1], z[:, -1], np.array([2.0, 1, -0.5, -1])
-    close(losses(*inputs), textbook(*inputs), 1e-10)
-    got, wanted = (
-        jax.jit(jax.jacrev(f, (0, 1, 2)))(*inputs) for f in (losses, textbook)
-    )
-    close(got, wanted, 1e-10)
+    slopes = lambda f: jax.jacrev(lambda *x: (f(*x),) * 2, (0, 1, 2), has_aux=True)
+    run = jax.jit(lambda *x: [slopes(f)(*x) for f in (both, textbook)])
+    close(*jax.device_get(run(*inputs)), 1e-10)
 
 
 def test_corn_counts_the_products_above_one_half():
@@ -199,15 +196,13 @@ def test_corn_counts_the_products_above_one_half():
     conditional = np.array(
         [[0.9, 0.8, 0.6, 0.9], [0.7, 0.7, 0.99, 0.2], [0.4, 1, 1, 1]]
     )
-    wanted = []
-    for row in conditional.tolist():
-        products = [math.prod(row[: k + 1]) for k in range(4)]
-        wanted.append(sum(p > 0.5 for p in products))
+    products = np.cumprod(conditional, axis=1)
     with np.errstate(divide="ignore"):
         answers = np.log(conditional) - np.log(1 - conditional)
-    log_above = jnp.cumsum(jax.nn.log_sigmoid(answers), axis=-1)
-    assert (log_above > jnp.log(0.5)).sum(-1).tolist() == wanted == [2, 1, 0]
-    assert (answers > 0).sum(-1).tolist() == [4, 3, 3]  # CORAL's rule
+    names = "log_above grade wrong"
+    of_page = recipe(names, after="those above one half", answers=answers)
+    assert of_page["grade"].tolist() == (products > 0.5).sum(1).tolist() == [2, 1, 0]
+    assert of_page["wrong"].tolist() == [4, 3, 3]  # CORAL's rule
 
 
 # Routers ------------------------------------------------------------------------------
@@ -219,69 +214,63 @@ def test_load_balance_and_z_loss_of_a_router(batch):
     kept, k = np.arange(ROWS) != 1, 2
 
     def losses(z):
-        rows = jxent.softmax_statistics(z)
-        _, chosen = jxent.softmax_top_k(z, k)
-        sent = jax.nn.one_hot(chosen, CLASSES, dtype=z.dtype).sum(-2)
-        p = jax.nn.softmax(z)
-        f, mean_p = (
-            jxent.reduce(x, where=kept[:, None], axis=0) for x in (sent / k, p)
-        )
-        balance = CLASSES * jnp.sum(f * mean_p)
-        return balance + jxent.reduce(rows.lse**2, where=kept)
+        given = {"router": z[None], "mask": kept[None], "E": CLASSES, "k": k}
+        names = "statistics chosen sent p P balance z_loss"
+        of_page = recipe(names, after="## Routers of experts", **given)
+        return of_page["balance"] + of_page["z_loss"]
 
     of_kept = z[kept]
     log_p = oracles.log_softmax(of_kept)
     p, lse = np.exp(log_p), of_kept[:, 0] - log_p[:, 0]
     sent = np.argsort(np.argsort(-of_kept, 1), 1) < k
     f = sent.mean(0) / k
-    value, gradient = jax.jit(jax.value_and_grad(losses))(z)
+    ((value, (gradient,)),) = of_all(losses, at=(z,))
     close(value, CLASSES * np.sum(f * p.mean(0)) + np.mean(lse**2))
     slopes = CLASSES * p * (f - p @ f[:, None]) + 2 * lse[:, None] * p
     close(gradient[kept], slopes / kept.sum())
     np.testing.assert_array_equal(gradient[~kept], 0)
 
 
-# In-batch and sampled softmax ---------------------------------------------------------
+# In-batch and sampled softmax: the page's batches have eight rows ---------------------
 
 
-def test_in_batch_softmax_with_log_q(x64, rng):
+def test_in_batch_softmax_with_log_q(rng):
     """The softmax over all items, up to log q and log B, and its gradients.
 
     The limit of large batches: each item is there as often as its probability says.
     """
-    queries, table = rng.normal(size=(2, ROWS, FEATURES))
-    item = np.array([0, 1, 2, 1, 3, 0])
-    table, q = table[:4], np.bincount(item) / ROWS
-    log_q, factors = np.log(q)[item], np.cos(np.arange(ROWS))
+    queries, table = rng.normal(size=(2, 8, FEATURES))
+    item = np.array([0, 1, 2, 1, 3, 0, 4, 1])
+    table, log_q = table[:5], np.log(np.bincount(item) / 8)[item]
 
     def in_batch(queries, table):
-        losses = jxent.contrastive_cross_entropy(
-            queries, table[item], candidate_bias=-log_q, symmetric=False
-        )
-        return jnp.sum((losses - log_q - np.log(ROWS)) * factors)
+        given = {"queries": queries, "items": table[item], "log_q": log_q}
+        return recipe("in_batch", after="## In-batch", **given)["in_batch"]()
 
     def over_all(queries, table):
-        log_p = jax.nn.log_softmax(queries @ table.T)
-        return -jnp.sum(at(log_p, item) * factors)
+        return -jnp.mean(at(jax.nn.log_softmax(queries @ table.T), item))
 
-    got, wanted = (
-        jax.jit(jax.value_and_grad(f, (0, 1)))(queries, table)
-        for f in (in_batch, over_all)
-    )
-    close(got, wanted, 1e-10)
+    close(*of_all(in_batch, over_all, at=(queries, table)), 1e-10)
 
 
-def test_sampled_softmax_is_fair_to_every_class(batch):
-    """On average the sum over the label and what is drawn is that over all classes."""
-    z, y = batch
-    q = np.linspace(1, 3, CLASSES) / np.linspace(1, 3, CLASSES).sum()
-    count = 4
-    total = np.zeros(ROWS)
-    for drawn in range(CLASSES):  # each of the draws is this one with probability q
-        ids = np.repeat(np.arange(CLASSES)[drawn], count)
-        others = z[:, ids] - np.log(count * q[ids])
-        logits = np.concatenate([at(z, y)[:, None], others], axis=1)
-        own = np.concatenate([np.zeros((ROWS, 1), bool), ids == y[:, None]], axis=1)
-        loss = jxent.softmax_cross_entropy(logits, np.zeros(ROWS, int), where=~own)
-        total += q[drawn] * np.exp(np.asarray(loss) + at(z, y))
-    close(total, np.exp(z).sum(1), 1e-10)
+def test_sampled_softmax_is_fair_to_every_class(rng):
+    """On average the sum over the label and what is drawn is that over all classes.
+
+    Each of the draws is the same class, with its probability; each query is alone.
+    """
+    queries, table = rng.normal(size=(2, CLASSES, FEATURES))
+    y, q = rng.integers(0, CLASSES, CLASSES), np.arange(1.0, 1 + CLASSES)
+    q, z = q / q.sum(), queries @ table.T
+
+    def loss(query, y, drawn):
+        label = jnp.broadcast_to(query @ table[y], (8, 1))
+        given = {"queries": jnp.broadcast_to(query, (8, FEATURES)), "table": table}
+        given |= {"label": label, "y": jnp.repeat(y, 8), "q": q}
+        given |= {"drawn": jnp.repeat(drawn, 4)}
+        of_page = recipe("sampled log_count", after="*Sampled softmax*", **given)
+        return of_page["sampled"](of_page["log_count"])
+
+    table = jnp.asarray(table)
+    of_draws = jax.vmap(loss, (None, None, 0))
+    losses = jax.jit(jax.vmap(of_draws, (0, 0, None)))(queries, y, np.arange(CLASSES))
+    close(np.exp(losses + at(z, y)[:, None]) @ q, np.exp(z).sum(1), 1e-10)
