@@ -1,9 +1,12 @@
-"""The benchmarks: every suite end to end, what they say of peers, and their reports."""
+"""The benchmarks and their pictures: every suite and command end to end.
 
-import json
+What they say of peers; and what is committed is made from the stored runs.
+"""
+
 import math
 import operator
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,22 +22,27 @@ from benchmarks import (
     __main__ as command_line,
     compiled,
     device_clock,
+    growth,
     measure,
     metrics,
+    pictures,
+    plots,
     readme,
     record,
     report,
     run,
     session,
     tables,
+    ten_calls,
     textbook,
+    vocabulary,
 )
 from benchmarks.case import Case, Shape, shape
 from benchmarks.limits import Limits, floor
 from benchmarks.operations import OPERATIONS, array, arrays
 from benchmarks.peers import PEERS
 from benchmarks.suites import SUITES
-from benchmarks.targets import TARGETS
+from benchmarks.targets import TARGETS, MissingCompilerError
 
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -89,28 +97,6 @@ def test_suites_run_end_to_end(suite, monkeypatch):
     assert tables.compared(records).count("\n") == 3
 
 
-@pytest.mark.beyond_core
-def test_a_step_of_many_arrays_is_called_again_and_again():
-    """And is a case of its own in the report."""
-    cases = list(SUITES["eager"].cases([TINY], ["float32"]))
-    step, alone = (
-        next(c for c in cases if c.operation == "logits" and c.protocol == protocol)
-        for protocol in ("step", "eager")
-    )
-    peers: list[Any] = [briefly("jxent"), briefly("optax"), briefly("torch")]
-    records = list(run.run(step, peers, seconds=0))
-    assert [(r.peer, r.status) for r in records] == [("jxent", "ok"), ("Optax", "ok")]
-    assert all(r.seconds for r in records)
-    records += list(run.run(alone, peers[:2], seconds=0))
-    device = {"kind": "A processor", "platform": "cpu"}
-    results = record.Results("", "", {}, device, {}, tuple(records))
-    titles = re.findall("### (.*)", report.markdown(results))
-    assert titles == [
-        "logits: value and gradient, float32 [16, 24], in a jitted step of 100 arrays",
-        "logits: value and gradient, float32 [16, 24]",
-    ]
-
-
 @pytest.mark.every_value
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_case_has_jxent_and_another(suite):
@@ -122,6 +108,7 @@ def test_every_case_has_jxent_and_another(suite):
             assert {"jxent", tables.unit_of(suite)} <= names, case
             assert case.operation in OPERATIONS
             assert case.suite == suite
+            assert case.protocol != "step" or "PyTorch" not in names
 
 
 # What is in jxent's or jxent.metrics' __all__ and computes no loss of arrays.
@@ -175,27 +162,6 @@ def test_what_stands_beside_each_other_is_the_same():
         pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(by_hand), strict=True)
         for a, b in pairs:
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6, err_msg=name)
-
-
-def test_the_table_of_what_is_written_by_hand():
-    of = ("by_hand", "entropy")
-
-    def records(peer, seconds, temporary_bytes):
-        for derivative, factor in (("forward", 1), ("value and gradient", 3)):
-            numbers = {"seconds": factor * seconds, "temporary_bytes": temporary_bytes}
-            case = Case(*of, Shape(8, 0, 4), "float32", derivative)
-            yield record.record(case, peer, "", **numbers)
-
-    text = tables.by_hand([*records("jxent", 3e-3, 0), *records("by hand", 2e-3, 512)])
-    assert (
-        re.sub(" +", " ", text)
-        == """\
-### float32 [8, 4]: jxent to by hand
-
-| | forward | gradient | temporary | with gradient |
-|---|---:|---:|---:|---:|
-| entropy | 1.50 × | 1.50 × | 0 B for 512 B | 0 B for 512 B |"""
-    )
 
 
 def test_operations_are_chosen_by_a_part_of_their_name():
@@ -299,126 +265,51 @@ def test_an_interrupted_run_keeps_what_is_measured(capsys):
     assert "interrupted" in capsys.readouterr().out
 
 
-RESULTS = {
-    "command": "python -m benchmarks --suite dense",
-    "date": "2026-01-02",
-    "versions": {"Python": "3.11.7", "jax": "0.10.2"},
-    "device": {"platform": "cpu", "kind": "A processor", "cores": 2, "flags": {}},
-    "limits": {"bandwidth": 2e10, "flops": {"float32": 1.5e11}},
-    "records": [
-        {
-            "suite": "dense",
-            "operation": "logits",
-            "rows": 2048,
-            "features": 0,
-            "classes": 32768,
-            "dtype": "float32",
-            "derivative": "forward",
-            **rest,
-        }
-        for rest in (
-            {
-                "peer": "Optax",
-                "seconds": 0.043,
-                "low": 0.0421,
-                "high": 0.05,
-                "error": 1e-7,
-                "temporary_bytes": 52429,
-                "floor_bytes": 268435456,
-                "floor_flops": 0,
-                "floor_s": 0.0134,
-            },
-            {
-                "peer": "jxent",
-                "seconds": 0.036,
-                "low": 0.035,
-                "high": 0.0361,
-                "error": 1e-7,
-                "temporary_bytes": 0,
-                "floor_bytes": 268435456,
-                "floor_flops": 0,
-                "floor_s": 0.0134,
-            },
-            {"peer": "Keras", "status": "wrong", "message": "off by 0.5 of its size"},
-            {
-                "peer": "PyTorch",
-                "variant": "eager",
-                "status": "failing",
-                "message": "E",
-            },
-            {"peer": "tokamax", "status": "missing", "message": "not installed"},
-        )
-    ],
-}
-
-REPORT = """\
-# A processor
-
-`python -m benchmarks --suite dense`, 2026-01-02
-
-Python 3.11.7, jax 0.10.2
-
-Device: platform cpu, cores 2
-
-Measured: 20 GB/s of copying, products at 150 GFLOP/s in float32
-
-Missing here: tokamax
-
-## dense
-
-Logits in memory, from ten classes to a vocabulary: plain, and with every option.
-
-### logits: forward, float32 [2048, 32768]
-
-The floor: 256 MiB, 13.4 ms.
-
-| | median | middle half | to Optax | to floor | temporary | error | |
-|---|---:|---:|---:|---:|---:|---:|---:|
-| jxent | 36 ms | 35 ms–36.1 ms | 0.84 × | 2.69 × | 0 B | 1.0e-07 | |
-| Optax | 43 ms | 42.1 ms–50 ms | 1.00 × | 3.21 × | 51.2 KiB | 1.0e-07 | |
-| Keras | | | | | | | wrong: off by 0.5 of its size |
-| PyTorch, eager | | | | | | | failing: E |
-"""
+RUNS = sorted(path.parent for path in readme.RESULTS.glob("*/results.json"))
 
 
-def test_report_of_a_fixed_result_file(tmp_path):
-    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
-    report.write(tmp_path)
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert re.sub(" +", " ", text) == REPORT
-    results = record.load(tmp_path)
-    record.save(results, tmp_path / "again")
-    assert record.load(tmp_path / "again") == results
-    # A second size, and there is something to plot.
-    others = [
-        r._replace(classes=10, derivative="value and gradient") for r in results.records
-    ]
-    more = [r._replace(derivative="value and gradient") for r in results.records]
-    record.save(results._replace(records=(*others, *more)), tmp_path / "swept")
-    report.write(tmp_path / "swept")
-    names = {path.name for path in (tmp_path / "swept").iterdir()}
-    assert {"dense.svg", "dense.png"} <= names
-    lines = (tmp_path / "again" / "results.csv").read_text().splitlines()
-    assert len(lines) == 1 + len(RESULTS["records"])
-    assert lines[0].startswith("suite,operation,peer,variant,rows,features,classes")
-    assert lines[0].endswith("date,device,versions,flags")
-    assert lines[1].endswith(
-        ',2026-01-02,A processor (cpu),"Python 3.11.7, jax 0.10.2",'
-    )
+@pytest.mark.every_value
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_committed_reports_are_those_of_the_stored_numbers(folder, tmp_path):
+    """Word for word, and the stored numbers those that a run writes."""
+    results = record.load(folder)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert text.partition("\n![")[0] == report.markdown(results)
+    record.save(results, tmp_path)
+    for file in tmp_path.iterdir():
+        assert file.read_bytes() == (folder / file.name).read_bytes()
+
+
+@pytest.mark.beyond_core
+def test_a_report_links_to_its_plots(tmp_path):
+    folder = readme.RESULTS / "cpu-head"
+    report.save(record.load(folder), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        path.name for path in folder.iterdir()
+    }
+    made, stored = (path / "report.md" for path in (tmp_path, folder))
+    assert made.read_bytes() == stored.read_bytes()
 
 
 @pytest.mark.beyond_core
 def test_command_line(tmp_path, capsys, monkeypatch):
-    """A run from the words of a shell to its files."""
+    """A run from the words of a shell to its files.
+
+    A step of many arrays is a case of its own, called again and again.
+    """
     monkeypatch.setitem(vars(PEERS["keras"]), "available", lambda: False)
-    words = "--suite eager --shape 16x8 --peers jxent keras --seconds 0 --output"
+    words = "--suite eager --shape 16x8 --peers jxent optax keras --seconds 0 --output"
     assert command_line.main([*words.split(), str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "Missing here: Keras" in printed
-    assert "### logits: value and gradient, float32 [16, 8]" in printed
+    title = "### logits: value and gradient, float32 [16, 8]"
+    assert f"{title}\n" in printed
+    assert f"{title}, in a jitted step of 100 arrays\n" in printed
     results = record.load(tmp_path)
     assert results.command.startswith("python -m benchmarks --suite eager")
-    assert {r.status for r in results.records if r.peer == "jxent"} == {"ok"}
+    assert {r.status for r in results.records if r.peer != "Keras"} == {"ok"}
+    steps = [r for r in results.records if r.protocol == "step"]
+    assert {r.peer for r in steps if r.seconds} == {"jxent", "Optax"}
     assert results.limits["bandwidth"] > 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"report.md", "results.csv", "results.json"}
@@ -514,3 +405,199 @@ def test_pages_are_made_from_the_stored_runs():
         found += re.findall(r"<!-- benchmarks: (.*?) -->", text)
         assert readme.filled(text) == text
     assert found == list(readme.SECTIONS)
+
+
+# Pictures: tiny sizes, without peers that are not there -------------------------------
+
+
+@pytest.mark.beyond_core
+def test_ten_calls(monkeypatch, tmp_path, capsys):
+    """jxent is right in each; what is missing is said to be missing."""
+    several = ten_calls.calls(classes=64)
+    assert len(several) == 10
+    several = [several[i] for i in (3, 6, 9)]
+    monkeypatch.setattr(ten_calls, "calls", lambda: several)
+    absent = {"Keras": "no_such_module_as_keras", "PyTorch": "no_such_module_as_torch"}
+    monkeypatch.setattr(ten_calls, "LIBRARIES", ten_calls.LIBRARIES | absent)
+    assert ten_calls.main(["--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "Missing here: Keras, PyTorch" in printed
+    table = [line.split("|")[1:-1] for line in printed.splitlines() if "|" in line]
+    marks = [[cell.strip(" *")[:1] for cell in line] for line in table[2:]]
+    assert [line[2] for line in marks] == ["✓"] * 3
+    assert "".join(line[3] for line in marks) == "✓✗–"  # Optax's
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ten_calls.md",
+        "ten_calls.svg",
+        "ten_calls_phone.svg",
+    }
+    assert ten_calls.main(["--output", str(tmp_path), "--stored"]) == 0
+    rows = ten_calls.stored((tmp_path / "ten_calls.md").read_text(encoding="utf-8"))
+    texts = [row.answers[0].text for row in rows]
+    assert texts == [line[2].strip(" ✓") for line in table[2:]]
+
+
+@pytest.mark.beyond_core
+def test_a_verdict_takes_value_and_gradient():
+    """Neither a wrong gradient nor an undocumented number passes."""
+    plain = ten_calls.calls(classes=8)[0]
+    right = plain.losses["jxent"]
+
+    def verdict(loss, **of):
+        call = plain._replace(losses={"jxent": loss}, **of)
+        return ten_calls.answer(call, "jxent").verdict
+
+    def stopped(module, z, y):
+        return jax.lax.stop_gradient(right(module, z, y))
+
+    def doubled(module, z, y):
+        return 2 * right(module, z, y)
+
+    documented = {"jxent": lambda z, y: 2 * ten_calls.mean(z, y)}
+    assert verdict(right) == ten_calls.RIGHT
+    assert verdict(stopped) == verdict(doubled) == ten_calls.WRONG
+    assert verdict(doubled, documented=documented) == ten_calls.DIFFERS
+    assert verdict(right, truth=None) == ten_calls.WRONG
+
+
+@pytest.mark.beyond_core
+def test_the_stored_table_is_the_picture_s():
+    """And jxent is right in all of its rows."""
+    text = (pictures.FOLDER / "ten_calls.md").read_text(encoding="utf-8")
+    for call in ten_calls.calls(classes=8):
+        assert call.text.replace("8 classes", "131,072 classes") in text
+    lines = [line.split("|") for line in text.splitlines() if line.startswith("|")]
+    assert all(line[3].strip().startswith("✓") for line in lines[2:])
+
+
+@pytest.mark.beyond_core
+def test_errors_are_measured_and_drawn(monkeypatch, tmp_path):
+    libraries = {"jxent": "jxent", "optax": "Optax"}
+    monkeypatch.setattr(pictures, "LIBRARIES", libraries)
+    records = pictures.measure_errors(Console(quiet=True), ["8x4x32"], ["bfloat16"])
+    assert {r.name for r in records} == {"jxent", "Optax", "Optax, cast to float32"}
+    assert all(r.error is not None for r in records)
+    device = {"kind": "A processor", "platform": "cpu"}
+    results = record.Results("", "", {}, device, {}, tuple(records))
+    record.save(results, tmp_path / "accuracy")
+    assert pictures.main(["accuracy", "--stored", "--output", str(tmp_path)]) == 0
+    for name in ("accuracy.svg", "accuracy_phone.svg"):
+        assert (tmp_path / name).read_text().count("<svg") == 1
+
+
+@pytest.mark.beyond_core
+def test_memory_is_compiled_and_drawn(monkeypatch):
+    """Here for the processor; where no compiler is, it is said which brings it."""
+    local: Any = SimpleNamespace(devices=jax.devices("cpu"))
+
+    def none(count):
+        raise MissingCompilerError("pip install it")
+
+    here = TARGETS["h100"]._replace(
+        platform="cpu", lowering="cpu", files=(), topology=lambda count: local
+    )
+    targets = {"h100": here, "tpu-v5e": here._replace(topology=none)}
+    for module in (pictures, pictures.compiled):
+        monkeypatch.setattr(module, "TARGETS", targets)
+    progress = Console(record=True, width=200)
+    monkeypatch.setattr(pictures, "VARIANTS", {"jxent": ("materialized", "streamed")})
+    records = pictures.compile_heads(progress, (16,), (8, 64))
+    assert "tpu-v5e: skipped, pip install it" in progress.export_text()
+    assert [(r.rows, r.variant, r.status) for r in records] == [
+        (16, "materialized", "ok"),
+        (16, "streamed", "ok"),
+    ]
+    figure = pictures.draw_memory(record.Results("", "", {}, {}, {}, tuple(records)))
+    texts = [t.get_text() for axes in figure.axes for t in axes.texts]
+    assert {"jxent, materialized", "jxent, streamed", "the logits"} <= set(texts)
+    pictures.plt.close(figure)
+
+
+@pytest.mark.beyond_core
+def test_growth_is_measured_and_drawn(monkeypatch):
+    """The plan's choice beside the quickest layout, at every size that is timed."""
+    monkeypatch.setattr(growth, "VARIANTS", {"jxent": ("materialized", "streamed")})
+    monkeypatch.setattr(growth, "TOKENS", (8, 16))
+    monkeypatch.setattr(growth, "CLASSES", (32, 64))
+    here = growth.sweeps(4, 8, 32, "float32")
+    records = growth.measure(Console(quiet=True), here, [], [])
+    assert len(records) == 6  # of three sizes: one is in both sweeps
+    found = growth.choices(records)
+    assert [(c.rows, c.classes) for c in found] == [(8, 32), (8, 64), (16, 32)]
+    assert all(c.chosen.variant == "materialized" and c.ratio >= 1 for c in found)
+    results = record.Results("", "", {}, {}, {}, tuple(records))
+    assert growth.table(results).count("| materialized |") >= 3
+    figure = growth.draw(results)
+    assert len(figure.axes) == 4
+    assert all(axes.lines for axes in figure.axes)
+    pictures.plt.close(figure)
+
+
+@pytest.mark.beyond_core
+def test_the_first_picture_has_three_lines(tmp_path):
+    """Memory and time of the stored run, each line with its name, light and dark."""
+    results = record.load(vocabulary.HERE / "results" / "cpu-head")
+    figure = vocabulary.draw(results)
+    for axes in figure.axes:
+        names = {text.get_text() for text in axes.texts}
+        assert {
+            "Optax, logits in memory",
+            "jxent, by default",
+            "jxent, streamed",
+        } <= names
+        assert axes.get_xlabel() == "classes in the vocabulary"
+    pictures.plt.close(figure)
+    titles = [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
+    assert [*filter(None, titles)] == [
+        "Temporary memory",
+        "Time, as a multiple of Optax’s",
+    ]
+    vocabulary.main(tmp_path)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in pictures.FOLDER.glob("vocabulary*.svg")}
+    assert "#ffffff" not in (tmp_path / "vocabulary_dark.svg").read_text("utf-8")
+
+
+CUT = re.compile(r'.which-loss img\[src\$="/(\w+).png".*{ --from: (.+); --to: (.+); }')
+
+
+@pytest.mark.beyond_core
+def test_a_phone_shows_whole_panels():
+    """Where the site's style cuts a picture of the table of troubles, it is blank."""
+    docs = Path(__file__).parent.parent / "docs"
+    cuts = CUT.findall((docs / "_static/site.css").read_text(encoding="utf-8"))
+    table = (docs / "which-loss.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\(pictures/(\w+).png\)", table)
+    assert {name for name, *_ in cuts} == {*shown}
+    for name, *ends in cuts:
+        picture = pictures.plt.imread(docs / "pictures" / f"{name}.png")
+        for end in map(float, ends):
+            column = picture[:, min(int(end * picture.shape[1]), picture.shape[1] - 1)]
+            assert np.ptp(column, axis=0).max() < 0.02, (name, end)
+
+
+@pytest.mark.beyond_core
+def test_labels_keep_their_distance():
+    moved = plots.apart([0.0, 3.0, 2.0, 40.0], 10)
+    assert np.allclose(moved, [-25 / 3, 35 / 3, 5 / 3, 40])
+    assert np.allclose(plots.apart([0.0, 3.0, 2.0, 40.0], 10, 0, 40), [0, 20, 10, 40])
+    assert plots.apart([5.0], 10) == [5.0]
+
+
+@pytest.mark.beyond_core
+@pytest.mark.parametrize("phone", [False, True])
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_committed_pictures_are_those_of_the_stored_numbers(name, phone):
+    """By their words: a version of matplotlib draws the same line in other digits."""
+    results = record.load(pictures.FOLDER / name)
+    assert results.command == f"python -m benchmarks.pictures {name}"
+    file = f"{name}_phone.svg" if phone else f"{name}.svg"
+    svg = (pictures.FOLDER / file).read_text(encoding="utf-8")
+    with pictures.plt.rc_context(pictures.STYLE):
+        figure = pictures.PICTURES[name][1](results, phone=phone)
+    texts = [t for axes in figure.axes for t in (*axes.texts, axes.xaxis.label)]
+    words = [text for t in texts if (text := t.get_text())]
+    pictures.plt.close(figure)
+    written = re.findall(r"<!-- (.*?) -->", svg)
+    assert words
+    assert {line for w in words for line in w.split("\n")} <= set(written)
