@@ -12,9 +12,10 @@ import pytest
 
 import jxent
 from tests import comparing, oracles
+from tests.pages import defaults
 
 
-INF, NAN = jnp.inf, jnp.nan
+INF = np.inf
 NAMES = [
     "generalized_kl_divergence",
     "kl_divergence",
@@ -36,7 +37,7 @@ def of_optax(name):
 
     @functools.wraps(function)
     def call(*args, **kwargs):
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        with defaults():
             return function(*args, **kwargs)
 
     return call
@@ -179,21 +180,31 @@ def is_float(a):
     return isinstance(a, np.ndarray | np.generic) and a.dtype == np.float32
 
 
-def value_and_grads(function, args, options):
-    """The losses, and the gradients of a weighted sum in the first two arguments."""
-    moved = [i for i in (0, 1) if is_float(args[i])]
+def both(name):
+    return getattr(jxent, name), of_optax(name)
 
-    def total(*arrays):
-        full = list(args)
-        for i, array in zip(moved, arrays, strict=True):
-            full[i] = array
-        losses = function(*full, **options)
-        weights = jnp.cos(jnp.arange(losses.size, dtype=jnp.float32))
-        return jnp.sum(losses * weights.reshape(losses.shape)), losses
 
-    both = jax.value_and_grad(total, tuple(range(len(moved))), has_aux=True)
-    (_, losses), grads = jax.jit(both)(*(args[i] for i in moved))
-    return losses, grads
+def of_both(name, *args, moved=(0,), **options):
+    """(losses, gradients of a weighted sum), here and in Optax: one program.
+
+    The gradients are those in the arguments at the places `moved`.
+    """
+
+    def of_one(function, arrays):
+        def total(*moving):
+            full = arrays | dict(zip(moved, moving, strict=True))
+            losses = function(*(full[i] for i in range(len(args))), **options)
+            weights = jnp.cos(jnp.arange(losses.size, dtype=losses.dtype))
+            return jnp.sum(losses * weights.reshape(losses.shape)), losses
+
+        both = jax.value_and_grad(total, tuple(range(len(moved))), has_aux=True)
+        (_, losses), gradients = both(*(arrays[i] for i in moved))
+        return losses, gradients
+
+    fixed = {i: x for i, x in enumerate(args) if not hasattr(x, "shape")}
+    arrays = {i: x for i, x in enumerate(args) if i not in fixed}
+    run = jax.jit(lambda arrays: [of_one(f, fixed | arrays) for f in both(name)])
+    return jax.device_get(run(arrays))
 
 
 @pytest.mark.parametrize(
@@ -207,8 +218,10 @@ def test_the_same_call(name, args, options):
         "kl" if "kl_divergence" in name else name, X
     )
     args = (first, *args)
-    losses, grads = value_and_grads(getattr(jxent, name), args, options)
-    expected, expected_grads = value_and_grads(of_optax(name), args, options)
+    moved = tuple(i for i in (0, 1) if is_float(args[i]))
+    (losses, grads), (expected, expected_grads) = of_both(
+        name, *args, moved=moved, **options
+    )
     assert losses.shape == expected.shape
     assert losses.dtype == expected.dtype
     same(losses, expected)
@@ -234,65 +247,55 @@ def test_every_derivative_of_the_hessian():
 # Where the two differ -----------------------------------------------------------------
 
 
-def both(name):
-    return getattr(jxent, name), of_optax(name)
-
-
-def losses_and_grad(function, x):
-    losses, pull = jax.vjp(function, x)
-    return np.asarray(losses), np.asarray(pull(jnp.ones_like(losses))[0])
-
-
 def test_half_precision():
     """Optax computes in bfloat16; here it is float32, in and out."""
     x = (8 * X).astype(jnp.bfloat16)
     ours, theirs = both("softmax_cross_entropy_with_integer_labels")
-    truth = ours(x.astype(jnp.float32), IDS)
-    assert theirs(x, IDS).dtype == jnp.bfloat16
-    assert ours(x, IDS).dtype == jnp.float32
-    same(ours(x, IDS), truth, rtol=1e-6)
-    assert np.max(np.abs(np.asarray(theirs(x, IDS), np.float32) - truth)) > 0.01
+    run = jax.jit(lambda x, y: (ours(x, y), theirs(x, y), ours(x.astype("float32"), y)))
+    narrow, of_optax, truth = jax.device_get(run(x, IDS))
+    assert of_optax.dtype == jnp.bfloat16
+    assert narrow.dtype == jnp.float32
+    same(narrow, truth, rtol=1e-6)
+    assert np.max(np.abs(of_optax.astype(np.float32) - truth)) > 0.01
 
 
-@pytest.mark.parametrize("label", [-1, -5, 5, 100])
-def test_a_label_out_of_range(label):
+def test_a_label_out_of_range():
     """Optax wraps −1 to the last class, and has a finite gradient where it has NaN."""
-    x, labels = X[0], jnp.array([0, label, 2])
-    ours, theirs = both("softmax_cross_entropy_with_integer_labels")
-    losses, grad = losses_and_grad(lambda x: ours(x, labels), x)
-    assert np.isnan(losses).tolist() == [False, True, False]
-    assert np.isnan(grad[1]).all()
-    losses, grad = losses_and_grad(lambda x: theirs(x, labels), x)
-    assert np.isfinite(grad).all()
-    if label < 0:
-        same(losses, theirs(x, labels % 5))
+    labels = np.array([-1, -5, 5, 100, 4, 0])
+    ids = np.stack([0 * labels, labels, 2 + 0 * labels], axis=-1)
+    x = np.broadcast_to(X[0], (6, 3, 5))
+    results = of_both("softmax_cross_entropy_with_integer_labels", x, ids)
+    (losses, (grad,)), (theirs, (of_theirs,)) = results
+    assert np.isnan(losses[:4]).tolist() == [[False, True, False]] * 4
+    assert np.isnan(grad[:4, 1]).all()
+    assert np.isfinite(of_theirs).all()
+    same(theirs[:2], theirs[4:])  # of −1 and −5, of 4 and 0
 
 
 def test_the_label_on_a_masked_class():
     """Optax's loss turns negative; here it is NaN."""
-    x, where = jnp.array([[0.0, 0.0, 3.0]]), jnp.array([[True, True, False]])
-    ours, theirs = both("softmax_cross_entropy_with_integer_labels")
-    assert theirs(x, jnp.array([2]), where=where) < 0
-    assert jnp.isnan(ours(x, jnp.array([2]), where=where))
+    x, where = np.array([[0, 0, 3]], np.float32), np.array([[True, True, False]])
+    name = "softmax_cross_entropy_with_integer_labels"
+    (ours, _), (theirs, _) = of_both(name, x, np.array([2]), where=where)
+    assert theirs < 0
+    assert np.isnan(ours)
 
 
 @pytest.mark.parametrize("name", ["softmax_cross_entropy", "poly_loss_cross_entropy"])
 def test_a_logit_of_minus_inf(name):
     """0 · (−inf) is NaN in Optax's plain losses; here it is 0."""
-    x, q = jnp.array([[-INF, 0.0, 0.0]]), jnp.array([[0.0, 1.0, 0.0]])
-    ours, theirs = both(name)
-    assert np.isnan(theirs(x, q)).all()
-    losses, grad = losses_and_grad(lambda x: ours(x, q), x)
-    assert np.isfinite(losses).all()
-    assert np.isfinite(grad).all()
+    x, q = np.array([[-INF, 0, 0], [0, 1, 0]], np.float32)[:, None]
+    (ours, gradients), (theirs, _) = of_both(name, x, q)
+    assert np.isnan(theirs).all()
+    assert np.isfinite([*ours, *gradients[0].flat]).all()
 
 
 def test_the_safe_loss_in_forward_mode():
     """Optax's Jacobian at −inf is NaN; here it is that of reverse mode."""
-    x, q = jnp.array([-INF, 0.0, 0.0]), jnp.array([0.0, 1.0, 0.0])
+    x, q = np.array([[-INF, 0, 0], [0, 1, 0]], np.float32)
     losses = both("safe_softmax_cross_entropy")
     each = jax.jit(lambda x: [(f(x, q), jax.jacfwd(f)(x, q)) for f in losses])
-    (value, jacobian), (theirs, of_theirs) = each(x)
+    (value, jacobian), (theirs, of_theirs) = jax.device_get(each(x))
     same(value, theirs)
     assert np.isnan(of_theirs).any()
     same(jacobian, [0.0, -0.5, 0.5])
@@ -309,7 +312,7 @@ def test_the_focal_loss_at_a_hard_label():
     losses = *both("sigmoid_focal_loss"), textbook
     slopes = jax.jit(lambda *x: [jax.grad(f, 1)(*x) for f in losses])
     for y in (0.0, 1.0):
-        ours, theirs, expected = slopes(jnp.float32(0.7), jnp.float32(y))
+        ours, theirs, expected = jax.device_get(slopes(np.float32(0.7), np.float32(y)))
         same(ours, expected)
         assert abs(theirs - expected) > 0.1
 
@@ -327,70 +330,77 @@ def test_the_focal_loss_at_a_hard_label():
 def test_labels_of_another_shape(name, x, labels, shape):
     """Optax broadcasts them, here only a scalar in a binary loss; else an error."""
     ours, theirs = both(name)
-    assert theirs(jnp.zeros(x), jnp.ones(labels)).shape == shape
+    given = np.zeros(x, np.float32), np.ones(labels, np.float32)
+    assert jax.eval_shape(theirs, *given).shape == shape
     with pytest.raises(ValueError, match="expected"):
-        ours(jnp.zeros(x), jnp.ones(labels))
+        ours(*given)
 
 
 def test_one_class():
     """Optax returns 0; here it is an error."""
     ours, theirs = both("softmax_cross_entropy")
-    assert np.all(np.asarray(theirs(jnp.ones((4, 1)), jnp.ones((4, 1)))) == 0)
+    given = np.ones((2, 4, 1), np.float32)
+    assert not np.any(jax.jit(theirs)(*given))
     with pytest.raises(ValueError, match="at least two classes"):
-        ours(jnp.ones((4, 1)), jnp.ones((4, 1)))
+        ours(*given)
 
 
 def test_an_infinite_logit_of_a_sigmoid():
     """NaN in Optax; here the mathematical value."""
-    x, labels = jnp.array([INF, -INF]), jnp.array([1.0, 0.0])
-    ours, theirs = both("sigmoid_binary_cross_entropy")
-    assert np.isnan(theirs(x, labels)).all()
-    same(ours(x, labels), [0.0, 0.0])
+    x, labels = np.array([[INF, -INF], [1, 0]], np.float32)
+    (ours, _), (theirs, _) = of_both("sigmoid_binary_cross_entropy", x, labels)
+    assert np.isnan(theirs).all()
+    same(ours, [0.0, 0.0])
 
 
 def test_smoothing_with_masked_classes():
     """Optax leaves them a share of the mass; here they get none."""
-    labels, where = jnp.array([[1.0, 0.0, 0.0]]), jnp.array([[True, True, False]])
-    ours, theirs = both("smooth_labels")
-    same(theirs(labels, 0.2, where=where), [[0.9, 0.1, 0.1]])
-    same(ours(labels, 0.2, where=where), [[0.9, 0.1, 0.0]])
+    labels, where = np.array([[1, 0, 0]], np.float32), np.array([[True, True, False]])
+    (ours, _), (theirs, _) = of_both("smooth_labels", labels, 0.2, where=where)
+    same(theirs, [[0.9, 0.1, 0.1]])
+    same(ours, [[0.9, 0.1, 0.0]])
 
 
 @pytest.mark.parametrize("name", ["kl_divergence", "generalized_kl_divergence"])
 def test_a_target_of_0(name):
     """Optax's gradient in the target is NaN, and so is its value at log q = −inf."""
-    log_q, t = jnp.log(jnp.array([0.5, 0.5])), jnp.array([1.0, 0.0])
-    ours, theirs = both(name)
-    same(ours(log_q, t), theirs(log_q, t))
-    assert np.isnan(jax.grad(theirs, 1)(log_q, t)).any()
-    assert np.isfinite(jax.grad(ours, 1)(log_q, t)).all()
-    log_q = jnp.array([0.0, -INF])
-    assert np.isnan(theirs(log_q, t)).all()
-    same(ours(log_q, t), 0.0)
+    t = np.array([[1, 0], [1, 0]], np.float32)
+    log_q = np.array([np.log([0.5, 0.5]), [0, -INF]], np.float32)
+    (ours, gradients), (theirs, of_theirs) = of_both(name, log_q, t, moved=(1,))
+    same(ours, [theirs[0], 0.0])
+    assert np.isnan(theirs[1])
+    assert np.isnan(of_theirs[0][0]).any()
+    assert np.isfinite(gradients[0][0]).all()
 
 
 def test_log_targets_of_minus_inf():
     """NaN in Optax; here they count nothing."""
-    log_q, log_t = jnp.array([0.0, -INF]), jnp.array([0.0, -INF])
-    ours, theirs = both("kl_divergence_with_log_targets")
-    assert np.isnan(theirs(log_q, log_t)).all()
-    same(ours(log_q, log_t), 0.0)
+    log_q = np.array([0, -INF], np.float32)
+    (ours, _), (theirs, _) = of_both("kl_divergence_with_log_targets", log_q, log_q)
+    assert np.isnan(theirs).all()
+    same(ours, 0.0)
 
 
 def test_where_of_the_rows_rank_in_a_divergence():
     """Optax broadcasts it against the classes; here it means rows, as in every loss."""
     log_q, t = LOG_P[:3, 0, :3], Q[:3, 0, :3]
-    where = jnp.array([True, False, False])
+    where = np.array([True, False, False])
+    classes = np.broadcast_to(where, (3, 3))
     ours, theirs = both("kl_divergence")
-    full = theirs(log_q, t)
-    same(ours(log_q, t, where=where), jnp.where(where, full, 0.0))
-    classes = jnp.broadcast_to(where, (3, 3))
-    same(theirs(log_q, t, where=where), ours(log_q, t, where=classes))
+
+    @jax.jit
+    def run(log_q, t):
+        of_rows, of_classes = (ours(log_q, t, where=w) for w in (where, classes))
+        return of_rows, theirs(log_q, t), theirs(log_q, t, where=where), of_classes
+
+    of_rows, full, of_optax, of_classes = jax.device_get(run(log_q, t))
+    same(of_rows, np.where(where, full, 0.0))
+    same(of_optax, of_classes)
 
 
 def test_probabilities_in_half_precision():
     """Divergences too are summed in float32 here, in the inputs' dtype in Optax."""
-    log_q, t = LOG_P.astype(jnp.bfloat16), Q.astype(jnp.bfloat16)
-    ours, theirs = both("kl_divergence")
-    assert theirs(log_q, t).dtype == jnp.bfloat16
-    assert ours(log_q, t).dtype == jnp.float32
+    given = LOG_P.astype(jnp.bfloat16), Q.astype(jnp.bfloat16)
+    ours, theirs = (jax.eval_shape(f, *given) for f in both("kl_divergence"))
+    assert theirs.dtype == jnp.bfloat16
+    assert ours.dtype == jnp.float32
