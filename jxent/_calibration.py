@@ -4,7 +4,7 @@ A few numbers are fitted by L-BFGS: they minimize the mean cross-entropy of held
 rows.
 """
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 
 
 # A module with such copies says so in this line.
-MARK = "# Sentences under Args are copies: tests/option_sentences.py has their homes."
+MARK = "# Sentences under Args are copies: tools/option_sentences.py has their homes."
 
 # For each function or class: where its options are explained, and those that mean
 # something else here, or exist only here, which it explains itself.

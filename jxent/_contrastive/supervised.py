@@ -1,6 +1,6 @@
 """Cross-entropy within a batch of labelled examples: SupCon and NT-Xent."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a mean divides by: the weight of all rows together."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

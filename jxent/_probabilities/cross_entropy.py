@@ -1,6 +1,6 @@
 """Binary and categorical cross-entropy of probabilities, as the textbook has them."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

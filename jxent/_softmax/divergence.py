@@ -1,6 +1,6 @@
 """Divergences between the softmaxes of two arrays of logits."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

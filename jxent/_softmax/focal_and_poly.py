@@ -1,6 +1,6 @@
 """Losses that weigh easy rows otherwise: focal loss and poly-1."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

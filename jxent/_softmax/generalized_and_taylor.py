@@ -1,6 +1,6 @@
 """Losses for noisy labels, between cross-entropy and the mean absolute error."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

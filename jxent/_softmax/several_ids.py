@@ -1,6 +1,6 @@
 """Log-probabilities at several class ids a row, among several, or of the likeliest."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The softmax cross-entropy of a batch as sums that add up."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

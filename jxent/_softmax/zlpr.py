@@ -1,6 +1,6 @@
 """ZLPR: a softmax's loss for rows with several labels."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Losses of distributions over classes: Keras's arguments, mapped onto jxent's."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Keras's loss classes: each holds a function's options, and how to reduce."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

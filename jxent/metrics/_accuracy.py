@@ -1,6 +1,6 @@
 """Accuracy, as a number and as sums that add up."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Calibration: whether probabilities are what they say."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Top-k accuracy: the label is among the k classes of the largest logits."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """PyTorch's loss classes: each holds a function's options until the arrays come."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The divergence: PyTorch's arguments, mapped onto jxent's two."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Losses of classes: PyTorch's arguments, mapped onto jxent's losses."""
 
-# Sentences under Args are copies: tests/option_sentences.py has their homes.
+# Sentences under Args are copies: tools/option_sentences.py has their homes.
 
 from __future__ import annotations
 
