@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 import jxent
-from tests import oracles
+from tests import oracles, pages
 from tests.comparing import close
-from tests.pages import recipe
 
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -24,7 +23,7 @@ ANSWER = np.arange(32).reshape(ROWS) % 5 != 2  # the rest is of prompts
 LABELS = np.arange(32).reshape(ROWS) * 7 % CLASSES
 GIVEN = {"tokens": np.where(ANSWER, LABELS, -100), "answer": ANSWER}
 COUNTS = ANSWER.sum(1)
-recipe = functools.partial(recipe, "post-training.md", **GIVEN)
+recipe = functools.partial(pages.recipe, "post-training.md", **GIVEN)
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 import jxent
-from tests import oracles
+from tests import oracles, pages
 from tests.comparing import close
 from tests.heads import of_layout
-from tests.pages import recipe
 
 
 pytestmark = pytest.mark.usefixtures("x64", "as_users_have_it")
-recipe = functools.partial(recipe, "recipes.md")
+recipe = functools.partial(pages.recipe, "recipes.md")
 ROWS, FEATURES, CLASSES = 6, 3, 5
 COUNTS = np.array([1000.0, 400, 60, 20, 5])
 
