@@ -8,11 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
+from jax.sharding import (
+    AxisType,
+    PartitionSpec as P,
+)
 from scipy.optimize import minimize, minimize_scalar
 
 import jxent
 from tests.comparing import close
+from tests.meshes import on_mesh
 
 
 pytestmark = pytest.mark.newest_jax
@@ -37,16 +41,16 @@ def test_inverse_frequency(x64):
     close(jxent.class_weights_of_counts(np.zeros(3)), np.zeros(3))
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999, 1 - 1e-9])
-def test_effective_number(beta, x64):
+def test_effective_number(x64):
     counts = np.array([100000, 500, 0, 1])
     there = counts > 0
-    effective = (1 - beta) / (1 - beta ** counts[there])
-    wanted = np.zeros(4)
-    wanted[there] = 3 * effective / effective.sum()
-    close(jxent.class_weights_of_counts(counts, beta=beta), wanted, 1e-7)
     traced = jax.jit(lambda beta: jxent.class_weights_of_counts(counts, beta=beta))
-    close(traced(beta), wanted, 1e-6)
+    for beta in (0.0, 0.9, 0.9999, 1 - 1e-9):
+        effective = (1 - beta) / (1 - beta ** counts[there])
+        wanted = np.zeros(4)
+        wanted[there] = 3 * effective / effective.sum()
+        close(jxent.class_weights_of_counts(counts, beta=beta), wanted, 1e-7)
+        close(traced(beta), wanted, 1e-6)
 
 
 def test_a_beta_near_1_keeps_its_digits():
@@ -58,19 +62,17 @@ def test_a_beta_near_1_keeps_its_digits():
     close(got, np.float32(3 * effective / effective.sum()), 1e-6)
 
 
-@pytest.mark.parametrize("counts", [[9.0, 1.0, 2.0, 0.0], [9.0, 3.0, 2.0, 0.0]])
-def test_derivatives_in_a_beta_of_0(counts, x64):
+def test_derivatives_in_a_beta_of_0(x64):
     """Of the first and the second order, in beta and counts, as close to it."""
     weights = lambda beta, counts: jxent.class_weights_of_counts(counts, beta=beta)
     first = jax.jacrev(weights, (0, 1))
     second = jax.jacfwd(jax.jacrev(weights))
     both = jax.jit(lambda *x: (first(*x), second(*x)))
-    counts = jnp.array(counts)
-    close(both(0.0, counts), both(1e-9, counts), 1e-7)
+    for counts in ([9.0, 1.0, 2.0, 0.0], [9.0, 3.0, 2.0, 0.0]):
+        close(both(0.0, np.array(counts)), both(1e-9, np.array(counts)), 1e-7)
 
 
-@pytest.mark.parametrize("beta", [0.3, 0.99])
-def test_derivatives_in_beta_and_counts(beta, x64):
+def test_derivatives_in_beta_and_counts(x64):
     def naive(beta, counts):
         share = (1 - beta) / (1 - beta**counts)
         return 3 * share / jnp.sum(share)
@@ -82,8 +84,8 @@ def test_derivatives_in_beta_and_counts(beta, x64):
     def both(*at):
         return [[order(f, (0, 1))(*at) for order in orders] for f in (ours, naive)]
 
-    got, wanted = both(beta, jnp.array([9.0, 1.5, 2.0]))
-    close(got, wanted, 1e-8)
+    for beta in (0.3, 0.99):
+        close(*both(beta, np.array([9.0, 1.5, 2.0])), 1e-8)
 
 
 # Fits ---------------------------------------------------------------------------------
@@ -136,32 +138,33 @@ def test_temperature_of_yes_and_no(x64, rng):
     close(got, best_temperature(5 * z, y.astype(int), np.ones(300)), 1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-15, 3e-4, 1e-3, 1.0, 1e4, 1e15])
-def test_temperature_follows_the_scale(scale, rng):
+def test_temperature_follows_the_scale(rng):
     """Of logits, in float32; the derivative of the loss in log T is 0."""
-    z, y = (jnp.asarray(x) for x in held_out(rng))
-    z = z.astype(jnp.float32)
-    t = jxent.fit_temperature(scale * z, y)
-    assert t.dtype == jnp.float32
-    close(t / scale, jxent.fit_temperature(z, y), 1e-4)
+    z, y = held_out(rng)
+    z = z.astype(np.float32)
 
-    def loss(log_t):
-        return jxent.softmax_cross_entropy(
+    @jax.jit
+    def run(z, scale):
+        t = jxent.fit_temperature(scale * z, y)
+        loss = lambda log_t: jxent.softmax_cross_entropy(
             scale * z, y, temperature=jnp.exp(log_t), reduction="mean"
         )
+        return t, jax.grad(loss)(jnp.log(t))
 
-    assert abs(jax.grad(loss)(jnp.log(t))) < 1e-5
+    wanted, _ = run(z, 1.0)
+    for scale in (1e-15, 3e-4, 1e-3, 1.0, 1e4, 1e15):
+        t, slope = run(z, scale)
+        assert t.dtype == jnp.float32
+        close(t / scale, wanted, 1e-4)
+        assert abs(slope) < 1e-5
 
 
-@pytest.mark.parametrize("scale", [1e-30, 3e-4, 1e30])
-def test_binary_temperature_follows_the_scale(scale, rng):
-    z = jnp.asarray(2 * rng.normal(size=300), jnp.float32)
+def test_binary_temperature_follows_the_scale(rng):
+    z = np.float32(2 * rng.normal(size=300))
     y = rng.random(300) < 1 / (1 + np.exp(-np.float64(z)))
-    close(
-        jxent.fit_temperature(scale * z, y, ()) / scale,
-        jxent.fit_temperature(z, y, ()),
-        1e-4,
-    )
+    fit = jax.jit(lambda scale: jxent.fit_temperature(scale * z, y, ()))
+    for scale in (1e-30, 3e-4, 1e30):
+        close(fit(scale) / scale, fit(1.0), 1e-4)
 
 
 def test_temperature_beside_classes_that_are_no_answer(rng):
@@ -200,11 +203,10 @@ def test_temperature_over_devices(x64, rng):
     """One for the rows of all: arrays that a mesh splits, and inside of shard_map."""
     z, y = held_out(rng, 80)
     wanted = best_temperature(z, y, np.ones(80))
-    with jax.set_mesh(jax.make_mesh((8,), ("data",))):
-        split = [jax.device_put(x, P("data")) for x in (z, y)]
-        close(jax.jit(jxent.fit_temperature)(*split), wanted, 1e-6)
-        inside = jax.shard_map(jxent.fit_temperature, in_specs=P("data"), out_specs=P())
-        close(jax.jit(inside)(*split), wanted, 1e-6)
+    specs, how = (P("data"),) * 2, {"shape": (8, 1), "kind": AxisType.Explicit}
+    for results in (None, P()):
+        got = on_mesh(jxent.fit_temperature, (z, y), specs, results=results, **how)
+        close(got, wanted, 1e-6)
 
 
 def test_a_fit_has_no_reverse_mode(rng):
@@ -215,12 +217,13 @@ def test_a_fit_has_no_reverse_mode(rng):
 
 
 def test_what_has_no_best_temperature():
-    z, y = 5 * jnp.eye(4), jnp.arange(4)
-    assert jxent.fit_temperature(z, y, where=False) == 1
-    assert 0 < jxent.fit_temperature(z, y) < 1  # all right: the lower the better
-    assert 10 < jxent.fit_temperature(z, y[::-1]) < np.inf  # all wrong
-    assert np.isnan(jxent.fit_temperature(z, y + 1))  # a bad label
-    assert np.isnan(jxent.fit_temperature(z.at[0].set(jnp.nan), y))
+    z, y = np.float32(5 * np.eye(4)), np.arange(4)
+    fit = jax.jit(jxent.fit_temperature)
+    assert fit(z, y, where=False) == 1
+    assert 0 < fit(z, y) < 1  # all right: the lower the better
+    assert 10 < fit(z, y[::-1]) < np.inf  # all wrong
+    assert np.isnan(fit(z, y + 1))  # a bad label
+    assert np.isnan(fit(np.where(np.arange(4)[:, None] == 0, np.float32(np.nan), z), y))
 
 
 def test_vector_scaling(x64, rng):

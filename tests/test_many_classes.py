@@ -1,23 +1,18 @@
 """Rows of many classes, which a CPU takes in chunks: right in each of them."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import (
-    AxisType,
-    NamedSharding,
-    PartitionSpec as P,
-)
+from jax.sharding import PartitionSpec as P
 
 import jxent
-from benchmarks.communication import moved
 from tests import oracles
 from tests.comparing import close
-from tests.compiling import as_users_jit, needs_fused_sums
+from tests.compiling import as_users_jit
+from tests.meshes import KINDS, on_mesh
 
 
 pytestmark = pytest.mark.newest_jax
@@ -130,38 +125,17 @@ def test_ranks(rng):
             np.testing.assert_array_equal(got, np.arange(40) % 8 < k)
 
 
-@needs_fused_sums
-@pytest.mark.compiles
-def test_no_temporary_of_the_logits_size():
-    """Of a loss, an entropy, an argmax and metrics without a gradient."""
-
-    def forward(x, y):
-        metrics = jxent.metrics.accuracy, jxent.metrics.top_k_accuracy
-        s = jxent.softmax_statistics(x, y, entropy=True, argmax=True)
-        losses = jxent.softmax_cross_entropy(x, y, label_smoothing=0.1)
-        return s, losses, [f(x, y) for f in metrics]
-
-    x = jax.ShapeDtypeStruct((64, CLASSES), jnp.float32)
-    y = jax.ShapeDtypeStruct((64,), jnp.int32)
-    used: Any = as_users_jit(forward).lower(x, y).compile().memory_analysis()
-    assert used.temp_size_in_bytes < used.argument_size_in_bytes / 8
-
-
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_split_over_devices(kind, rng):
     """Inside `shard_map`, and by the types of explicit axes."""
     x, y, t = (np.concatenate([a, a[:1]]) for a in inputs(rng))
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
     spec = P("data")
 
     def parts(x, y, t):
         return {k: v for k, v in of_rows(x, y, t).items() if k != "squares"}
 
-    if kind == AxisType.Auto:
-        parts = jax.shard_map(parts, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec)
-    with jax.set_mesh(mesh):
-        put = [jax.device_put(a, NamedSharding(mesh, spec)) for a in (x, y, t)]
-        got = jax.jit(parts)(*put)
+    how = {"results": spec if kind == KINDS[0] else None, "kind": kind}
+    got = on_mesh(parts, (x, y, t), (spec,) * 3, shape=(4, 1), **how)
     wanted = truths(x, y, t)
     for name, values in got.items():
         np.testing.assert_allclose(values, wanted[name], rtol=3e-6, err_msg=name)
@@ -172,7 +146,6 @@ def test_classes_split_over_devices(rng):
     x, y, t = inputs(rng)
     x, y = x[:, : CLASSES // 4 * 4], np.minimum(y, CLASSES // 4 * 4 - 1)
     x[1, [300, 9000]] = 9
-    mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,))
 
     def local(x, y):
         options = {"entropy": True, "argmax": True, "class_axis_name": "model"}
@@ -180,8 +153,8 @@ def test_classes_split_over_devices(rng):
         return s.log_prob, s.entropy, s.argmax
 
     specs = P(None, "model"), P()
-    f = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P()))
-    log_prob, entropy, argmax = f(x, y)
+    got = on_mesh(local, (x, y), specs, results=P(), shape=(1, 4))
+    log_prob, entropy, argmax = got
     wanted = truths(x, y, t[:, : x.shape[1]])
     np.testing.assert_allclose(log_prob, -wanted["ids"], rtol=3e-6)
     np.testing.assert_allclose(entropy, wanted["entropy"], rtol=3e-6)
@@ -234,21 +207,3 @@ def test_gradients_in_float32_keep_their_digits(x64, rng):
     for name, wanted in truth.items():
         error = np.linalg.norm(got[name] - wanted) / np.linalg.norm(wanted)
         assert error < 3e-6, (name, error)
-
-
-@pytest.mark.compiles
-@pytest.mark.parametrize("spec", [P("data"), P(None, "data")], ids=["rows", "classes"])
-def test_automatic_axes_move_no_logits(spec):
-    """Argmax and ranks: not even the maxima of chunks go from device to device."""
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-
-    def of(x, y):
-        metrics = jxent.metrics.accuracy, jxent.metrics.top_k_accuracy
-        argmax = jxent.softmax_statistics(x, argmax=True).argmax
-        return argmax, [f(x, y) for f in metrics]
-
-    split = NamedSharding(mesh, spec), NamedSharding(mesh, P(*spec[:1]))
-    x = jax.ShapeDtypeStruct((64, 4096), jnp.float32, sharding=split[0])
-    y = jax.ShapeDtypeStruct((64,), jnp.int32, sharding=split[1])
-    sent = moved(jax.jit(of).lower(x, y).compile().as_text() or "")
-    assert max((m.numbers for m in sent), default=0) <= 64 * 8

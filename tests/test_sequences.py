@@ -75,15 +75,11 @@ def test_the_mean_is_that_of_the_sequences():
     close(sum(parts), wanted)
 
 
-def test_it_maps_and_shards():
+def test_it_maps():
+    """tests/test_devices.py splits it."""
     where, ids = random_sequences(2, (8, 9))
     mapped = jax.vmap(lambda w, s: jxent.sequence_weights(w, segment_ids=s))
     close(mapped(where, ids), oracle(where, ids))
-    mesh = jax.make_mesh((8,), ("data",))
-    with jax.set_mesh(mesh):
-        split = [jax.device_put(x, jax.P("data")) for x in (where, ids)]
-        weights = jax.jit(lambda w, s: jxent.sequence_weights(w, segment_ids=s))(*split)
-    close(weights, oracle(where, ids))
 
 
 def test_its_dtype_is_the_default():
