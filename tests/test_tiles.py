@@ -1,4 +1,4 @@
-"""sum_over_tiles: any head and any loss, in every order, one tile at a time."""
+"""sum_over_tiles and map_over_tiles: any head, in every order, one tile at a time."""
 
 import functools
 import gc
@@ -14,31 +14,28 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 import jxent
-from tests import oracles
-from tests.compiling import as_users_jit, largest_array
+from tests import comparing, oracles
+from tests.comparing import weighed
+from tests.compiling import as_users_jit
 
 
 pytestmark = pytest.mark.newest_jax
 
+ROWS, FEATURES, CLASSES, TILE = 4, 3, 8, 2
+ONE = jax.sharding.AxisType.Auto
+
 
 def close(got, wanted, tolerance=1e-11):
-    assert jax.tree.structure(got) == jax.tree.structure(wanted)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
-
-
-def weighed(sums):
-    """One number in which every floating sum counts, and not linearly."""
-    floating = [
-        x for x in jax.tree.leaves(sums) if jnp.issubdtype(x.dtype, jnp.floating)
-    ]
-    return sum(jnp.sin(x / (i + 3)) for i, x in enumerate(floating))
+    """And of the same dtypes."""
+    comparing.close(got, wanted, tolerance)
+    dtypes = [[x.dtype for x in jax.tree.leaves(tree)] for tree in (got, wanted)]
+    assert dtypes[0] == dtypes[1]
 
 
 # Heads --------------------------------------------------------------------------------
-
-ROWS, FEATURES, CLASSES, TILE = 6, 3, 5, 3
+#
+# Functions of params that give (fn, params): fn(params, rows) gives what each row has,
+# and may close over some of the params that were there.
 
 
 def batch(rng, rows=ROWS):
@@ -46,260 +43,269 @@ def batch(rng, rows=ROWS):
     ids = rng.integers(0, CLASSES, rows)
     ids[1:2] = -1
     return {
-        "hidden": jnp.asarray(rng.normal(size=(rows, FEATURES))),
-        "ids": jnp.asarray(ids),
-        "distributions": jnp.asarray(rng.uniform(size=(rows, CLASSES))),
+        "hidden": rng.normal(size=(rows, FEATURES)),
+        "ids": ids,
+        "distributions": rng.uniform(size=(rows, CLASSES)),
     }
 
 
-def normal(rng, *shape):
-    return jnp.asarray(rng.normal(size=shape))
-
-
-cross_entropy = functools.partial(jxent.softmax_cross_entropy, reduction="sum")
-
-
-def dense(params, rows):
-    logits = rows["hidden"] @ params["kernel"] + params["bias"][None]
-    return cross_entropy(logits, rows["ids"], ignore_index=-1)
-
-
-def tied(table, rows):
-    logits = rows["hidden"] @ table.T
-    count = jnp.sum(rows["ids"] >= 0, dtype=jnp.int32)
-    return cross_entropy(logits, rows["ids"], ignore_index=-1), count
-
-
-def two_heads(params, rows):
-    first, second = (rows["hidden"] @ kernel for kernel in params)
-    return {
-        "ids": cross_entropy(first, rows["ids"], ignore_index=-1),
-        "distributions": cross_entropy(second, rows["distributions"]),
-        "count": jnp.sum(rows["ids"] >= 0, dtype=jnp.int32),
+def params_of(rng):
+    shapes = {
+        "kernel": (FEATURES, CLASSES),
+        "bias": (CLASSES,),
+        "scale": (FEATURES,),
+        "a": (FEATURES, 2),
+        "b": (2, CLASSES),
     }
+    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
 
 
-def soft(kernel, rows):
-    return cross_entropy(jnp.tanh(rows["hidden"] @ kernel), rows["distributions"])
+cross_entropy = functools.partial(jxent.softmax_cross_entropy, ignore_index=-1)
 
 
-def focal(kernel, rows):
-    return jxent.softmax_focal_loss(
-        rows["hidden"] @ kernel, rows["ids"], ignore_index=-1, reduction="sum"
-    )
+def dense(params):
+    def fn(params, rows):
+        logits = rows["hidden"] @ params["kernel"] + params["bias"][None]
+        return cross_entropy(logits, rows["ids"])
+
+    return fn, {n: params[n] for n in ("kernel", "bias")}
 
 
-def adapted(base):
-    """A low-rank change of a kernel that the loss closes over."""
+def tied(params):
+    def fn(table, rows):
+        count = (rows["ids"] >= 0).astype(jnp.int32)
+        return cross_entropy(rows["hidden"] @ table.T, rows["ids"]), count
+
+    return fn, params["kernel"].T
+
+
+def two_heads(params):
+    def fn(kernels, rows):
+        first, second = (rows["hidden"] @ kernel for kernel in kernels)
+        of_second = jxent.softmax_cross_entropy(second, rows["distributions"])
+        return {"ids": cross_entropy(first, rows["ids"]), "distributions": of_second}
+
+    return fn, (params["kernel"], 2 * params["kernel"])
+
+
+def soft_rows(kernel, rows):
+    logits = jnp.tanh(rows["hidden"] @ kernel)
+    return jxent.softmax_cross_entropy(logits, rows["distributions"])
+
+
+def focal_rows(kernel, rows):
+    logits = rows["hidden"] @ kernel
+    return jxent.softmax_focal_loss(logits, rows["ids"], ignore_index=-1)
+
+
+def soft(params):
+    return soft_rows, params["kernel"]
+
+
+def focal(params):
+    return focal_rows, params["kernel"]
+
+
+def adapted(params):
+    """A low-rank change of a kernel that fn closes over."""
+
+    def fn(low_rank, rows):
+        kernel = params["kernel"] + low_rank["a"] @ low_rank["b"]
+        return cross_entropy(rows["hidden"] @ kernel, rows["ids"])
+
+    return fn, {n: params[n] for n in "ab"}
+
+
+def capped(params):
+    """Several results, an integer among them, of a head that no kernel describes."""
+
+    def fn(scale, rows):
+        squares = jnp.sum(rows["hidden"] ** 2, -1, keepdims=True)
+        normed = rows["hidden"] * lax.rsqrt(squares) * scale[None]
+        logits = 2 * jnp.tanh(normed @ params["kernel"])
+        real = rows["ids"] >= 0
+        return jax.tree.map(
+            lambda x: jnp.where(real if x.ndim == 1 else real[:, None], x, 0),
+            {
+                "entropy": jxent.softmax_entropy(logits),
+                "argmax": jnp.argmax(logits, -1),
+                "pair": logits[:, :2],
+            },
+        ) | {"log_prob": jxent.softmax_log_prob(logits, rows["ids"], ignore_index=-1)}
+
+    return fn, params["scale"]
+
+
+def summed(fn):
+    """A loss of tiles: what sum_over_tiles takes."""
 
     def loss(params, rows):
-        kernel = base + params["a"] @ params["b"]
-        return cross_entropy(rows["hidden"] @ kernel, rows["ids"], ignore_index=-1)
+        return jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), fn(params, rows))
 
     return loss
 
 
-def head(name, rng):
-    """A loss and its params."""
-    kernel = normal(rng, FEATURES, CLASSES)
-    low_rank = {"a": normal(rng, FEATURES, 2), "b": normal(rng, 2, CLASSES)}
-    return {
-        "dense": (dense, {"kernel": kernel, "bias": normal(rng, CLASSES)}),
-        "tied": (tied, kernel.T),
-        "adapted": (adapted(kernel), low_rank),
-        "two heads": (two_heads, (kernel, 2 * kernel)),
-        "soft": (soft, kernel),
-        "focal": (focal, kernel),
-    }[name]
+def as_it_is(fn):
+    return fn
 
 
-def split(rows):
-    """The floating rows, which have a gradient, and the rest."""
-    moving = {k: x for k, x in rows.items() if jnp.issubdtype(x.dtype, jnp.floating)}
-    return moving, {k: x for k, x in rows.items() if k not in moving}
+OVER = {"sum": (jxent.sum_over_tiles, summed), "map": (jxent.map_over_tiles, as_it_is)}
+over_both = pytest.mark.parametrize("over", OVER)
 
 
-def whole(loss, tile, params, rows):
-    return loss(params, rows)
+def of_tiles(over, fn, params, rows, **options):
+    over_tiles, made = OVER[over]
+    return over_tiles(made(fn), params, rows, **options)
 
 
-def tiled(loss, tile, params, rows):
-    return jxent.sum_over_tiles(loss, params, rows, tile=tile)
+def of_whole(over, fn, params, rows, **options):
+    return OVER[over][1](fn)(params, rows)
 
 
 def both_ways(results):
     """What `results` says of tiles, and of the whole, as one program."""
-    return jax.jit(lambda *x: [results(run, *x) for run in (tiled, whole)])
+    run = jax.jit(lambda *x: [results(run, *x) for run in (of_tiles, of_whole)])
+    return lambda *x: jax.device_get(run(*x))
 
 
-@pytest.mark.parametrize(
-    "name", ["dense", "tied", "adapted", "two heads", "soft", "focal"]
-)
-def test_heads_in_every_order(name, x64, rng):
-    """Sums, gradients of params and rows, jvp and hessian-vector product."""
-    loss, params = head(name, rng)
-    moving, rest = split(batch(rng))
+# In every order -----------------------------------------------------------------------
+
+CASES = [
+    *(("sum", f, ROWS, TILE, False) for f in (dense, tied, adapted, two_heads, soft)),
+    *((over, focal, ROWS, TILE, False) for over in OVER),
+    # A smaller last tile, one tile, a tile larger than all rows, no rows.
+    *((over, capped, 7, 3, dropped) for over in OVER for dropped in (False, True)),
+    *(
+        (over, (tied, capped)[over == "map"], rows, tile, rows == 3)
+        for over in OVER
+        for rows, tile in ((4, 4), (2, 5), (3, 1), (0, 2))
+    ),
+]
+
+
+@pytest.mark.parametrize(("over", "head", "rows", "tile", "dropped"), CASES)
+def test_every_order(over, head, rows, tile, dropped, x64, rng):
+    """Results; their gradient in params, in rows and in what the head closes over; its
+    jvp; the gradient of the gradient. A `where` changes nothing but the work."""
+    params, inputs = params_of(rng), batch(rng, rows)
+    moving = {n: x for n, x in inputs.items() if x.dtype.kind == "f"}
+    where = inputs["ids"] >= 0 if dropped else None
     point = params, moving
-    direction = jax.tree.map(lambda x: normal(rng, *x.shape), point)
+    direction = jax.tree.map(lambda x: rng.normal(size=x.shape), point)
 
     def every_order(run, point):
-        f = lambda params, moving: run(loss, TILE, params, moving | rest)
-        total = lambda *point: weighed(f(*point))
-        both = jax.value_and_grad(total, (0, 1))
-        return f(*point), jax.jvp(both, point, direction)
+        def results(params, moving):
+            fn, given = head(params)
+            return run(over, fn, given, inputs | moving, tile=tile, where=where)
 
-    close(*both_ways(every_order)(point))
+        gradient = jax.grad(lambda *point: weighed(results(*point)), (0, 1))
+        of_gradient = jax.grad(lambda *point: weighed(gradient(*point)), (0, 1))
+        return results(*point), jax.jvp(gradient, point, direction), of_gradient(*point)
 
-
-@pytest.mark.parametrize(("rows", "tile"), [(7, 3), (4, 4), (2, 5), (3, 1), (0, 2)])
-def test_sizes(rows, tile, x64, rng):
-    """A smaller last tile, one tile, a tile larger than all rows, no rows."""
-    loss, params = head("tied", rng)
-    rows = batch(rng, rows)
-
-    def value_and_gradient(run, params):
-        f = lambda params: run(loss, tile, params, rows)
-        return f(params), jax.grad(lambda p: weighed(f(p)))(params)
-
-    close(*both_ways(value_and_gradient)(params))
+    close(*both_ways(every_order)(point), 1e-10)
 
 
-def test_gradient_of_a_gradient(x64, rng):
-    """Reverse over reverse, in params, rows and what the loss closes over."""
-    rows = batch(rng)
-    a, b = normal(rng, FEATURES, 2), normal(rng, 2, CLASSES)
-
-    def twice(run, base, a):
-        def total(base, a, hidden):
-            low_rank = {"a": a, "b": b}
-            return weighed(
-                run(adapted(base), TILE, low_rank, rows | {"hidden": hidden})
-            )
-
-        slopes = jax.grad(total, (0, 1, 2))
-        size = lambda *x: sum(jnp.sum(jnp.sin(s)) for s in slopes(*x))
-        return slopes(base, a, rows["hidden"]), jax.grad(size, (0, 1, 2))(
-            base, a, rows["hidden"]
-        )
-
-    close(*both_ways(twice)(normal(rng, FEATURES, CLASSES), a))
-
-
-def test_vmap_and_scan(x64, rng):
+@over_both
+def test_vmap_and_scan(over, x64, rng):
     """Several kernels at once, and several batches in a checkpointed scan."""
-    rows = batch(rng)
-    kernels = normal(rng, 2, FEATURES, CLASSES)
-    hidden = normal(rng, 2, ROWS, FEATURES)
+    rows, kernels = batch(rng), rng.normal(size=(2, FEATURES, CLASSES))
+    batches = rng.normal(size=(2, ROWS, FEATURES))
 
     def each(run, kernels):
-        one = lambda kernel: weighed(run(focal, TILE, kernel, rows))
+        def one(kernel, rows):
+            return weighed(run(over, focal_rows, kernel, rows, tile=TILE))
 
         def scanned(kernel):
             @jax.checkpoint
-            def step(total, h):
-                here = run(focal, TILE, kernel, rows | {"hidden": h})
+            def step(total, hidden):
+                here = one(kernel, rows | {"hidden": hidden})
                 return total + jnp.cos(total) * here, None
 
-            return lax.scan(step, jnp.zeros_like(kernel[0, 0]), hidden)[0]
+            return lax.scan(step, jnp.zeros_like(kernel[0, 0]), batches)[0]
 
         gradient = jax.grad(scanned)
-        first, second = kernels
-        return (
-            jax.vmap(jax.value_and_grad(one))(kernels),
-            jax.jvp(gradient, (first,), (second,)),
-        )
+        mapped = jax.vmap(jax.value_and_grad(one), (0, None))(kernels, rows)
+        return mapped, jax.jvp(gradient, (kernels[0],), (kernels[1],))
 
     close(*both_ways(each)(kernels))
 
 
-def test_closed_over_tracers_have_gradients(x64, rng):
-    """A temperature that the loss closes over, under grad, jvp and jit."""
-    rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)
+@over_both
+def test_outside_of_jit(over, x64, rng):
+    """What fn closes over, under vmap, jvp and scan, of the second order too."""
+    rows, kernel = batch(rng), rng.normal(size=(FEATURES, CLASSES))
 
     def total(run, scale):
-        def loss(kernel, rows):
-            return cross_entropy(
-                scale * (rows["hidden"] @ kernel), rows["ids"], ignore_index=-1
-            )
+        fn = lambda kernel, rows: soft_rows(jnp.sin(scale) * kernel, rows)
+        return weighed(run(over, fn, kernel, rows, tile=3))
 
-        return run(loss, 4, kernel, rows)
+    def derivatives(run):
+        slope = jax.value_and_grad(functools.partial(total, run))
+        return (
+            jax.vmap(jax.grad(lambda scale: slope(scale)[1]))(scales),
+            lax.scan(lambda _, scale: (None, slope(scale)), None, scales)[1],
+            jax.jvp(functools.partial(total, run), (scales[0],), (scales[1],)),
+        )
 
-    @jax.jit
-    def wanted(scale):
-        f = functools.partial(total, whole)
-        return jax.value_and_grad(f)(scale), jax.jvp(f, (scale,), (scale,))
-
-    got, scale = functools.partial(total, tiled), jnp.float64(1.5)
-    reverse, forward = wanted(scale)
-    close(jax.jit(jax.value_and_grad(got))(scale), reverse)
-    close(jax.jvp(got, (scale,), (scale,)), forward)
+    scales = jnp.asarray(rng.normal(size=2))
+    close(derivatives(of_tiles), jax.jit(derivatives, static_argnums=0)(of_whole))
 
 
 # Rows that count for nothing ----------------------------------------------------------
 
 
-def test_where_changes_nothing_but_the_work(x64, rng):
-    """The same sums and gradients, those of the rows in their own order."""
-    loss, params = head("tied", rng)
-    rows = batch(rng, 7)
-    rows["ids"] = rows["ids"].at[jnp.array([0, 3, 5, 6])].set(-1)
-
-    def both(where, hidden):
-        def f(params, hidden):
-            here = rows | {"hidden": hidden}
-            return jxent.sum_over_tiles(loss, params, here, tile=2, where=where)
-
-        total = lambda *point: weighed(f(*point))
-        gradient = jax.grad(total, (0, 1))
-        point = params, hidden
-        return f(*point), jax.jvp(gradient, point, point)
-
-    got = jax.jit(both)(rows["ids"] >= 0, rows["hidden"])
-    close(got, jax.jit(functools.partial(both, None))(rows["hidden"]))
-
-
 def test_tiles_of_dropped_rows_are_not_run():
     """A loss that breaks its promise shows which rows are looked at: 2 tiles of 4."""
-    where = jnp.array([True, False, False, True, False, False, True, False])
-    rows = jnp.arange(8, dtype=jnp.float32)
+    where = np.array([True, False, False, True, False, False, True, False])
+    one, rows = np.float32(1), np.arange(8, dtype=np.float32)
     loss = lambda scale, rows: jnp.sum(scale * jnp.ones_like(rows))
     f = lambda scale, where: jxent.sum_over_tiles(
         loss, scale, rows, tile=2, where=where
     )
-    one = jnp.float32(1)
-    assert f(one, where) == 4
-    value, slope = jax.value_and_grad(f)(one, where)
-    assert value == slope == 4
-    assert jax.jvp(lambda s: f(s, where), (one,), (one,)) == (4, 4)
-    assert f(one, jnp.zeros(8, jnp.bool_)) == 0
+
+    @jax.jit
+    def run(where):
+        of_scale = functools.partial(f, where=where)
+        return jax.value_and_grad(of_scale)(one), jax.jvp(of_scale, (one,), (one,))
+
+    assert jax.device_get(run(where)) == ((4, 4), (4, 4))
+    assert run(np.zeros(8, bool))[0][0] == 0
     assert f(one, None) == 8
 
 
-def test_a_condition_only_with_where():
-    """Without it the program has none."""
-    rows, scale = jnp.ones(8), jnp.float32(1)
+def test_rows_that_are_dropped_have_results_of_0():
+    ones = lambda one, rows: one * jnp.ones_like(rows)
+    where = np.arange(8) % 3 == 0
+    got = jxent.map_over_tiles(ones, 1.0, np.arange(8.0), tile=2, where=where)
+    np.testing.assert_array_equal(got, where)
+
+
+@over_both
+def test_a_condition_only_with_where(over):
+    """Without it the program has none, its derivative neither."""
+    rows, where = np.ones(8, np.float32), np.ones(8, bool)
 
     def text(where):
-        f = lambda scale: jxent.sum_over_tiles(
-            lambda scale, rows: jnp.sum(scale * rows), scale, rows, tile=2, where=where
-        )
-        return jax.jit(jax.grad(f)).lower(scale).as_text()
+        run = functools.partial(of_tiles, over, lambda scale, rows: scale * rows)
+        f = lambda scale: weighed(run(scale, rows, tile=2, where=where))
+        return jax.jit(jax.grad(f)).lower(np.float32(1)).as_text()
 
-    assert "stablehlo.case" in text(rows > 0)
+    assert "stablehlo.case" in text(where)
     assert "stablehlo.case" not in text(None)
 
 
-# Accuracy and memory ------------------------------------------------------------------
+# Accuracy -----------------------------------------------------------------------------
 
 
-def test_error_does_not_grow_with_the_tiles(rng):
+@over_both
+def test_error_does_not_grow_with_the_tiles(over, rng):
     """bfloat16 params: tiles of their gradient, rounded each, are summed in float32."""
     rows, features, classes = 128, 16, 64
     hidden = rng.normal(size=(rows, features)).astype(ml_dtypes.bfloat16)
     kernel = rng.normal(size=(features, classes)).astype(ml_dtypes.bfloat16)
     ids = rng.integers(0, classes, rows)
 
-    def loss(kernel, rows):
+    def fn(kernel, rows):
         logits = jnp.matmul(rows[0], kernel, preferred_element_type=jnp.float32)
         return cross_entropy(logits, rows[1])
 
@@ -307,67 +313,29 @@ def test_error_does_not_grow_with_the_tiles(rng):
     truth = h.T @ oracles.softmax_cross_entropy_gradient(h @ k, ids)
 
     def error(run, tile):
-        f = functools.partial(run, loss, tile)
-        slope = as_users_jit(jax.grad(f))(kernel, (hidden, ids))
+        f = lambda kernel: jnp.sum(run(over, fn, kernel, (hidden, ids), tile=tile))
+        slope = as_users_jit(jax.grad(f))(kernel)
         assert slope.dtype == jnp.bfloat16
         gap = np.asarray(slope, np.float64) - truth
         return np.linalg.norm(gap) / np.linalg.norm(truth)
 
-    usual = error(whole, rows)
-    errors = [error(tiled, rows // tiles) for tiles in (1, 8, 128)]
-    rounding = float(np.finfo(np.float32).eps)
-    assert max(errors) <= 1.5 * usual + rounding
-
-
-@pytest.mark.compiles
-@pytest.mark.parametrize("order", ["gradient", "forward-reverse", "reverse-reverse"])
-def test_one_tile_of_logits_at_a_time(order):
-    """No array of all rows and classes in the program, in second order neither."""
-    rows, features, classes, tile = 512, 32, 4096, 64
-
-    def total(kernel, hidden, ids):
-        def loss(kernel, rows):
-            return cross_entropy(rows[0] @ kernel, rows[1])
-
-        return jxent.sum_over_tiles(loss, kernel, (hidden, ids), tile=tile)
-
-    gradient = jax.grad(total, (0, 1))
-
-    def forward_reverse(kernel, hidden, ids):
-        f = lambda *point: gradient(*point, ids)
-        return jax.jvp(f, (kernel, hidden), (kernel, hidden))
-
-    def reverse_reverse(kernel, hidden, ids):
-        def size(*point):
-            return sum(jnp.sum(jnp.sin(x)) for x in gradient(*point, ids))
-
-        return jax.grad(size, (0, 1))(kernel, hidden)
-
-    f = {
-        "gradient": gradient,
-        "forward-reverse": forward_reverse,
-        "reverse-reverse": reverse_reverse,
-    }[order]
-    compiled = (
-        as_users_jit(f)
-        .lower(
-            jax.ShapeDtypeStruct((features, classes), jnp.float32),
-            jax.ShapeDtypeStruct((rows, features), jnp.float32),
-            jax.ShapeDtypeStruct((rows,), jnp.int32),
-        )
-        .compile()
-    )
-    assert largest_array(str(compiled.as_text())) <= rows * classes // 4
-    slab, kernel = 4 * tile * classes, 4 * features * classes
-    bound = (2 * slab if order == "gradient" else 6 * slab) + 4 * kernel
-    memory = compiled.memory_analysis()
-    assert memory is not None
-    assert memory.temp_size_in_bytes <= bound
+    usual = error(of_whole, rows)
+    errors = [error(of_tiles, rows // tiles) for tiles in (1, 8, 128)]
+    assert max(errors) <= 1.5 * usual + np.finfo(np.float32).eps
 
 
 # Called again -------------------------------------------------------------------------
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
+soft_loss, focal_loss = summed(soft_rows), summed(focal_rows)
+
+
+def tiled(loss, tile, params, rows):
+    return jxent.sum_over_tiles(loss, params, rows, tile=tile)
+
+
+def kernel_of(rng):
+    return jnp.asarray(rng.normal(size=(FEATURES, CLASSES)))
 
 
 class Counter:
@@ -387,7 +355,7 @@ class Counter:
 
     def loss(self, kernel, rows):
         self.sizes.append(len(rows["ids"]))
-        return soft(kernel, rows)
+        return soft_loss(kernel, rows)
 
 
 counter = Counter()
@@ -402,21 +370,23 @@ def counted_loss():
 
 def test_a_second_call_neither_traces_nor_compiles(rng):
     """Outside of jit, for the value and for each derivative."""
-    loss, rows = counted_loss(), batch(rng, 7)
-    kernel, other = normal(rng, FEATURES, CLASSES), normal(rng, FEATURES, CLASSES)
-    value = functools.partial(tiled, loss, TILE, rows=rows)
+    loss, rows = counted_loss(), jax.device_put(batch(rng, 7))
+    kernel, other = kernel_of(rng), kernel_of(rng)
+    where = rows["ids"] > 0
+    value = functools.partial(tiled, loss, 3, rows=rows)
     gradient = jax.grad(value)
     ways = [
         value,
         gradient,
         lambda k: jax.jvp(gradient, (k,), (k,)),
-        lambda k: jxent.sum_over_tiles(loss, k, rows, tile=TILE, where=rows["ids"] > 0),
+        lambda k: jxent.sum_over_tiles(loss, k, rows, tile=3, where=where),
     ]
+    counter.new()
     for n, way in enumerate(ways):
         way(kernel)
         compiled, sizes = counter.new()
         assert compiled
-        assert sizes == ([] if n else [TILE, 1])
+        assert sizes == ([] if n else [3, 1])
         way(other)
         assert counter.new() == (0, [])
     value = jax.eval_shape(functools.partial(tiled, loss, 2), kernel, rows)
@@ -428,8 +398,8 @@ def test_a_second_call_neither_traces_nor_compiles(rng):
 )
 def test_the_loss_sees_no_tile_that_is_not_there(rows, sizes, rng):
     """Some losses have no value for no rows: a maximum, say."""
-    loss, kernel = counted_loss(), normal(rng, FEATURES, CLASSES)
-    jax.eval_shape(functools.partial(tiled, loss, TILE), kernel, batch(rng, rows))
+    loss, kernel = counted_loss(), kernel_of(rng)
+    jax.eval_shape(functools.partial(tiled, loss, 3), kernel, batch(rng, rows))
     assert counter.new()[1] == sizes
 
 
@@ -449,12 +419,12 @@ def executables():
 @pytest.mark.usefixtures("only_new_objects")
 def test_a_loss_leaves_nothing_behind(rng):
     """Neither itself nor its programs, whether or not it closes over a tracer."""
-    rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)
+    rows, kernel = jax.device_put(batch(rng)), kernel_of(rng)
     gone = []
 
     def step(scale):
         def loss(kernel, rows):
-            return soft(scale * kernel, rows)
+            return soft_loss(scale * kernel, rows)
 
         gone.append(weakref.ref(loss))
         return tiled(loss, TILE, kernel, rows)
@@ -472,10 +442,10 @@ def test_a_loss_leaves_nothing_behind(rng):
 @pytest.mark.usefixtures("only_new_objects")
 def test_calls_leave_nothing_behind(rng):
     """Of the same loss, called and differentiated again and again."""
-    rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)
+    rows, kernel = jax.device_put(batch(rng)), kernel_of(rng)
 
     def both():
-        f = lambda kernel: tiled(focal, TILE, kernel, rows)
+        f = lambda kernel: tiled(focal_loss, TILE, kernel, rows)
         return f(kernel), jax.grad(f)(kernel)
 
     def objects():
@@ -493,7 +463,7 @@ class Head:
     """Losses that are no plain functions."""
 
     def method(self, kernel, rows):
-        return focal(kernel, rows)
+        return focal_loss(kernel, rows)
 
     __call__ = method
 
@@ -506,7 +476,7 @@ class WithoutWeakReferences:
     __slots__ = ()
 
     def __call__(self, kernel, rows):
-        return focal(kernel, rows)
+        return focal_loss(kernel, rows)
 
 
 @pytest.mark.parametrize(
@@ -516,17 +486,18 @@ class WithoutWeakReferences:
         Head().method,
         WithoutHash(),
         WithoutWeakReferences(),
-        functools.partial(focal),
-        jax.jit(focal),
+        functools.partial(focal_loss),
+        jax.jit(focal_loss),
     ],
     ids=lambda x: type(x).__name__,
 )
 def test_anything_that_can_be_called(loss, x64, rng):
     """Twice, with gradients, whether or not it can be known again."""
-    rows, kernel = batch(rng), normal(rng, FEATURES, CLASSES)
-    both = lambda run: jax.value_and_grad(functools.partial(run, loss, TILE))
+    rows, kernel = jax.device_put(batch(rng)), kernel_of(rng)
+    whole = jax.jit(jax.value_and_grad(focal_loss))
     for k in (kernel, 2 * kernel):
-        close(both(tiled)(k, rows), both(whole)(k, rows))
+        f = functools.partial(tiled, loss, TILE, rows=rows)
+        close(jax.value_and_grad(f)(k), whole(k, rows))
 
 
 def test_what_the_loss_closes_over_is_read_once():
@@ -538,7 +509,7 @@ def test_what_the_loss_closes_over_is_read_once():
         noise = jax.random.normal(key, (3,))
         return jnp.sum(outside["scale"] * (rows @ kernel + (noise + ones)[None]))
 
-    rows, kernel = jnp.ones((4, 2)), jnp.ones((2, 3))
+    rows, kernel = np.ones((4, 2), np.float32), np.ones((2, 3), np.float32)
     results = []
     for scale in (2, 3):
         outside["scale"] = jnp.float32(scale)
@@ -555,81 +526,87 @@ def test_what_the_loss_closes_over_is_read_once():
     np.testing.assert_allclose(new, 1.5 * then[0], rtol=1e-6)
 
 
-def test_closed_over_tracers_outside_of_jit(x64, rng):
-    """Second order, and under vmap."""
-    rows, kernel = batch(rng, 4), normal(rng, FEATURES, CLASSES)
-
-    def total(run, scale):
-        return run(lambda k, r: soft(jnp.sin(scale) * k, r), 3, kernel, rows)
-
-    def second(run):
-        return jax.vmap(jax.grad(jax.grad(functools.partial(total, run))))
-
-    scales = normal(rng, 3)
-    close(second(tiled)(scales), jax.jit(second(whole))(scales))
-
-
 # Devices ------------------------------------------------------------------------------
 
 
-def of_devices(run, closing):
-    """Σ over devices with rows of their own; the scale is closed over, or in params."""
-    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+def of_devices(run, over, closing):
+    """Of rows that each device has itself; scales are closed over, or in params."""
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(ONE,))
+    specs = {"in_specs": (P(), P(), P("rows")), "out_specs": P()}
 
-    @functools.partial(
-        jax.shard_map, mesh=mesh, in_specs=(P(), P(), P("rows")), out_specs=P()
-    )
+    @functools.partial(jax.shard_map, mesh=mesh, **specs)
     def total(kernel, scale, rows):
-        def loss(params, rows):
+        def fn(params, rows):
             kernel, given = params
-            return soft((scale if closing else given) * kernel, rows)
+            return focal_rows((scale if closing else given)[:, None] * kernel, rows)
 
-        return lax.psum(run(loss, TILE, (kernel, scale), rows), "rows")
+        where = None if closing else rows["ids"] >= 0
+        found = run(over, fn, (kernel, scale), rows, tile=3, where=where)
+        return lax.psum(weighed(found), "rows")
 
     return total
 
 
-def test_rows_of_devices(x64, rng):
-    """Inside shard_map: sums, and each derivative in params and rows."""
-    moving, rest = split(batch(rng, 8))
-    point = normal(rng, FEATURES, CLASSES), jnp.float64(1.5), moving
-    direction = jax.tree.map(lambda x: normal(rng, *x.shape), point)
+def on_devices(rng):
+    rows, params = batch(rng, 8), params_of(rng)
+    return params["kernel"], params["scale"], rows.pop("hidden"), rows
 
-    def every_order(run, closing, indices):
-        def f(kernel, scale, moving):
-            return jnp.sin(of_devices(run, closing)(kernel, scale, moving | rest))
 
-        first = jax.grad(f, indices)
-        return jax.value_and_grad(f, indices)(*point), jax.jvp(first, point, direction)
+@pytest.mark.parametrize(
+    ("over", "closing", "moving"),
+    [("sum", False, (0, 1, 2)), ("map", False, (0, 1, 2)), ("sum", True, (0, 2))],
+)
+def test_rows_of_devices(over, closing, moving, x64, rng):
+    """Inside shard_map: each derivative in params and rows, and its own."""
+    *point, rest = on_devices(rng)
+    direction = [rng.normal(size=x.shape) for x in point]
 
-    for closing, indices in ((False, (0, 1, 2)), (True, (0, 2))):
-        got, wanted = (
-            jax.jit(functools.partial(every_order, run, closing, indices))()
-            for run in (tiled, whole)
-        )
-        close(got, wanted)
+    def every_order(run):
+        def f(kernel, scale, hidden):
+            rows = rest | {"hidden": hidden}
+            return jnp.sin(of_devices(run, over, closing)(kernel, scale, rows))
+
+        return jax.jvp(jax.value_and_grad(f, moving), point, direction)
+
+    run = jax.jit(every_order, static_argnums=0)
+    close(run(of_tiles), run(of_whole))
 
 
 def test_params_of_devices(x64, rng):
     """Each device its own kernel, and all of them the same rows and scale."""
-    mesh = jax.make_mesh((2,), ("heads",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows, kernels = batch(rng), normal(rng, 2, FEATURES, CLASSES)
+    mesh = jax.make_mesh((2,), ("heads",), axis_types=(ONE,))
+    rows, kernels = batch(rng), rng.normal(size=(2, FEATURES, CLASSES))
+    hidden = rows.pop("hidden")
 
     def gradients(run):
-        @functools.partial(
-            jax.shard_map, mesh=mesh, in_specs=(P("heads"), P(), P()), out_specs=P()
-        )
-        def total(kernels, scale, rows):
-            loss = lambda params, rows: soft(params[1] * params[0][0], rows)
-            return lax.psum(run(loss, TILE, (kernels, scale), rows), "heads")
+        specs = {"in_specs": (P("heads"), P(), P()), "out_specs": P()}
 
-        moving, rest = split(rows)
-        f = lambda kernels, scale, moving: total(kernels, scale, moving | rest)
-        return jax.grad(f, (0, 1, 2))(kernels, jnp.float64(1.5), moving)
+        @functools.partial(jax.shard_map, mesh=mesh, **specs)
+        def total(kernels, scale, hidden):
+            fn = lambda params, rows: soft_rows(params[1] * params[0][0], rows)
+            here = rows | {"hidden": hidden}
+            return lax.psum(run("sum", fn, (kernels, scale), here, tile=3), "heads")
 
-    close(
-        jax.jit(functools.partial(gradients, tiled))(),
-        jax.jit(functools.partial(gradients, whole))(),
+        return jax.grad(total, (0, 1, 2))(kernels, jnp.float64(1.5), hidden)
+
+    run = jax.jit(gradients, static_argnums=0)
+    close(run(of_tiles), run(of_whole))
+
+
+@pytest.mark.parametrize(
+    ("over", "differs", "closes"),
+    [("sum", "sums differ", "loss"), ("map", "results differ", "function")],
+)
+def test_a_derivative_in_what_devices_share(over, differs, closes, rng):
+    """A device's own part of it is not to be had once the function is traced."""
+    kernel, scale, hidden, rest = on_devices(rng)
+    f = of_devices(of_tiles, over, closing=True)
+    with pytest.raises(ValueError, match="over_tiles") as error:
+        jax.eval_shape(jax.grad(f, 1), kernel, scale, rest | {"hidden": hidden})
+    assert str(error.value) == (
+        f"{over}_over_tiles: expected no derivative in an array of shape (3,) that is "
+        f"the same on all devices along ['rows'], where the {differs}. If the {closes} "
+        "closes over it, give it as one of params."
     )
 
 
@@ -651,15 +628,3 @@ def test_a_traced_tile_is_refused(monkeypatch):
     with pytest.raises(TypeError, match="known when the program is traced, got") as e:
         jax.jit(sum_of_ones)(2)
     assert type(e.value) is TypeError
-
-
-def test_a_derivative_in_what_devices_share(rng):
-    """A device's own part of it is not to be had once the loss is traced."""
-    point = normal(rng, FEATURES, CLASSES), jnp.float32(1.5), batch(rng, 8)
-    with pytest.raises(ValueError, match="sum_over_tiles") as error:
-        jax.eval_shape(jax.grad(of_devices(tiled, closing=True), 1), *point)
-    assert str(error.value) == (
-        "sum_over_tiles: expected no derivative in an array of shape () that is the "
-        "same on all devices along ['rows'], where the sums differ. If the loss closes "
-        "over it, give it as one of params."
-    )
