@@ -20,6 +20,10 @@ from tests.comparing import close, untyped
 
 
 ROWS = 6
+REDUCTIONS = "none", "sum", "mean"
+with_both_labels = pytest.mark.parametrize(
+    "hot", [False, True], ids=["ids", "distributions"]
+)
 
 
 def one_hot(y):
@@ -86,65 +90,62 @@ def covering(grid):
 SETTINGS = covering(GRID)
 
 
-def arranged(x, y, setting):
-    """The batch and the options of a setting, the classes at its axis."""
-    options = {name: GRID[name][i] for name, i in setting.items()}
-    if options["ignore_index"] is not None:
-        y = np.where(np.arange(ROWS) == 4, -100, y)
-    if options["axis"] == 0:
-        x = x.T
-        if np.ndim(options["where"]) == 2:
-            options["where"] = options["where"].T
-    return x, y, options
-
-
 @pytest.mark.parametrize(
     "setting", SETTINGS, ids=lambda s: "".join(map(str, (s[name] for name in GRID)))
 )
 def test_any_two_options_together(setting, batch):
-    """Class ids: value and gradient equal the oracle's, and those of one-hot labels."""
-    x, y, q = batch
-    x, y, options = arranged(x, y, setting)
-    factors = np.cos(np.arange(ROWS))
+    """Value and gradient equal the oracle's, for ids and for distributions.
 
-    def total(loss, x, labels):
-        values = loss(x, labels, **options)
-        return (values * factors).sum() if values.ndim else values
-
-    f = jax.jit(
-        jax.value_and_grad(functools.partial(total, jxent.softmax_cross_entropy))
-    )
-    truth = functools.partial(total, oracles.softmax_cross_entropy)
-    value, gradient = f(x, y)
-    close(value, truth(x, y))
-    close(gradient, oracles.central_differences(lambda x: truth(x, y), x), 1e-9)
-
+    One-hot distributions give what their ids give.
+    """
+    x, ids, shares = batch
+    options = {name: GRID[name][i] for name, i in setting.items()}
+    of_ids, of_distributions = options, dict(options)
+    one_hot_labels = one_hot(ids)
     if options["ignore_index"] is not None:
-        options["ignore_index"] = None
-        keep = y != -100
-        options["weights"] = keep * (
-            1 if options["weights"] is None else options["weights"]
-        )
-    hot, q = one_hot(y), np.where(np.arange(ROWS)[:, None] == 4, np.nan, q)
-    if options["weights"] is None or options["weights"][4] != 0:
-        q = np.nan_to_num(q, nan=0.25)
+        # A distribution is ignored by a weight of 0, whatever it holds.
+        keep = np.arange(ROWS) != 4
+        weights = 1.0 if options["weights"] is None else options["weights"]
+        of_distributions |= {"ignore_index": None, "weights": keep * weights}
+        ids = np.where(keep, ids, -100)
+        shares = np.where(keep[:, None], shares, np.nan)
     if options["axis"] == 0:
-        hot, q = hot.T, q.T
-    same, slope = f(x, hot)
-    close(same, value)
-    close(slope, gradient)
-    value, gradient = f(x, q)
-    close(value, truth(x, q))
-    close(gradient, oracles.central_differences(lambda x: truth(x, q), x), 1e-9)
+        x, one_hot_labels, shares = x.T, one_hot_labels.T, shares.T
+        if np.ndim(options["where"]) == 2:
+            of_ids = of_ids | {"where": options["where"].T}
+            of_distributions |= {"where": options["where"].T}
+
+    def total(loss, options, x, labels):
+        losses = loss(x, labels, **options)
+        return (losses * np.cos(np.arange(ROWS))).sum() if losses.ndim else losses
+
+    def program(options):
+        f = functools.partial(total, jxent.softmax_cross_entropy, options)
+        run = jax.jit(jax.value_and_grad(f))
+        return lambda labels: jax.device_get(run(x, labels))
+
+    def oracle(options, labels):
+        f = functools.partial(total, oracles.softmax_cross_entropy, options)
+        slope = oracles.central_differences(lambda x: f(x, labels), x)
+        return f(x, labels), slope
+
+    def equal(got, wanted):
+        close(got[0], wanted[0])
+        close(got[1], wanted[1], 1e-9)
+
+    of_labels = program(of_distributions)
+    got = program(of_ids)(ids)
+    equal(got, oracle(of_ids, ids))
+    close(of_labels(one_hot_labels), got)
+    equal(of_labels(shares), oracle(of_distributions, shares))
 
 
-@pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-def test_traced_options_equal_python_numbers(reduction, hot, batch):
+@with_both_labels
+def test_traced_options_equal_python_numbers(hot, batch):
     """One compiled program for every value of every option, 0 included."""
     x, y, q = batch
     labels = q if hot else np.where(np.arange(ROWS) == 4, -100, y)
-    axes = {
+    grid = {
         "class_weights": (np.ones(CLASSES), GRID["class_weights"][2]),
         "label_smoothing": (0.0, 0.1, 1.0),
         "z_loss": (0.0, 1e-2),
@@ -154,99 +155,83 @@ def test_traced_options_equal_python_numbers(reduction, hot, batch):
         "where": (np.ones(ROWS, bool), SOME_ROWS),
         "weights": (np.ones(ROWS), GRID["weights"][1]),
     } | ({} if hot else {"ignore_index": (-100, -101)})
-    loss = functools.partial(jxent.softmax_cross_entropy, reduction=reduction)
-    traced = jax.jit(lambda x, labels, options: loss(x, labels, **options))
-    for chosen in itertools.product(*axes.values()):
-        options = dict(zip(axes, chosen, strict=True))
-        got = traced(x, labels, options)
-        wanted = oracles.softmax_cross_entropy(
-            x, labels, reduction=reduction, **options
-        )
-        close(got, wanted)
+
+    def each(loss, options):
+        return {r: loss(x, labels, reduction=r, **options) for r in REDUCTIONS}
+
+    traced = jax.jit(functools.partial(each, jxent.softmax_cross_entropy))
+    for setting in covering(grid):
+        options = {name: grid[name][i] for name, i in setting.items()}
+        close(traced(options), each(oracles.softmax_cross_entropy, options))
 
 
 # Derivatives in the options -----------------------------------------------------------
 
+PARAMETERS = {
+    jxent.softmax_cross_entropy: {},
+    jxent.softmax_focal_loss: {"gamma": 1.5},
+    jxent.poly_loss_cross_entropy: {"epsilon": 0.75},
+    jxent.generalized_cross_entropy: {"q": 0.4},
+    jxent.symmetric_cross_entropy: {"alpha": 0.3, "beta": 0.75, "log_zero": -1.5},
+}
 
-@pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
-@pytest.mark.parametrize(
-    ("loss", "oracle"),
-    [
-        (jxent.softmax_cross_entropy, oracles.softmax_cross_entropy),
-        (jxent.softmax_focal_loss, oracles.softmax_focal_loss),
-        (jxent.poly_loss_cross_entropy, oracles.poly_loss_cross_entropy),
-        (jxent.generalized_cross_entropy, oracles.generalized_cross_entropy),
-        (jxent.symmetric_cross_entropy, oracles.symmetric_cross_entropy),
-    ],
-    ids=["cross_entropy", "focal", "poly", "generalized", "symmetric"],
-)
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_derivatives_in_the_options(loss, oracle, reduction, hot, batch):
+
+@with_both_labels
+@pytest.mark.parametrize("loss", PARAMETERS, ids=lambda f: f.__name__)
+def test_derivatives_in_the_options(loss, hot, batch):
     """Forward and reverse mode in every option that has a derivative."""
     x, y, q = batch
+    numbers = {"logit_soft_cap": 5.0, "z_loss": 0.01, "label_smoothing": 0.1}
+    numbers |= PARAMETERS[loss]
     options = {
         "class_weights": WEIGHTS,
         "weights": np.array([1.0, 0.5, 2.0, 0.5, 1.0, 3.0]),
         "temperature": ROW_TEMPERATURE,
-        "logit_soft_cap": np.float64(5),
-        "z_loss": np.float64(0.01),
-        "label_smoothing": np.float64(0.1),
-    }
-    if loss is jxent.softmax_focal_loss:
-        options["gamma"] = np.float64(1.5)
-    if loss is jxent.poly_loss_cross_entropy:
-        options["epsilon"] = np.float64(0.75)
-    if loss is jxent.generalized_cross_entropy:
-        options["q"] = np.float64(0.4)
-    if loss is jxent.symmetric_cross_entropy:
-        parameters = {"alpha": 0.3, "beta": 0.75, "log_zero": -1.5}
-        options |= {name: np.float64(x) for name, x in parameters.items()}
+    } | {name: np.float64(number) for name, number in numbers.items()}
     if hot:
         options["labels"] = q
 
-    def total(loss, options):
-        labels = options.get("labels", y)
-        rest = {k: v for k, v in options.items() if k != "labels"}
-        rest |= {"reduction": reduction, "where": SOME_ROWS, "class_mask": REAL}
-        return loss(x, labels, **rest)
+    def both(loss, options):
+        """The sum and the mean."""
+        given = {"labels": y, "where": SOME_ROWS, "class_mask": REAL} | options
+        return jnp.stack([loss(x, reduction=r, **given) for r in ("sum", "mean")])
 
-    f = functools.partial(total, loss)
-    both = jax.jit(lambda options: (jax.grad(f)(options), jax.jacfwd(f)(options)))
-    reverse, forward = both(options)
+    f = functools.partial(both, loss)
+    program = jax.jit(lambda options: (jax.jacrev(f)(options), jax.jacfwd(f)(options)))
+    reverse, forward = jax.device_get(program(options))
+    oracle = getattr(oracles, loss.__name__)
     for name, value in options.items():
-        truth = lambda v, name=name: total(oracle, options | {name: v})
-        wanted = oracles.central_differences(truth, value)
-        close(reverse[name], wanted, 1e-8)
-        close(forward[name], wanted, 1e-8)
+        for i, reduction in enumerate(("sum", "mean")):
+
+            def truth(v, name=name, reduction=reduction):
+                given = {"labels": y, "where": SOME_ROWS, "class_mask": REAL}
+                given |= options | {name: v}
+                return oracle(x, reduction=reduction, **given)
+
+            wanted = oracles.central_differences(truth, value)
+            close(reverse[name][i], wanted, 1e-8)
+            close(forward[name][i], wanted, 1e-8)
 
 
-def test_a_weight_of_zero_keeps_its_slope(batch):
-    """The derivative in a weight is the row's loss, also where the weight is 0."""
-    x, y, _ = batch
-    losses = jxent.softmax_cross_entropy(x, y)
-    slope = jax.grad(
-        lambda w: jxent.softmax_cross_entropy(x, y, weights=w, reduction="sum")
-    )(jnp.array([0.0, 1.0, 0.0, 2.0, 0.0, 0.0]))
-    close(slope, losses)
+def test_slopes_where_a_weight_or_a_share_is_0(batch):
+    """Of a weight the row's loss, of a share −log p; of the logits, mass · p − q."""
+    x, y, q = batch
+    weights = np.array([0.0, 1.0, 0.0, 2.0, 0.0, 0.0])
+    loss = functools.partial(jxent.softmax_cross_entropy, reduction="sum")
 
+    @jax.jit
+    def slopes(x):
+        return (
+            jax.grad(lambda w: loss(x, y, weights=w))(weights),
+            jax.grad(lambda q: loss(x, q))(np.zeros((ROWS, CLASSES))),
+            jax.grad(loss)(x, q),
+        )
 
-def test_a_distribution_has_a_slope_where_it_is_zero(batch):
-    """−log p_c is the derivative in q_c, also where q_c = 0."""
-    x, _, _ = batch
-    slope = jax.grad(lambda q: jnp.sum(jxent.softmax_cross_entropy(x, q)))(
-        jnp.zeros((ROWS, CLASSES))
-    )
-    close(slope, -oracles.log_softmax(x))
-
-
-def test_the_gradient_of_any_mass(batch):
-    """Distributions need not sum to 1: the gradient is mass · p − q."""
-    x, _, q = batch
-    gradient = jax.grad(lambda x: jnp.sum(jxent.softmax_cross_entropy(x, q)))(
-        jnp.asarray(x)
-    )
-    p = np.exp(oracles.log_softmax(x))
-    close(gradient, q.sum(-1, keepdims=True) * p - q)
+    in_weights, in_shares, in_logits = slopes(x)
+    log_p = oracles.log_softmax(x)
+    close(in_weights, -log_p[np.arange(ROWS), y])
+    close(in_shares, -log_p)
+    close(in_logits, q.sum(-1, keepdims=True) * np.exp(log_p) - q)
 
 
 # Infinite options ---------------------------------------------------------------------
@@ -284,35 +269,44 @@ def test_an_infinite_soft_cap_is_no_cap(layout):
         return loss(*x, logit_soft_cap=cap, class_weights=WEIGHTS)
 
     no_cap = functools.partial(of_cap, None)
-    wanted = jax.jit(jax.value_and_grad(no_cap, (0, 1)))(*x)
-    program = jax.jit(jax.value_and_grad(of_cap, (0, 1, 2)))
-    value, (in_cap, *gradient) = program(jnp.inf, *x)
+
+    @jax.jit
+    def run(cap, *x):
+        both = jax.value_and_grad(of_cap, (0, 1, 2))(cap, *x)
+        return both, jax.value_and_grad(no_cap, (0, 1))(*x)
+
+    (value, (in_cap, *gradient)), wanted = jax.device_get(run(jnp.inf, *x))
     close((value, tuple(gradient)), wanted)
     assert in_cap == 0
-    value, gradient = program(20.0, *x)  # which makes −∞ finite
+    (value, gradient), _ = run(20.0, *x)  # which makes −∞ finite
     assert abs(value - wanted[0]) > 1e-3
     assert all(np.isfinite(g).all() for g in gradient)
     infinite = functools.partial(of_cap, np.inf)
     assert str(jax.make_jaxpr(infinite)(*x)) == str(jax.make_jaxpr(no_cap)(*x))
 
 
-def test_second_derivatives_at_an_infinite_soft_cap(x64, rng):
-    """Those of no cap, and 0 in the cap."""
+def test_second_derivatives_at_infinite_options(x64, rng):
+    """Those of no soft cap, and 0 in the cap; all 0 of a temperature."""
     z = 3 * rng.normal(size=(2, CLASSES))
     z[1, 4] = -np.inf
 
-    def of_cap(cap, z):
-        losses = jxent.softmax_cross_entropy(z, np.arange(2), logit_soft_cap=cap)
+    def total(name, value, z):
+        options = {name: value}
+        losses = jxent.softmax_cross_entropy(z, np.arange(2), **options)
         return jnp.sum(losses)
 
     @jax.jit
-    def hessians(cap, z):
-        uncapped = functools.partial(of_cap, None)
-        return jax.hessian(of_cap, (0, 1))(cap, z), jax.hessian(uncapped)(z)
+    def hessians(infinity, z):
+        cap, temperature = (
+            jax.hessian(functools.partial(total, name), (0, 1))(infinity, z)
+            for name in ("logit_soft_cap", "temperature")
+        )
+        no_cap = functools.partial(total, "logit_soft_cap", None)
+        return cap, jax.hessian(no_cap)(z), temperature
 
-    got, wanted = hessians(jnp.inf, z)
+    got, wanted, zeros = jax.device_get(hessians(jnp.inf, z))
     close(got[1][1], wanted)
-    for zero in (*got[0], got[1][0]):
+    for zero in (*got[0], got[1][0], *jax.tree.leaves(zeros)):
         assert not np.any(zero)
 
 
@@ -329,165 +323,149 @@ def test_the_derivative_in_a_soft_cap_at_infinite_logits(x64):
 def test_an_infinite_temperature_is_the_uniform_distribution(layout):
     """Over the classes that are possible; every derivative is 0."""
     loss, x = layout
-    temperature = jnp.array([jnp.inf, 1, 1, 1, jnp.inf, jnp.inf])
-    where = jnp.isinf(temperature)
+    temperature = np.array([np.inf, 1, 1, 1, np.inf, np.inf])
+    where = np.isinf(temperature)
 
     def of_temperature(temperature, *x):
         return loss(*x, temperature=temperature, where=where)
 
+    @jax.jit
+    def run(temperature, *x):
+        both = jax.value_and_grad(of_temperature, (0, 1, 2))(temperature, *x)
+        return of_temperature(np.inf, *x), both
+
     log_classes = np.log(CLASSES - 2)
-    uniform = log_classes + 0.1 * log_classes**2
-    gradient = jax.value_and_grad(of_temperature, (0, 1, 2))
-    value, zeros = jax.jit(gradient)(temperature, *x)
-    close(value, 3 * uniform)
-    for zero in zeros:
-        assert not np.any(zero)
-    close(jax.jit(functools.partial(of_temperature, np.inf))(*x), 3 * uniform)
-
-
-def test_second_derivatives_at_an_infinite_temperature(x64, rng):
-    """All are 0."""
-    z = np.array([[1.0, -np.inf, 0.5, 2.0]])
-
-    def of_temperature(temperature, z):
-        losses = jxent.softmax_cross_entropy(z, np.arange(1), temperature=temperature)
-        return jnp.sum(losses)
-
-    hessian = jax.jit(jax.hessian(of_temperature, (0, 1)))
-    for zero in jax.tree.leaves(hessian(jnp.inf, z)):
-        assert not np.any(zero)
+    uniform = 3 * (log_classes + 0.1 * log_classes**2)
+    as_number, (value, zeros) = jax.device_get(run(temperature, *x))
+    close((value, as_number), (uniform, uniform))
+    assert not any(np.any(zero) for zero in zeros)
 
 
 # Padding and the mean -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-@pytest.mark.parametrize(
-    ("hot", "drop"),
-    [
-        (False, "where"),
-        (False, "weights"),
-        (False, "ignore_index"),
-        (True, "where"),
-        (True, "weights"),
-    ],
-    ids=lambda x: x if isinstance(x, str) else ("ids", "distributions")[x],
-)
-def test_padded_equals_unpadded(hot, drop, reduction, batch):
+@with_both_labels
+def test_padded_equals_unpadded(hot, batch):
     """N rows and M dropped rows of garbage give what the N rows give alone."""
     x, y, q = batch
-    labels = q if hot else y
-    weights = np.array([1.0, 0.5, 2.0, 0.5, 1.0, 3.0])
-    wide_weights = np.concatenate([weights, [2, np.nan, np.inf]])
-    extra = {}
-    if drop == "where":
-        extra["where"] = np.arange(ROWS + 3) < ROWS
-    elif drop == "weights":
-        wide_weights[ROWS:] = 0
-    else:
-        wide_weights[ROWS:] = 2
-        extra["ignore_index"] = -100
-    ids = [-100] * 3 if drop == "ignore_index" else [-100, 99, 2**31 - 1]
-    options = {"class_weights": WEIGHTS, "label_smoothing": 0.1, "z_loss": 0.01}
+    labels, every = q if hot else y, np.ones(ROWS, bool)
+    weights, wide = np.array([1.0, 0.5, 2.0, 0.5, 1.0, 3.0]), np.ones(ROWS + 3, bool)
+    options: dict[str, Any] = {"class_weights": WEIGHTS, "label_smoothing": 0.1}
+    options |= {"z_loss": 0.01} if hot else {"z_loss": 0.01, "ignore_index": -100}
 
     @jax.jit
-    def run(x, labels, weights, **extra):
+    def run(x, labels, where, weights):
         def f(x):
-            return jxent.softmax_cross_entropy(
-                x, labels, weights=weights, reduction=reduction, **options, **extra
-            )
+            loss = functools.partial(jxent.softmax_cross_entropy, x, labels, **options)
+            given = {"where": where, "weights": weights}
+            return {r: loss(reduction=r, **given) for r in REDUCTIONS}
 
-        value, pull = jax.vjp(f, x)
-        return value, pull(jnp.cos(jnp.arange(value.size)).reshape(value.shape))[0]
+        return f(x), jax.jacrev(f)(x)
 
-    value, gradient = run(x, labels, weights)
-    for garbage in (0.0, np.nan, np.inf, -np.inf, 1e38):
-        padding = np.full((3, CLASSES), garbage)
-        wide_labels = np.concatenate([labels, padding if hot else ids])
-        got, slope = run(
-            np.concatenate([x, padding]), wide_labels, wide_weights, **extra
-        )
-        close(got[:ROWS] if reduction == "none" else got, value)
-        close(slope[:ROWS], gradient)
-        assert not np.any(slope[ROWS:])
-        if reduction == "none":
-            assert not np.any(got[ROWS:])
+    wanted, slopes = jax.device_get(run(x, labels, every, weights))
+    far, ignored = [-100, 99, 2**31 - 1], [-100] * 3
+    ways = [
+        (far, np.arange(ROWS + 3) < ROWS, [2, np.nan, np.inf]),
+        (far, wide, [0, 0, 0]),
+        (ignored, wide, [2, 2, 2]),
+    ]
+    for ids, where, of_dropped in ways[: 2 if hot else 3]:
+        for garbage in (0.0, np.nan, np.inf, -np.inf, 1e38):
+            padding = np.full((3, CLASSES), garbage)
+            pairs = (x, padding), (labels, padding if hot else ids)
+            arrays = [np.concatenate(pair) for pair in pairs]
+            more = np.concatenate([weights, of_dropped])
+            got, slope = jax.device_get(run(*arrays, where, more))
+            assert not np.any(got["none"][ROWS:])
+            got["none"] = got["none"][:ROWS]
+            close(got, wanted)
+            assert not np.any(slope["none"][ROWS:])
+            slope["none"] = slope["none"][:ROWS]
+            assert not any(np.any(s[..., ROWS:, :]) for s in slope.values())
+            close({r: s[..., :ROWS, :] for r, s in slope.items()}, slopes)
 
 
-@pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
+@with_both_labels
 def test_the_mean_is_the_weighted_mean(hot, batch):
     """Σ r · loss / Σ r, its denominator `total_weight`, the sum `reduce`'s too."""
     x, y, q = batch
-    labels = q if hot else y
+    labels, factor = (q, q.sum(-1)) if hot else (y, np.ones(ROWS))
     weights = np.array([1.0, 0.0, 2.0, 0.5, 1.0, 3.0])
-    plain = oracles.softmax_cross_entropy(x, labels)
-    factor = q.sum(-1) if hot else np.ones(ROWS)
-    r = SOME_ROWS * weights
+    plain, r = oracles.softmax_cross_entropy(x, labels), SOME_ROWS * weights
     options: dict[str, Any] = {"where": SOME_ROWS, "weights": weights}
-    mean = jxent.softmax_cross_entropy(x, labels, reduction="mean", **options)
-    close(mean, (r * plain).sum() / (r * factor).sum())
-    close(jxent.total_weight(labels, **options), (r * factor).sum())
-    losses = jxent.softmax_cross_entropy(x, labels)
-    close(jxent.reduce(losses, reduction="sum", **options), (r * plain).sum())
-    close(jxent.reduce(losses, **options), (r * plain).sum() / r.sum())
-    close(jxent.reduce(losses, reduction="none", **options), r * plain)
-    normal = jxent.softmax_cross_entropy(
-        x, labels, reduction="mean", normalizer=7.0, **options
-    )
-    close(normal, (r * plain).sum() / 7)
+
+    @jax.jit
+    def run(x, labels):
+        loss = functools.partial(jxent.softmax_cross_entropy, x, labels)
+        reduced = functools.partial(jxent.reduce, loss(), **options)
+        return (
+            loss(reduction="mean", **options),
+            loss(reduction="mean", normalizer=7.0, **options),
+            jxent.total_weight(labels, **options),
+            reduced(reduction="sum"),
+            reduced(),
+            reduced(reduction="none"),
+        )
+
+    total, count = (r * plain).sum(), (r * factor).sum()
+    wanted = (total / count, total / 7, count, total, total / r.sum(), r * plain)
+    close(run(x, labels), tuple(map(np.asarray, wanted)))
 
 
-@pytest.mark.parametrize("hot", [False, True], ids=["ids", "distributions"])
-@pytest.mark.parametrize(
-    "loss",
-    [
-        jxent.softmax_cross_entropy,
-        jxent.softmax_focal_loss,
-        jxent.poly_loss_cross_entropy,
-        jxent.symmetric_cross_entropy,
-        jxent.categorical_cross_entropy,
-    ],
-    ids=lambda f: f.__name__,
-)
-def test_total_weight_is_the_denominator(loss, hot, batch):
+@with_both_labels
+def test_total_weight_is_the_denominator(hot, batch):
     """Under every option that makes up r: sum / total_weight = mean."""
     x, y, q = batch
-    if loss is jxent.categorical_cross_entropy:
-        x = np.exp(oracles.log_softmax(x))
+    labels = q if hot else np.where(np.arange(ROWS) == 4, -100, y)
     weights = np.array([1.0, 0.0, 2.0, 0.5, 1.0, 3.0])
     options: dict[str, Any] = {"weights": weights, "class_weights": WEIGHTS}
-    if not hot:
-        y = np.where(np.arange(ROWS) == 4, -100, y)
-        options["ignore_index"] = -100
-    labels = q if hot else y
+    options |= {} if hot else {"ignore_index": -100}
+    losses = {
+        jxent.softmax_cross_entropy: x,
+        jxent.softmax_focal_loss: x,
+        jxent.poly_loss_cross_entropy: x,
+        jxent.symmetric_cross_entropy: x,
+        jxent.categorical_cross_entropy: np.exp(oracles.log_softmax(x)),
+    }
+
+    @jax.jit
+    def run(where):
+        given = options | {"where": where}
+        sums, means = (
+            [loss(x, labels, reduction=r, **given) for loss, x in losses.items()]
+            for r in ("sum", "mean")
+        )
+        return sums, means, jxent.total_weight(labels, **given)
+
     for where in (SOME_ROWS, SOME_CLASSES):
-        total = loss(x, labels, reduction="sum", where=where, **options)
-        mean = loss(x, labels, reduction="mean", where=where, **options)
-        denominator = jxent.total_weight(labels, where=where, **options)
-        close(total / denominator, mean)
+        sums, means, denominator = jax.device_get(run(where))
+        close(sums / denominator, np.asarray(means))
 
 
-@pytest.mark.parametrize("parts", [2, 3])
-def test_micro_batches_sum_to_the_mean_of_all(parts, batch):
+def test_micro_batches_sum_to_the_mean_of_all(batch):
     """With the whole batch's total_weight as normalizer; a mean of means is another."""
     x, y, _ = batch
     y = np.where(np.arange(ROWS) < 2, -100, y)
     options = {"ignore_index": -100, "class_weights": WEIGHTS}
-    loss = jax.jit(
-        jax.value_and_grad(
-            functools.partial(
-                jxent.softmax_cross_entropy, reduction="mean", z_loss=0.01, **options
-            )
-        )
+    loss = functools.partial(
+        jxent.softmax_cross_entropy, reduction="mean", z_loss=0.01, **options
     )
-    value, gradient = loss(x, y)
     total = jxent.total_weight(y, **options)
-    few = np.split(x, parts), np.split(y, parts)
-    pieces = [loss(a, b, normalizer=total) for a, b in zip(*few, strict=True)]
-    close(sum(piece for piece, _ in pieces), value)
-    close(np.concatenate([slope for _, slope in pieces]), gradient)
-    means = [loss(a, b)[0] for a, b in zip(*few, strict=True)]
-    assert abs(np.mean(means) - value) > 1e-3
+
+    @jax.jit
+    def run(x, y):
+        both = jax.value_and_grad(loss)(x, y, normalizer=total)
+        return *both, loss(x, y)
+
+    value, gradient, _ = run(x, y)
+    for parts in (2, 3):
+        few = zip(np.split(x, parts), np.split(y, parts), strict=True)
+        values, slopes, means = zip(
+            *(jax.device_get(run(*z)) for z in few), strict=True
+        )
+        close(sum(values), value)
+        close(np.concatenate(slopes), gradient)
+        assert abs(np.mean(means) - value) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -514,28 +492,35 @@ def test_optax_multi_steps(loss, logits, rng):
         z = logits(x, kernel)
         return loss(z, y, reduction="mean", normalizer=normalizer, **options)
 
-    gradient = jax.jit(jax.grad(mean))
-
-    def update(normalizer, **settings):
+    def update(kernel, normalizer, **settings):
         """The k-th: the one that changes the parameters."""
         with jax.numpy_dtype_promotion("standard"):
             tx = optax.MultiSteps(optax.sgd(0.5), k, **settings)
-            step, state, updates = jax.jit(tx.update), tx.init(kernel), None
+            state, updates = tx.init(kernel), None
             for micro in zip(jnp.split(x, k), jnp.split(y, k), strict=True):
-                updates, state = step(gradient(kernel, *micro, normalizer), state)
-        assert tx.has_updated(state)
-        return updates
+                slope = jax.grad(mean)(kernel, *micro, normalizer)
+                updates, state = tx.update(slope, state)
+        return updates, tx.has_updated(state)
 
-    whole = -0.5 * gradient(kernel, x, y)
-    total = jxent.total_weight(y, **options)
-    close(update(total / k), whole, 1e-6)
-    close(update(total), whole / k, 1e-6)  # as its docstring warns
-    close(update(total, use_grad_mean=False), whole, 1e-6)
+    @jax.jit
+    def run(kernel):
+        total = jxent.total_weight(y, **options)
+        updates = (
+            update(kernel, total / k),
+            update(kernel, total),
+            update(kernel, total, use_grad_mean=False),
+        )
+        return jax.grad(mean)(kernel, x, y), updates
+
+    gradient, updates = jax.device_get(run(kernel))
+    whole = -0.5 * gradient
+    # Without the division by k the step is too small, as the docstring warns.
+    for (got, updated), wanted in zip(updates, (whole, whole / k, whole), strict=True):
+        assert updated
+        close(got, wanted, 1e-6)
 
 
-@pytest.mark.parametrize("axis", [None, 0, -1, (0, 2), (0, 1, 2)])
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-def test_reduce(reduction, axis, x64, rng):
+def test_reduce(x64, rng):
     """Over any axes; where and weights drop NaN and infinities, gradient included."""
     losses = rng.normal(size=(2, 3, 4))
     where, weights = rng.random((2, 3, 4)) < 0.6, rng.uniform(0, 2, (2, 3, 4))
@@ -543,22 +528,25 @@ def test_reduce(reduction, axis, x64, rng):
     where[1] = False
     r = where * weights
     dirty = np.where(r == 0, rng.choice([np.nan, np.inf, -np.inf], r.shape), losses)
-    f = functools.partial(
-        jxent.reduce, where=where, weights=weights, axis=axis, reduction=reduction
-    )
-    total, count = (r * losses).sum(axis), r.sum(axis)
-    wanted = {
-        "none": r * losses,
-        "sum": total,
-        "mean": np.where(count == 0, 0, total / np.where(count == 0, 1, count)),
-    }[reduction]
-    close(f(dirty), wanted)
-    slope = jax.grad(lambda x: jnp.sum(f(x)))(jnp.asarray(dirty))
-    assert not np.any(np.asarray(slope)[r == 0])
-    close(slope, jax.grad(lambda x: jnp.sum(f(x)))(jnp.asarray(losses)))
-    if axis is None:
-        scale = {"none": 1, "sum": 1, "mean": 1 / r.sum()}[reduction]
-        close(slope, r * scale)
+    axes: tuple[Any, ...] = (None, 0, -1, (0, 2), (0, 1, 2))
+    calls = [{"axis": axis, "reduction": name} for axis in axes for name in REDUCTIONS]
+
+    @jax.jit
+    def run(losses):
+        f = functools.partial(jxent.reduce, where=where, weights=weights)
+        slope = lambda call: jax.grad(lambda x: jnp.sum(f(x, **call)))(losses)
+        return [(f(losses, **call), slope(call)) for call in calls]
+
+    clean = jax.device_get(run(losses))
+    for call, got, plain in zip(calls, jax.device_get(run(dirty)), clean, strict=True):
+        total, count = ((x * r).sum(call["axis"]) for x in (losses, np.ones(r.shape)))
+        mean = np.where(count == 0, 0, total / np.where(count == 0, 1, count))
+        wanted = {"none": r * losses, "sum": total, "mean": mean}[call["reduction"]]
+        close(got[0], wanted)
+        assert not np.any(got[1][r == 0])
+        close(got[1], plain[1])
+        if call["axis"] is None:
+            close(got[1], r / (r.sum() if call["reduction"] == "mean" else 1))
 
 
 # Statistics ---------------------------------------------------------------------------
@@ -612,20 +600,21 @@ def test_statistics(kind, options, batch):
         }
         return np.where(keep, fields[name], 0)
 
-    got = jax.jit(statistics)(x)
     absent = "label_mass" if kind == "ids" else "weighted_logit"
-    assert getattr(got, absent) is None
-    floats = [*got._fields, "lse", "log_prob", "entropy"]
+    floats = [*jxent.SoftmaxStatistics._fields, "lse", "log_prob", "entropy"]
     floats = [n for n in floats if n not in ("argmax", absent)]
-    np.testing.assert_array_equal(got.argmax, truth("argmax", x))
+    factors = np.cos(np.arange(ROWS))
 
     def total(x):
         s = statistics(x)
-        return {n: jnp.sum(getattr(s, n) * jnp.cos(jnp.arange(ROWS))) for n in floats}
+        return {n: jnp.sum(getattr(s, n) * factors) for n in floats}
 
-    slopes = jax.jit(jax.jacrev(total))(x)
-    forward = jax.jit(jax.jacfwd(total))(x)
-    factors = np.cos(np.arange(ROWS))
+    program = jax.jit(
+        lambda x: (statistics(x), jax.jacrev(total)(x), jax.jacfwd(total)(x))
+    )
+    got, slopes, forward = jax.device_get(program(x))
+    assert getattr(got, absent) is None
+    np.testing.assert_array_equal(got.argmax, truth("argmax", x))
     for name in floats:
         close(getattr(got, name), truth(name, x))
         # the shift is a constant, which the properties make up for
@@ -660,26 +649,32 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("layout", HEADS)
-@pytest.mark.parametrize("loss", OF_ONE_SOFTMAX, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("loss", "layout"),
+    [(jxent.softmax_cross_entropy, layout) for layout in HEADS]
+    + [(loss, list(HEADS)[i % 3]) for i, loss in enumerate(OF_ONE_SOFTMAX) if i],
+    ids=lambda x: x if isinstance(x, str) else x.__name__,
+)
 def test_a_loss_with_its_statistics(loss, layout, batch):
     """Those of softmax_statistics, dropped rows included; the loss stays the same."""
     x, y, _ = batch
-    logits = HEADS[layout](np.eye(ROWS, dtype=x.dtype), x)
     y = np.where(np.arange(ROWS) == 4, -100, y)
     options = {"ignore_index": -100, "logit_soft_cap": 5.0, "class_mask": REAL}
-    wanted = jxent.softmax_statistics(x, y, entropy=True, argmax=True, **options)
     f = functools.partial(loss, z_loss=0.1, reduction="mean", **options)
-    both = jax.value_and_grad(jxent.with_statistics(f), has_aux=True, allow_int=True)
-    (value, got), slope = jax.jit(both)(logits, y)
-    for a, b in zip(
-        jax.tree.leaves((value, slope)),
-        jax.tree.leaves(jax.value_and_grad(f, allow_int=True)(logits, y)),
-        strict=True,
-    ):
-        close(a, b)
-    for name in ("lse", "log_prob", "entropy", "argmax"):
-        close(getattr(got, name), getattr(wanted, name))
+    derivatives = functools.partial(jax.value_and_grad, allow_int=True)
+
+    @jax.jit
+    def run(x):
+        logits = HEADS[layout](np.eye(ROWS), x)
+        (value, s), slope = derivatives(jxent.with_statistics(f), has_aux=True)(
+            logits, y
+        )
+        wanted = jxent.softmax_statistics(x, y, entropy=True, argmax=True, **options)
+        pick = lambda s: (s.lse, s.log_prob, s.entropy, s.argmax)
+        plain = derivatives(f)(logits, y)
+        return ((value, slope), pick(s)), (plain, pick(wanted))
+
+    close(*run(x))
 
 
 def test_statistics_leave_no_trace(batch):

@@ -8,12 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
+from jax.sharding import (
+    AxisType,
+    PartitionSpec as P,
+)
 
 import jxent
 from jxent import metrics
+from tests.cases import dense
 from tests.comparing import close, same_bits
 from tests.heads import of_layout
+from tests.meshes import NAMES, on_mesh
 
 
 pytestmark = pytest.mark.newest_jax
@@ -95,16 +100,21 @@ def values_and_gradients(sums, arrays, options):
     return of(*point), jax.jacrev(of, (0, 1))(*point)
 
 
+def of_both(sums, others, options, other_options=None):
+    """Values and gradients of two, each of its own arrays, as one program."""
+    of = functools.partial(values_and_gradients, sums, options=options)
+    other = functools.partial(
+        values_and_gradients, others, options=other_options or options
+    )
+    return jax.jit(lambda arrays, others: (of(arrays), other(others)))
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("plain", [True, False])
 def test_each_sum_and_its_gradient(name, plain, x64, rng):
     arrays = batch(rng)
     options = {"ignore_index": -100} if plain else every_option(rng)
-    got, wanted = (
-        jax.jit(functools.partial(values_and_gradients, sums, options=options))(arrays)
-        for sums in (LAYOUTS[name], one_by_one)
-    )
-    close(got, wanted, 1e-11)
+    close(*of_both(LAYOUTS[name], one_by_one, options)(arrays, arrays), 1e-11)
 
 
 @pytest.mark.parametrize("name", ["in memory", "streamed"])
@@ -161,76 +171,43 @@ def test_plus_adds_field_by_field(kind):
     assert tuple(a._replace(weight=b.weight)) == (*a[:-1], b.weight)
 
 
-def test_over_devices(x64, rng):
-    """Rows and classes split inside shard_map, and the head on explicit axes."""
-    arrays = batch(rng) | {"kernel": rng.normal(size=(FEATURES, CLASSES))}
-    options = {"ignore_index": -100}
-    of = functools.partial(values_and_gradients, options=options)
-    wanted = jax.jit(functools.partial(of, in_memory))(arrays)
-    mesh = jax.make_mesh((2, 2), ("data", "model"))
-    names = {"batch_axis_name": "data", "class_axis_name": "model"}
-    specs = (P("data"), P(None, "model"), P("data"))
-
-    def split(hidden, kernel, labels, **options):
-        def on_device(hidden, kernel, labels):
-            return in_memory(hidden, kernel, labels, **options | names)
-
-        return jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=P())(
-            hidden, kernel, labels
-        )
-
-    with jax.set_mesh(mesh):
-        placed = {
-            name: jax.device_put(arrays[name], spec)
-            for name, spec in zip(("hidden", "kernel", "labels"), specs, strict=True)
-        }
-        for sums in (split, LAYOUTS["by default"]):
-            close(jax.jit(functools.partial(of, sums))(placed), wanted)
-
-
 # Several classes a row ----------------------------------------------------------------
 
 
-RIGHT = [True, False, True, True, True, False, True, True]
+# Of each row the ids, by the rank of their logits among the possible classes, and
+# whether the likeliest class, of rank 0, is one of most mass.
+MASKED, PADDING = -2, -1
+BY_RANK = [
+    ([0, 0, 1, PADDING], True),  # equal ids add up
+    ([1, 1, 0, PADDING], False),
+    ([2, 0, 1, PADDING], True),  # a tie
+    ([MASKED, MASKED, MASKED, 0], True),  # mass on a masked class is dropped
+    ([0, 1, 2, 0], True),
+    ([2, 2, 0, 2], False),
+    ([1, 0, 0, PADDING], True),
+    ([0, PADDING, PADDING, PADDING], True),
+]
+RANKS, RIGHT = (np.array(x) for x in zip(*BY_RANK, strict=True))
 
 
 def of_several_classes(rng):
-    """Arrays whose labels name several classes: ids, with padding, and their counts.
-
-    The largest logit's class is one of most mass in the rows of RIGHT.
-    """
+    """Arrays, labels of each kind that name several classes a row, and options."""
     arrays = batch(rng)
-    possible = np.asarray(arrays["hidden"] @ arrays["kernel"])[:, :-1]
-    orders = np.argsort(-possible, axis=1)
-    masked, none = CLASSES - 1, -100
-    ids = [
-        [
-            (best, best, second, none),  # equal ids add up
-            (second, second, best, none),
-            (third, best, second, none),  # a tie
-            (masked, masked, masked, best),  # mass on a masked class is dropped
-            (best, second, third, best),
-            (third, third, best, third),
-            (second, best, best, none),
-            (best, none, none, none),
-        ][k]
-        for k, (best, second, third, *_) in enumerate(orders)
-    ]
-    counts = np.zeros((ROWS, CLASSES + 1))  # the last column is padding's
-    np.add.at(counts, (np.arange(ROWS)[:, None], np.where(np.less(ids, 0), -1, ids)), 1)
-    weights = np.where(np.arange(ROWS) == ROWS - 1, 0, rng.uniform(0.5, 2, ROWS))
-    second_class = orders[2, 1]
+    possible = (arrays["hidden"] @ arrays["kernel"])[:, :-1]
+    by_rank = np.argsort(-possible, axis=1)
+    none, masked = (np.full((ROWS, 1), x) for x in (-100, CLASSES - 1))
+    ids = np.take_along_axis(np.hstack([by_rank, masked, none]), RANKS, axis=1)
     options = {
-        "weights": jnp.asarray(weights),
+        "weights": np.append(rng.uniform(0.5, 2, ROWS - 1), 0.0),
         # In the row of the tie another class has most weight, which does not count.
-        "class_weights": jnp.asarray(1.0 + 2 * (np.arange(CLASSES) == second_class)),
-        "class_mask": jnp.arange(CLASSES) < CLASSES - 1,
+        "class_weights": 1.0 + 2 * (np.arange(CLASSES) == by_rank[2, 1]),
+        "class_mask": np.arange(CLASSES) < CLASSES - 1,
         "z_loss": 0.01,
     }
     labels = {
-        "distributions": jnp.asarray(counts[:, :-1]),
-        "SparseLabels": jxent.SparseLabels(jnp.asarray(ids)),
-        "with values": jxent.SparseLabels(jnp.asarray(ids), jnp.ones((ROWS, 4))),
+        "distributions": dense(ids, np.ones(ids.shape), CLASSES),
+        "SparseLabels": jxent.SparseLabels(ids),
+        "with values": jxent.SparseLabels(ids, np.ones(ids.shape)),
     }
     return arrays, labels, options
 
@@ -267,68 +244,63 @@ def test_labels_that_name_several_classes(kind, name, x64, rng):
     """Correct where the largest logit's class is one of most mass: ties count, class
     weights do not, nor what is masked; equal ids add up."""
     arrays, labels, options = of_several_classes(rng)
-    of = functools.partial(values_and_gradients, of_counts, options=options)
-    wanted = jax.jit(of)(arrays | {"labels": labels["distributions"]})
-    of = functools.partial(
-        values_and_gradients, LAYOUTS[name], options=ignoring(kind, options)
+    both = of_both(LAYOUTS[name], of_counts, ignoring(kind, options), options)
+    of_kind, of_distributions = (
+        arrays | {"labels": labels[k]} for k in (kind, "distributions")
     )
-    close(jax.jit(of)(arrays | {"labels": labels[kind]}), wanted, 1e-11)
+    close(*both(of_kind, of_distributions), 1e-11)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_several_classes_over_devices(kind, x64, rng):
-    """Rows and classes split inside shard_map, and the head on a mesh."""
+@pytest.mark.parametrize("kind", ["ids", *KINDS])
+@pytest.mark.parametrize("way", ["in a shard_map", "by the arrays"])
+def test_over_devices(way, kind, x64, rng):
+    """Rows and classes split inside shard_map, and the head on explicit axes."""
     arrays, labels, options = of_several_classes(rng)
-    options = ignoring(kind, options)
-    arrays |= {"labels": labels[kind]}
-    in_one = functools.partial(values_and_gradients, in_memory, options=options)
-    wanted = jax.jit(in_one)(arrays)
-    mesh = jax.make_mesh((2, 2), ("data", "model"))
-    names = {"batch_axis_name": "data", "class_axis_name": "model"}
-    of_classes = "class_weights", "class_mask"
-    specs = {
-        "hidden": P("data"),
-        "kernel": P(None, "model"),
-        "labels": P("data", "model") if kind == "distributions" else P("data"),
-        "weights": P("data"),
-    } | dict.fromkeys(of_classes, P("model"))
-    numbers = {n: options[n] for n in options if n not in specs}
+    options, of_classes = ignoring(kind, options), ("class_weights", "class_mask")
+    arrays["labels"] = labels.get(kind, arrays["labels"])
+    arrays |= {n: options.pop(n) for n in ("weights", *of_classes)}
+    specs = dict.fromkeys(("hidden", "labels", "weights"), P("data"))
+    specs |= {"kernel": P(None, "model")} | dict.fromkeys(of_classes, P("model"))
+    if kind == "distributions":
+        specs["labels"] = P("data", "model")
 
-    def split(hidden, kernel, labels, **options):
-        arrays = {n: options[n] for n in ("weights", *of_classes)}
-        arrays |= {"hidden": hidden, "kernel": kernel, "labels": labels}
+    def inside(**arrays):
+        sums = lambda arrays: in_memory(**arrays, **options, **NAMES)
+        return jax.shard_map(sums, in_specs=(specs,), out_specs=P())(arrays)
 
-        def on_device(arrays):
-            return in_memory(**arrays, **numbers, **names)
+    def of(sums, arrays):
+        rest = {n: arrays[n] for n in ("weights", *of_classes)}
+        return values_and_gradients(sums, arrays, options | rest)
 
-        in_specs = ({name: specs[name] for name in arrays},)
-        run = jax.shard_map(on_device, mesh=mesh, in_specs=in_specs, out_specs=P())
-        return run(arrays)
+    def on_devices(arrays):
+        if way == "by the arrays":
+            return of(LAYOUTS["by default"], arrays)
+        slopes = lambda h, k: inside(**arrays | {"hidden": h, "kernel": k})
+        point = arrays["hidden"], arrays["kernel"]
+        return slopes(*point), jax.jacrev(slopes, (0, 1))(*point)
 
-    with jax.set_mesh(mesh):
-        placed, of_mesh = (
-            {n: jax.device_put(x, specs[n]) if n in specs else x for n, x in of.items()}
-            for of in (arrays, options)
-        )
-        for sums in (split, LAYOUTS["by default"]):
-            of = functools.partial(values_and_gradients, sums, options=of_mesh)
-            close(jax.jit(of)(placed), wanted, 1e-11)
+    wanted = jax.jit(functools.partial(of, in_memory))(arrays)
+    got = on_mesh(on_devices, (arrays,), (specs,), kind=AxisType.Explicit)
+    close(got, wanted, 1e-11)
 
 
 def test_a_bad_id_among_several(x64, rng):
     """Its row is NaN in loss and correct, and counts as before in the weight."""
     arrays, labels, options = of_several_classes(rng)
-    ids = labels["SparseLabels"].ids
-    for bad, dropped in ((ids.at[0, 1].set(CLASSES), False), (ids.at[-1].set(9), True)):
-        several = jxent.SparseLabels(bad)
-        sums = in_memory(
-            arrays["hidden"],
-            arrays["kernel"],
-            several,
-            **ignoring("SparseLabels", options),
+    ids, point = labels["SparseLabels"].ids, (arrays["hidden"], arrays["kernel"])
+    run = jax.jit(
+        lambda ids: in_memory(
+            *point, jxent.SparseLabels(ids), **ignoring("SparseLabels", options)
         )
+    )
+    weight = run(ids).weight
+    for place, bad, dropped in (((0, 1), CLASSES, False), ((-1, slice(None)), 9, True)):
+        spoilt = ids.copy()
+        spoilt[place] = bad
+        sums = run(spoilt)
         assert np.isnan(sums.loss) == (not dropped)
         assert np.isnan(sums.correct) == (not dropped)
+        close(sums.weight, weight)
 
 
 # Rows that do not count ---------------------------------------------------------------
@@ -354,17 +326,16 @@ def test_dropped_rows_and_bad_labels(x64, rng):
 
 
 def test_gradients_of_dropped_logits(x64, rng):
-    labels = jnp.array([0, -100])
     f = lambda z: jxent.softmax_cross_entropy_sums(
-        z, labels, ignore_index=-100, z_loss=0.1
+        z, np.array([0, -100]), ignore_index=-100, z_loss=0.1
     )
-    for gradient in jax.jacrev(f)(jnp.array([[1.0, 2.0], [jnp.nan, 0.0]])):
-        assert jnp.isfinite(gradient).all()
+    slopes = jax.jit(jax.jacrev(f))(np.array([[1.0, 2.0], [np.nan, 0.0]]))
+    for gradient in jax.device_get(slopes):
+        assert np.isfinite(gradient).all()
         assert not gradient[1].any()
 
 
 def test_nothing_left():
-    sums = jxent.softmax_cross_entropy_sums(
-        jnp.ones((2, 3)), jnp.array([-1, -1]), ignore_index=-1, z_loss=1.0
-    )
+    z, labels = np.ones((2, 3), np.float32), np.array([-1, -1])
+    sums = jxent.softmax_cross_entropy_sums(z, labels, ignore_index=-1, z_loss=1.0)
     assert tuple(map(float, sums)) == (0, 0, 0, 0, 0)
