@@ -1,7 +1,6 @@
 """Losses of pairs and of labelled batches: what they promise, block by block."""
 
 import functools
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
@@ -13,7 +12,6 @@ import pytest
 from jax import export
 from jax.sharding import (
     AxisType,
-    NamedSharding,
     PartitionSpec as P,
 )
 
@@ -21,7 +19,7 @@ import jxent
 from jxent._contrastive import sides
 from jxent._contrastive.arguments import Implementation
 from tests.comparing import close, floats, ints, refuses, same_bits, weighed_rows
-from tests.compiling import as_users_jit, largest_array
+from tests.meshes import KINDS, mesh_of, on_mesh
 
 
 BATCH, FEATURES, EXTRA = 16, 3, 8
@@ -227,10 +225,16 @@ def test_jit_vmap_and_any_blocks(case, x64, rng):
     """Whatever the blocks: all in one, one entry each, those that are chosen."""
     moving, given = case.arrays(rng)
     wanted = case.oracle(*moving.values(), **given, **case.options)
-    for block_sizes in (None, (1, None), (100, 100), (None, 4)):
-        close(loss_of(case, given, block_sizes=block_sizes)(moving), wanted)
-    two = jax.tree.map(lambda x: np.stack([x, x]), moving)
-    mapped = jax.vmap(loss_of(case, given, block_sizes=BLOCKS))(two)
+    blocks = (None, (1, None), (100, 100), (None, 4), BLOCKS)
+    losses = [loss_of(case, given, block_sizes=sizes) for sizes in blocks]
+
+    @jax.jit
+    def run(moving):
+        two = jax.tree.map(lambda x: jnp.stack([x, x]), moving)
+        return [loss(moving) for loss in losses], jax.vmap(losses[-1])(two)
+
+    every, mapped = run(moving)
+    close(every, [wanted] * len(blocks))
     close(mapped, np.stack([wanted, wanted]))
 
 
@@ -253,19 +257,23 @@ def test_blocks_that_a_platform_chooses(x64, rng, monkeypatch):
 def test_reductions(case, x64, rng):
     """mean = Σ r · loss / Σ r, over rows that count; or over a given normalizer."""
     moving, given = case.arrays(rng)
-    loss = loss_of(case, given)
     weights = rng.uniform(0.5, 2, BATCH)
-    losses = np.asarray(loss(moving))
+    calls: tuple[dict[str, Any], ...] = (
+        {"reduction": "none"},
+        {"reduction": "sum"},
+        {"reduction": "mean"},
+        {"reduction": "mean", "normalizer": 3},
+    )
+
+    @jax.jit
+    def run(moving):
+        weighted = [loss_of(case, given, weights=weights, **call) for call in calls]
+        return loss_of(case, given)(moving), [loss(moving) for loss in weighted]
+
+    losses, got = jax.device_get(run(moving))
     r = weights * (losses != 0)
-
-    def reduced(**options):
-        return loss_of(case, given, weights=weights, **options)(moving)
-
-    close(reduced(), r * losses)
-    close(reduced(reduction="sum"), np.sum(r * losses))
-    close(reduced(reduction="mean"), np.sum(r * losses) / np.sum(r))
-    mean = reduced(reduction="mean", normalizer=3)
-    close(mean, np.sum(r * losses) / 3)
+    total = np.sum(r * losses)
+    close(got, [r * losses, total, total / np.sum(r), total / 3])
 
 
 def test_ntxent_is_optaxs(x64, rng):
@@ -280,14 +288,11 @@ def test_ntxent_is_optaxs(x64, rng):
     close(jxent.ntxent(x, views, 0.3), supervised)
 
 
-def test_ntxent_without_positives_or_negatives():
-    """0, with the gradient 0; so has a vector of zeros."""
-    x = jnp.asarray(np.eye(4, 3), jnp.float32)
-    for labels in (jnp.arange(4), jnp.zeros(4, jnp.int32)):
-        value, gradient = jax.value_and_grad(jxent.ntxent)(x, labels)
-        assert value == 0
-        assert not np.any(gradient)
-    gradient = jax.grad(jxent.ntxent)(x, jnp.asarray([0, 0, 1, 1]))
+def test_a_vector_of_zeros_has_the_gradient_0(rng):
+    x = np.eye(4, 3, dtype=np.float32)
+    gradient = jax.device_get(
+        jax.jit(jax.grad(jxent.ntxent))(x, np.array([0, 0, 1, 1]))
+    )
     assert np.all(np.isfinite(gradient))
     assert np.any(gradient[2])
     assert not np.any(gradient[3])
@@ -336,32 +341,33 @@ def test_the_derivative_in_weights(x64, rng):
     """A row's loss; 0 for a row that is not there."""
     moving, _ = CASES["pairs"].arrays(rng)
     weights = np.arange(BATCH) % 4 / 2
-    loss = lambda w, **more: jxent.contrastive_cross_entropy(
-        **moving, weights=w, **more
-    )
-    gradient = jax.grad(lambda w: jnp.sum(loss(w)))(weights)
-    unweighted = jxent.contrastive_cross_entropy(**moving, where=weights != 0)
-    close(gradient, unweighted)
+    loss = functools.partial(jxent.contrastive_cross_entropy, **moving)
+    gradient = jax.jit(jax.grad(lambda w: jnp.sum(loss(weights=w))))(weights)
+    close(gradient, contrastive(**moving, where=weights != 0))
 
 
-def test_nothing_left(rng):
-    """0 with the gradient 0: an empty batch, every row dropped, no positives at all."""
-    x = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
-    none = jnp.zeros(4, bool)
-    losses = (
-        lambda x: jxent.contrastive_cross_entropy(x, x, where=none, reduction="mean"),
-        lambda x: jxent.sigmoid_contrastive_loss(x, x, where=none, reduction="mean"),
-        lambda x: jxent.supervised_contrastive_cross_entropy(
-            x, jnp.arange(4), log="inside", reduction="mean"
-        ),
+def test_what_has_nothing_to_compare_is_0_with_gradient_0(rng):
+    x = np.float32(rng.normal(size=(4, 3)))
+    none, alone, one = np.zeros(4, bool), np.arange(4), np.zeros(4, np.int32)
+    pairs = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
+    sigmoid = functools.partial(jxent.sigmoid_contrastive_loss, reduction="mean")
+    inside = functools.partial(
+        jxent.supervised_contrastive_cross_entropy, log="inside", reduction="mean"
     )
-    for loss in losses:
-        value, gradient = jax.value_and_grad(loss)(x)
-        assert value == 0
-        assert not np.any(gradient)
-    empty = jxent.contrastive_cross_entropy(x[:0], x[:0], reduction="mean")
-    assert empty == 0
-    assert jxent.contrastive_cross_entropy(x[:1], x[:1]) == 0
+    losses = {
+        "every pair dropped": lambda x: pairs(x, x, where=none),
+        "every pair dropped, sigmoid": lambda x: sigmoid(x, x, where=none),
+        "no positives": lambda x: inside(x, alone),
+        "no positives, NT-Xent": lambda x: jxent.ntxent(x, alone),
+        "no negatives, NT-Xent": lambda x: jxent.ntxent(x, one),
+        "no pair": lambda x: pairs(x[:0], x[:0]),
+        "one pair": lambda x: pairs(x[:1], x[:1]),
+    }
+    each = {name: jax.value_and_grad(loss) for name, loss in losses.items()}
+    found = jax.jit(lambda x: {name: both(x) for name, both in each.items()})(x)
+    for name, (value, gradient) in jax.device_get(found).items():
+        assert value == 0, name
+        assert not np.any(gradient), name
 
 
 # Numerics -----------------------------------------------------------------------------
@@ -389,9 +395,8 @@ def test_confident_pairs(x64):
     y = np.ones((4, 4), np.float32)
     got = jxent.contrastive_cross_entropy(x, y, block_sizes=(2, 2))
     close(got, contrastive(x.astype(float), y.astype(float)), 1e-6)
-    gradients = jax.grad(
-        lambda x, y: jnp.sum(jxent.contrastive_cross_entropy(x, y)), (0, 1)
-    )(x, y)
+    loss = functools.partial(jxent.contrastive_cross_entropy, reduction="sum")
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(x, y)
     assert all(np.all(np.isfinite(g)) for g in gradients)
 
 
@@ -400,15 +405,21 @@ def test_impossible_candidates(x64, rng):
     moving, _ = CASES["pairs, every option"].arrays(rng)
     bias = moving.pop("candidate_bias")
     bias[BATCH:] = -np.inf
-    loss = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m, candidate_bias=bias))
-    value, gradients = jax.value_and_grad(loss)(moving)
+    few = dict(moving)
+    del few["extra_candidates"]
+    loss = functools.partial(jxent.contrastive_cross_entropy, reduction="sum")
+
+    @jax.jit
+    def run(moving, few):
+        f, g = (
+            functools.partial(loss, candidate_bias=of) for of in (bias, bias[:BATCH])
+        )
+        each = ((f, moving), (g, few))
+        return [jax.value_and_grad(lambda m, f=f: f(**m))(x) for f, x in each]
+
+    (value, gradients), wanted = run(moving, few)
     assert not np.any(gradients.pop("extra_candidates"))
-    del moving["extra_candidates"]
-    moving["candidate_bias"] = bias[:BATCH]
-    fewer = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m))
-    wanted, wanted_gradients = jax.value_and_grad(fewer)(moving)
-    del wanted_gradients["candidate_bias"]
-    close((value, gradients), (wanted, wanted_gradients))
+    close((value, gradients), tuple(wanted))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -436,8 +447,8 @@ def test_sides_of_two_dtypes(x64, rng):
     named = zip(moving.items(), dtypes, strict=True)
     moving = {n: jnp.asarray(x, dtype) for (n, x), dtype in named}
     loss = lambda m: jnp.sum(jxent.contrastive_cross_entropy(**m, block_sizes=WHOLE))
-    value, gradients = jax.value_and_grad(loss)(moving)
-    _, tangent = jax.jvp(loss, (moving,), (moving,))
+    both = lambda m: (jax.value_and_grad(loss)(m), jax.jvp(loss, (m,), (m,))[1])
+    (value, gradients), tangent = jax.jit(both)(moving)
     assert value.dtype == jnp.float64
     inner = 0.0
     for n, g in gradients.items():
@@ -451,9 +462,13 @@ def test_derivative_in_one_argument_alone(name, x64, rng):
     moving, given = CASES["pairs, every option"].arrays(rng)
     loss = loss_of(CASES["pairs, every option"], given, reduction="sum")
     one = lambda x: loss(moving | {name: x})
-    direction = np.ones_like(moving[name])
-    _, tangent = jax.jvp(one, (moving[name],), (direction,))
-    close(tangent, jnp.sum(jax.grad(one)(moving[name])), 1e-10)
+
+    @jax.jit
+    def run(x):
+        _, tangent = jax.jvp(one, (x,), (jnp.ones_like(x),))
+        return tangent, jnp.sum(jax.grad(one)(x))
+
+    close(*run(moving[name]), 1e-10)
 
 
 def test_gradients_are_summed_in_float32():
@@ -496,51 +511,19 @@ def test_a_symbolic_batch():
     close(exported.call(x, x), loss(x, x), 1e-6)
 
 
-# Memory -------------------------------------------------------------------------------
-
-
-def program(function, *shapes) -> str:
-    return as_users_jit(function).lower(*shapes).compile().as_text() or ""
-
-
-def hessian_vector(loss):
-    return lambda *arrays: jax.jvp(jax.grad(loss, (0, 1)), arrays, arrays)
-
-
-ROWS, SIZE = 512, (32, 64)
-HELD = ROWS * 4  # of the vectors, and of a block: 32 · 64
-
-
-@pytest.mark.parametrize("derivative", [jax.value_and_grad, hessian_vector])
-@pytest.mark.parametrize(
-    "loss", [jxent.contrastive_cross_entropy, jxent.sigmoid_contrastive_loss]
-)
-def test_no_array_is_larger_than_a_block(loss, derivative):
-    """In the compiled program, of the derivative of the derivative too."""
-    groups = jnp.arange(ROWS) // 2
-    call = lambda x, y: loss(
-        x, y, groups=groups, where=groups != 3, reduction="mean", block_sizes=SIZE
-    )
-    x = jax.ShapeDtypeStruct((ROWS, 4), jnp.float32)
-    text = program(derivative(call), x, x)
-    assert largest_array(text) <= 2 * HELD
-
-
 # Devices ------------------------------------------------------------------------------
-
-DEVICES = 8
-
-
-def mesh(kind=AxisType.Auto):
-    return jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,))
 
 
 ways = pytest.mark.parametrize("way", get_args(Implementation))
+RING: dict[str, Any] = {"batch_axis_name": "data", "implementation": "ring"}
 
 
-def split(tree):
+def split(tree, name: Any = "data"):
     """The specs of what has rows; numbers are shared by all devices."""
-    return jax.tree.map(lambda x: P("data") if np.ndim(x) else P(), tree)
+    return jax.tree.map(lambda x: P(name) if np.ndim(x) else P(), tree)
+
+
+over_eight = functools.partial(on_mesh, shape=(8, 1))
 
 
 @pytest.mark.newest_jax
@@ -560,21 +543,17 @@ def test_split_over_devices_by_the_caller(case, way, x64, rng):
             moving["candidate_bias"] = jnp.concatenate(parts)
         return loss_of(case, given, reduction="mean", **options)(moving)
 
-    wanted = jax.value_and_grad(loss)(moving, given)
     here = functools.partial(
         loss, batch_axis_name="data", block_sizes=WHOLE, implementation=way
     )
-    on_devices = jax.shard_map(
-        jax.value_and_grad(here),
-        mesh=mesh(),
-        in_specs=(split(moving), split(given)),
-        out_specs=(P(), split(moving)),
-    )
-    close(jax.jit(on_devices)(moving, given), wanted)
+    specs = split((moving, given))
+    f = jax.value_and_grad(here)
+    got = over_eight(f, (moving, given), specs, results=(P(), specs[0]))
+    close(got, jax.jit(jax.value_and_grad(loss))(moving, given))
 
 
 @pytest.mark.newest_jax
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("kind", KINDS)
 @ways
 @some
 def test_split_over_devices_by_the_arrays(case, way, kind, x64, rng):
@@ -582,20 +561,15 @@ def test_split_over_devices_by_the_arrays(case, way, kind, x64, rng):
     moving, given = case.arrays(rng)
 
     def value_and_gradients(**options):
-        loss = lambda moving, given: loss_of(case, given, reduction="mean", **options)(
-            moving
-        )
-        return jax.jit(jax.value_and_grad(loss))
+        options |= {"reduction": "mean"}
+        loss = lambda moving, given: loss_of(case, given, **options)(moving)
+        return jax.value_and_grad(loss)
 
-    wanted = value_and_gradients()(moving, given)
+    wanted = jax.jit(value_and_gradients())(moving, given)
     names = {} if kind == AxisType.Explicit else {"batch_axis_name": "data"}
-    names["implementation"] = way
-    here = mesh(kind)
-    with jax.set_mesh(here):
-        put = lambda x, spec: jax.device_put(x, NamedSharding(here, spec))
-        arrays = jax.tree.map(put, (moving, given), split((moving, given)))
-        got = value_and_gradients(block_sizes=WHOLE, **names)(*arrays)
-    close(got, wanted)
+    f = value_and_gradients(block_sizes=WHOLE, implementation=way, **names)
+    arrays = moving, given
+    close(over_eight(f, arrays, split(arrays), kind=kind), wanted)
 
 
 @pytest.mark.newest_jax
@@ -606,18 +580,15 @@ def test_split_by_the_caller_and_by_the_arrays(way, x64, rng):
     moving["extra_candidates"] = rng.normal(size=(6, FEATURES))  # 3 for 4 devices
     loss = functools.partial(jxent.contrastive_cross_entropy, reduction="mean")
     both = lambda **options: jax.value_and_grad(lambda m: loss(**m, **options))
-    grid = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
-    spec = {n: P("a") if x.ndim else P() for n, x in moving.items()}
-    options = {"batch_axis_name": ("a", "b"), "block_sizes": WHOLE}
-    with jax.set_mesh(grid):
-        got = jax.shard_map(
-            both(**options, implementation=way),
-            in_specs=(spec,),
-            out_specs=(P(), spec),
-            axis_names={"a"},
-        )
-        got = jax.jit(got)(moving)
-    close(got, both()(moving))
+    spec, options = split(moving), {"block_sizes": WHOLE, "implementation": way}
+
+    def inside(moving):
+        f = both(**options, batch_axis_name=("data", "model"))
+        specs = {"in_specs": (spec,), "out_specs": (P(), spec)}
+        return jax.shard_map(f, axis_names={"data"}, **specs)(moving)
+
+    got = on_mesh(inside, (moving,), (split(moving, ()),), shape=(2, 4))
+    close(got, jax.jit(both())(moving))
 
 
 @pytest.mark.newest_jax
@@ -629,8 +600,11 @@ def test_an_axis_of_vmap(way, x64, rng):
     here = functools.partial(loss, batch_axis_name="parts", implementation=way)
     part = jax.vmap(here, axis_name="parts")
     cut = lambda x: jnp.reshape(x, (4, -1, FEATURES))
-    split_loss = jax.value_and_grad(lambda x: jnp.mean(part(cut(x), cut(y))))
-    close(split_loss(x), jax.value_and_grad(loss)(x, y))
+    split_loss = lambda x: jnp.mean(part(cut(x), cut(y)))
+    whole = lambda x: loss(x, y)
+    close(
+        *jax.jit(lambda x: [jax.value_and_grad(f)(x) for f in (split_loss, whole)])(x)
+    )
 
 
 @pytest.mark.newest_jax
@@ -654,11 +628,10 @@ def test_every_derivative_in_a_ring(name, x64, rng):
             jax.grad(product)(moving),
         )
 
-    names = {"batch_axis_name": "data", "implementation": "ring"}
-    here = functools.partial(everything, **names)
-    with jax.set_mesh(mesh()):
-        got = jax.jit(here)(moving, along, given)
-    close(got, jax.jit(everything)(moving, along, given))
+    arrays = moving, along, given
+    specs = jax.tree.map(lambda _: P(), arrays)
+    got = over_eight(functools.partial(everything, **RING), arrays, specs)
+    close(got, jax.jit(everything)(*arrays))
 
 
 @pytest.mark.newest_jax
@@ -673,14 +646,11 @@ def test_a_ring_under_vmap(x64, rng):
         )
         return jax.vmap(jax.value_and_grad(loss, (0, 1, 2)), axes)
 
-    ring = {"batch_axis_name": "data", "implementation": "ring"}
-    for arrays, axes in (((x[0], y[0]), (None, None, 0)), ((x, y), (0, 0, 0))):
-        wanted = jax.jit(gradients(axes))(*arrays, scales)
-        with jax.set_mesh(mesh()):
-            close(jax.jit(gradients(axes, **ring))(*arrays, scales), wanted)
-    alone = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
-    with jax.set_mesh(alone):
-        close(jax.jit(gradients(axes, **ring))(*arrays, scales), wanted)
+    of_scales, of_all = (x[0], y[0], scales), (x, y, scales)
+    for arrays, axes in ((of_scales, (None, None, 0)), (of_all, (0, 0, 0))):
+        wanted, ring = jax.jit(gradients(axes))(*arrays), gradients(axes, **RING)
+        close(over_eight(ring, arrays, (P(),) * 3), wanted)
+    close(on_mesh(ring, of_all, (P(),) * 3, shape=(1, 1)), wanted)
 
 
 @pytest.mark.parametrize(
@@ -704,10 +674,13 @@ def test_a_ring_without_devices_is_refused(loss):
     )
     unnamed = f"{needs}no batch_axis_name. Name the mesh axes that split the batch."
     refuses(lambda: call(x), ValueError, unnamed)
-    here = mesh()
+    here = mesh_of((8, 1))
     in_shard_map = jax.shard_map(call, mesh=here, in_specs=P("data"), out_specs=P())
     refuses(lambda: in_shard_map(x), ValueError, unnamed)
-    for mesh_in_use in (here, mesh(AxisType.Explicit)):  # whole on each device
+    for mesh_in_use in (
+        here,
+        mesh_of((8, 1), AxisType.Explicit),
+    ):  # whole on each device
         with jax.set_mesh(mesh_in_use):
             refuses(lambda: call(x), ValueError, unnamed)
     with jax.set_mesh(here):
@@ -717,60 +690,3 @@ def test_a_ring_without_devices_is_refused(loss):
             f"{needs}a batch of 12 for batch_axis_name='data'. Pad it to a multiple of "
             "the devices, and drop the padding with where.",
         )
-
-
-@pytest.mark.newest_jax
-@ways
-def test_what_a_device_holds(way):
-    """A block, and either the vectors of all, sent once each way, or a few shares."""
-    loss = lambda x, y: jxent.contrastive_cross_entropy(
-        x,
-        y,
-        reduction="mean",
-        batch_axis_name="data",
-        block_sizes=SIZE,
-        implementation=way,
-    )
-    step = jax.shard_map(
-        jax.value_and_grad(loss, (0, 1)),
-        mesh=mesh(),
-        in_specs=P("data"),
-        out_specs=(P(), P("data")),
-    )
-    rows = DEVICES * ROWS
-    x = jax.ShapeDtypeStruct((rows, 4), jnp.float32)
-    text = program(step, x, x)
-    if way == "ring":
-        assert largest_array(text) <= HELD  # a block and a share
-        assert not re.search("all-gather|reduce-scatter", text)
-        return
-    assert largest_array(text) <= 2 * rows * 4
-    whole = f"f32[{rows},4]"
-    assert text.count(" all-gather(") == 1
-    assert f"= {whole}" in text[: text.index(" all-gather(")].splitlines()[-1]
-
-
-@pytest.mark.newest_jax
-def test_no_derivative_in_a_ring_holds_all():
-    """Of the second order, forward over reverse and reverse over reverse."""
-    loss = lambda x, y: jxent.contrastive_cross_entropy(
-        x,
-        y,
-        reduction="mean",
-        batch_axis_name="data",
-        block_sizes=SIZE,
-        implementation="ring",
-    )
-    gradient = jax.grad(loss, (0, 1))
-
-    def both(x, y):
-        norm = lambda x, y: sum(jnp.sum(g * g) for g in gradient(x, y))
-        return jax.jvp(gradient, (x, y), (x, y)), jax.grad(norm, (0, 1))(x, y)
-
-    split = NamedSharding(mesh(), P("data"))
-    x = jax.ShapeDtypeStruct((DEVICES * ROWS, 16), jnp.float32, sharding=split)
-    with jax.set_mesh(mesh()):
-        text = jax.jit(both).lower(x, x).compile().as_text() or ""
-    strip = SIZE[0] * ROWS  # of blocks, for a reverse of a reverse
-    assert largest_array(text) <= max(strip, ROWS * 16)
-    assert not re.search("all-gather|reduce-scatter", text)

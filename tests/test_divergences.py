@@ -7,17 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import (
-    AxisType,
-    NamedSharding,
-    PartitionSpec as P,
-)
+from jax.sharding import PartitionSpec as P
 
 import jxent
 from jxent import LinearLogits
 from tests import oracles
 from tests.comparing import close
-from tests.compiling import as_users_jit, largest_array
+from tests.compiling import as_users_jit
+from tests.meshes import KINDS, NAMES, on_mesh
 
 
 pytestmark = pytest.mark.each_platform
@@ -59,34 +56,41 @@ def sides(rng, sort, layout, blocks, *sizes) -> tuple[Any, Any]:
     return logits, target
 
 
+def with_slopes(loss):
+    """(logits, target) -> losses of rows, and the gradients of their sum; NumPy."""
+
+    @as_users_jit
+    def run(*arrays):
+        value, pull = jax.vjp(loss, *arrays)
+        return value, pull(jnp.ones_like(value))
+
+    return lambda *arrays: jax.device_get(run(*arrays))
+
+
 def test_impossible_classes(x64):
     """0 where the target has them; +inf where the logits alone do, with a gradient."""
     inf = np.inf
     target = np.array([[1.0, -inf, 0.5], [1.0, 0.0, 0.5], [1.0, -inf, 0.5]])
     logits = np.array([[0.0, 2.0, 1.0], [0.0, -inf, 1.0], [0.0, -inf, 1.0]])
-    both = as_users_jit(jax.value_and_grad(lambda z: jnp.sum(KL(z, target)[0::2])))
-    _, slope = both(logits)
-    np.testing.assert_array_equal(np.isinf(KL(logits, target)), [False, True, False])
-    close(KL(logits, target)[2], KL(logits[2, ::2], target[2, ::2]))
-    assert np.isfinite(slope).all()
-    in_logits, in_target = jax.grad(lambda *x: jnp.sum(KL(*x)), (0, 1))(logits, target)
+    losses, (in_logits, in_target) = with_slopes(KL)(logits, target)
+    np.testing.assert_array_equal(np.isinf(losses), [False, True, False])
+    possible = oracles.softmax_kl_divergence(logits[2, ::2], target[2, ::2])
+    close(losses[2], possible)
     assert np.isfinite(in_logits).all()
     assert np.isfinite(in_target[0::2]).all()
-    slopes = jax.grad(lambda *x: jnp.sum(JENSEN_SHANNON(*x)), (0, 1))(logits, target)
-    assert all(np.isfinite(x).all() for x in slopes)
-    assert np.isfinite(JENSEN_SHANNON(logits, target)).all()
+    losses, slopes = with_slopes(JENSEN_SHANNON)(logits, target)
+    assert np.isfinite([losses.sum(), *(x.sum() for x in slopes)]).all()
 
 
-def test_equal_softmaxes(rng):
+@of_each
+def test_equal_softmaxes(name, rng):
     """Exactly 0 with a gradient of 0, at any offset."""
     z = np.float32(np.round(16 * rng.normal(size=(ROWS, CLASSES))))
-    for divergence in DIVERGENCES.values():
-        for offset in (0, 1024):
-            value, slopes = jax.value_and_grad(
-                lambda *x, f=divergence: jnp.sum(f(*x)), (0, 1)
-            )(z + offset, z)
-            assert value == 0
-            assert max(np.abs(x).max() for x in slopes) < 1e-7
+    run = with_slopes(DIVERGENCES[name])
+    for offset in (0, 1024):
+        losses, slopes = run(z + offset, z)
+        assert not np.any(losses)
+        assert max(np.abs(x).max() for x in slopes) < 1e-7
 
 
 @pytest.mark.own_platform  # in other forms a CPU's sums round more
@@ -111,20 +115,14 @@ def test_no_further_from_the_truth_than_the_naive_code(scale, rng):
 @pytest.mark.parametrize("beta", [0.5, 0.1])
 def test_nearly_equal_softmaxes(beta, rng):
     """Of the second order in the distance, and yet as float64 has it."""
-    divergence = functools.partial(JENSEN_SHANNON, beta=beta)
-
-    @as_users_jit
-    def value_and_gradients(*arrays):
-        value, pull = jax.vjp(divergence, *arrays)
-        return value, *pull(jnp.ones_like(value))
-
+    run = with_slopes(functools.partial(JENSEN_SHANNON, beta=beta))
     for scale in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0):
         target = np.float32(3 * rng.normal(size=(16, 64)))
         z = np.float32(target + scale * rng.normal(size=target.shape))
-        value, *gradients = value_and_gradients(z, target)
+        value, gradients = run(z, target)
         with jax.enable_x64(True):
             arrays = np.float64(z), np.float64(target)
-            wide, *wide_gradients = value_and_gradients(*arrays)
+            wide, wide_gradients = run(*arrays)
         truth = oracles.softmax_jensen_shannon_divergence(*arrays, beta=beta)
         np.testing.assert_allclose(wide, truth, rtol=1e-5, atol=1e-16)
         np.testing.assert_allclose(value, wide, rtol=max(1e-5, 2e-7 / scale))
@@ -134,34 +132,30 @@ def test_nearly_equal_softmaxes(beta, rng):
 
 def test_softmaxes_further_apart_than_float32_reaches():
     """−log of the share of each, with gradients of 0."""
-    z = jnp.array([[3e38, -3e38, 0.0], [3e38, 0.0, 0.0], [0.0, -3e38, 3e38]])
-    both = jax.value_and_grad(lambda *x: jnp.sum(JENSEN_SHANNON(*x)), (0, 1))
-    value, slopes = both(z, z[:, ::-1])
-    np.testing.assert_allclose(value, 3 * np.log(2), rtol=1e-6)
+    z = np.float32([[3e38, -3e38, 0.0], [3e38, 0.0, 0.0], [0.0, -3e38, 3e38]])
+    losses, slopes = with_slopes(JENSEN_SHANNON)(z, z[:, ::-1])
+    np.testing.assert_allclose(losses.sum(), 3 * np.log(2), rtol=1e-6)
     assert not np.any(slopes)
     # The two rows' maxima have no finite difference.
-    z, target = jnp.array([[2e38, 0.0]]), jnp.array([[-2e38, -2e38]])
-    for divergence in (JENSEN_SHANNON, TOTAL_VARIATION):
-        value, slopes = jax.value_and_grad(lambda *x, f=divergence: f(*x)[0], (0, 1))(
-            z, target
-        )
+    z, target = np.float32([[2e38, 0.0]]), np.float32([[-2e38, -2e38]])
+    for divergence, wanted in ((JENSEN_SHANNON, 0.21576154), (TOTAL_VARIATION, 0.5)):
+        losses, slopes = with_slopes(divergence)(z, target)
         assert not np.any(slopes[0])
-        wanted = {JENSEN_SHANNON: 0.21576154, TOTAL_VARIATION: 0.5}[divergence]
-        np.testing.assert_allclose(value, wanted, rtol=1e-6)
+        np.testing.assert_allclose(losses[0], wanted, rtol=1e-6)
 
 
 @of_each
 def test_dropped_rows_have_second_derivatives_of_0(name):
     """In reverse mode twice, where they hold NaN."""
-    z = jnp.array([[0.0, 1.0, 2.0], [0.0, jnp.nan, 2.0]])
-    target = jnp.array([[1.0, 0.0, 2.0], [jnp.inf, 3.0, 0.0]])
+    z = np.float32([[0.0, 1.0, 2.0], [0.0, np.nan, 2.0]])
+    target = np.float32([[1.0, 0.0, 2.0], [np.inf, 3.0, 0.0]])
 
     def total(*x):
         return jnp.sum(DIVERGENCES[name](*x, weights=jnp.array([1.0, 0.0])))
 
     slopes = jax.grad(total, (0, 1))
     square = lambda *x: sum(jnp.sum(slope**2) for slope in slopes(*x))
-    for slope in jax.grad(square, (0, 1))(z, target):
+    for slope in jax.device_get(jax.jit(jax.grad(square, (0, 1)))(z, target)):
         assert np.all(np.isfinite(slope[0]))
         assert not np.any(slope[1])
 
@@ -171,30 +165,46 @@ def test_the_ends_of_beta(rng, x64):
     z, target = rng.normal(size=(2, ROWS, CLASSES))
     options: dict[str, Any] = {"logit_soft_cap": 2.0, "target_logit_soft_cap": 3.0}
     exchanged: dict[str, Any] = {"logit_soft_cap": 3.0, "target_logit_soft_cap": 2.0}
-    close(JENSEN_SHANNON(z, target, beta=0, **options), KL(z, target, **options))
-    close(JENSEN_SHANNON(z, target, beta=1.0, **options), KL(target, z, **exchanged))
     a, b = heads(rng)
     a, b = a.replace(bias=z[0]), LinearLogits(b.hidden, b.kernel.T, z[1], vocab_axis=0)
-    for x, y in ((a, b), (a, target), (z, b)):
-        close(JENSEN_SHANNON(x, y, beta=1, **options), KL(y, x, **exchanged))
+
+    @jax.jit
+    def python_numbers():
+        pairs = [
+            (JENSEN_SHANNON(z, target, beta=0, **options), KL(z, target, **options))
+        ]
+        for x, y in ((z, target), (a, b), (a, target), (z, b)):
+            skewed = JENSEN_SHANNON(x, y, beta=1.0, **options)
+            pairs.append((skewed, KL(y, x, **exchanged)))
+        return pairs, JENSEN_SHANNON(z, target, beta=1e-6) / 1e-6, KL(z, target)
+
+    pairs, nearly, kl = python_numbers()
+    for got, wanted in pairs:
+        close(got, wanted)
+    close(nearly, kl, 1e-5)
+    at = lambda z, beta: jnp.sum(JENSEN_SHANNON(z, target, beta=beta))
+    traced = jax.jit(jax.value_and_grad(at, (0, 1)))
+    apart = np.where(np.arange(CLASSES) % 2, z, -np.inf)
     for beta in (0.0, 1.0):
-        at = lambda z, beta: jnp.sum(JENSEN_SHANNON(z, target, beta=beta))
-        value, slopes = jax.value_and_grad(at, (0, 1))(z, jnp.float64(beta))
+        value, slopes = traced(z, beta)
         close(value, 0.0)
         close(slopes[0], np.zeros_like(z))
-        apart = np.where(np.arange(CLASSES) % 2, z, -np.inf)
-        assert np.isfinite(jax.grad(at)(apart, jnp.float64(beta))).all()
-    close(JENSEN_SHANNON(z, target, beta=1e-6) / 1e-6, KL(z, target), 1e-5)
+        assert np.isfinite(traced(apart, beta)[1][0]).all()
 
 
 def test_it_is_cross_entropy_without_the_targets_entropy(rng, x64):
     """Written with what there is besides, in memory and fused."""
     a, b = heads(rng)
-    z, target = product(a), product(b)
-    wanted = jxent.softmax_cross_entropy(z, jax.nn.softmax(target))
-    close(KL(z, target), wanted - jxent.softmax_entropy(target))
-    for x, y in ((a, b), (a, target), (z, b)):
-        close(KL(x, y), KL(z, target))
+
+    @jax.jit
+    def run(a, b):
+        z, target = product(a), product(b)
+        entropy = jxent.softmax_entropy(target)
+        wanted = jxent.softmax_cross_entropy(z, jax.nn.softmax(target)) - entropy
+        return wanted, [KL(x, y) for x in (z, a) for y in (target, b)]
+
+    wanted, every = run(a, b)
+    close(every, [wanted] * 4)
 
 
 # Total variation ----------------------------------------------------------------------
@@ -226,22 +236,22 @@ def test_total_variation_of_arrays_and_heads(layout, sort, rng, x64):
 def test_its_complement_is_the_rate_of_acceptance(rng, x64):
     """Σ min(p, q): between 1 for equal softmaxes and 0 where they share no class."""
     z, target = rng.normal(size=(2, ROWS, CLASSES))
-    p, q = jax.nn.softmax(z), jax.nn.softmax(target)
-    close(1 - TOTAL_VARIATION(z, target), jnp.sum(jnp.minimum(p, q), -1))
-    close(TOTAL_VARIATION(target, z), TOTAL_VARIATION(z, target))
+    p, q = (np.exp(oracles.log_softmax(x)) for x in (z, target))
+    run = with_slopes(TOTAL_VARIATION)
+    losses, _ = run(z, target)
+    close(1 - losses, np.minimum(p, q).sum(-1))
+    close(run(target, z)[0], losses)
     odd = np.arange(CLASSES) % 2 == 1
-    apart = np.where(odd, z, -np.inf), np.where(odd, -np.inf, target)
-    total = jax.value_and_grad(lambda *x: jnp.sum(TOTAL_VARIATION(*x)), (0, 1))
-    value, slopes = total(*apart)
-    close(value, jnp.float64(ROWS))
-    close(slopes, (jnp.zeros_like(z), jnp.zeros_like(z)))
+    losses, slopes = run(np.where(odd, z, -np.inf), np.where(odd, -np.inf, target))
+    close(losses, np.ones(ROWS))
+    close(slopes, (np.zeros_like(z), np.zeros_like(z)))
 
 
 def test_total_variation_where_two_probabilities_are_equal(x64):
     """p_0 = q_0 = ½, a kink: the derivative of their difference counts as 0."""
     inf = np.inf
     z, target = np.array([0.0, 0.0, -inf]), np.array([0.0, -inf, 0.0])
-    value, slopes = jax.value_and_grad(TOTAL_VARIATION, (0, 1))(z, target)
+    value, slopes = with_slopes(TOTAL_VARIATION)(z, target)
     assert value == 0.5
     wanted = np.array([-1 / 8, 1 / 8, 0.0]), np.array([-1 / 8, 0.0, 1 / 8])
     close(slopes, wanted)
@@ -291,37 +301,34 @@ def test_heads_of_different_dtypes(name, layout, rng):
     assert jax.tree.leaves(dtypes(gradients)) == jax.tree.leaves(dtypes((a, b)))
 
 
-@pytest.mark.parametrize(
-    ("sort", "kind"),
-    [
-        ("two heads", AxisType.Auto),
-        ("two heads", AxisType.Explicit),
-        ("a head and an array", AxisType.Explicit),
-        ("an array and a head", AxisType.Auto),
-    ],
-)
-@in_both_layouts
-@of_each
+AUTO, EXPLICIT = KINDS
+ON_A_MESH = [  # each divergence with both kinds of axes, each sort with both layouts
+    ("KL", "streamed", "two heads", AUTO),
+    ("KL", "tiled", "two heads", EXPLICIT),
+    ("KL", "tiled", "a head and an array", EXPLICIT),
+    ("Jensen-Shannon", "tiled", "two heads", AUTO),
+    ("Jensen-Shannon", "streamed", "a head and an array", EXPLICIT),
+    ("Jensen-Shannon", "tiled", "an array and a head", AUTO),
+    ("total variation", "streamed", "two heads", EXPLICIT),
+    ("total variation", "tiled", "a head and an array", EXPLICIT),
+    ("total variation", "streamed", "an array and a head", AUTO),
+]
+
+
+@pytest.mark.parametrize(("name", "layout", "sort", "kind"), ON_A_MESH)
 def test_both_sides_on_a_mesh(name, layout, sort, kind, rng, x64):
     """Rows and classes split outside of shard_map; the values of one device."""
     operands = sides(rng, sort, layout, (2, 2), 8)
     loss = functools.partial(DIVERGENCES[name], reduction="mean")
     wanted = jax.jit(jax.value_and_grad(loss, (0, 1)))(*operands)
-    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
-    rows, classes, both = (
-        NamedSharding(mesh, P(*x))
-        for x in (("data",), (None, "model"), ("data", "model"))
+    specs = tuple(
+        x.replace(hidden=P("data"), kernel=P(None, "model"))
+        if isinstance(x, LinearLogits)
+        else P("data", "model")
+        for x in operands
     )
-    names = {"class_axis_name": "model", "batch_axis_name": "data"}
-    with jax.set_mesh(mesh):
-        split = tuple(
-            jax.device_put(x, x.replace(hidden=rows, kernel=classes))
-            if isinstance(x, LinearLogits)
-            else jax.device_put(x, both)
-            for x in operands
-        )
-        loss = functools.partial(loss, **names)
-        close(jax.jit(jax.value_and_grad(loss, (0, 1)))(*split), wanted)
+    f = jax.value_and_grad(functools.partial(loss, **NAMES), (0, 1))
+    close(on_mesh(f, operands, specs, kind=kind), wanted)
 
 
 @pytest.mark.compiles
@@ -348,16 +355,3 @@ def test_a_teacher_that_does_not_move_costs_no_gradient(name, layout, rng):
 
     product = 2 * rows * width * classes
     assert work((0, 1)) - work(0) > 1.9 * product
-
-
-@pytest.mark.compiles
-@in_both_layouts
-@of_each
-def test_no_array_of_rows_and_classes(name, layout, rng):
-    operands = sides(rng, "two heads", layout, (16, 64), 64, 512)
-    operands = jax.tree.map(np.float32, operands)
-    both = jax.value_and_grad(
-        functools.partial(DIVERGENCES[name], reduction="mean"), (0, 1)
-    )
-    program = as_users_jit(both).lower(*operands).compile()
-    assert largest_array(str(program.as_text())) <= 16 * 512
