@@ -61,7 +61,7 @@ def test_a_linen_head(as_users_have_it, rng):
             return self.embed.attend(self.norm(hidden)) / FEATURES**0.5
 
     model, rows = Model(), batch(rng)
-    variables = model.init(jax.random.key(0), rows["hidden"])
+    variables = jax.jit(model.init)(jax.random.key(0), rows["hidden"])
 
     def fn(variables, rows):
         logits = model.apply(variables, rows["hidden"])

@@ -548,7 +548,7 @@ def of_devices(run, over, closing):
 
 
 def on_devices(rng):
-    rows, params = batch(rng, 8), params_of(rng)
+    rows, params = jax.device_put((batch(rng, 8), params_of(rng)))
     return params["kernel"], params["scale"], rows.pop("hidden"), rows
 
 
@@ -559,9 +559,9 @@ def on_devices(rng):
 def test_rows_of_devices(over, closing, moving, x64, rng):
     """Inside shard_map: each derivative in params and rows, and its own."""
     *point, rest = on_devices(rng)
-    direction = [rng.normal(size=x.shape) for x in point]
+    direction = tuple(rng.normal(size=x.shape) for x in point)
 
-    def every_order(run):
+    def every_order(run, point, direction):
         def f(kernel, scale, hidden):
             rows = rest | {"hidden": hidden}
             return jnp.sin(of_devices(run, over, closing)(kernel, scale, rows))
@@ -569,13 +569,14 @@ def test_rows_of_devices(over, closing, moving, x64, rng):
         return jax.jvp(jax.value_and_grad(f, moving), point, direction)
 
     run = jax.jit(every_order, static_argnums=0)
-    close(run(of_tiles), run(of_whole))
+    close(*(run(of, tuple(point), direction) for of in (of_tiles, of_whole)))
 
 
 def test_params_of_devices(x64, rng):
     """Each device its own kernel, and all of them the same rows and scale."""
     mesh = jax.make_mesh((2,), ("heads",), axis_types=(ONE,))
-    rows, kernels = batch(rng), rng.normal(size=(2, FEATURES, CLASSES))
+    kernels = jax.device_put(rng.normal(size=(2, FEATURES, CLASSES)))
+    rows = jax.device_put(batch(rng))
     hidden = rows.pop("hidden")
 
     def gradients(run):
