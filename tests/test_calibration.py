@@ -85,7 +85,7 @@ def test_derivatives_in_beta_and_counts(x64):
         return [[order(f, (0, 1))(*at) for order in orders] for f in (ours, naive)]
 
     for beta in (0.3, 0.99):
-        close(*both(beta, np.array([9.0, 1.5, 2.0])), 1e-8)
+        close(*both(beta, np.array([9.0, 1.5, 2.0])), tolerance=1e-8)
 
 
 # Fits ---------------------------------------------------------------------------------

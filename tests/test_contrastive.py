@@ -468,7 +468,7 @@ def test_derivative_in_one_argument_alone(name, x64, rng):
         _, tangent = jax.jvp(one, (x,), (jnp.ones_like(x),))
         return tangent, jnp.sum(jax.grad(one)(x))
 
-    close(*run(moving[name]), 1e-10)
+    close(*run(moving[name]), tolerance=1e-10)
 
 
 def test_gradients_are_summed_in_float32():

@@ -392,7 +392,7 @@ def test_a_scalar_label_for_all_devices(kind, x64, rng):
     """One number for the elements of all devices; its derivative is that of one."""
 
     def results(x, label, **axis):
-        options = {"reduction": "mean"} | axis
+        options: Any = {"reduction": "mean"} | axis
         f = lambda x, label: (
             jxent.sigmoid_binary_cross_entropy(x, label, **options)
             + jxent.sigmoid_focal_loss(x, label, **options)
@@ -717,7 +717,7 @@ def test_split_classes_are_never_gathered(kind, options):
     arrays, specs = (x, labels), (P(None, "model"), P(None, "model"))
     if kind == "ids":
         arrays, specs = (x, np.zeros(rows, np.int32)), (specs[0], P())
-    given = {"label_smoothing": 0.1, "z_loss": 0.01} if options else {}
+    given: Any = {"label_smoothing": 0.1, "z_loss": 0.01} if options else {}
     if options:
         arrays, specs = (*arrays, np.ones(classes, np.float32)), (*specs, P("model"))
 

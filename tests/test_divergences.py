@@ -132,12 +132,15 @@ def test_nearly_equal_softmaxes(beta, rng):
 
 def test_softmaxes_further_apart_than_float32_reaches():
     """−log of the share of each, with gradients of 0."""
-    z = np.float32([[3e38, -3e38, 0.0], [3e38, 0.0, 0.0], [0.0, -3e38, 3e38]])
+    z = np.array([[3e38, -3e38, 0.0], [3e38, 0.0, 0.0], [0.0, -3e38, 3e38]], np.float32)
     losses, slopes = with_slopes(JENSEN_SHANNON)(z, z[:, ::-1])
     np.testing.assert_allclose(losses.sum(), 3 * np.log(2), rtol=1e-6)
     assert not np.any(slopes)
     # The two rows' maxima have no finite difference.
-    z, target = np.float32([[2e38, 0.0]]), np.float32([[-2e38, -2e38]])
+    z, target = (
+        np.array([[2e38, 0.0]], np.float32),
+        np.array([[-2e38, -2e38]], np.float32),
+    )
     for divergence, wanted in ((JENSEN_SHANNON, 0.21576154), (TOTAL_VARIATION, 0.5)):
         losses, slopes = with_slopes(divergence)(z, target)
         assert not np.any(slopes[0])
@@ -147,8 +150,8 @@ def test_softmaxes_further_apart_than_float32_reaches():
 @of_each
 def test_dropped_rows_have_second_derivatives_of_0(name):
     """In reverse mode twice, where they hold NaN."""
-    z = np.float32([[0.0, 1.0, 2.0], [0.0, np.nan, 2.0]])
-    target = np.float32([[1.0, 0.0, 2.0], [np.inf, 3.0, 0.0]])
+    z = np.array([[0.0, 1.0, 2.0], [0.0, np.nan, 2.0]], np.float32)
+    target = np.array([[1.0, 0.0, 2.0], [np.inf, 3.0, 0.0]], np.float32)
 
     def total(*x):
         return jnp.sum(DIVERGENCES[name](*x, weights=jnp.array([1.0, 0.0])))

@@ -186,7 +186,7 @@ def test_materialized_it_is_the_product(logits):
             for f in (materialize, product)
         ]
     )
-    close(*slopes(logits), 1e-5)
+    close(*slopes(logits), tolerance=1e-5)
     with pytest.raises(
         ValueError, match="For its transpose give vocab_axis=0"
     ) as error:

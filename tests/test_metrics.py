@@ -460,7 +460,8 @@ def test_sums_over_devices(x64, rng):
         named = of(*arrays, batch_axis_name="data")
         return jax.lax.psum(of(*arrays), "data"), named
 
-    arrays, spec, how = (z, y, *rows.values()), P("data"), {"shape": (4, 2)}
+    arrays, spec = (z, y, *rows.values()), P("data")
+    how: dict[str, Any] = {"shape": (4, 2)}
     wanted, specs = jax.jit(of)(*arrays), (spec,) * 4
     explicit = how | {"kind": AxisType.Explicit}
     twice = on_mesh(on_device, arrays, specs, results=P(), **explicit)
@@ -521,7 +522,7 @@ def test_edges_that_fall_give_nan():
 
 def test_infinite_yes_and_no():
     """As the sigmoid family has it: certain, right or wrong."""
-    z, y = np.float32([np.inf, -np.inf]), np.array([True, False])
+    z, y = np.array([np.inf, -np.inf], np.float32), np.array([True, False])
     names = "accuracy", "brier_score", "calibration_error", "perplexity"
     run = jax.jit(lambda y: [getattr(metrics, name)(z, y, ()) for name in names])
     assert jax.device_get(run(y)) == [1, 0, 0, 1]

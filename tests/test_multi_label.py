@@ -14,7 +14,7 @@ import jxent
 from jxent import LinearLogits
 from tests import oracles
 from tests.cases import dense
-from tests.comparing import close, weighed
+from tests.comparing import close, untyped, weighed
 from tests.compiling import as_users_jit
 from tests.heads import of_layout
 from tests.meshes import (
@@ -304,7 +304,7 @@ def test_explicit_axes_need_no_name(loss, rng, x64):
     logits, sparse = LinearLogits(*operands(rng)), jxent.SparseLabels(POSITIVES)
     mean = functools.partial(loss, ignore_index=-1, reduction="mean")
     split = logits.replace(hidden=P("data"), kernel=P(None, "model"))
-    of_ids, how = jxent.SparseLabels(P("data")), {"kind": KINDS[1]}
+    of_ids, how = jxent.SparseLabels(untyped(P("data"))), {"kind": KINDS[1]}
     arrays = logits, sparse
     close(on_mesh(mean, arrays, (split, of_ids), **how), jax.jit(mean)(*arrays))
     z = logits.materialize()

@@ -114,7 +114,7 @@ def of_both(sums, others, options, other_options=None):
 def test_each_sum_and_its_gradient(name, plain, x64, rng):
     arrays = batch(rng)
     options = {"ignore_index": -100} if plain else every_option(rng)
-    close(*of_both(LAYOUTS[name], one_by_one, options)(arrays, arrays), 1e-11)
+    close(*of_both(LAYOUTS[name], one_by_one, options)(arrays, arrays), tolerance=1e-11)
 
 
 @pytest.mark.parametrize("name", ["in memory", "streamed"])
@@ -248,7 +248,7 @@ def test_labels_that_name_several_classes(kind, name, x64, rng):
     of_kind, of_distributions = (
         arrays | {"labels": labels[k]} for k in (kind, "distributions")
     )
-    close(*both(of_kind, of_distributions), 1e-11)
+    close(*both(of_kind, of_distributions), tolerance=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["ids", *KINDS])

@@ -202,7 +202,7 @@ def test_every_order(over, head, rows, tile, dropped, x64, rng):
         of_gradient = jax.grad(lambda *point: weighed(gradient(*point)), (0, 1))
         return results(*point), jax.jvp(gradient, point, direction), of_gradient(*point)
 
-    close(*both_ways(every_order)(point), 1e-10)
+    close(*both_ways(every_order)(point), tolerance=1e-10)
 
 
 @over_both

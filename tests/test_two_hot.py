@@ -95,7 +95,10 @@ def test_shares_loss_and_gradients(support, definition, x64, rng):
 
 @pytest.mark.newest_jax
 def test_bad_input_is_nan_in_its_row_alone():
-    values, every = np.float32([np.nan, 0.5, np.inf, -np.inf]), np.ones(4, bool)
+    values, every = (
+        np.array([np.nan, 0.5, np.inf, -np.inf], np.float32),
+        np.ones(4, bool),
+    )
 
     def loss(logits, values, support, where):
         labels = jxent.two_hot_labels(values, support)
@@ -104,7 +107,10 @@ def test_bad_input_is_nan_in_its_row_alone():
 
     run = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     both = lambda *arrays: jax.device_get(run(*arrays))
-    logits, support = np.zeros((4, 3), np.float32), np.float32([-1.0, 0.0, 1.0])
+    logits, support = (
+        np.zeros((4, 3), np.float32),
+        np.array([-1.0, 0.0, 1.0], np.float32),
+    )
     (in_logits, _), (losses, shares) = both(logits, values, support, every)
     np.testing.assert_array_equal(np.isnan(losses), [True, False, False, False])
     assert np.isnan(in_logits[0]).all()
@@ -114,7 +120,9 @@ def test_bad_input_is_nan_in_its_row_alone():
     assert losses[0] == 0
     np.testing.assert_array_equal(dropped[0][0], 0)
     assert dropped[1][0] == 0
-    too_wide = np.float32([-3e38, 3e38, 3.2e38])  # a gap of 6e38 is inf in float32
+    too_wide = np.array(
+        [-3e38, 3e38, 3.2e38], np.float32
+    )  # a gap of 6e38 is inf in float32
     for bad in (support[::-1], too_wide):
         gradients, (losses, _) = both(logits, values, bad, every)
         assert all(np.isnan(x).all() for x in (losses, *gradients))
