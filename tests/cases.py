@@ -111,6 +111,8 @@ class Loss:
     takes: frozenset[str]
     options: dict[str, Any]  # a call with all options that shape a single row's loss
     x: Callable[..., np.ndarray] = logits
+    not_streamed: tuple[Any, ...] = ()  # options and labels that need every log p
+    bounded: bool = False  # where p = 0 for the label, too
 
     @property
     def name(self) -> str:
@@ -144,19 +146,11 @@ def taken_away(loss: Loss, layout: str) -> set[Any]:
     away: set[Any] = {"axis", "logits"}  # classes are last, and x are hidden states
     if layout == "tiled":
         away |= {"losses"}  # it gives their sum
-    if layout == "streamed" and loss.function in NOT_LINEAR_IN_LOG_P:
-        away |= {"label_smoothing", shares}
-    if layout == "streamed" and loss.function is jxent.symmetric_cross_entropy:
-        away |= {shares}
+    if layout == "streamed":
+        away |= {*loss.not_streamed}
     return away
 
 
-NOT_LINEAR_IN_LOG_P = (
-    jxent.softmax_focal_loss,
-    jxent.poly_loss_cross_entropy,
-    jxent.generalized_cross_entropy,
-    jxent.taylor_cross_entropy,
-)
 SOFTMAX = frozenset(
     "axis rows ignore_index mask class_weights label_smoothing logits losses".split()
 )
@@ -179,6 +173,8 @@ SYMMETRIC = {"alpha": 0.3, "beta": 0.75, "log_zero": -1.5}
 SIGMOID_FOCAL = {"alpha": 0.25, "gamma": 1.5}
 ASYMMETRIC = BALANCED | {"gamma_pos": 1.5, "gamma_neg": 2.5, "clip": 0.1}
 
+NOT_LINEAR = ("label_smoothing", shares)  # in log p: these need all of a row's
+
 ONE, HOT, NO_LABELS = (ids,), (ids, shares), (None,)
 SEVERAL, COMPARISONS = (ids, places, shares), (target_array, target_head, target)
 BINARY, SETS = (yes_no, shares), (yes_no, places, shares)
@@ -191,11 +187,43 @@ def of_rows(function):
 
 LOSSES = (
     Loss(jxent.softmax_cross_entropy, SEVERAL, SOFTMAX, ON_SOFTMAX),
-    Loss(jxent.softmax_focal_loss, HOT, SOFTMAX, ON_SOFTMAX | FOCAL),
-    Loss(jxent.poly_loss_cross_entropy, HOT, SOFTMAX, ON_SOFTMAX | POLY),
-    Loss(jxent.generalized_cross_entropy, HOT, SOFTMAX, ON_SOFTMAX | {"q": 0.4}),
-    Loss(jxent.taylor_cross_entropy, ONE, SOFTMAX, ON_SOFTMAX | {"order": 3}),
-    Loss(jxent.symmetric_cross_entropy, SEVERAL, SOFTMAX, ON_SOFTMAX | SYMMETRIC),
+    Loss(
+        jxent.softmax_focal_loss,
+        HOT,
+        SOFTMAX,
+        ON_SOFTMAX | FOCAL,
+        not_streamed=NOT_LINEAR,
+    ),
+    Loss(
+        jxent.poly_loss_cross_entropy,
+        HOT,
+        SOFTMAX,
+        ON_SOFTMAX | POLY,
+        not_streamed=NOT_LINEAR,
+    ),
+    Loss(
+        jxent.generalized_cross_entropy,
+        HOT,
+        SOFTMAX,
+        ON_SOFTMAX | {"q": 0.4},
+        bounded=True,
+        not_streamed=NOT_LINEAR,
+    ),
+    Loss(
+        jxent.taylor_cross_entropy,
+        ONE,
+        SOFTMAX,
+        ON_SOFTMAX | {"order": 3},
+        bounded=True,
+        not_streamed=NOT_LINEAR,
+    ),
+    Loss(
+        jxent.symmetric_cross_entropy,
+        SEVERAL,
+        SOFTMAX,
+        ON_SOFTMAX | SYMMETRIC,
+        not_streamed=(shares,),
+    ),
     Loss(jxent.softmax_log_prob, ONE, STATISTICS, ON_LOGITS),
     Loss(jxent.softmax_entropy, NO_LABELS, STATISTICS - {"ignore_index"}, ON_LOGITS),
     Loss(jxent.softmax_kl_divergence, COMPARISONS, COMPARED, ON_TWO),
@@ -205,7 +233,7 @@ LOSSES = (
         COMPARED,
         ON_TWO | {"beta": 0.3},
     ),
-    Loss(jxent.softmax_total_variation, COMPARISONS, COMPARED, ON_TWO),
+    Loss(jxent.softmax_total_variation, COMPARISONS, COMPARED, ON_TWO, bounded=True),
     Loss(
         jxent.sigmoid_binary_cross_entropy, BINARY, ELEMENTWISE, ON_ELEMENTS | BALANCED
     ),
@@ -251,6 +279,48 @@ LOSSES = (
     ),
     Loss(jxent.generalized_kl_divergence, (shares,), DIVERGENCE, {}, log_probabilities),
 )
+
+
+# Public names that are no loss with a row above, and why.
+NO_ROW = {
+    **dict.fromkeys(
+        ("LinearLogits", "LossSums", "Plan", "SoftmaxStatistics", "SparseLabels"),
+        "a class",
+    ),
+    **dict.fromkeys(
+        ("class_weights_of_counts", "next_token_labels", "sequence_weights"),
+        "makes labels or weights",
+    ),
+    **dict.fromkeys(("smooth_labels", "two_hot_labels"), "makes labels or weights"),
+    **dict.fromkeys(("reduce", "total_weight"), "of losses or of weights"),
+    **dict.fromkeys(("map_over_tiles", "sum_over_tiles"), "of a caller's function"),
+    **dict.fromkeys(("plan", "with_statistics"), "of a function of logits"),
+    **dict.fromkeys(("fit_temperature", "fit_vector_scaling"), "fits parameters"),
+    **dict.fromkeys(
+        (
+            "contrastive_cross_entropy",
+            "ntxent",
+            "sigmoid_contrastive_loss",
+            "supervised_contrastive_cross_entropy",
+        ),
+        "of pairs of vectors: tests/test_contrastive.py",
+    ),
+    **dict.fromkeys(
+        ("softmax_log_prob_among", "softmax_log_prob_at", "softmax_top_k"),
+        "of several ids: tests/test_several_ids.py",
+    ),
+    "softmax_cross_entropy_sums": "of a loss with a row: tests/test_sums.py",
+    "softmax_statistics": "of a loss with a row: tests/test_options.py",
+    **dict.fromkeys(
+        ("safe_softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels"),
+        "Optax's names of softmax_cross_entropy",
+    ),
+}
+
+
+def row_of(function) -> Loss:
+    """The row of a loss; of a binary one, that of its elements."""
+    return next(loss for loss in LOSSES if loss.function is function)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -420,4 +490,24 @@ EVERY_LAYOUT = EACH_LOSS + tuple(
     for c in SMOOTHEST
     if c.of_head
     and c.loss.name in STATISTICS_OF[: 1 if c.layout == "materialized" else None]
+)
+# Those with a program of their own, on whose results the properties are assertions:
+# all kinds of labels without options, all losses and statistics with them.
+CASES = tuple(
+    dict.fromkeys(
+        (
+            *BARE,
+            *EVERY_LAYOUT,
+            *(c for c in IN_MEMORY if c.labels is ids),
+            *(
+                c
+                for c in TABLE
+                if c.labels is ids and c.loss is LOSSES[0] and c.options
+            ),
+        )
+    )
+)
+# Those with another program, for a mask of the logits' rank.
+OF_CLASSES = tuple(
+    c for c in CASES if c in EVERY_LAYOUT or (c.labels is ids and not c.of_head)
 )

@@ -23,6 +23,7 @@ from jax.sharding import (
 import jxent
 from jxent import LinearLogits
 from tests import oracles
+from tests.cases import DIVERGENCE, LOSSES, NO_ROW, row_of
 
 
 ROWS, FEATURES, CLASSES = 4, 3, 6
@@ -108,31 +109,8 @@ FORMULAS = {
     "shares": Formula("binary_cross_entropy", "elements", ()),
     "probabilities": Formula("categorical_cross_entropy", layouts=()),
 }
-# Public functions that are in no program below, and why.
-HELPERS = {
-    *("class_weights_of_counts", "next_token_labels", "sequence_weights"),
-    "two_hot_labels",
-    *("smooth_labels", "total_weight", "reduce", "map_over_tiles", "sum_over_tiles"),
-    *("fit_temperature", "fit_vector_scaling", "plan", "with_statistics"),
-}
-OF_PAIRS = {  # of vectors, not of classes: tests/test_contrastive.py
-    *("contrastive_cross_entropy", "supervised_contrastive_cross_entropy"),
-    *("sigmoid_contrastive_loss", "ntxent"),
-}
-OPTAX_NAMES = {  # of softmax_cross_entropy
-    *("safe_softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels"),
-}
-WHERE_ALONE = {  # no other option, and no argument for devices
-    *("entropy", "generalized_kl_divergence"),
-    *("kl_divergence", "kl_divergence_with_log_targets"),
-}
-OTHER_RESULTS = {  # of the same logits, not a loss: their files go over the options
-    *("softmax_log_prob", "softmax_entropy"),  # tests/test_family.py
-    # tests/test_several_ids.py
-    *("softmax_log_prob_at", "softmax_log_prob_among", "softmax_top_k"),
-    "softmax_statistics",  # tests/test_options.py
-    "softmax_cross_entropy_sums",  # tests/test_sums.py
-}
+WHERE_ALONE = {loss.name for loss in LOSSES if loss.takes == DIVERGENCE}
+OPTAX_NAMES = {name for name, why in NO_ROW.items() if why.startswith("Optax")}
 OF_ROWS = {  # which binary losses take only with an axis of classes
     *("class_mask", "logit_soft_cap", "temperature"),
 }
@@ -148,8 +126,17 @@ def options_of(name):
     return all_of(name) - OTHER_ARGUMENTS
 
 
+WITH_OPTIONS = {  # these functions' options, of a loss or of other results
+    name
+    for name in PUBLIC
+    if next(iter(inspect.signature(getattr(jxent, name)).parameters))
+    in ("logits", "probs")
+    and not name.startswith("fit_")
+}
+
+
 @pytest.mark.every_value
-@pytest.mark.parametrize("name", sorted(PUBLIC - HELPERS - OF_PAIRS - WHERE_ALONE))
+@pytest.mark.parametrize("name", sorted(WITH_OPTIONS))
 def test_the_table_has_every_option(name):
     assert options_of(name) <= {*OPTIONS}
 
@@ -161,10 +148,9 @@ def test_the_table_has_every_field():
 
 
 def test_the_programs_have_every_public_loss():
-    """A new public function is in a program, or is named with a reason."""
-    here = {formula.name for formula in FORMULAS.values()}
-    elsewhere = [HELPERS, OF_PAIRS, OPTAX_NAMES, WHERE_ALONE, OTHER_RESULTS]
-    assert sorted(PUBLIC) == sorted([*here, *(n for names in elsewhere for n in names)])
+    """All of the table that have more options than `where`."""
+    rows = {x.name.removesuffix("_of_rows") for x in LOSSES if "rows" in x.takes}
+    assert rows == {formula.name for formula in FORMULAS.values()}
 
 
 @pytest.mark.every_value
@@ -195,9 +181,8 @@ class Program(NamedTuple):
     def options(self):
         name, labels, _ = FORMULAS[self.formula]
         options = options_of(name) | {"bias"}
-        if self.formula in ("focal", "sparse focal", "poly", "generalized"):
-            if self.layout == "streamed":
-                options -= {"label_smoothing"}  # it would need every log p of a row
+        if self.layout == "streamed":
+            options -= {*row_of(getattr(jxent, name)).not_streamed}
         if labels == "target":
             options |= {"target_bias"}
         if labels == "sparse":
