@@ -16,7 +16,6 @@ from tests.hazards import (
     OF_IDS,
     cross_entropy,
     same,
-    some,
     spread,
     table,
     value_and_grad,
@@ -135,15 +134,6 @@ def test_labels_that_fit_another_axis():
     """The error says which."""
     with pytest.raises(ValueError, match=r"Class ids of this shape fit with axis=1\."):
         cross_entropy(spread(2, 3, 5), jnp.zeros((2, 5), jnp.int32))
-
-
-@some("smoothed", "focal", "probabilities")
-def test_smoothing_counts_the_class_axis(loss):
-    """K is the size of `axis`, for ids and for distributions."""
-    x, labels = spread(7, 5), jnp.arange(7) % 5
-    expected = loss(x, labels)
-    same(loss(x.T, labels, axis=0), expected)
-    same(loss(x.T, jax.nn.one_hot(labels, 5, axis=0), axis=0), expected, rtol=1e-5)
 
 
 def test_a_softmax_over_one_class():

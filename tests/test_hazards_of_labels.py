@@ -32,21 +32,6 @@ from tests.hazards import (
 from tests.heads import of_layout
 
 
-OUT_OF_RANGE = [5, 6, 127, -1, -2, -5, -6, -100, -128]
-
-
-@table(OF_IDS)
-@pytest.mark.parametrize("dtype", [jnp.int8, jnp.int32])
-def test_a_label_out_of_range(loss, dtype):
-    """NaN in its own row's loss and gradient; never a finite wrong gradient."""
-    labels = jnp.array([2, *OUT_OF_RANGE, 4], dtype)
-    x = spread(labels.size, 5)
-    value, grad = value_and_grad(lambda x: loss(x, labels), x)
-    assert np.isnan(value[1:-1]).all()
-    assert np.isnan(grad[1:-1]).all()
-    assert all_finite(value[0], value[-1], grad[0], grad[-1])
-
-
 def at_sparse_ids(loss):
     """The loss of ids as that of lists of one label each."""
     return lambda x, y: loss(x, jxent.SparseLabels(np.expand_dims(y, -1)))
@@ -116,33 +101,6 @@ def test_64_bits_hold_what_32_do_not(x64):
     same(jxent.sequence_weights(segment_ids=segments), np.array([0.5, 0.5, 1]))
     weights = jxent.class_weights_of_counts(np.array([3_000_000_000, 1_000_000_000]))
     same(weights, np.array([2 / 3, 2]))
-
-
-@table(OF_IDS)
-def test_a_label_on_a_masked_class(loss):
-    """As out of range: masked by class_mask, or by a where of the logits' rank."""
-    labels, mask = jnp.array([1, 3, 0]), np.array([True, True, True, False, False])
-    x = spread(3, 5)
-    for option in ({"class_mask": mask}, {"where": np.tile(mask, (3, 1))}):
-        value, grad = value_and_grad(lambda x, o=option: loss(x, labels, **o), x)
-        assert np.isnan(value).tolist() == [False, True, False]
-        assert np.isnan(grad[1, mask]).all()
-        assert all_finite(grad[0], grad[2])
-
-
-@table({k: v for k, v in OF_IDS.items() if "class_weights" not in options_of(v)})
-def test_negative_labels_never_wrap(loss):
-    """−100 with more than 100 classes is no class; as ignore_index it drops the row."""
-    labels, x = jnp.array([-100, -1, 7]), spread(3, 201)
-    value, grad = value_and_grad(lambda x: loss(x, labels), x)
-    assert np.isnan(value[:2]).all()
-    assert np.isnan(grad[:2]).all()
-    value, grad = value_and_grad(lambda x: loss(x, labels, ignore_index=-100), x)
-    assert value[0] == 0
-    assert np.all(grad[0] == 0)
-    assert np.isnan(value[1])
-    assert np.isnan(grad[1]).all()
-    assert all_finite(value[2], grad[2])
 
 
 def of_head(loss, layout):
@@ -390,19 +348,6 @@ def test_checkify_is_silent_about_bad_logits():
     """The sentence is about labels; a NaN logit, or a row of −inf, is none."""
     x = jnp.array([[NAN, 0.0], [-INF, -INF], [INF, 0.0]])
     assert checked(cross_entropy)(x, jnp.array([0, 1, 1])) is None
-
-
-INTEGERS = [jnp.int8, jnp.uint8, jnp.int16, jnp.uint16, jnp.int32, jnp.uint32]
-
-
-@table({"logits": cross_entropy, "probabilities": jxent.categorical_cross_entropy})
-def test_any_integer_dtype(loss):
-    """Also one that cannot hold the class count."""
-    ids, x = np.array([0, 5, 127]), spread(3, 300)
-    expected = loss(x, ids.astype(np.int32))
-    assert all_finite(expected)
-    for dtype in INTEGERS:
-        same(loss(x, ids.astype(dtype)), expected, rtol=0, atol=0)
 
 
 @pytest.mark.every_value

@@ -17,7 +17,6 @@ from tests.heads import (
     STREAMED,
     TILED,
     fused,
-    in_memory,
     of_floats,
     over,
     pick,
@@ -55,83 +54,6 @@ def promising(rng, **changes):
 
 def promises(layout):
     return promised(layout, "none" if layout.implementation == "streamed" else "sum")
-
-
-def with_rows(x, rows, value):
-    x = x.copy()
-    x[rows] = value
-    return x
-
-
-DROPPED = np.array([1, 3, 4, 5])  # tile of 3: the second is empty after sorting
-KEPT = np.array([0, 2])
-
-
-@over(STREAMED, TILED)
-def test_what_a_dropped_row_holds(layout, x64, rng):
-    """NaN, infinities, huge numbers, garbage ids: 0, gradient 0, and the rest right."""
-    run, arguments = promises(layout), promising(rng)
-    drops = {
-        "ignore_index": {"ids": with_rows(arguments["ids"], DROPPED, -100)},
-        "where": {"where": with_rows(arguments["where"], DROPPED, False)},
-        "weights": {"weights": with_rows(arguments["weights"], DROPPED, 0.0)},
-    }
-    few = {k: x[KEPT] if x.shape[:1] == (6,) else x for k, x in arguments.items()}
-    f, x = of_floats(functools.partial(in_memory, reduction="none", z_loss=0.01), few)
-
-    @jax.jit
-    def of_few(x):
-        losses, pull = jax.vjp(f, x)
-        return losses, *pull(jnp.ones_like(losses))
-
-    losses, slopes = of_few(x)
-    for way, drop in drops.items():
-        for garbage in (0.5, np.nan, np.inf, -np.inf, 1e308):
-            bad = {"hidden": with_rows(arguments["hidden"], DROPPED, garbage)}
-            if way != "ignore_index":
-                bad["ids"] = with_rows(arguments["ids"], DROPPED, 10**6)
-            value, gradients = run(arguments | bad | drop)
-            if layout.implementation == "streamed":
-                assert not np.any(value[DROPPED])
-                close(value[KEPT], losses)
-            else:
-                close(value, jnp.sum(losses))
-            for name, slope in slopes.items():
-                got = gradients[name]
-                if name in ("hidden", "weights"):
-                    if name != "weights":
-                        assert not np.any(got[DROPPED])
-                    got = got[KEPT]
-                close(got, slope)
-
-
-@over(STREAMED, TILED)
-def test_bad_labels_are_nan(layout, x64, rng):
-    """Out of range or on a masked class: NaN in that row's loss and gradient alone."""
-    run, arguments = promises(layout), promising(rng)
-    clean, slopes = run(arguments)
-    others = np.array([0, 1, 3, 4, 5])
-    for bad in (-1, -8, -9, 8, 255, 7):
-        ids = with_rows(arguments["ids"], 2, bad)
-        value, gradients = run(arguments | {"ids": ids})
-        if layout.implementation == "streamed":
-            assert np.isnan(value[2])
-            close(value[others], clean[others])
-        else:
-            assert np.isnan(value)
-        assert np.all(np.isnan(gradients["hidden"][2]))
-        close(gradients["hidden"][others], slopes["hidden"][others])
-
-
-@over(STREAMED, TILED)
-def test_every_class_masked_is_zero(layout, x64, rng):
-    """0 with gradient 0 in every argument, whatever the hidden states hold."""
-    arguments = promising(rng, class_mask=np.zeros(8, bool))
-    for garbage in (0.5, np.nan, np.inf):
-        hidden = np.full_like(arguments["hidden"], garbage)
-        value, gradients = promises(layout)(arguments | {"hidden": hidden})
-        assert not np.any(value)
-        assert not any(np.any(x) for x in jax.tree.leaves(gradients))
 
 
 @over(STREAMED, TILED)
@@ -196,48 +118,6 @@ def test_a_hidden_state_of_nan_that_counts(layout, x64, rng):
         np.testing.assert_array_equal(np.isnan(value), np.arange(6) == 2)
     else:
         assert np.isnan(value)
-
-
-@over(STREAMED, TILED)
-def test_a_weight_of_0_keeps_its_slope(layout, x64, rng):
-    """The derivative in the weight is the row's loss."""
-    arguments = promising(rng)
-    arguments["weights"][[1, 4, 5]] = 0
-    plain = {k: x for k, x in arguments.items() if k != "weights"}
-    losses = in_memory(plain, z_loss=0.01)
-    value, gradients = promises(layout)(arguments)
-    close(gradients["weights"], losses)
-    close(jnp.sum(value), jnp.sum(losses * jnp.asarray(arguments["weights"])))
-
-
-@over(STREAMED, TILED)
-def test_nothing_left_to_average(layout, x64, rng):
-    """All ignored, dropped or of weight 0: the mean is 0 with gradient 0."""
-    arguments = promising(rng)
-    arguments["hidden"][2] = np.nan
-    for change in (
-        {"ids": np.full(6, -100)},
-        {"where": np.zeros(6, bool)},
-        {"weights": np.zeros(6)},
-    ):
-        value, gradients = promised(layout, "mean")(arguments | change)
-        assert not np.any(value)
-        if layout is STREAMED:  # the slope in a weight is its row's loss
-            del gradients["weights"]
-        assert not any(np.any(x) for x in jax.tree.leaves(gradients))
-
-
-@over(STREAMED, TILED)
-def test_half_of_the_rows_skipped(layout, x64, rng):
-    """Values and gradients where most tiles are empty."""
-    arguments = promising(rng)
-    arguments["ids"][[0, 2, 4]] = -100
-    reduction = "none" if layout.implementation == "streamed" else "mean"
-    options = {"ignore_index": -100, "z_loss": 0.01, "reduction": reduction}
-    f, x = of_floats(functools.partial(in_memory, **options), arguments)
-    value, pull = jax.vjp(f, x)
-    got = promised(layout, reduction)(arguments)
-    close(got, (value, pull(jnp.ones_like(value))[0]))
 
 
 @pytest.mark.every_value
