@@ -69,10 +69,8 @@ def for_each(cases, *dtypes):
     So a worker compiles a case's program once.
     """
     cases, names = tuple(cases), [dtype.__name__ for dtype in dtypes]
-    kept = [f"{name}-{case}" for case in cases for name in names] or map(str, cases)
 
     def mark(test):
-        test = pytest.mark.keep(*kept)(test)
         if dtypes:
             test = pytest.mark.parametrize("dtype", dtypes, ids=names)(test)
         each = pytest.mark.parametrize("case", cases, ids=str, scope="module")

@@ -187,7 +187,8 @@ def test_coral_and_corn(batch):
     inputs = z[:, :-1], z[:, -1], np.array([2.0, 1, -0.5, -1])
     slopes = lambda f: jax.jacrev(lambda *x: (f(*x),) * 2, (0, 1, 2), has_aux=True)
     run = jax.jit(lambda *x: [slopes(f)(*x) for f in (both, textbook)])
-    close(*jax.device_get(run(*inputs)), 1e-10)
+    got, wanted = jax.device_get(run(*inputs))
+    close(got, wanted, 1e-10)
 
 
 def test_corn_counts_the_products_above_one_half():
@@ -249,7 +250,8 @@ def test_in_batch_softmax_with_log_q(rng):
     def over_all(queries, table):
         return -jnp.mean(at(jax.nn.log_softmax(queries @ table.T), item))
 
-    close(*of_all(in_batch, over_all, at=(queries, table)), 1e-10)
+    got, wanted = of_all(in_batch, over_all, at=(queries, table))
+    close(got, wanted, 1e-10)
 
 
 def test_sampled_softmax_is_fair_to_every_class(rng):
