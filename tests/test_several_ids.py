@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from tests import oracles
-from tests.comparing import close, weighed
+from tests.comparing import close, same_bits, weighed
 from tests.heads import of_layout
 from tests.meshes import KINDS, NAMES, on_mesh
 
@@ -307,6 +307,22 @@ def test_no_values_are_1_each(rng, x64):
     logits, ids = rng.normal(size=(ROWS, CLASSES)), some_ids(rng)
     losses = jxent.softmax_cross_entropy(logits, jxent.SparseLabels(ids))
     close(losses, -np.take_along_axis(oracles.log_softmax(logits), ids, 1).sum(-1))
+
+
+@pytest.mark.parametrize("layout", ["streamed", "tiled"])
+def test_two_calls_give_the_same_bits(layout, rng):
+    """The value, and the gradients in hidden states, kernel and values."""
+    hidden, kernel = (np.float32(x) for x in head(rng, 64, 512))
+    ids = some_ids(rng, 64, 512)
+
+    def loss(hidden, kernel, values):
+        logits = of_layout(layout, (16, 64))(hidden, kernel)
+        labels = jxent.SparseLabels(ids, values)
+        return jxent.softmax_cross_entropy(logits, labels, reduction="mean")
+
+    run = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    arguments = hidden, kernel, np.float32(rng.uniform(size=ids.shape))
+    same_bits(run(*arguments), run(*arguments))
 
 
 @pytest.mark.parametrize("layout", ["materialized", "streamed", "tiled"])
