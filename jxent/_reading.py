@@ -152,15 +152,14 @@ def at_ids(x: Array, ids: Array, axis: int, like: Shaped) -> Array:
         return select(here, at_index(x, select(here, ids), axis))
 
     several = ids.ndim == like.ndim
-    if not is_split(like):
-        return (
-            read(x, ids) if several else by_platform(x, ids, cpu=read, default=compared)
-        )
-    # A gather along a split axis is refused.
-    if not several:
-        return compared(x, ids)
-    values = lax.map(functools.partial(compared, x), jnp.moveaxis(ids, -1, 0))
-    return jnp.moveaxis(values, 0, -1)
+    if is_split(like):  # a gather along a split axis is refused
+        if not several:
+            return compared(x, ids)
+        values = lax.map(functools.partial(compared, x), jnp.moveaxis(ids, -1, 0))
+        return jnp.moveaxis(values, 0, -1)
+    if several:
+        return read(x, ids)
+    return by_platform(x, ids, cpu=read, default=compared)
 
 
 def tangent_at_ids(dz: Array, ids: Array, axis: int) -> Array:
@@ -215,7 +214,7 @@ def at_id_or_nan(axis: int, probs: Array, ids: Array, bad: Array) -> Array:
 
 
 @at_id_or_nan.defjvp
-def at_id_or_nan_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+def _at_id_or_nan_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     (probs, ids, bad), (moved, *_) = primals, tangents
 
     # All of a bad row counts, so that the cotangent, which is NaN, reaches all of it.

@@ -13,12 +13,12 @@ from jax import Array, lax
 from ._arrays import is_moving, tangent_held_apart
 
 
-Elementwise = TypeVar("Elementwise", bound=Callable[..., Any])
+Differentiable = TypeVar("Differentiable", bound=Callable[..., Any])
 
 
 def with_slopes(
     *slopes: Callable[..., Any] | None, static: int = 0
-) -> Callable[[Elementwise], Elementwise]:
+) -> Callable[[Differentiable], Differentiable]:
     """Decorates a function f, element by element, with its derivatives.
 
         d f = Σ_k slopes[k](*arguments) · dx_k
@@ -28,7 +28,7 @@ def with_slopes(
     arguments are no arrays and have no slope.
     """
 
-    def decorated(function: Elementwise) -> Elementwise:
+    def decorated(function: Differentiable) -> Differentiable:
         value: Any = jax.custom_jvp(function, nondiff_argnums=tuple(range(static)))
 
         def rule(*given: Any) -> Any:
@@ -58,14 +58,14 @@ def _product(slope: Array, tangent: Array) -> Array:
 
 def tangent_apart(
     *platforms: str, static: int = 0
-) -> Callable[[Elementwise], Elementwise]:
+) -> Callable[[Differentiable], Differentiable]:
     """Decorates a function, whose tangent on these platforms shares nothing with its
     value: XLA would store what it makes for both.
 
     The first `static` arguments are no arrays.
     """
 
-    def decorated(function: Elementwise) -> Elementwise:
+    def decorated(function: Differentiable) -> Differentiable:
         value: Any = jax.custom_jvp(function, nondiff_argnums=tuple(range(static)))
 
         def rule(*given: Any) -> Any:

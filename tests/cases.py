@@ -288,10 +288,9 @@ NO_ROW = {
         "a class",
     ),
     **dict.fromkeys(
-        ("class_weights_of_counts", "next_token_labels", "sequence_weights"),
-        "makes labels or weights",
+        ("next_token_labels", "smooth_labels", "two_hot_labels"), "makes labels"
     ),
-    **dict.fromkeys(("smooth_labels", "two_hot_labels"), "makes labels or weights"),
+    **dict.fromkeys(("class_weights_of_counts", "sequence_weights"), "makes weights"),
     **dict.fromkeys(("reduce", "total_weight"), "of losses or of weights"),
     **dict.fromkeys(("map_over_tiles", "sum_over_tiles"), "of a caller's function"),
     **dict.fromkeys(("plan", "with_statistics"), "of a function of logits"),

@@ -3,6 +3,7 @@
 What they say of peers; and what is committed is made from the stored runs.
 """
 
+import csv
 import math
 import operator
 import re
@@ -313,6 +314,10 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert results.limits["bandwidth"] > 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"report.md", "results.csv", "results.json"}
+    with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = [(row["peer"], row["status"]) for row in csv.DictReader(file)]
+    assert rows == [(r.peer, r.status) for r in results.records]
+    assert ("Keras", "missing") in rows
 
 
 def test_a_target_without_its_compiler_says_what_brings_it(capsys, monkeypatch):

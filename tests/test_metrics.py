@@ -128,7 +128,6 @@ METRICS = {
     ),
 }
 SUMS = [name for name in METRICS if name != "confusion_matrix"]
-NO_MASKS = {"where": None, "weights": None}
 
 
 def sums_of(name):
