@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._arrays import (
+    Shaped,
     cast,
+    held_apart,
     is_split,
     over_classes,
     select,
@@ -29,6 +31,7 @@ from ._times import constant
 
 
 CHUNK = 32
+SHORTEST = 32  # classes; a loop over groups would take longer to copy shorter rows
 _MANY = 8 * CHUNK
 
 
@@ -71,64 +74,59 @@ def _sum_of_many_jvp(axis: int, primals: Any, tangents: Any) -> Any:
     return _sum_of_many(axis, *primals), lax.reduce_sum(tangent, (axis,))
 
 
+def held_apart_if_short(tree: Any, like: Shaped, axis: int) -> Any:
+    """`held_apart`, on a CPU for rows that are not in groups."""
+    return held_apart(tree, "cpu") if are_short(like, axis) else tree
+
+
+def are_short(like: Shaped, axis: int) -> bool:
+    return axis != like.ndim - 1 or like.shape[axis] < SHORTEST
+
+
+def summed(axis: int, tree: Any, *, stores_nothing: bool) -> Any:
+    """The tree with sums along an axis in place of all arrays that have it.
+
+    The arrays that have it have the most axes. Where XLA on a CPU would store them, and
+    rows are short, one reduction reads them once and stores nothing.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    most = max(x.ndim for x in leaves)
+    terms = [x for x in leaves if x.ndim == most]
+    short = are_short(terms[0], axis) and not is_split(terms[0])
+    if len(terms) > 1 and short and not stores_nothing:
+        one = functools.partial(_in_one, axis)
+        many = functools.partial(_one_by_one, axis)
+        sums = iter(by_platform(*terms, cpu=one, default=many))
+    else:
+        sums = iter(_one_by_one(axis, *terms))
+    return structure.unflatten([next(sums) if x.ndim == most else x for x in leaves])
+
+
+def _one_by_one(axis: int, *terms: Array) -> tuple[Array, ...]:
+    return tuple(sum_along(x, axis) for x in terms)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _in_one(axis: int, *terms: Array) -> tuple[Array, ...]:
+    zeros = tuple(jnp.zeros((), x.dtype) for x in terms)
+    add = lambda a, b: tuple(map(lax.add, a, b))
+    return tuple(lax.reduce(terms, zeros, add, (axis,)))
+
+
+@_in_one.defjvp
+def _in_one_jvp(axis: int, primals: Any, tangents: Any) -> Any:
+    sums = tuple(lax.reduce_sum(x, (axis,)) for x in tangents)
+    return _in_one(axis, *primals), sums
+
+
 def count_along(axis: int, mask: Array) -> Array:
-    """How many are True along an axis, int32; as in `sums_of_both`."""
+    """How many are True along an axis, int32."""
     ones = cast(mask, jnp.int32)
     if is_split(mask):
         return lax.reduce_sum(ones, (axis,))
     # A 0 that XLA does not see: it takes minutes to sum two arrays of constants.
     zeros = lax.full_like(ones, 0) + lax.optimization_barrier(jnp.zeros((), jnp.int32))
     return lax.add(*_in_one(axis, ones, zeros))
-
-
-def _in_one(axis: int, x: Array, y: Array) -> tuple[Array, Array]:
-    zero = jnp.zeros((), x.dtype)
-    total_x, total_y = lax.reduce(
-        (x, y),
-        (zero, zero),
-        lambda a, b: (lax.add(a[0], b[0]), lax.add(a[1], b[1])),
-        (axis,),
-    )
-    return total_x, total_y
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def sums_of_both(axis: int, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
-    """The sums along an axis of two arrays, by one reduction; x depends on y and z.
-
-    XLA on a CPU stores terms that are computed to be summed, but not where one
-    reduction sums two arrays. It adds one number after the other, with an error that
-    grows with their count: so a long row goes by way of its chunks.
-    """
-    if is_split(y, axis):
-        return lax.reduce_sum(x, (axis,)), lax.reduce_sum(y, (axis,))
-    # jax 0.10 takes this function, without its rule, into the derivative of a scan, and
-    # cannot differentiate a reduction of which one operand alone has a tangent. So none
-    # of z stands in the second.
-    y = lax.concatenate([y, lax.slice_in_dim(z, 0, 0, axis=axis)], axis)
-    if not _is_longer(y, axis, _MANY):
-        return _in_one(axis, x, y)
-    size = 4 * CHUNK
-    rest = y.shape[axis] % size
-    body = y.shape[axis] - rest
-
-    def part(x: Array, start: int, stop: int) -> Array:
-        return lax.slice_in_dim(x, start, stop, axis=axis) if rest else x
-
-    cut = (*y.shape[:-1], body // size, size)
-    of_chunks = _in_one(axis + 1, *(part(a, 0, body).reshape(cut) for a in (x, y)))
-    total, other = (lax.reduce_sum(a, (axis,)) for a in of_chunks)
-    if rest:
-        last = _in_one(axis, *(part(a, body, body + rest) for a in (x, y)))
-        total, other = lax.add(total, last[0]), lax.add(other, last[1])
-    return total, other
-
-
-@sums_of_both.defjvp
-def _sums_of_both_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    return sums_of_both(axis, *primals), tuple(
-        lax.reduce_sum(tangent, (axis,)) for tangent in tangents[:2]
-    )
 
 
 def zeros_from(z: Array) -> Array:
@@ -138,11 +136,6 @@ def zeros_from(z: Array) -> Array:
     scan), and then needs a tangent of each.
     """
     return lax.min(lax.abs(z), lax.full_like(z, 0))
-
-
-def sum_unstored(x: Array, axis: int) -> Array:
-    """The sum along an axis of terms, which XLA on a CPU does not store first."""
-    return lax.add(*sums_of_both(axis, x, zeros_from(x), x))
 
 
 def first_along(x: Array, maximum: Array, axis: int) -> Array:
@@ -228,11 +221,6 @@ def _of_chunks(
     padding = [(0, missing if a == axis else 0) for a in range(x.ndim)]
     start = lax.full_like(x, identity, shape=())
     return lax.reduce_window(x, start, function, window, window, padding)
-
-
-def has_long_rows(x: Array, axis: int) -> bool:
-    """Whether the rows go by way of chunks."""
-    return _is_longer(x, axis, _MANY)
 
 
 def _is_longer(x: Array, axis: int, size: int) -> bool:

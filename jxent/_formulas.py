@@ -20,9 +20,8 @@ from jax import Array, lax
 
 from ._arrays import broadcast_like, select
 from ._checks import Number
-from ._platform import by_platform
 from ._slopes import with_slopes
-from ._times import constant, times, varying_near_0
+from ._times import times, varying_near_0
 
 
 @with_slopes(lax.exp)
@@ -135,11 +134,13 @@ class OfTwo(NamedTuple):
       ratios: (pair, parameters) → (a, b), of the logits' shape, such that
         Σ w' q da + w p db = 0; a is finite where q is 0, and b where p is.
       summands: (pair, a, b, parameters) → w' q a + w p b, none of them negative.
+      stores_nothing: Whether XLA on a CPU sums these without storing anything.
     """
 
     weights: Callable[..., tuple[Any, Any]]
     ratios: Callable[..., tuple[Array, Array]]
     summands: Callable[..., Array]
+    stores_nothing: bool = False
 
 
 def _ratios_to_mixture(pair: Pair, beta: Array) -> tuple[Array, Array]:
@@ -268,29 +269,26 @@ def _signs(pair: Pair) -> tuple[Array, Array]:
     """The signs of q − p and of p − q, which are 0 where q = p."""
     d = lax.stop_gradient(pair.log_ratio)
 
-    def by_bounds(d: Array) -> Array:
-        # One barrier with d: XLA would store numbers that several sums share.
-        largest = float(jnp.finfo(d.dtype).max)
-        numbers = (jnp.asarray(x, d.dtype) for x in (1.0, -1.0, largest))
-        d, one, minus_one, huge = lax.optimization_barrier((d, *numbers))
-        return lax.max(minus_one, lax.min(one, lax.mul(huge, d)))
-
-    # XLA on a CPU forms `lax.sign` number by number.
-    sign = by_platform(d, cpu=by_bounds, default=lax.sign)
+    # `lax.sign` is formed number by number on a CPU.
+    huge, one = (lax.full_like(d, x) for x in (jnp.finfo(d.dtype).max, 1))
+    sign = lax.clamp(lax.neg(one), lax.mul(huge, d), one)
     return lax.neg(sign), sign
 
 
 def _half_of_difference(pair: Pair, a: Array, b: Array) -> Array:
     """½ |q − p|, which is 0 for equal rows."""
-    # Without the maximum XLA may round a product and the difference only once.
-    q, p = (lax.max(constant(0.0, x), x) for x in (pair.q, pair.p))
-    d = lax.abs(lax.sub(q, p))
-    return lax.mul(constant(0.5, d), d)
+    # Without the maximum a product and the difference may be rounded only once.
+    zero = lax.full_like(pair.q, 0)
+    d = lax.abs(lax.sub(lax.max(zero, pair.q), lax.max(zero, pair.p)))
+    return lax.mul(lax.full_like(d, 0.5), d)
 
 
 # ½ Σ |q − p| = ½ Σ q a + p b, with the signs a of q − p and b of p − q.
 total_variation = OfTwo(
-    weights=lambda: (0.5, 0.5), ratios=_signs, summands=_half_of_difference
+    weights=lambda: (0.5, 0.5),
+    ratios=_signs,
+    summands=_half_of_difference,
+    stores_nothing=True,
 )
 
 

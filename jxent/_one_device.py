@@ -17,18 +17,28 @@ from ._platform import by_platform
 
 # The class is jax.extend.core.Primitive, whose import takes a quarter of jxent's time.
 _forms = type(lax.exp_p)("one_device_or_several")
+_forms.multiple_results = True
 
 
 def on_cpu_alone(
-    *operands: Any, alone: Callable[..., Array], default: Callable[..., Array]
-) -> Array:
+    *operands: Any, alone: Callable[..., Any], default: Callable[..., Any]
+) -> Any:
     """`alone` on a CPU where a program, or its part in `shard_map`, has one device;
-    else `default`. Both give the same array of integers, which has no derivative."""
+    else `default`. Both give the same tree of arrays; derivatives are the default's."""
+    leaves, tree = jax.tree.flatten(operands)
 
-    def on_cpu(*operands: Any) -> Array:
-        return _forms.bind(*operands, alone=alone, default=default)
+    def flat(form: Callable[..., Any]) -> Callable[..., list[Array]]:
+        return lambda *leaves: jax.tree.leaves(form(*tree.unflatten(leaves)))
 
-    return by_platform(*operands, cpu=on_cpu, default=default)
+    # JAX keeps its trace, which shows the shapes of results, too.
+    default = jax.jit(default, inline=True)
+    shapes = jax.eval_shape(default, *operands)
+
+    def on_cpu(*leaves: Array) -> list[Array]:
+        return _forms.bind(*leaves, alone=flat(alone), default=flat(default))
+
+    results = by_platform(*leaves, cpu=on_cpu, default=flat(default))
+    return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 
 def _is_alone(context: Any) -> bool:
@@ -41,22 +51,24 @@ def _is_alone(context: Any) -> bool:
 
 def _lower(ctx: Any, *operands: Any, alone: Any, default: Any) -> Any:
     form = alone if _is_alone(ctx.module_context.axis_context) else default
-    return mlir.lower_fun(form, multiple_results=False)(ctx, *operands)
+    return mlir.lower_fun(form, multiple_results=True)(ctx, *operands)
 
 
-def _forms_jvp(primals: Any, tangents: Any, **forms: Any) -> Any:
-    found = _forms.bind(*primals, **forms)
-    return found, ad.Zero(jax.typeof(found).to_tangent_aval())
+def _forms_jvp(primals: Any, tangents: Any, *, alone: Any, default: Any) -> Any:
+    results = _forms.bind(*primals, alone=alone, default=default)
+    moving = [ad.instantiate_zeros(t) for t in tangents]
+    return results, jax.jvp(default, primals, moving)[1]
 
 
 def _batched_forms(operands: Any, axes: Any, **forms: Any) -> Any:
     mapped = {name: jax.vmap(form, tuple(axes)) for name, form in forms.items()}
-    return _forms.bind(*operands, **mapped), 0
+    results = _forms.bind(*operands, **mapped)
+    return results, [0] * len(results)
 
 
 _forms.def_impl(lambda *x, alone, default: default(*x))
 _forms.def_abstract_eval(
-    lambda *x, alone, default: jax.make_jaxpr(default)(*x).out_avals[0]
+    lambda *x, alone, default: jax.make_jaxpr(default)(*x).out_avals
 )
 mlir.register_lowering(_forms, _lower, cacheable=False)
 ad.primitive_jvps[_forms] = _forms_jvp

@@ -97,6 +97,12 @@ def times_loss(
     return factor * jnp.minimum(infinite_or_0, x)  # in this order: see `constant`
 
 
+def exp_times(x: Float[Array, "..."], y: Float[Array, "..."]) -> Array:
+    """eˣ y, 0 where eˣ is 0, whatever y is there."""
+    e = lax.exp(x)
+    return select(lax.ne(e, lax.full_like(e, 0)), lax.mul(e, y))
+
+
 def constant(value: float, x: Float[Array, "..."]) -> Float[Array, ""]:
     """A number beside `x` that XLA does not know to be a constant.
 

@@ -35,6 +35,7 @@ LAYERS = [
     "_times",
     "_reading",
     "_chunks",
+    "_groups",
     "_checks",
     "_sums",
     "_reduction",

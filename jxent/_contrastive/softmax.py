@@ -98,7 +98,7 @@ def _totals(
     places = (places_in(*sides),) if log_sum.label else ()
     weights = () if target is None else (target,)
     inputs = Inputs(statistics=log_sum.statistics, z=z, given=places + weights)
-    return totals_of_block(axis, inputs, None)
+    return totals_of_block(axis, inputs)
 
 
 # With the shift a constant and e = exp(z − shift),

@@ -7,7 +7,7 @@ hidden @ kernel, so that one block of logits exists at a time.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,14 @@ from .._arrays import (
 from .._platform import by_platform
 from .._problem.bundles import Maybe, class_block
 from .._problem.ids import first_class
-from .._problem.problem import Problem, Rows, Shared, one_axis_of_rows
+from .._problem.problem import Problem, Rows, Shared
 from .._problem.resolved import Resolved
 from .._statistics.block import totals_of_block
 from .._statistics.inputs import Inputs, inputs_of_block
 from .._statistics.tangent import or_zeros, tangent_of_block
 from .._statistics.totals import Totals, finish, merge, merge_devices, of_nothing
 from .._tiles.loop import live_first, over_blocks, over_tiles
+from .in_memory import OfBlock, Tangents, sum_in_memory, totals_in_memory, with_one_axis
 from .mesh import of_parts
 
 
@@ -39,9 +40,9 @@ from .mesh import of_parts
 def totals(problem: Problem) -> Totals:
     """The finished statistics (rows,), over all devices that split the classes."""
     if problem.has_head:
-        t = of_parts(_with_one_axis(_totals_streamed), problem)
+        t = of_parts(with_one_axis(_totals_streamed), problem)
     else:
-        t = _totals_in_memory(problem)
+        t = totals_in_memory(problem)
     return finish(t, problem.resolved)
 
 
@@ -82,63 +83,29 @@ def _totals_jvp(primals: Any, tangents: Any) -> Any:
     return t, or_zeros(varied, zeros)
 
 
-Tangents: TypeAlias = tuple[Rows, Shared]  # tangents, None where nothing moves
-# of_block(problem, moving, first class, per row) -> a tree of arrays (rows,)
-OfBlock: TypeAlias = Callable[[Problem, Tangents, Maybe, Any], Any]
-
-
 def over_all_classes(
     of_block: OfBlock,
     problem: Problem,
     moving: Tangents | None = None,
     per_row: Any = (),
+    *,
+    stores_nothing: bool = False,
 ) -> Any:
     """Σ `of_block` over the blocks of all classes, on all devices that split them.
 
     `per_row` is a tree of arrays (rows,). The sum may be linear in what moves.
+    `stores_nothing` is said of `of_block`: in memory it then
+    needs no groups of rows.
     """
+    if not problem.has_head:
+        return sum_in_memory(of_block, problem, moving, per_row, stores_nothing)
     nothing: Tangents = jax.tree.map(lambda _: None, problem.pair)
     operands = problem, nothing if moving is None else moving, per_row
-    if not problem.has_head:
-        return _sum_in_memory(of_block, *operands)
     body = functools.partial(_sum_for_platform, of_block)
-    return of_parts(_with_one_axis(body), *operands)
-
-
-# In memory ----------------------------------------------------------------------------
-
-
-def _totals_in_memory(problem: Problem) -> Totals:
-    """The totals (rows,) of logits (…, classes, …) in memory, before `finish`."""
-    inputs = inputs_of_block(problem, first_class(problem))
-    t = totals_of_block(problem.axis, inputs, problem.resolved.weighted)
-    names = problem.settings.class_axis_name
-    return merge_devices(t, names) if names else t
-
-
-def _sum_in_memory(
-    of_block: OfBlock, problem: Problem, moving: Tangents, per_row: Any
-) -> Any:
-    """`over_all_classes` of logits (…, classes, …) in memory, which are one block."""
-    of_all = jax.checkpoint(of_block, prevent_cse=False)
-    sums = of_all(problem, moving, first_class(problem), per_row)
-    return sum_over_devices(sums, problem.settings.class_axis_name)
+    return of_parts(with_one_axis(body), *operands)
 
 
 # Streamed -----------------------------------------------------------------------------
-
-
-def _with_one_axis(body: Callable[..., Any]) -> Callable[..., Any]:
-    """`body` of operands with one axis of rows."""
-
-    def on_device(*operands: Any) -> Any:
-        shape = operands[0].like.shape[:-1]
-        problem, *more = one_axis_of_rows(operands, shape)
-        problem, *more = vary((problem, *more), varying_of((problem, *more)))
-        results = body(problem.with_settings(axis=1), *more)
-        return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), results)
-
-    return on_device
 
 
 def _live(problem: Problem) -> Maybe:
@@ -175,7 +142,7 @@ def _totals_streamed(problem: Problem) -> Totals:
                 inputs = dataclasses.replace(inputs, first=first_class(tile, start))
             else:
                 inputs = inputs_at(start, size)
-            return totals_of_block(tile.axis, inputs, tile.resolved.weighted)
+            return totals_of_block(tile.axis, inputs)
 
         if size == total:
             return carry, of_block(None, size)

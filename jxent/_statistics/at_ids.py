@@ -26,6 +26,10 @@ from .statistic import Classes, Finished, Move, Point, Statistic
 
 @dataclasses.dataclass(frozen=True)
 class AtIds(Statistic[Array]):
+    @property
+    def stores_nothing(self) -> bool:
+        return True
+
     reads_as_given = True
 
     def given(self, part: Any) -> Array:

@@ -8,94 +8,82 @@ from typing import Any
 import jax
 from jax import Array, lax
 
-from .._arrays import cast, select, vary, varying_of
-from .._chunks import max_along, sum_along, zeros_from
+from .._arrays import select, vary, varying_of
+from .._chunks import held_apart_if_short, summed, zeros_from
 from .._platform import by_platform
-from .._problem.bundles import Maybe
 from .inputs import Inputs
-from .statistic import Block, Classes, cast_again, origin, relative
+from .statistic import Block, Classes, origin, relative
 from .totals import Totals, merge, of_nothing
 
 
 # Traced once for the value and for the rule that forms it again.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
-def totals_of_block(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
+def totals_of_block(axis: int, inputs: Inputs, again: Inputs | None = None) -> Totals:
     """The statistics (rows,) of a block of logits, before `finish`.
 
-    `weighted`, boolean (rows,), is False for rows whose statistics matter only as far
-    as they are finite.
+    `again` are the same inputs, which a CPU forms a second time after the maximum.
     """
-    everywhere = varying_of((inputs, weighted))
+    everywhere = varying_of(inputs)
 
     def form(function: Any) -> Any:
-        return lambda *operands: vary(function(axis, *operands), everywhere)
+        return lambda inputs: vary(function(axis, inputs), everywhere)
 
-    return by_platform(
-        inputs,
-        weighted,
-        cpu=form(two_pass),
-        gpu=form(one_pass_gpu),
-        default=form(one_pass),
-    )
+    cpu = form(two_pass)
+    if again is not None:
+        cpu = lambda inputs: vary(two_pass(axis, inputs, again), everywhere)
+    return by_platform(inputs, cpu=cpu, gpu=form(one_pass_gpu), default=form(one_pass))
 
 
-def two_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
+def two_pass(axis: int, inputs: Inputs, again: Inputs | None = None) -> Totals:
     """The statistics (rows,): the maximum first, then sums relative to it, for a CPU.
 
     exp(z − maximum) stands here as it stands in the derivative, so that a compiler
     which sees both computes it once.
     """
-    z, narrow = inputs.z, inputs.narrow
-    maximum = max_along(cast_again(z, narrow, 1), axis)
-    reads = tuple(_read(axis, inputs, s, given) for s, given in inputs.each())
+    z = inputs.z
+    maximum = lax.reduce_max(z, (axis,))
+    reads = tuple(s.read(axis, z, given) for s, given in inputs.each())
     for read in reads:
         if read is not None and read[1] is not None:
             maximum = lax.max(maximum, read[1])
     shift = origin(maximum)
-    total, exempt = sum_along(lax.exp(relative(z, shift, axis)), axis), None
-    if weighted is not None:
-        finite = lax.bitwise_and(lax.is_finite(maximum), lax.eq(total, total))
-        exempt = lax.bitwise_not(lax.bitwise_or(weighted, finite))
+    inputs = inputs if again is None else again
+    z = inputs.z
     block = Block(
-        axis=axis,
-        z=cast_again(z, narrow, 2),
-        shift=shift,
-        maximum=maximum,
-        exempt=exempt,
-        narrow=narrow,
+        axis=axis, z=z, shift=held_apart_if_short(shift, z, axis), maximum=maximum
     )
     states = tuple(
-        s.of_block(block, given) if read is None else read[0]
+        s.of_block(block, given) if read is None else None
         for s, given, read in inputs.each(reads)
+    )
+    total, states = summed(
+        axis,
+        (lax.exp(relative(z, shift, axis)), states),
+        stores_nothing=all(s.stores_nothing for s in inputs.statistics),
+    )
+    states = tuple(
+        state if read is None else read[0]
+        for state, read in zip(states, reads, strict=True)
     )
     t = Totals(statistics=inputs.statistics, maximum=maximum, sum=total, states=states)
     return _numbered(inputs, t)
 
 
-def _read(axis: int, inputs: Inputs, statistic: Any, given: Any) -> Any:
-    """What the statistic reads off the logits, in their dtype."""
-    z = inputs.z
-    if not statistic.reads_as_given or inputs.narrow is None:
-        return statistic.read(axis, z, given)
-    read = statistic.read(axis, cast(z, inputs.narrow), given)
-    return jax.tree.map(lambda x: cast(x, z.dtype), read)
-
-
-def one_pass(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
+def one_pass(axis: int, inputs: Inputs) -> Totals:
     """The statistics (rows,) by one variadic reduction, which reads logits once: for a
     TPU."""
     singles, identity = _single_classes(axis, inputs, zeros_from)
     return _finished(axis, inputs, _merged_classes(singles, identity, axis))
 
 
-def one_pass_gpu(axis: int, inputs: Inputs, weighted: Maybe) -> Totals:
+def one_pass_gpu(axis: int, inputs: Inputs) -> Totals:
     """`one_pass` for a GPU, with the last axis cut in 8: partial results are few then.
 
     Along any other axis XLA would store the float32 operands: two passes there.
     """
     ndim, classes = inputs.z.ndim, inputs.z.shape[-1]
     if axis != ndim - 1:
-        return two_pass(axis, inputs, weighted)
+        return two_pass(axis, inputs)
     # XLA sees that these are 0: it would store those of two arrays of logits.
     zeros = lambda z: select(lax.full_like(z, False, bool), z)
     singles, identity = _single_classes(axis, inputs, zeros)

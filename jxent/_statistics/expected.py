@@ -10,21 +10,16 @@ from typing import Any
 from jax import Array, lax
 
 from .._arrays import select
-from .._chunks import sum_along
 from .._problem.bundles import Maybe
+from .._times import exp_times
 from .statistic import Block, Classes, Move, Point, Statistic, relative
 
 
 @dataclasses.dataclass(frozen=True)
 class Expected(Statistic[Array]):
     def of_block(self, block: Block, given: Any) -> Array:
-        # The barrier keeps XLA from storing what the sums share.
-        rel = relative(block.z, lax.optimization_barrier(block.shift), block.axis)
-        # In place of a select, which XLA on a CPU would store: 0 · −∞ = 0, as exp is 0
-        # long before.
-        e = lax.exp(rel)
-        terms = lax.mul(e, lax.max(rel, lax.sub(e, lax.full_like(e, 1e6))))
-        return sum_along(terms, block.axis)
+        rel = relative(block.z, block.shift, block.axis)
+        return exp_times(rel, rel)
 
     def of_class(self, classes: Classes, given: Any) -> Array:
         return classes.zero

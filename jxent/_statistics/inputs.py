@@ -24,7 +24,7 @@ from .._problem.problem import Problem, RowLogits
 from .._problem.resolve import possible_classes
 from .._product import product
 from .._slopes import with_slopes
-from .statistic import cast_again, found
+from .statistic import found
 
 
 class Part(NamedTuple):
@@ -42,7 +42,7 @@ class Part(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("z", "given", "first"),
-    meta_fields=("statistics", "narrow"),
+    meta_fields=("statistics",),
 )
 @dataclasses.dataclass(frozen=True)
 class Inputs:
@@ -52,16 +52,6 @@ class Inputs:
     z: Leaf  # (…, classes, …) effective logits, −inf where a class is impossible
     given: Leaf = ()  # what each of the statistics reads beside them
     first: Leaf = None  # the number of the block's first class; None for 0
-    narrow: Any = None  # static: the dtype that z was cast from, see `cast_again`
-
-    def again(self, times: int) -> "Inputs":
-        """With logits that are cast again."""
-        given = (
-            x if s.other_logits(x) is None else cast_again(x, self.narrow, times)
-            for s, x in self.each()
-        )
-        z = cast_again(self.z, self.narrow, times)
-        return dataclasses.replace(self, z=z, given=tuple(given))
 
     def of(self, kind: Any) -> Any:
         return found(kind, self.statistics, self.given)
@@ -120,21 +110,7 @@ def inputs_of_block(
     possible = possible_classes(problem)
     part = part._replace(z=z, second=second, possible=possible)
     given = tuple(s.given(part) for s in statistics)
-    narrow = _narrow_dtype(part)
-    return Inputs(statistics=statistics, z=z, given=given, first=first, narrow=narrow)
-
-
-def _narrow_dtype(part: Part) -> Any:
-    """The dtype in half precision of logits in memory, of both softmaxes, if effective
-    logits are no more than their cast; else None."""
-    rows, shared = part.problem.pair
-    effective = (part.z, part.second)[: len(rows.logits)]
-    # An option that acts makes a new array, and so does a bias.
-    acts = any(z is not x for z, x in zip(effective, part.formed, strict=True))
-    acts |= any(head.bias is not None for head in shared.heads)
-    dtypes = {None if x.array is None else x.array.dtype for x in rows.logits}
-    (dtype,) = dtypes if len(dtypes) == 1 else (None,)
-    return None if acts or dtype is None or dtype.itemsize != 2 else dtype
+    return Inputs(statistics=statistics, z=z, given=given, first=first)
 
 
 def part_of(problem: Problem, first: Maybe, computed: Maybe) -> Part:

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import over_classes, select
-from .._chunks import sum_along
+from .._chunks import held_apart_if_short
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
-from .._times import constant, finite_slope
+from .._times import exp_times, finite_slope
 from .inputs import Part
 from .statistic import (
     Block,
@@ -31,7 +31,6 @@ from .statistic import (
     Move,
     Point,
     Statistic,
-    cast_again,
     exp_of_computed,
     flaw_of,
     gap_of,
@@ -51,6 +50,10 @@ class SecondSoftmax(Statistic[Second]):
     compared: bool = False  # whether there is a cross
     may_be_empty: bool = False
 
+    @property
+    def stores_nothing(self) -> bool:
+        return not self.compared
+
     def given(self, part: Part) -> Maybe:
         return part.second
 
@@ -59,12 +62,14 @@ class SecondSoftmax(Statistic[Second]):
 
     def of_block(self, block: Block, given: Array) -> Second:
         axis, cross = block.axis, None
-        maximum = lax.reduce_max(cast_again(given, block.narrow, 1), (axis,))
+        maximum = lax.reduce_max(given, (axis,))
         rel = relative(given, origin(maximum), axis)
-        e = lax.exp(rel)
         if self.compared:
-            cross = _cross(axis, given, origin(maximum), block)
-        return Second(maximum=maximum, sum=sum_along(e, axis), cross=cross)
+            shift = held_apart_if_short(origin(maximum), given, axis)
+            again = relative(given, shift, axis)
+            own = relative(block.z, block.shift, axis)
+            cross = exp_times(again, lax.sub(again, own))
+        return Second(maximum=maximum, sum=lax.exp(rel), cross=cross)
 
     def of_class(self, classes: Classes, given: Array) -> Second:
         return Second(
@@ -140,24 +145,3 @@ class SecondSoftmax(Statistic[Second]):
             sum=at.poisoned(at.sum((e, moved))),
             cross=functools.reduce(lax.add, cross) if cross else None,
         )
-
-
-def _cross(axis: int, second_z: Array, second_shift: Array, block: Block) -> Array:
-    """Σ_c e'_c ((z'_c − shift') − (z_c − shift)), (rows,), where 0 · ±∞ is 0.
-
-    By bounds: XLA on a CPU stores what is selected before it sums it.
-    """
-    # The barrier keeps XLA from storing what the sums share.
-    shift, second_shift = lax.optimization_barrier((block.shift, second_shift))
-    rel, own = relative(second_z, second_shift, axis), relative(block.z, shift, axis)
-    e = lax.exp(rel)
-    lowest = lax.full_like(rel, -1e6)  # exp is 0 long before
-    gap = lax.sub(lax.max(rel, lowest), own)
-    return sum_along(lax.mul(e, lax.min(gap, _infinite_or_0(e))), axis)
-
-
-def _infinite_or_0(e: Array) -> Array:
-    """∞ where e ≥ 0 is not 0, be it the smallest of all numbers."""
-    e = lax.stop_gradient(e)
-    largest = constant(float(jnp.finfo(e.dtype).max), e)
-    return e * largest * largest * largest

@@ -9,8 +9,7 @@ from typing import Any
 
 from jax import Array, lax
 
-from .._arrays import cast, over_classes, sharded_like
-from .._chunks import sum_along
+from .._arrays import cast, select
 from .._problem.bundles import Maybe
 from .._reading import is_label
 from .statistic import Block, Classes, Move, Point, Statistic, relative
@@ -22,10 +21,8 @@ class SquaresOfOthers(Statistic[Array]):
         return part.ids
 
     def of_block(self, block: Block, given: Array) -> Array:
-        # The barrier keeps XLA from storing what this shares with sums and derivatives.
-        shift, ids = lax.optimization_barrier((block.shift, given))
-        e = lax.exp(relative(block.z, shift, block.axis))
-        return sum_along(_squares(e, ids, block.axis), block.axis)
+        e = lax.exp(relative(block.z, block.shift, block.axis))
+        return _squares(e, given, block.axis)
 
     def of_class(self, classes: Classes, given: Array) -> Array:
         others = lax.bitwise_not(is_label(given, classes.axis, classes.z))
@@ -40,7 +37,5 @@ class SquaresOfOthers(Statistic[Array]):
 
 
 def _squares(e: Array, ids: Array, axis: int) -> Array:
-    """e_c², and 0 at the label: in numbers, as XLA on a CPU would store a mask."""
-    classes = sharded_like(lax.broadcasted_iota(e.dtype, e.shape, axis), e)
-    distance = lax.abs(classes - over_classes(cast(ids, e.dtype), axis, e))
-    return lax.square(lax.min(distance * e, e))
+    """e_c², and 0 at the label."""
+    return lax.square(select(lax.bitwise_not(is_label(ids, axis, e)), e))

@@ -21,8 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import cast, over_classes, over_last_axis, select
-from .._platform import by_platform
+from .._arrays import over_classes, over_last_axis, select
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
 
@@ -40,8 +39,6 @@ class Block(NamedTuple):
     z: Array
     shift: Array
     maximum: Array
-    exempt: Maybe  # rows that get no statistics; None for none
-    narrow: Any  # the dtype that z was cast from, see `cast_again`
 
 
 class Classes(NamedTuple):
@@ -128,8 +125,12 @@ class Statistic(Generic[State]):
 
     # Whether a row without a possible class has this statistic, too.
     may_be_empty: bool = False
-    # Whether it reads logits in the dtype that they were cast from.
-    reads_as_given: bool = False
+
+    @property
+    def stores_nothing(self) -> bool:
+        """Whether XLA on a CPU stores nothing of the logits' size for it: what is
+        summed is not selected, nor used for another sum."""
+        return False
 
     @property
     def fewest_classes(self) -> int:
@@ -158,7 +159,8 @@ class Statistic(Generic[State]):
         return None
 
     def of_block(self, block: Block, given: Any) -> State:
-        """The state (rows,) of a block, for a CPU."""
+        """The state (rows,) of a block in two passes; an array of the logits' shape
+        stands for its sum over the classes."""
         raise NotImplementedError
 
     def of_class(self, classes: Classes, given: Any) -> State | None:
@@ -218,30 +220,6 @@ class Statistic(Generic[State]):
         the finished one, of all classes.
         """
         raise NotImplementedError
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def cast_again(z: Array, narrow: Any, times: int) -> Array:
-    """`z`, cast once more from the dtype `narrow` that it was cast from; `z` for None.
-
-    XLA on a CPU stores a cast that two sums read. Behind one barrier more, whose number
-    is `times`, the cast is one sum's own.
-    """
-    if narrow is None:
-        return z
-
-    def again(z: Array) -> Array:
-        given = cast(z, narrow)
-        for _ in range(times):
-            given = lax.optimization_barrier(given)
-        return cast(given, z.dtype)
-
-    return by_platform(z, cpu=again, default=lambda z: z)
-
-
-@cast_again.defjvp
-def _cast_again_jvp(narrow: Any, times: int, primals: Any, tangents: Any) -> Any:
-    return cast_again(*primals, narrow, times), tangents[0]
 
 
 def origin(maximum: Array) -> Array:

@@ -34,6 +34,10 @@ class TopK(Statistic[Largest]):
     k: int
 
     @property
+    def stores_nothing(self) -> bool:
+        return True
+
+    @property
     def fewest_classes(self) -> int:
         return self.k
 

@@ -65,12 +65,14 @@ class Binary(Target):
         two_sides = problem.settings.formula is zlpr
         return (SecondSoftmax(may_be_empty=True),) if two_sides else ()
 
-    def logits(self, part: Part) -> tuple[Array, Array]:
-        """The two sides of ZLPR: z + log(1 − y), and log y − z.
+    def logits(self, part: Part) -> tuple[Array, Maybe]:
+        """For ZLPR its two sides: z + log(1 − y), and log y − z.
 
         They are −inf where 1 − y, or y, is 0, and where a class is not possible.
         """
         z = effective_logits(part)
+        if part.problem.settings.formula is not zlpr:
+            return z, None
         where = _where(part, z)
         y = _smoothed(part, z, where)
 
@@ -207,7 +209,10 @@ def _computed_sum(problem: Problem) -> tuple[Array, Maybe]:
     def of_block(problem: Problem, _: Any, first: Maybe, __: Any) -> Array:
         return _sum_of_block(problem, first, None)
 
-    total, weighted = over_all_classes(of_block, problem), problem.resolved.weighted
+    # XLA sums cross-entropy, which has no parameters, without storing anything.
+    nothing = not problem.shared.parameters
+    total = over_all_classes(of_block, problem, stores_nothing=nothing)
+    weighted = problem.resolved.weighted
     if weighted is None:
         return total, None
     computed = lax.bitwise_or(weighted, lax.is_finite(total))

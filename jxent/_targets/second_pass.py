@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import held_apart, moving_of, over_classes, select, vary, varying_of
-from .._chunks import has_long_rows, sum_along, sum_unstored
+from .._chunks import are_short, sum_along
 from .._formulas import OfTwo, Pair
 from .._layouts.totals import over_all_classes
 from .._problem.bundles import Maybe
@@ -33,9 +33,6 @@ from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import origin, relative
 from .._statistics.totals import Totals, computed_rows
 from .._times import constant
-
-
-_STORING = "cpu", "gpu"
 
 
 class DivergenceSums(NamedTuple):
@@ -57,30 +54,33 @@ def _sums(
 ) -> DivergenceSums:
     """D of all classes, and the means A and B where they are asked for."""
 
+    value_alone = not (of_target or of_logits)
+    nothing = value_alone and _formula(problem).stores_nothing
+    short = are_short(problem.like, problem.axis)
+    # What the sums share a TPU forms in one pass; on a GPU XLA would store it, and on a
+    # CPU where rows are not in groups.
+    storing = ("gpu", "cpu") if nothing or short else ("gpu",)
+
     def of_block(problem: Problem, _: Any, first: Maybe, t: Totals) -> DivergenceSums:
         formula, computed = _formula(problem), computed_rows(problem.resolved, t)
         inputs = inputs_of_block(problem, None, computed)
         parameters, axis = problem.shared.parameters, problem.axis
 
-        # The first and second casts are those of the totals.
-        def terms(times: int, t: Totals) -> tuple[Pair, Array, Array]:
-            return _terms(axis, formula, inputs.again(times), parameters, computed, t)
+        def terms(t: Totals) -> tuple[Pair, Array, Array]:
+            return _terms(axis, formula, inputs, parameters, computed, t)
 
-        # What the sums share a TPU forms in one pass; on a CPU or a GPU XLA would store
-        # it. The second barrier stands behind the first: two of one array are merged.
-        t = held_apart(t, *_STORING)
-        summands = formula.summands(*terms(3, t), *parameters)
-        pair, a, b = terms(4, held_apart(t, *_STORING))
-        # XLA on a CPU would store the casts of short rows for these sums.
-        casts = inputs.narrow is not None and not has_long_rows(pair.p, axis)
-        mean = sum_unstored if casts else sum_along
-        return DivergenceSums(
-            divergence=sum_along(summands, axis),
-            of_target=mean(lax.mul(pair.q, a), axis) if of_target else None,
-            of_logits=mean(lax.mul(pair.p, b), axis) if of_logits else None,
+        # The second barrier stands behind the first: two of one array are merged.
+        t = held_apart(t, *storing)
+        summands = formula.summands(*terms(t), *parameters)
+        pair, a, b = terms(held_apart(t, *storing))
+        of_classes = DivergenceSums(
+            divergence=summands,
+            of_target=lax.mul(pair.q, a) if of_target else None,
+            of_logits=lax.mul(pair.p, b) if of_logits else None,
         )
+        return jax.tree.map(lambda x: sum_along(x, axis), of_classes)
 
-    return over_all_classes(of_block, problem, per_row=t)
+    return over_all_classes(of_block, problem, per_row=t, stores_nothing=nothing)
 
 
 def _formula(problem: Problem) -> OfTwo:
