@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jxent
@@ -113,12 +116,18 @@ class Loss:
     x: Callable[..., np.ndarray] = logits
     not_streamed: tuple[Any, ...] = ()  # options and labels that need every log p
     bounded: bool = False  # where p = 0 for the label, too
+    # As one writes it oneself, of the defaults: of log p of the label, of log p and
+    # log q of all classes, or of a logit and its label.
+    by_hand: Callable[..., Any] | None = None
+
+    @property
+    def public(self) -> Callable[..., Any]:
+        return getattr(self.function, "func", self.function)
 
     @property
     def name(self) -> str:
-        if isinstance(self.function, functools.partial):
-            return f"{self.function.func.__name__}_of_rows"
-        return self.function.__name__
+        of_rows = self.public is not self.function
+        return f"{self.public.__name__}{'_of_rows' * of_rows}"
 
     @property
     def kind(self) -> Any:
@@ -185,6 +194,30 @@ def of_rows(function):
     return functools.partial(function, axis=-1)
 
 
+# By hand, where it is more than a line.
+
+
+def jensen_shannon(log_p, log_q):
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0).astype(log_p.dtype)
+    return sum(jnp.sum(jnp.exp(x) * (x - log_m), -1) for x in (log_p, log_q)) / 2
+
+
+def binary(z, y):
+    return jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))
+
+
+def binary_focal(z, y):
+    p = jax.nn.sigmoid(z)
+    return (1 - (p * y + (1 - p) * (1 - y))) ** 2 * binary(z, y)
+
+
+def asymmetric(z, y):
+    """As the paper has it, of the defaults: γ₊ = 0, γ₋ = 4, m = 0.05."""
+    p = jax.nn.sigmoid(z)
+    p_m = jnp.maximum(p - 0.05, 0)
+    return -(y * jnp.log(p) + (1 - y) * p_m**4 * jnp.log1p(-p_m))
+
+
 LOSSES = (
     Loss(jxent.softmax_cross_entropy, SEVERAL, SOFTMAX, ON_SOFTMAX),
     Loss(
@@ -193,6 +226,7 @@ LOSSES = (
         SOFTMAX,
         ON_SOFTMAX | FOCAL,
         not_streamed=NOT_LINEAR,
+        by_hand=lambda log_p: -((1 - jnp.exp(log_p)) ** 2) * log_p,
     ),
     Loss(
         jxent.poly_loss_cross_entropy,
@@ -200,6 +234,7 @@ LOSSES = (
         SOFTMAX,
         ON_SOFTMAX | POLY,
         not_streamed=NOT_LINEAR,
+        by_hand=lambda log_p: -log_p + 2 * (1 - jnp.exp(log_p)),
     ),
     Loss(
         jxent.generalized_cross_entropy,
@@ -208,6 +243,7 @@ LOSSES = (
         ON_SOFTMAX | {"q": 0.4},
         bounded=True,
         not_streamed=NOT_LINEAR,
+        by_hand=lambda log_p: (1 - jnp.exp(0.7 * log_p)) / 0.7,
     ),
     Loss(
         jxent.taylor_cross_entropy,
@@ -216,6 +252,7 @@ LOSSES = (
         ON_SOFTMAX | {"order": 3},
         bounded=True,
         not_streamed=NOT_LINEAR,
+        by_hand=lambda log_p: 1 - jnp.exp(log_p) + (1 - jnp.exp(log_p)) ** 2 / 2,
     ),
     Loss(
         jxent.symmetric_cross_entropy,
@@ -223,22 +260,56 @@ LOSSES = (
         SOFTMAX,
         ON_SOFTMAX | SYMMETRIC,
         not_streamed=(shares,),
+        # log q is 0 at the label, and −4 in place of −∞ at all others.
+        by_hand=lambda log_p: -0.1 * log_p + 4 * (1 - jnp.exp(log_p)),
     ),
     Loss(jxent.softmax_log_prob, ONE, STATISTICS, ON_LOGITS),
     Loss(jxent.softmax_entropy, NO_LABELS, STATISTICS - {"ignore_index"}, ON_LOGITS),
-    Loss(jxent.softmax_kl_divergence, COMPARISONS, COMPARED, ON_TWO),
+    Loss(
+        jxent.softmax_kl_divergence,
+        COMPARISONS,
+        COMPARED,
+        ON_TWO,
+        by_hand=lambda log_p, log_q: jnp.sum(jnp.exp(log_q) * (log_q - log_p), -1),
+    ),
     Loss(
         jxent.softmax_jensen_shannon_divergence,
         COMPARISONS,
         COMPARED,
         ON_TWO | {"beta": 0.3},
+        by_hand=jensen_shannon,
     ),
-    Loss(jxent.softmax_total_variation, COMPARISONS, COMPARED, ON_TWO, bounded=True),
     Loss(
-        jxent.sigmoid_binary_cross_entropy, BINARY, ELEMENTWISE, ON_ELEMENTS | BALANCED
+        jxent.softmax_total_variation,
+        COMPARISONS,
+        COMPARED,
+        ON_TWO,
+        bounded=True,
+        by_hand=lambda log_p, log_q: (
+            jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), -1) / 2
+        ),
     ),
-    Loss(jxent.sigmoid_focal_loss, BINARY, ELEMENTWISE, ON_ELEMENTS | SIGMOID_FOCAL),
-    Loss(jxent.asymmetric_loss, BINARY, ELEMENTWISE, ON_ELEMENTS | ASYMMETRIC),
+    Loss(
+        jxent.sigmoid_binary_cross_entropy,
+        BINARY,
+        ELEMENTWISE,
+        ON_ELEMENTS | BALANCED,
+        by_hand=binary,
+    ),
+    Loss(
+        jxent.sigmoid_focal_loss,
+        BINARY,
+        ELEMENTWISE,
+        ON_ELEMENTS | SIGMOID_FOCAL,
+        by_hand=binary_focal,
+    ),
+    Loss(
+        jxent.asymmetric_loss,
+        BINARY,
+        ELEMENTWISE,
+        ON_ELEMENTS | ASYMMETRIC,
+        by_hand=asymmetric,
+    ),
     Loss(
         of_rows(jxent.sigmoid_binary_cross_entropy),
         SETS,
@@ -315,11 +386,6 @@ NO_ROW = {
         "Optax's names of softmax_cross_entropy",
     ),
 }
-
-
-def row_of(function) -> Loss:
-    """The row of a loss; of a binary one, that of its elements."""
-    return next(loss for loss in LOSSES if loss.function is function)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -403,7 +469,7 @@ class Case:
         of_rows = {} if self.takes("losses") else {"reduction": "sum"}
         return of_rows | self.options | options
 
-    def _logits(self, inputs, head: Any):
+    def logits(self, inputs, head: Any):
         """Logits and labels; what is a product is `head` of its factors."""
         (x, *labels), parameters = self.apart(inputs)
         if self.labels is target_head:
@@ -417,13 +483,13 @@ class Case:
         head = functools.partial(
             jxent.LinearLogits, implementation=self.layout, **self.head
         )
-        x, labels = self._logits(inputs, head)
+        x, labels = self.logits(inputs, head)
         if self.labels in (places, positives):
             labels = [jxent.SparseLabels(*labels)]
         return self.loss.function(x, *labels, **self._given(options))
 
     def oracle(self, *inputs, axis=-1, **options):
-        x, labels = self._logits(inputs, product)
+        x, labels = self.logits(inputs, product)
         if self.labels is positives:
             labels = (*labels, np.ones(labels[0].shape))
         if self.labels in (places, positives):
@@ -447,6 +513,20 @@ def cases_of(loss: Loss, layout: str) -> list[Case]:
 
 
 TABLE = tuple(c for loss in LOSSES for of in loss.layouts for c in cases_of(loss, of))
+
+
+def call_of(loss: Loss, *, of_head: bool = False) -> dict[str, Any]:
+    """The arguments of a bare call of the public function, by their names."""
+    case = next(
+        c
+        for c in TABLE
+        if c.loss is loss and c.of_head == of_head
+        if c.labels not in (target_array, target_head)
+    )
+    x, labels = case.logits(case.inputs(np.random.default_rng(0)), jxent.LinearLogits)
+    names = inspect.signature(loss.public).parameters
+    given = dict(zip(names, (x, *labels), strict=False))
+    return given | getattr(loss.function, "keywords", {})
 
 
 def bare(cases):

@@ -168,15 +168,15 @@ def test_every_option_has_its_sentence(module, name):
 
 def test_every_function_says_where_its_options_are_explained():
     for module in MODULES:
-        known = {*option_sentences.HOMES[module]}
+        known = {*option_sentences.homes(module)}
         known |= {*option_sentences.AT_HOME[module].split()}
         assert known == {name for of, name in EXPLAINED if of == module}
 
 
 def test_there_is_nothing_to_write():
     """`python -m tools.option_sentences` finds every docstring, decorated ones too."""
-    for module, names in option_sentences.HOMES.items():
-        for name in names:
+    for module in option_sentences.HOMES:
+        for name in option_sentences.homes(module):
             path, text = option_sentences.rewritten(module, name)
             assert text == path.read_text(encoding="utf-8"), name
             assert f"\n{option_sentences.MARK}\n" in text, name

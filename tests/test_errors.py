@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 import jxent
 from jxent import keras, metrics, torch
 from tests import refusals
+from tests.cases import LOSSES, call_of
 from tests.comparing import floats, ints, refuses, untyped
 from tests.refusals import Layer, head
 
@@ -53,44 +54,25 @@ def test_the_file_is_as_the_command_writes_it():
 
 LOGITS = {"logits": floats(4, 3)}
 IDS = {"labels": ints(4)}
-PROBS = {"probs": floats(4, 3)}
-YES_NO = {"labels": ints(4, 3)}
 INPUT = {"input": floats(4, 3)}
 Y_PRED = {"y_pred": floats(4, 3)}
-TARGET = {"target_logits": floats(4, 3)}
-LOG_Q = {"log_predictions": floats(4, 3)}
 TWO = {"x": floats(4, 3), "y": floats(4, 3)}
 
 # The arrays of a valid call of every public function.
 CALLS: dict[Any, dict[str, Any]] = {
-    jxent.softmax_cross_entropy: LOGITS | IDS,
+    **{x.public: call_of(x) for x in LOSSES if x.public is x.function},
+    **{
+        getattr(metrics, name): LOGITS | IDS
+        for name in metrics.__all__
+        if inspect.isfunction(getattr(metrics, name))
+    },
     jxent.softmax_cross_entropy_sums: LOGITS | IDS,
-    jxent.softmax_focal_loss: LOGITS | IDS,
-    jxent.poly_loss_cross_entropy: LOGITS | IDS,
-    jxent.generalized_cross_entropy: LOGITS | IDS,
-    jxent.taylor_cross_entropy: LOGITS | IDS,
-    jxent.symmetric_cross_entropy: LOGITS | IDS,
-    jxent.softmax_log_prob: LOGITS | IDS,
     jxent.softmax_log_prob_at: LOGITS | {"ids": ints(4, 2)},
     jxent.softmax_log_prob_among: LOGITS | {"ids": ints(4), "kept": ints(4, 2)},
-    jxent.softmax_kl_divergence: LOGITS | TARGET,
-    jxent.softmax_jensen_shannon_divergence: LOGITS | TARGET,
-    jxent.softmax_total_variation: LOGITS | TARGET,
-    jxent.softmax_entropy: LOGITS,
     jxent.softmax_statistics: LOGITS | IDS,
     jxent.softmax_top_k: LOGITS | {"k": 2},
     jxent.plan: {"function": jxent.softmax_entropy},
     jxent.with_statistics: {"loss": jxent.softmax_focal_loss},
-    jxent.sigmoid_binary_cross_entropy: LOGITS | YES_NO,
-    jxent.sigmoid_focal_loss: LOGITS | YES_NO,
-    jxent.zlpr_loss: LOGITS | YES_NO,
-    jxent.asymmetric_loss: LOGITS | YES_NO,
-    jxent.binary_cross_entropy: PROBS | YES_NO,
-    jxent.categorical_cross_entropy: PROBS | IDS,
-    jxent.entropy: PROBS,
-    jxent.kl_divergence: LOG_Q | {"targets": floats(4, 3)},
-    jxent.kl_divergence_with_log_targets: LOG_Q | {"log_targets": floats(4, 3)},
-    jxent.generalized_kl_divergence: LOG_Q | {"targets": floats(4, 3)},
     jxent.smooth_labels: {"labels": floats(4, 3), "alpha": 0.1},
     jxent.reduce: {"losses": floats(4)},
     jxent.total_weight: IDS,
@@ -100,18 +82,6 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.two_hot_labels: {"values": floats(4), "support": [0.0, 1.0]},
     jxent.fit_temperature: LOGITS | IDS,
     jxent.fit_vector_scaling: LOGITS | IDS,
-    metrics.accuracy: LOGITS | IDS,
-    metrics.accuracy_sums: LOGITS | IDS,
-    metrics.top_k_accuracy: LOGITS | IDS,
-    metrics.top_k_accuracy_sums: LOGITS | IDS,
-    metrics.perplexity: LOGITS | IDS,
-    metrics.perplexity_sums: LOGITS | IDS,
-    metrics.brier_score: LOGITS | IDS,
-    metrics.brier_score_sums: LOGITS | IDS,
-    metrics.calibration_error: LOGITS | IDS,
-    metrics.calibration_error_sums: LOGITS | IDS,
-    metrics.reliability_bins: LOGITS | IDS,
-    metrics.confusion_matrix: LOGITS | IDS,
     jxent.contrastive_cross_entropy: TWO,
     jxent.sigmoid_contrastive_loss: TWO,
     jxent.supervised_contrastive_cross_entropy: {"x": floats(4, 3)} | IDS,

@@ -9,6 +9,7 @@ has in memory on one device.
 import dataclasses
 import functools
 import inspect
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,16 @@ from jax.sharding import (
 import jxent
 from jxent import LinearLogits
 from tests import oracles
-from tests.cases import DIVERGENCE, LOSSES, NO_ROW, row_of
+from tests.cases import (
+    DIVERGENCE,
+    LAYOUTS,
+    LOSSES,
+    NO_ROW,
+    Loss,
+    ids,
+    logits as of_logits,
+    target,
+)
 
 
 ROWS, FEATURES, CLASSES = 4, 3, 6
@@ -32,11 +42,11 @@ one, of_rows, of_classes = P(), P("data"), P("model")
 
 
 class Option(NamedTuple):
-    """A value that changes nothing, one that does, and how both are split."""
+    """A value that changes nothing, or a default; another; and how both are split."""
 
     off: Any
     on: Any
-    spec: P
+    spec: P = P()
 
 
 OPTIONS = {
@@ -52,23 +62,13 @@ OPTIONS = {
     "temperature": Option(np.ones(ROWS), np.array([0.5, 2, 1.5, 0.75]), of_rows),
     "margin": Option(np.zeros(CLASSES), np.linspace(0.1, 0.9, CLASSES), of_classes),
     "normalizer": Option(np.float64(ROWS), np.float64(7), one),
-    "gamma": Option(np.float64(0), np.float64(1.5), one),
-    "epsilon": Option(np.float64(0), np.float64(0.75), one),
-    "beta": Option(np.float64(0.3), np.float64(0.6), one),
-    "alpha": Option(np.float64(0.1), np.float64(0.4), one),
-    "log_zero": Option(np.float64(-4), np.float64(-2.5), one),
-    "q": Option(np.float64(0.7), np.float64(0.3), one),
     "target_bias": Option(np.zeros(CLASSES), np.linspace(1, -2, CLASSES), of_classes),
     "target_logit_soft_cap": Option(np.float64(np.inf), np.float64(2), one),
     "pos_weight": Option(np.ones(CLASSES), np.linspace(2, 0.5, CLASSES), of_classes),
-    "gamma_pos": Option(np.float64(0), np.float64(1.5), one),
-    "gamma_neg": Option(np.float64(0), np.float64(2.5), one),
-    "clip": Option(np.float64(0), np.float64(0.2), one),
 }
 # Arguments that say what the call is: operands, axes, results, devices.
 OTHER_ARGUMENTS = {
     *("logits", "target_logits", "probs", "labels", "ids", "kept", "axis", "k"),
-    "order",
     *("reduction", "entropy", "argmax"),
     *("class_axis_name", "batch_axis_name"),
 }
@@ -79,36 +79,30 @@ OTHER_FIELDS = {
 
 
 class Formula(NamedTuple):
-    """A public loss, its kind of labels, and the layouts of heads in its programs."""
+    """A public loss, its kind of labels, and the layouts that devices share."""
 
-    name: str
-    labels: str = "ids"
-    layouts: tuple[str, ...] = ("streamed", "tiled")
+    loss: Loss
+    labels: str
+    layouts: tuple[str, ...]
 
 
-FORMULAS = {
-    "cross-entropy": Formula("softmax_cross_entropy"),
-    "focal": Formula("softmax_focal_loss"),
-    "poly": Formula("poly_loss_cross_entropy"),
-    "sparse": Formula("softmax_cross_entropy", "sparse"),
-    "sparse focal": Formula("softmax_focal_loss", "sparse"),
-    "generalized": Formula("generalized_cross_entropy", layouts=("streamed",)),
-    "Taylor": Formula("taylor_cross_entropy", layouts=("tiled",)),
-    "symmetric": Formula("symmetric_cross_entropy", layouts=("streamed",)),
-    "sparse symmetric": Formula("symmetric_cross_entropy", "sparse", ("tiled",)),
-    "KL": Formula("softmax_kl_divergence", "target"),
-    "Jensen-Shannon": Formula("softmax_jensen_shannon_divergence", "target"),
-    "total variation": Formula("softmax_total_variation", "target", ("streamed",)),
-    "sparse ZLPR": Formula("zlpr_loss", "sparse"),
-    "sparse sigmoid": Formula("sigmoid_binary_cross_entropy", "sparse"),
-    "sparse sigmoid focal": Formula("sigmoid_focal_loss", "sparse"),
-    "sparse asymmetric": Formula("asymmetric_loss", "sparse"),
-    "sigmoid": Formula("sigmoid_binary_cross_entropy", "elements", ()),
-    "sigmoid focal": Formula("sigmoid_focal_loss", "elements", ()),
-    "asymmetric": Formula("asymmetric_loss", "elements", ()),
-    "shares": Formula("binary_cross_entropy", "elements", ()),
-    "probabilities": Formula("categorical_cross_entropy", layouts=()),
-}
+def formulas_of(loss: Loss) -> Iterator[Formula]:
+    """One for each kind of labels of a row with more options than `where`."""
+    split = loss.layouts[:1] + loss.layouts[2:]
+    if "elementwise" in loss.takes:
+        yield Formula(loss, "elements", split)
+    elif target in loss.labels:
+        yield Formula(loss, "target", split)
+    elif "rows" in loss.takes:
+        if ids in loss.labels:
+            yield Formula(loss, "ids", split)
+        else:
+            yield Formula(loss, "shares", ("tiled",))
+        if loss.x is of_logits:
+            yield Formula(loss, "sparse", split)
+
+
+FORMULAS = {f"{f.loss.name}-{f.labels}": f for x in LOSSES for f in formulas_of(x)}
 WHERE_ALONE = {loss.name for loss in LOSSES if loss.takes == DIVERGENCE}
 OPTAX_NAMES = {name for name, why in NO_ROW.items() if why.startswith("Optax")}
 OF_ROWS = {  # which binary losses take only with an axis of classes
@@ -126,6 +120,17 @@ def options_of(name):
     return all_of(name) - OTHER_ARGUMENTS
 
 
+def parameters_of(loss: Loss) -> dict[str, Option]:
+    """A loss's own: the default, or some number where it is none; and the row's."""
+    own = {}
+    for name in options_of(loss.public.__name__) - {*OPTIONS}:
+        default = inspect.signature(loss.public).parameters[name].default
+        if not isinstance(on := loss.options[name], int):  # which is static
+            off = 2 * on if default is None else default
+            own[name] = Option(np.float64(off), np.float64(on))
+    return own
+
+
 WITH_OPTIONS = {  # these functions' options, of a loss or of other results
     name
     for name in PUBLIC
@@ -138,19 +143,15 @@ WITH_OPTIONS = {  # these functions' options, of a loss or of other results
 @pytest.mark.every_value
 @pytest.mark.parametrize("name", sorted(WITH_OPTIONS))
 def test_the_table_has_every_option(name):
-    assert options_of(name) <= {*OPTIONS}
+    """Those of all losses stand above, a loss's own parameters in its row."""
+    rows = [loss.options for loss in LOSSES if loss.public is getattr(jxent, name)]
+    assert options_of(name) <= {*OPTIONS}.union(*rows)
 
 
 def test_the_table_has_every_field():
     """`implementation` and `block_sizes` are those of the programs."""
     fields = {field.name for field in dataclasses.fields(jxent.LinearLogits)}
     assert fields - OTHER_FIELDS == {"bias"} <= {*OPTIONS}
-
-
-def test_the_programs_have_every_public_loss():
-    """All of the table that have more options than `where`."""
-    rows = {x.name.removesuffix("_of_rows") for x in LOSSES if "rows" in x.takes}
-    assert rows == {formula.name for formula in FORMULAS.values()}
 
 
 @pytest.mark.every_value
@@ -178,31 +179,33 @@ class Program(NamedTuple):
         return self.formula, self.layout, self.split
 
     @property
-    def options(self):
-        name, labels, _ = FORMULAS[self.formula]
-        options = options_of(name) | {"bias"}
+    def options(self) -> dict[str, Option]:
+        loss, labels, _ = FORMULAS[self.formula]
+        own = parameters_of(loss)
+        options = options_of(loss.public.__name__) & {*OPTIONS} | {*own, "bias"}
         if self.layout == "streamed":
-            options -= {*row_of(getattr(jxent, name)).not_streamed}
+            options -= {*loss.not_streamed}
         if labels == "target":
             options |= {"target_bias"}
         if labels == "sparse":
             options -= {"margin"}  # for class ids
         if labels == "elements":
             options -= OF_ROWS
+        if labels in ("elements", "shares"):
             options -= {"ignore_index"}  # for integers: tests/test_hazards_of_labels.py
-        return sorted(options)
+        every = OPTIONS | own
+        return {name: every[name] for name in sorted(options)}
 
 
-@functools.cache
-def heads():
-    rng = np.random.default_rng(0)
-    return [
-        LinearLogits(rng.normal(size=(ROWS, width)), rng.normal(size=(width, CLASSES)))
-        for width in (FEATURES, FEATURES + 1)
-    ]
-
-
-SPLIT = LinearLogits(of_rows, P(None, "model"))
+RNG = np.random.default_rng(0)
+HEAD, OTHER = (
+    {
+        "hidden": RNG.normal(size=(ROWS, width)),
+        "kernel": RNG.normal(size=(width, CLASSES)),
+    }
+    for width in (FEATURES, FEATURES + 1)
+)
+SPLIT = {"hidden": of_rows, "kernel": P(None, "model")}
 
 
 def labels_of(kind):
@@ -215,15 +218,15 @@ def labels_of(kind):
         "ids": (LABELS, of_rows),
         "sparse": (sparse, jax.tree.map(lambda _: of_rows, sparse)),
         "elements": (of_classes, P("data", "model")),
-        "target": (heads()[1], SPLIT),
+        "shares": (of_classes, P("data", "model")),
+        "target": (OTHER, SPLIT),
     }[kind]
 
 
 @functools.cache
 def compiled(program):
-    """(options by name) -> the loss, and its gradients in those that have any."""
-    name, kind, _ = FORMULAS[program.formula]
-    function = getattr(jxent, name)
+    """(options, operands) -> the loss, and its gradients in those that have any."""
+    row, kind, _ = FORMULAS[program.formula]
     names = {"class_axis_name": "model", "batch_axis_name": "data"}
     labels, split_of_labels = labels_of(kind)
     # Loops of whole blocks, of each device's part too.
@@ -231,31 +234,29 @@ def compiled(program):
     if program.split:
         how["block_sizes"] = (1, 1)
 
-    def logits_of(head, bias):
+    def logits_of(hidden, kernel, bias):
         if program.layout == "in memory":
-            return head.hidden @ head.kernel + bias[None]
-        return head.replace(bias=bias, **how)
+            return hidden @ kernel + bias[None]
+        return LinearLogits(hidden, kernel, bias, **how)
 
-    def loss(head, labels, options):
+    def loss(labels, options):
         given = options | {"reduction": "mean"} | (names if program.split else {})
-        logits = logits_of(head, given.pop("bias"))
+        logits = logits_of(*map(given.pop, ("hidden", "kernel", "bias")))
         if kind == "target":
-            labels = logits_of(labels, given.pop("target_bias"))
+            labels = logits_of(**labels, bias=given.pop("target_bias"))
         if kind == "elements":  # each a row, split over both axes
             given |= {name: given[name][:, None] for name in ("where", "weights")}
             given["batch_axis_name"] = (*names.values(),) if program.split else None
             given.pop("class_axis_name", None)
-        if "probs" in all_of(name):
+        if row.x is not of_logits:
             logits = jax.nn.sigmoid(logits)
-        if kind == "sparse":
-            given["axis"] = -1  # the binary losses' default is none
-        return function(logits, labels, **given)
+        return row.function(logits, labels, **given)
 
     if program.split:
-        specs = {name: OPTIONS[name].spec for name in program.options}
+        specs = SPLIT | {name: x.spec for name, x in program.options.items()}
         kinds = (AxisType.Auto,) * 2
         mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=kinds)
-        in_specs = (SPLIT, split_of_labels, specs)
+        in_specs = (split_of_labels, specs)
         loss = jax.shard_map(loss, mesh=mesh, in_specs=in_specs, out_specs=one)
 
     @jax.jit
@@ -263,31 +264,28 @@ def compiled(program):
         moving = {k: x for k, x in options.items() if x.dtype == jnp.float64}
 
         def of_moving(values):
-            return loss(heads()[0], labels, options | values)
+            return loss(labels, options | values)
 
         return jax.value_and_grad(of_moving)(moving)
 
-    return both
+    return lambda options: jax.device_get(both(options))
 
 
 def at(program, changed=None, value=None):
-    options = {name: OPTIONS[name].off for name in program.options}
-    if program.formula == "probabilities":  # else no term is of a masked class
+    options = HEAD | {name: x.off for name, x in program.options.items()}
+    if "categorical" in program.formula:  # else no term is of a masked class
         options["label_smoothing"] = np.float64(0.2)
     if changed is not None:
-        options[changed] = OPTIONS[changed].on if value is None else value
+        options[changed] = program.options[changed].on if value is None else value
     return compiled(program)(options)
 
 
+FIRST, *OTHERS = FORMULAS
 PROGRAMS = [
-    Program("cross-entropy", layout, split)
-    for layout in ("in memory", "materialized", "streamed", "tiled")
-    for split in (False, True)
-] + [
-    Program(name, layout, True)
-    for name, formula in FORMULAS.items()
-    if name != "cross-entropy"
-    for layout in ("in memory", *formula.layouts)
+    Program(FIRST, layout, split) for layout in LAYOUTS for split in (False, True)
+]
+PROGRAMS += [
+    Program(name, layout, True) for name in OTHERS for layout in FORMULAS[name].layouts
 ]
 
 
@@ -311,7 +309,7 @@ def test_every_option_has_an_effect_and_a_derivative(program, x64):
 def test_the_derivatives_in_memory(formula, x64):
     """Those of central differences."""
     program = Program(formula)
-    for name, option in ((n, OPTIONS[n]) for n in program.options):
+    for name, option in program.options.items():
         _, gradients = at(program, name)
         if name in gradients:
             value = lambda x, name=name: at(program, name, x)[0]

@@ -13,6 +13,7 @@ import jxent
 from benchmarks.targets import TARGETS
 from jxent import LinearLogits, metrics
 from jxent._platform import assume_platform
+from tests.cases import LOSSES, call_of
 from tests.comparing import floats, ints, same_bits
 from tests.compiling import as_users_jit
 
@@ -123,35 +124,17 @@ def test_options_that_are_off_change_no_plan():
 # Of every function, and of those that call one ----------------------------------------
 
 H, K, Y = floats(64, 16), floats(16, 100), ints(64)
-LOGITS, Y_NO = LinearLogits(H, K), ints(64, 100)
+LOGITS = LinearLogits(H, K)
+OF_ROWS = {"logits": LOGITS, "labels": Y}
 CALLS: dict[Any, dict[str, Any]] = {
+    **{x.public: call_of(x, of_head=True) for x in LOSSES if len(x.layouts) > 1},
+    jxent.softmax_cross_entropy_sums: OF_ROWS,
+    jxent.softmax_statistics: OF_ROWS,
+    jxent.softmax_log_prob_at: {"logits": LOGITS, "ids": ints(64, 2)},
+    jxent.softmax_log_prob_among: {"logits": LOGITS, "ids": Y, "kept": ints(64, 2)},
+    jxent.softmax_top_k: {"logits": LOGITS, "k": 2},
     **{
-        f: {"labels": Y}
-        for f in (
-            ce,
-            jxent.softmax_cross_entropy_sums,
-            jxent.softmax_focal_loss,
-            jxent.poly_loss_cross_entropy,
-            jxent.generalized_cross_entropy,
-            jxent.taylor_cross_entropy,
-            jxent.symmetric_cross_entropy,
-            jxent.softmax_log_prob,
-            jxent.softmax_statistics,
-        )
-    },
-    jxent.softmax_log_prob_at: {"ids": ints(64, 2)},
-    jxent.softmax_log_prob_among: {"ids": ints(64), "kept": ints(64, 2)},
-    jxent.softmax_top_k: {"k": 2},
-    jxent.softmax_entropy: {},
-    jxent.softmax_kl_divergence: {"target_logits": floats(64, 100)},
-    jxent.softmax_jensen_shannon_divergence: {"target_logits": LOGITS},
-    jxent.softmax_total_variation: {"target_logits": LOGITS},
-    jxent.sigmoid_binary_cross_entropy: {"labels": Y_NO, "axis": -1},
-    jxent.sigmoid_focal_loss: {"labels": Y_NO, "axis": -1},
-    jxent.asymmetric_loss: {"labels": Y_NO, "axis": -1},
-    jxent.zlpr_loss: {"labels": Y_NO},
-    **{
-        getattr(metrics, name): {"labels": Y}
+        getattr(metrics, name): OF_ROWS
         for name in metrics.__all__
         if inspect.isfunction(getattr(metrics, name)) and "brier" not in name
     },
@@ -172,18 +155,19 @@ def test_every_function_of_linear_logits_is_planned():
 @pytest.mark.parametrize("function", CALLS, ids=lambda f: f.__name__)
 def test_each_function_has_a_plan(function):
     """It names the function, and is that of arrays and of shapes, jitted or not."""
-    plan = jxent.plan(function)(LOGITS, **CALLS[function])
-    assert parts(plan) == (function.__name__, "materialized", (64, 100))
+    logits = CALLS[function]["logits"]
+    plan = jxent.plan(function)(**CALLS[function])
+    assert parts(plan) == (function.__name__, "materialized", logits.shape)
     static = {n: x for n, x in CALLS[function].items() if isinstance(x, int)}
     arrays = {n: x for n, x in CALLS[function].items() if n not in static}
-    logits, of_shapes = jax.tree.map(
-        lambda x: Shape(x.shape, x.dtype), (LOGITS, arrays)
-    )
+    of_shapes = jax.tree.map(lambda x: Shape(x.shape, x.dtype), arrays)
     f = functools.partial(function, **static)
-    assert jxent.plan(f)(logits, **of_shapes) == plan
-    assert jxent.plan(jax.jit(f))(LOGITS, **of_shapes) == plan
-    streamed = logits.replace(implementation="streamed", block_sizes=(8, 10))
-    assert jxent.plan(f)(streamed, **of_shapes).implementation == "streamed"
+    assert jxent.plan(f)(**of_shapes) == plan
+    assert jxent.plan(jax.jit(f))(**of_shapes | {"logits": logits}) == plan
+    of_shapes["logits"] = of_shapes["logits"].replace(
+        implementation="streamed", block_sizes=(2, 4)
+    )
+    assert jxent.plan(f)(**of_shapes).implementation == "streamed"
 
 
 def in_a_scan(logits, labels):

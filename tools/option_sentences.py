@@ -19,14 +19,15 @@ from typing import Any
 MARK = "# Sentences under Args are copies: tools/option_sentences.py has their homes."
 
 # For each function or class: where its options are explained, and those that mean
-# something else here, or exist only here, which it explains itself.
+# something else here. What its home does not have it explains itself. A loss of logits
+# that is not listed is at home where most of its options are.
+OF_LOSSES = (
+    "softmax_cross_entropy",
+    "softmax_kl_divergence",
+    "sigmoid_binary_cross_entropy",
+)
 HOMES = {
     "jxent": {
-        "softmax_focal_loss": ("softmax_cross_entropy", "gamma"),
-        "poly_loss_cross_entropy": ("softmax_cross_entropy", "epsilon"),
-        "generalized_cross_entropy": ("softmax_cross_entropy", "q"),
-        "taylor_cross_entropy": ("softmax_cross_entropy", "order"),
-        "symmetric_cross_entropy": ("softmax_cross_entropy", "alpha beta log_zero"),
         "softmax_log_prob": ("softmax_cross_entropy", "labels where batch_axis_name"),
         "softmax_log_prob_at": (
             "softmax_log_prob",
@@ -47,8 +48,6 @@ HOMES = {
             "softmax_cross_entropy",
             "target_logits target_logit_soft_cap temperature reduction class_axis_name",
         ),
-        "softmax_jensen_shannon_divergence": ("softmax_kl_divergence", "beta"),
-        "softmax_total_variation": ("softmax_kl_divergence", ""),
         "zlpr_loss": (
             "softmax_cross_entropy",
             "logits labels where ignore_index label_smoothing reduction "
@@ -62,11 +61,6 @@ HOMES = {
             "softmax_cross_entropy",
             "logits labels axis where pos_weight class_weights ignore_index "
             "label_smoothing reduction class_axis_name",
-        ),
-        "sigmoid_focal_loss": ("sigmoid_binary_cross_entropy", "gamma alpha"),
-        "asymmetric_loss": (
-            "sigmoid_binary_cross_entropy",
-            "gamma_pos gamma_neg clip",
         ),
         "binary_cross_entropy": (
             "sigmoid_binary_cross_entropy",
@@ -201,21 +195,39 @@ def _public(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def homes(module: str) -> dict[str, tuple[str, str]]:
+    """Those of `HOMES`, and of the losses of logits that are not listed."""
+    found = dict(HOMES[module])
+    for name in importlib.import_module(module).__all__:
+        value = _public(module, name)
+        if name in found or name in AT_HOME[module].split() or inspect.isclass(value):
+            continue
+        if {"logits", "reduction"} <= {*options(value)}:
+            shared = [
+                len(_parameters(value) & _parameters(_public(module, home)))
+                for home in OF_LOSSES
+            ]
+            found[name] = OF_LOSSES[shared.index(max(shared))], ""
+    return found
+
+
+def _parameters(value: Any) -> set[str]:
+    """With their defaults."""
+    return {*map(str, inspect.signature(value).parameters.values())}
+
+
 def expected_entries(module: str, name: str) -> dict[str, str]:
     """The entries that a function or class should have, in its signature's order."""
     value = _public(module, name)
     own = entries(inspect.getdoc(value) or "")
-    if name not in HOMES[module]:
-        return {option: own.get(option, "") for option in options(value)}
-    homes, explained_here = HOMES[module][name]
+    places, explained_here = homes(module).get(name, ("", ""))
     shared: dict[str, str] = {}
-    for home in homes.split():
+    for home in places.split():
         there, _, home = home.rpartition(".")  # of this module if it is not named
         shared = {**expected_entries(there or module, home), **shared}
-    return {
-        option: (own if option in explained_here.split() else shared).get(option, "")
-        for option in options(value)
-    }
+    here = {option: own.get(option, "") for option in explained_here.split()}
+    every = own | shared | here
+    return {option: every.get(option, "") for option in options(value)}
 
 
 def section(sentences: dict[str, str], indent: int) -> str:
@@ -233,7 +245,7 @@ def section(sentences: dict[str, str], indent: int) -> str:
 
 
 def rewritten(module: str, name: str) -> tuple[Path, str]:
-    """The file of a function or class, and its text with the sentences of HOMES."""
+    """The file of a function or class, and its text with the sentences of its home."""
     value = _public(module, name)
     path = Path(inspect.getsourcefile(inspect.unwrap(value)) or "")
     source = path.read_text(encoding="utf-8")
@@ -268,7 +280,7 @@ def rewritten(module: str, name: str) -> tuple[Path, str]:
 
 
 if __name__ == "__main__":
-    for module, names in HOMES.items():
-        for name in names:
+    for module in HOMES:
+        for name in homes(module):
             path, text = rewritten(module, name)
             path.write_text(text, encoding="utf-8")

@@ -11,24 +11,22 @@ from sphinx.util.docutils import SphinxDirective
 import jxent
 
 
+def losses(first: str, *options: str, without: str | None = None) -> list[str]:
+    """The losses of logits that take all of these options, this one in front."""
+    takes = {
+        name: {*inspect.signature(function).parameters}
+        for name, function in inspect.getmembers(jxent, inspect.isfunction)
+    }
+    wanted = {"logits", "reduction", *options}
+    found = [n for n, own in takes.items() if wanted <= own and without not in own]
+    return sorted(found, key=lambda name: name != first)
+
+
 # Functions that take nearly the same options, under the words that name them all.
 GROUPS = {
-    "softmax losses": (
-        "softmax_cross_entropy",
-        "softmax_cross_entropy_with_integer_labels",
-        "safe_softmax_cross_entropy",
-        "softmax_focal_loss",
-        "poly_loss_cross_entropy",
-        "generalized_cross_entropy",
-        "taylor_cross_entropy",
-        "symmetric_cross_entropy",
-    ),
+    "softmax losses": losses("softmax_cross_entropy", "labels", "z_loss"),
     "sums for a log": ("softmax_cross_entropy_sums",),
-    "divergences": (
-        "softmax_kl_divergence",
-        "softmax_jensen_shannon_divergence",
-        "softmax_total_variation",
-    ),
+    "divergences": losses("softmax_kl_divergence", "target_logits"),
     "log-probabilities": (
         "softmax_log_prob",
         "softmax_log_prob_at",
@@ -37,12 +35,7 @@ GROUPS = {
         "softmax_entropy",
         "softmax_statistics",
     ),
-    "binary losses": (
-        "sigmoid_binary_cross_entropy",
-        "sigmoid_focal_loss",
-        "asymmetric_loss",
-        "zlpr_loss",
-    ),
+    "binary losses": losses("sigmoid_binary_cross_entropy", "labels", without="z_loss"),
     "losses of probabilities": ("categorical_cross_entropy", "binary_cross_entropy"),
     "contrastive losses": (
         "contrastive_cross_entropy",
