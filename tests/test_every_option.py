@@ -9,7 +9,7 @@ has in memory on one device.
 import dataclasses
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,10 @@ from jax.sharding import (
 )
 
 import jxent
-from jxent import LinearLogits
+from jxent import LinearLogits, _formulas
+from jxent._problem.bundles import declared
+from jxent._problem.problem import Head, RowLogits, Rows, Shared
+from jxent._solve import solve as solving
 from tests import oracles
 from tests.cases import (
     DIVERGENCE,
@@ -32,8 +35,10 @@ from tests.cases import (
     Loss,
     ids,
     logits as of_logits,
+    shares,
     target,
 )
+from tests.test_house import TARGETS
 
 
 ROWS, FEATURES, CLASSES = 4, 3, 6
@@ -59,7 +64,7 @@ OPTIONS = {
     "label_smoothing": Option(np.float64(0), np.float64(0.3), one),
     "z_loss": Option(np.float64(0), np.float64(0.1), one),
     "logit_soft_cap": Option(np.float64(np.inf), np.float64(2), one),
-    "temperature": Option(np.ones(ROWS), np.array([0.5, 2, 1.5, 0.75]), of_rows),
+    "temperature": Option(np.ones(ROWS), np.array([2, 0.5, 0.75, 1.5]), of_rows),
     "margin": Option(np.zeros(CLASSES), np.linspace(0.1, 0.9, CLASSES), of_classes),
     "normalizer": Option(np.float64(ROWS), np.float64(7), one),
     "target_bias": Option(np.zeros(CLASSES), np.linspace(1, -2, CLASSES), of_classes),
@@ -78,36 +83,54 @@ OTHER_FIELDS = {
 }
 
 
-class Formula(NamedTuple):
-    """A public loss, its kind of labels, and the layouts that devices share."""
+# Functions of logits that return no losses to reduce, and what they ask for.
+RESULTS = {
+    "softmax_log_prob": "ids",
+    "softmax_log_prob_at": "asked",
+    "softmax_log_prob_among": "among",
+    "softmax_entropy": "nothing",
+    "softmax_statistics": "nothing",
+}
+# Which options a kind of labels does not take: margins and ignored ids are for ids.
+NOT_FOR: dict[str, set[str]] = {
+    "sparse": {"margin"},
+    "shares": {"margin", "ignore_index"},
+    "elements": {"ignore_index", "class_mask", "logit_soft_cap", "temperature"},
+    "nothing": {"class_weights", "margin", "ignore_index"},
+}
 
-    loss: Loss
+
+class Formula(NamedTuple):
+    """A function, its kind of labels, and the layouts that devices share."""
+
+    function: Callable[..., Any]
     labels: str
     layouts: tuple[str, ...]
+    row: Loss | None = None
 
 
-def formulas_of(loss: Loss) -> Iterator[Formula]:
-    """One for each kind of labels of a row with more options than `where`."""
-    split = loss.layouts[:1] + loss.layouts[2:]
-    if "elementwise" in loss.takes:
-        yield Formula(loss, "elements", split)
-    elif target in loss.labels:
-        yield Formula(loss, "target", split)
-    elif "rows" in loss.takes:
+def formulas() -> Iterator[tuple[str, Formula]]:
+    """One for each kind of labels of what takes more options than `where`."""
+    for loss in (x for x in LOSSES if "rows" in x.takes):
+        split = loss.layouts[:1] + loss.layouts[2:]
+        kinds = {"elements": split} if "elementwise" in loss.takes else {}
+        if target in loss.labels:
+            kinds["target"] = split
         if ids in loss.labels:
-            yield Formula(loss, "ids", split)
-        else:
-            yield Formula(loss, "shares", ("tiled",))
-        if loss.x is of_logits:
-            yield Formula(loss, "sparse", split)
+            kinds["ids"] = split
+        if loss.x is of_logits and not kinds.keys() & {"target", "elements"}:
+            kinds["sparse"] = split
+            kinds["shares"] = split[2 if shares in loss.not_streamed else 1 :]
+        for labels, layouts in kinds.items():
+            yield f"{loss.name}-{labels}", Formula(loss.function, labels, layouts, loss)
+    for name, asked in RESULTS.items():
+        layouts = "in memory", "streamed"
+        yield f"{name}-{asked}", Formula(getattr(jxent, name), asked, layouts)
 
 
-FORMULAS = {f"{f.loss.name}-{f.labels}": f for x in LOSSES for f in formulas_of(x)}
+FORMULAS = dict(formulas())
 WHERE_ALONE = {loss.name for loss in LOSSES if loss.takes == DIVERGENCE}
 OPTAX_NAMES = {name for name, why in NO_ROW.items() if why.startswith("Optax")}
-OF_ROWS = {  # which binary losses take only with an axis of classes
-    *("class_mask", "logit_soft_cap", "temperature"),
-}
 PUBLIC = {n for n in jxent.__all__ if inspect.isfunction(getattr(jxent, n))}
 
 
@@ -148,10 +171,30 @@ def test_the_table_has_every_option(name):
     assert options_of(name) <= {*OPTIONS}.union(*rows)
 
 
+def test_the_programs_have_every_function():
+    """Of logits or probabilities, but for those whose results are lists or sums."""
+    # See tests/test_several_ids.py and tests/test_sums.py.
+    elsewhere = WHERE_ALONE | {"softmax_top_k", "softmax_cross_entropy_sums"}
+    called = {getattr(f.function, "func", f.function) for f in FORMULAS.values()}
+    assert {getattr(jxent, name) for name in WITH_OPTIONS - elsewhere} == called
+
+
 def test_the_table_has_every_field():
     """`implementation` and `block_sizes` are those of the programs."""
     fields = {field.name for field in dataclasses.fields(jxent.LinearLogits)}
     assert fields - OTHER_FIELDS == {"bias"} <= {*OPTIONS}
+
+
+# Fields of a call that are no options: operands, labels, a formula's parameters, and a
+# mask of classes of each row, which is a `where`.
+NO_OPTIONS = "array hidden kernel labels ids others values parameters class_where"
+
+
+@pytest.mark.every_value
+@pytest.mark.parametrize("kind", [Rows, Shared, RowLogits, Head, *TARGETS])
+def test_the_table_has_every_field_of_a_call(kind):
+    fields = {name for name, (axes, *_) in declared(kind).items() if axes is not None}
+    assert fields <= {*OPTIONS, *NO_OPTIONS.split()}
 
 
 @pytest.mark.every_value
@@ -180,19 +223,15 @@ class Program(NamedTuple):
 
     @property
     def options(self) -> dict[str, Option]:
-        loss, labels, _ = FORMULAS[self.formula]
-        own = parameters_of(loss)
-        options = options_of(loss.public.__name__) & {*OPTIONS} | {*own, "bias"}
-        if self.layout == "streamed":
-            options -= {*loss.not_streamed}
+        function, labels, _, row = FORMULAS[self.formula]
+        own = parameters_of(row) if row else {}
+        names = {*inspect.signature(function).parameters}
+        options = names & {*OPTIONS} | {*own, "bias"}
+        if row and self.layout == "streamed":
+            options -= {*row.not_streamed}
         if labels == "target":
             options |= {"target_bias"}
-        if labels == "sparse":
-            options -= {"margin"}  # for class ids
-        if labels == "elements":
-            options -= OF_ROWS
-        if labels in ("elements", "shares"):
-            options -= {"ignore_index"}  # for integers: tests/test_hazards_of_labels.py
+        options -= NOT_FOR.get(labels, set())
         every = OPTIONS | own
         return {name: every[name] for name in sorted(options)}
 
@@ -215,18 +254,21 @@ def labels_of(kind):
     of_classes = np.linspace(0.9, 0.1, ROWS * CLASSES).reshape(ROWS, CLASSES)
     sparse = jxent.SparseLabels(ids, values)
     return {
-        "ids": (LABELS, of_rows),
-        "sparse": (sparse, jax.tree.map(lambda _: of_rows, sparse)),
-        "elements": (of_classes, P("data", "model")),
-        "shares": (of_classes, P("data", "model")),
-        "target": (OTHER, SPLIT),
+        "nothing": ((), ()),
+        "ids": ((LABELS,), (of_rows,)),
+        "asked": ((np.where(ids == 4, 5, ids),), (of_rows,)),  # 4 is to be masked
+        "among": ((LABELS, ids), (of_rows, of_rows)),
+        "sparse": ((sparse,), (jax.tree.map(lambda _: of_rows, sparse),)),
+        "elements": ((of_classes,), (P("data", "model"),)),
+        "shares": ((of_classes,), (P("data", "model"),)),
+        "target": ((OTHER,), (SPLIT,)),
     }[kind]
 
 
 @functools.cache
 def compiled(program):
     """(options, operands) -> the loss, and its gradients in those that have any."""
-    row, kind, _ = FORMULAS[program.formula]
+    function, kind, _, row = FORMULAS[program.formula]
     names = {"class_axis_name": "model", "batch_axis_name": "data"}
     labels, split_of_labels = labels_of(kind)
     # Loops of whole blocks, of each device's part too.
@@ -240,17 +282,24 @@ def compiled(program):
         return LinearLogits(hidden, kernel, bias, **how)
 
     def loss(labels, options):
-        given = options | {"reduction": "mean"} | (names if program.split else {})
+        given = options | ({"reduction": "mean"} if row else {})
+        given |= names if program.split else {}
         logits = logits_of(*map(given.pop, ("hidden", "kernel", "bias")))
         if kind == "target":
-            labels = logits_of(**labels, bias=given.pop("target_bias"))
+            labels = [logits_of(**labels[0], bias=given.pop("target_bias"))]
         if kind == "elements":  # each a row, split over both axes
             given |= {name: given[name][:, None] for name in ("where", "weights")}
             given["batch_axis_name"] = (*names.values(),) if program.split else None
             given.pop("class_axis_name", None)
-        if row.x is not of_logits:
-            logits = jax.nn.sigmoid(logits)
-        return row.function(logits, labels, **given)
+        if row:
+            logits = logits if row.x is of_logits else jax.nn.sigmoid(logits)
+            return function(logits, *labels, **given)
+        if function is jxent.softmax_statistics:
+            found = function(logits, *labels, **given, entropy=True)
+            total = jnp.sum(found.lse + found.entropy**2)
+        else:
+            total = jnp.sum(jnp.exp(function(logits, *labels, **given)))
+        return jax.lax.psum(total, "data") if program.split else total
 
     if program.split:
         specs = SPLIT | {name: x.spec for name, x in program.options.items()}
@@ -269,6 +318,23 @@ def compiled(program):
         return jax.value_and_grad(of_moving)(moving)
 
     return lambda options: jax.device_get(both(options))
+
+
+def test_the_programs_have_every_target_and_formula(monkeypatch):
+    """The package's own, of two softmaxes: what the functions make of a call."""
+    seen, solve = set(), solving.solve
+
+    def seeing(problem):
+        seen.update((type(problem.target), problem.settings.formula))
+        return solve(problem)
+
+    monkeypatch.setattr(solving, "solve", seeing)
+    z = np.float32(HEAD["hidden"] @ HEAD["kernel"])
+    for function, kind, *_ in FORMULAS.values():
+        labels, _ = ((z,), None) if kind == "target" else labels_of(kind)
+        jax.eval_shape(function, z, *labels)
+    of_two = {x for x in vars(_formulas).values() if type(x) is _formulas.OfTwo}
+    assert {*TARGETS} | of_two <= seen
 
 
 def at(program, changed=None, value=None):
@@ -292,14 +358,11 @@ PROGRAMS += [
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: "-".join(map(str, p)))
 def test_every_option_has_an_effect_and_a_derivative(program, x64):
     reference = Program(program.formula)
-    off = at(program)
+    off, _ = at(program)
     for name in program.options:
         loss, gradients = at(program, name)
         wanted, slopes = at(reference, name)
-        changes = jax.tree.map(np.subtract, (loss, gradients), off)
-        largest = max(np.max(np.abs(x)) for x in jax.tree.leaves(changes))
-        assert loss != off[0], f"{name} does not change the loss"
-        assert largest > 1e-3, f"{name} changes nothing"
+        assert abs(loss - off) > 1e-3, f"{name} changes nothing"
         np.testing.assert_allclose(loss, wanted, rtol=1e-12, err_msg=name)
         for other, slope in gradients.items():
             wanted = slopes[other]

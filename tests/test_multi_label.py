@@ -13,15 +13,11 @@ from jax.sharding import PartitionSpec as P
 import jxent
 from jxent import LinearLogits
 from tests import oracles
-from tests.cases import dense
-from tests.comparing import close, untyped, weighed
+from tests.cases import LAYOUTS, dense
+from tests.comparing import close, untyped, weighed, weighed_rows
 from tests.compiling import as_users_jit
 from tests.heads import of_layout
-from tests.meshes import (
-    KINDS,
-    NAMES as AXES,
-    on_mesh,
-)
+from tests.meshes import KINDS, on_mesh
 
 
 ROWS, FEATURES, CLASSES = 4, 3, 8
@@ -35,9 +31,6 @@ OPTIONS: dict[Any, dict[str, Any]] = {
     ASYMMETRIC: {"gamma_pos": 0.5, "gamma_neg": 2.0, "clip": 0.1},
     jxent.zlpr_loss: {},
 }
-NAMES = "binary", "focal", "asymmetric", "ZLPR"
-LAYOUTS = ("in memory", "materialized", "streamed", "tiled")
-of_each_loss = pytest.mark.parametrize("loss", OPTIONS, ids=NAMES)
 in_each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 # The positives of each row, all of them and none among these; −1 is padding.
 POSITIVES = np.array(
@@ -52,78 +45,68 @@ def operands(rng):
     return rng.normal(size=(ROWS, FEATURES)), rng.normal(size=(FEATURES, CLASSES))
 
 
-def losses_or_sum(loss, layout, **options):
-    """Losses of rows, or their sum where the layout has no more."""
-    options = ({"reduction": "sum"} if layout == "tiled" else {}) | options
-    return functools.partial(loss, **options)
-
-
 def value_and_gradients(f, *arrays):
     """Of a function whose results count by weights of their own."""
     both = jax.value_and_grad(lambda *x: weighed(f(*x)), range(len(arrays)))
-    return as_users_jit(both)(*arrays)
+    return jax.device_get(as_users_jit(both)(*arrays))
 
 
 # Lists of positives -------------------------------------------------------------------
 
 
-@of_each_loss
 @in_each_layout
-def test_lists_of_positives_are_the_labels(loss, layout, rng, x64):
-    """Padded; rows without positives, and without negatives, are among them."""
+def test_lists_of_positives_are_the_labels(layout, rng, x64):
+    """Padded; rows without positives, and without negatives, are among them.
+
+    A bad id makes its row NaN and no other, in memory or streamed; its gradient too.
+    """
     logits = of_layout(layout, (2, 4))
-    loss = losses_or_sum(loss, layout, **OPTIONS[loss])
+    of_sum = {"reduction": "sum"} if layout == "tiled" else {}
 
-    def listed(*head):
-        labels = jxent.SparseLabels(jnp.asarray(POSITIVES))
-        return loss(logits(*head), labels, ignore_index=-1)
+    @as_users_jit
+    def run(hidden, kernel, ids):
+        def both(hidden, kernel, loss, listed, options):
+            labels = jxent.SparseLabels(ids) if listed else LABELS
+            ignored = {"ignore_index": -1} if listed else {}
+            losses = loss(logits(hidden, kernel), labels, **options, **ignored)
+            return weighed_rows(losses), losses
 
-    def whole(*head):
-        return loss(logits(*head), LABELS)
+        each = jax.grad(both, (0, 1), has_aux=True)
+        return [
+            [
+                each(hidden, kernel, loss, listed, own | of_sum)
+                for listed in (True, False)
+            ]
+            for loss, own in OPTIONS.items()
+        ]
 
-    arrays = operands(rng)
-    close(
-        value_and_gradients(listed, *arrays), value_and_gradients(whole, *arrays), 1e-12
-    )
-
-
-@of_each_loss
-@in_each_layout
-def test_a_bad_id_makes_its_row_nan(loss, layout, rng, x64):
-    """And no other, in memory or streamed; its gradient too."""
     hidden, kernel = operands(rng)
-    logits = of_layout(layout, (2, 4))
-    loss = losses_or_sum(loss, layout, ignore_index=-1)
-
-    @jax.jit
-    def run(hidden, ids):
-        f = lambda h: loss(logits(h, kernel), jxent.SparseLabels(ids))
-        return f(hidden), jax.grad(lambda h: jnp.sum(f(h)))(hidden)
-
+    for got, wanted in jax.device_get(run(hidden, kernel, POSITIVES)):
+        close(got, wanted)
     is_bad = np.arange(ROWS) == 1
     for bad in (CLASSES, -2, 2**31 - 1):
         ids = POSITIVES.copy()
         ids[1, 3] = bad
-        losses, gradient = jax.device_get(run(hidden, ids))
-        wanted = True if layout == "tiled" else is_bad
-        np.testing.assert_array_equal(np.isnan(losses), wanted)
-        of_rows = np.broadcast_to(is_bad[:, None], gradient.shape)
-        np.testing.assert_array_equal(np.isnan(gradient), of_rows)
+        for ((gradient, _), losses), _ in jax.device_get(run(hidden, kernel, ids)):
+            wanted = True if layout == "tiled" else is_bad
+            np.testing.assert_array_equal(np.isnan(losses), wanted)
+            of_rows = np.broadcast_to(is_bad[:, None], gradient.shape)
+            np.testing.assert_array_equal(np.isnan(gradient), of_rows)
 
 
 def test_padding_may_hold_any_value(rng, x64):
     hidden, kernel = operands(rng)
     values = np.where(POSITIVES < 0, np.nan, 1.0)
+    wanted = weighed(BINARY(hidden @ kernel, LABELS))
     for layout in ("in memory", "streamed"):
         logits = of_layout(layout, (2, 4))
         f = lambda h, v, logits=logits: BINARY(
             logits(h, kernel), jxent.SparseLabels(POSITIVES, v), ignore_index=-1
         )
-        of_labels = lambda h, logits=logits: weighed(BINARY(logits(h, kernel), LABELS))
-        got = value_and_gradients(f, hidden, values)
-        close(got[0], jax.jit(of_labels)(hidden))
-        assert np.all(np.isfinite(got[1][0]))
-        assert not np.any(got[1][1][POSITIVES < 0])
+        value, (in_hidden, in_values) = value_and_gradients(f, hidden, values)
+        close(value, wanted)
+        assert np.all(np.isfinite(in_hidden))
+        assert not np.any(in_values[POSITIVES < 0])
 
 
 def test_positives_of_masked_classes_are_dropped(rng, x64):
@@ -145,12 +128,20 @@ def test_positives_of_masked_classes_are_dropped(rng, x64):
 def test_equal_ids_add_up(rng, x64):
     """To a target of 2, which is no probability: NaN where its logarithm is taken."""
     logits = LinearLogits(*operands(rng))
-    twice = jxent.SparseLabels(np.array([[5, 5]] * ROWS))
+    twice, often = (jxent.SparseLabels(np.full((ROWS, n), 5)) for n in (2, 300))
     wanted = 2.0 * (np.arange(CLASSES) == 5) * np.ones((ROWS, 1))
-    close(BINARY(logits, twice), BINARY(logits, wanted))
-    assert np.all(np.isnan(jxent.zlpr_loss(logits, twice)))
-    often = jxent.SparseLabels(np.full((ROWS, 300), 5))
-    close(BINARY(logits, often), BINARY(logits, 150 * wanted))
+
+    @jax.jit
+    def run(logits):
+        pairs = (twice, wanted), (often, 150 * wanted)
+        return [[BINARY(logits, y) for y in ys] for ys in pairs], jxent.zlpr_loss(
+            logits, twice
+        )
+
+    pairs, zlpr = jax.device_get(run(logits))
+    for got, truth in pairs:
+        close(got, truth)
+    assert np.all(np.isnan(zlpr))
 
 
 # What the formulas are ----------------------------------------------------------------
@@ -159,38 +150,36 @@ def test_equal_ids_add_up(rng, x64):
 def test_rows_are_sums_of_elements(rng, x64):
     """Over any axis of an array; the loss of every element without one."""
     z, y = rng.normal(size=(2, CLASSES, 3)), rng.integers(0, 2, (2, CLASSES, 3))
-    axes = 1, -2, (0, 1), None
-    for loss in (BINARY, FOCAL, ASYMMETRIC):
-        own = {k: x for k, x in OPTIONS[loss].items() if k != "pos_weight"}
-        of = lambda *x, f=loss, own=own: [f(*x, axis=a, **own) for a in axes]
-        one, same, two, every = jax.jit(of)(z, y)
-        elements = loss.func(z, y, **own)
-        for of_rows in (one, same):
-            close(of_rows, elements.sum(1))
-        close(two, elements.sum((0, 1)))
-        close(every, elements.sum())
+
+    @jax.jit
+    def run(z, y):
+        found = []
+        for loss in (BINARY, FOCAL, ASYMMETRIC):
+            own = {k: x for k, x in OPTIONS[loss].items() if k != "pos_weight"}
+            rows = [loss(z, y, axis=a, **own) for a in (1, -2, (0, 1), None)]
+            found.append((loss.func(z, y, **own), rows))
+        return found
+
+    for elements, got in jax.device_get(run(z, y)):
+        close(got, [elements.sum(axis) for axis in (1, 1, (0, 1), None)])
 
 
 def test_limits_are_binary_cross_entropy(rng, x64):
-    logits = LinearLogits(*operands(rng))
-    wanted = BINARY(logits, LABELS)
-    close(FOCAL(logits, LABELS, gamma=0.0), wanted)
-    close(ASYMMETRIC(logits, LABELS, gamma_pos=0.0, gamma_neg=0.0, clip=0.0), wanted)
     z = rng.normal(size=(ROWS, 1))
-    one = jxent.sigmoid_binary_cross_entropy(z, LABELS[:, :1])[:, 0]
-    close(jxent.zlpr_loss(z, LABELS[:, :1]), one)
-    close(BINARY(z, LABELS[:, :1]), one)
-    close(BINARY(LinearLogits(z, np.ones((1, 1))), LABELS[:, :1]), one)
+    off = {"gamma_pos": 0.0, "gamma_neg": 0.0, "clip": 0.0}
 
+    @jax.jit
+    def run(hidden, kernel, z):
+        logits, one = LinearLogits(hidden, kernel), LABELS[:, :1]
+        head = LinearLogits(z, np.ones((1, 1)))
+        limits = FOCAL(logits, LABELS, gamma=0.0), ASYMMETRIC(logits, LABELS, **off)
+        of_one = jxent.zlpr_loss(z, one), BINARY(z, one), BINARY(head, one)
+        binary = jxent.sigmoid_binary_cross_entropy(z, one)[:, 0]
+        return (limits, BINARY(logits, LABELS)), (of_one, binary)
 
-def test_the_mean_is_over_rows(rng, x64):
-    """Weights of classes do not divide."""
-    head = operands(rng)
-    weights = {"class_weights": np.linspace(1, 3, CLASSES), "pos_weight": 2.0}
-    wanted = np.mean(BINARY(jnp.matmul(*head), LABELS, **weights))
-    for layout in LAYOUTS:
-        logits = of_layout(layout, (2, 4))(*head)
-        close(BINARY(logits, LABELS, reduction="mean", **weights), wanted)
+    for several, wanted in jax.device_get(run(*operands(rng), z)):
+        for got in several:
+            close(got, wanted)
 
 
 def test_small_losses_keep_their_digits():
@@ -198,9 +187,14 @@ def test_small_losses_keep_their_digits():
     z = np.where(LABELS, 30.0, -30.0) + np.linspace(-1, 1, CLASSES)
     z, eye = z.astype(np.float32), np.eye(CLASSES, dtype=np.float32)
     wrong = np.exp(-np.abs(z.astype(np.float64))).sum(-1)
-    for loss in (BINARY, jxent.zlpr_loss):
-        for logits in (z, of_layout("streamed", (2, 4))(z, eye)):
-            np.testing.assert_allclose(loss(logits, LABELS), wrong, rtol=1e-6)
+
+    @jax.jit
+    def run(z):
+        both = z, of_layout("streamed", (2, 4))(z, eye)
+        return [f(x, LABELS) for f in (BINARY, jxent.zlpr_loss) for x in both]
+
+    for losses in run(z):
+        np.testing.assert_allclose(losses, wrong, rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", [jxent.sigmoid_focal_loss, jxent.asymmetric_loss])
@@ -218,20 +212,22 @@ def test_zlpr_at_infinite_logits():
     """−inf in a class whose label is no adds 0; one on the wrong side makes NaN."""
     z = np.array([[-np.inf, 1.0], [-np.inf, 1.0], [np.inf, 1.0], [np.inf, 1.0]])
     y = np.array([[0, 1], [1, 0], [1, 0], [0, 1]])
-    losses = jxent.zlpr_loss(z, y)
+    both = jax.jit(
+        jax.grad(lambda z: (jnp.sum(x := jxent.zlpr_loss(z, y)), x), has_aux=True)
+    )
+    gradient, losses = both(z)
     wanted = [np.log1p(np.exp(-1)), np.nan, np.log1p(np.exp(1)), np.nan]
     close(losses, np.array(wanted), 1e-6)
-    gradient = jax.grad(lambda z: jnp.sum(jxent.zlpr_loss(z, y)))(z)
     np.testing.assert_array_equal(np.isfinite(gradient).all(1), [1, 0, 1, 0])
 
 
 def test_labels_that_are_no_targets_are_nan(rng):
     logits = LinearLogits(*operands(rng))
+    loss = jax.jit(lambda y: jxent.zlpr_loss(logits, y))
     for bad in (np.nan, 1.5, -0.5):
         y = LABELS.astype(np.float32)
         y[1, 2] = bad
-        losses = jxent.zlpr_loss(logits, y)
-        np.testing.assert_array_equal(np.isnan(losses), np.arange(ROWS) == 1)
+        np.testing.assert_array_equal(np.isnan(loss(y)), np.arange(ROWS) == 1)
 
 
 def test_extreme_logits_have_finite_derivatives(x64):
@@ -248,54 +244,6 @@ def test_extreme_logits_have_finite_derivatives(x64):
 
 
 # Over devices -------------------------------------------------------------------------
-
-
-EVERY_OPTION = {
-    "weights": (np.array([0.5, 2, 0, 0.25]), P("data")),
-    "class_weights": (np.linspace(0.5, 2, CLASSES), P("model")),
-    "class_mask": (np.arange(CLASSES) != 4, P("model")),
-    "label_smoothing": (np.float64(0.1), P()),
-    "logit_soft_cap": (np.float64(3), P()),
-    "temperature": (np.array([0.5, 2, 1.5, 0.75]), P("data")),
-}
-
-
-@of_each_loss
-@pytest.mark.parametrize(("layout", "sparse"), [("streamed", True), ("tiled", False)])
-def test_split_over_devices_it_is_as_on_one(loss, layout, sparse, rng, x64):
-    """Rows and classes over 2 × 2, with every option, which have derivatives too."""
-    options = dict(EVERY_OPTION)
-    if loss is jxent.zlpr_loss:
-        del options["class_weights"]
-    for name, value in OPTIONS[loss].items():
-        spec = P("model") if np.ndim(value) else P()
-        options[name] = np.asarray(value, np.float64), spec
-    values, specs = ({k: x[i] for k, x in options.items()} for i in (0, 1))
-    labels, split_of_labels = LABELS, P("data", "model")
-    if sparse:
-        labels = jxent.SparseLabels(POSITIVES, np.full(POSITIVES.shape, 0.9))
-        split_of_labels = jax.tree.map(lambda _: P("data"), labels)
-    logits = of_layout(layout, (1, 2))(*operands(rng), np.linspace(-1, 1, CLASSES))
-    split = logits.replace(hidden=P("data"), kernel=P(None, "model"), bias=P("model"))
-    ignored = {"ignore_index": -1} if sparse else {}
-
-    def of_all(logits, labels, options, **names):
-        return loss(logits, labels, reduction="mean", **ignored, **options, **names)
-
-    arrays, in_specs = (logits, labels, values), (split, split_of_labels, specs)
-
-    def results(on_devices, logits, labels, values):
-        f = functools.partial(of_all, **AXES) if on_devices else of_all
-        if on_devices:
-            f = jax.shard_map(f, in_specs=in_specs, out_specs=P())
-        moving = {k: x for k, x in values.items() if x.dtype == np.float64}
-        total = lambda logits, moving: f(logits, labels, values | moving)
-        return jax.value_and_grad(total, (0, 1))(logits, moving)
-
-    got = on_mesh(functools.partial(results, True), arrays, in_specs)
-    wanted = jax.jit(functools.partial(results, False))(*arrays)
-    close(got, wanted, 1e-11)
-    assert all(np.any(x) for x in jax.tree.leaves(wanted))
 
 
 @pytest.mark.parametrize("loss", [BINARY, jxent.zlpr_loss], ids=["binary", "ZLPR"])
