@@ -18,11 +18,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.comparing import same
 
 
 HERE = Path(__file__).parent
+
+
+def installed(name: str) -> Any:
+    """A library or one of its modules, with the warnings of its own import."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(
+            name,
+            reason=f'needs {name}: pip install -e ".[parity]"',
+            exc_type=ImportError,
+        )
+
+
 REDUCTIONS = ("none", "mean", "sum")
 
 
@@ -323,16 +338,14 @@ def of_jax(module: Any, calls: tuple[Call, ...], dtype: Any = np.float64) -> lis
 
 def of_keras(calls: tuple[Call, ...], dtype: Any = np.float64) -> list[Answer]:
     """Keras's own answers, on its JAX backend."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    import keras  # pyright: ignore[reportMissingImports]
-
+    keras = installed("keras")
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return of_jax(keras.losses, calls, dtype)
 
 
 def of_torch(calls: tuple[Call, ...], dtype: str = "float64") -> list[Answer]:
     """PyTorch's own answers."""
-    import torch  # pyright: ignore[reportMissingImports]
+    torch = installed("torch")
 
     class Names:
         def __getattr__(self, name: str) -> Any:

@@ -1,6 +1,5 @@
 """The pages' code of PyTorch and Keras: here, and with the libraries themselves."""
 
-import os
 import types
 import warnings
 
@@ -11,6 +10,7 @@ import pytest
 
 import jxent
 from tests import pages
+from tests.facades import installed
 
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -21,18 +21,6 @@ PROGRAMS = [
     for library in ("torch", "keras")
     if block.source.startswith(f"import {library}\n")
 ]
-
-
-def imported(name):
-    """A library, with the warnings of its own import."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(
-            name,
-            reason=f'needs {name}: pip install -e ".[parity]"',
-            exc_type=ImportError,
-        )
 
 
 def run_tabs(tab, given, convert=lambda x: x):
@@ -61,7 +49,7 @@ def test_the_facades():
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
 def test_pytorch():
-    torch = imported("torch")
+    torch = installed("torch")
 
     def tensor(x):
         x = torch.tensor(np.asarray(x))
@@ -75,14 +63,14 @@ def test_pytorch():
 
 
 def test_keras():
-    run_tabs("Keras", {"keras": imported("keras")})
+    run_tabs("Keras", {"keras": installed("keras")})
 
 
 @pytest.mark.every_value
 @pytest.mark.parametrize(("library", "program"), PROGRAMS)
 def test_the_textbooks_program(library, program):
     """It learns its four points in the library itself."""
-    module = imported(library)
+    module = installed(library)
     seed = module.manual_seed if library == "torch" else module.utils.set_random_seed
     seed(0)
     names = {}

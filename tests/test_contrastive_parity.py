@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ import numpy as np
 import pytest
 
 import jxent
-
-
-REASON = 'needs {}: pip install -e ".[parity]"'
+from tests.facades import installed
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +19,7 @@ def clip():
     """The module of open_clip's losses alone: the package's import takes long."""
     found = importlib.util.find_spec("open_clip")
     if found is None or found.origin is None:
-        pytest.skip(REASON.format("open-clip-torch"))
+        pytest.skip('needs open-clip-torch: pip install -e ".[parity]"')
     path = Path(found.origin).with_name("loss.py")
     spec: Any = importlib.util.spec_from_file_location("open_clip_loss", path)
     module: Any = importlib.util.module_from_spec(spec)
@@ -32,14 +29,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def metric_learning():
-    """The library itself, with the warnings of its own import."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(
-            "pytorch_metric_learning.losses",
-            reason=REASON.format("pytorch-metric-learning"),
-            exc_type=ImportError,
-        )
+    return installed("pytorch_metric_learning.losses")
 
 
 BATCH, FEATURES = 24, 6

@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,6 @@ from tests.compiling import TO_RUN_LONG, as_flags
 from tests.pages import defaults
 
 
-near = pytest.approx
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PICTURES = EXAMPLES.parent / "docs" / "pictures"
 
@@ -49,208 +49,17 @@ def numbers(text: str, label: str) -> list[float]:
     return [float(x.replace(",", "")) for x in found]
 
 
-class Example(NamedTuple):
-    """What a short run of an example prints and draws."""
-
-    panels: int  # of the picture, side by side
-    figures: dict[str, Any]  # {how a line begins: its numbers}
-    bar: Any  # the loss at the first and the last step that the bar shows
-    arguments: tuple[str, ...] = ()
-    alone: bool = False  # a process of its own, compiled to run long
+near = pytest.approx
+FILE = Path(__file__).parent / "figures.toml"
 
 
-EXAMPLES_OF = {
-    "digits": Example(
-        panels=3,
-        figures={
-            "held-out accuracy": near([97.3], abs=2),
-            "held-out cross-entropy": near([0.17], abs=0.04),
-            "expected calibration error": near([0.09], abs=0.03),
-        },
-        bar=near([2.45, 0.51], rel=0.2),
-        arguments=("--seed=0", "--batch-size=32"),
-        alone=True,
-    ),
-    "language_model": Example(
-        panels=2,
-        figures={
-            "by frequency alone": near([1023], rel=0.01),
-            "before training": near([1030], rel=0.02),
-            "after training": near([1266], rel=0.1),
-            # MiB of the fused head, and of the materialized logits.
-            "512": near([107, 293], rel=0.1),
-        },
-        bar=near([6.27, 5.78], rel=0.01),
-        arguments=("--seed=0", "--epochs=4", "--prompt=In"),
-        alone=True,
-    ),
-    "breast_cancer": Example(
-        panels=2,
-        figures={
-            "held-out accuracy": near([94.7], abs=1.5),
-            "malignant tumours found": near([90.1], abs=4),
-            "benign tumours spared": near([97.5], abs=2),
-            "held-out cross-entropy": near([0.174], abs=0.02),
-        },
-        bar=near([0.73, 0.22], abs=0.1),
-    ),
-    "many_labels": Example(
-        panels=2,
-        figures={  # F1 micro, macro, at the best threshold, and that threshold
-            "cross-entropy": near([59.0, 0, 28.5, 0, 43.6, -2.5], rel=0.05, abs=1),
-            "pos_weight": near([47.7, 0, 41.7, 0, 44.1, -0.75], rel=0.05, abs=1),
-            "asymmetric": near([59.0, 0, 43.4, 0, 43.6, -0.5], rel=0.05, abs=1),
-            "ZLPR": near([63.4, 0, 35.6, 0, 43.5, -1.75], rel=0.05, abs=1),
-        },
-        bar=near([0.74, 3.5], rel=0.1),
-    ),
-    "textbook": Example(
-        panels=2,
-        figures={
-            "a fair die, ln 6": [1.79176, 1.79176],
-            "farthest from jax.grad": near([0], abs=1e-6),
-            "held-out cross-entropy": near([0.243], abs=0.02),
-            "held-out accuracy": near([89.3], abs=4),
-        },
-        bar=near([0.78, 0.265], abs=0.05),
-    ),
-    "classic_mistakes": Example(
-        panels=3,
-        figures={  # the mistake, right, the floor; then held out
-            "A softmax layer before the loss": near(
-                [2.076, 1.187, 1.461, 2.060, 1.197], rel=0.05
-            ),
-            "A sigmoid layer before the loss": near(
-                [0.685, 0.432, 0.551, 0.415, 0.418], rel=0.05
-            ),
-            "A mixture's probabilities as logits": near(
-                [1.982, 0.981, 1.461, 1.499, 1.043], rel=0.05
-            ),
-            "A mean of micro-batches' means": near(
-                [2.839, 2.865, 2.884, 2.880], rel=0.02
-            ),
-            "Padding counted": near([2.514, 2.865, 2.898, 2.880], rel=0.02),
-        },
-        bar=near([2.29, 2.91], rel=0.05),
-    ),
-    "mnist_linen": Example(
-        panels=2,
-        figures={
-            "held-out accuracy": near([67.1], abs=5),
-            "held-out cross-entropy": near([1.27], rel=0.05),
-        },
-        bar=near([2.35, 1.74], rel=0.05),
-    ),
-    "segmentation": Example(
-        panels=3,
-        figures={
-            "held-out mean IoU, 11 classes": near([9.4], abs=2),
-            "held-out background IoU": near([86.2], abs=4),
-            "held-out pixels right": near([83.2], abs=4),
-            "held-out cross-entropy": near([1.10], rel=0.08),
-        },
-        bar=near([2.55, 2.30], rel=0.05),
-    ),
-    "policy_gradient": Example(
-        panels=2,
-        figures={
-            "with every sequence, weighted": near([0], abs=1e-5),
-            "with 4,096 sampled sequences": near([6.4], abs=1.5),
-            "with a mean of their means": near([23.6], abs=4),
-            "before": near([0.0203], rel=0.1),
-            "after": near([0.11], rel=0.25),
-            "after, by the exact gradient": near([0.365], rel=0.1),
-        },
-        bar=[],
-    ),
-    "preference": Example(
-        panels=2,
-        figures={
-            "continuations on one line": near([12.5, 18.8], abs=13),
-            "pairs ranked right": near([50, 85.7], abs=15),
-            "reward margin (nats)": near([0, 0.03], abs=0.02),
-            "KL to the reference, k3 (nats)": near([0, 0.05], abs=0.03),
-            "fused head": near([6], rel=0.3),  # MiB
-            "materialized logits": near([260], rel=0.1),
-        },
-        bar=near([6.59, 0.685], rel=0.02),
-        alone=True,
-    ),
-    "distillation": Example(
-        panels=2,
-        figures={
-            "by frequency alone": near([1023], rel=0.01),
-            "teacher, 64 features": near([1049], rel=0.05),
-            "student, 16 features, cross-entropy": near([1023], rel=0.02),
-            "student, 16 features, KL": near([1024], rel=0.02),
-            "student, 16 features, top 32": near([1024], rel=0.02),
-            "fused heads": near([155], rel=0.1),  # MiB
-            "materialized logits": near([641], rel=0.1),
-        },
-        bar=near([6.31, 3.19], rel=0.05),
-        alone=True,
-    ),
-    "long_tailed_mnist": Example(
-        panels=2,
-        figures={  # accuracy of all, of three frequent and of three rare digits
-            "cross-entropy": near([49.6, 2.2, 95.6, 0.2, 0, 0], abs=2),
-            "cross-entropy, adjusted after": near(
-                [62.7, 2.3, 92.0, 1.0, 18.3, 9.6], abs=4
-            ),
-            "cosines, LDAM, weights late": near(
-                [54.8, 1.5, 96.3, 0.3, 3.3, 1.5], abs=3
-            ),
-        },
-        bar=near([2.32, 6.57], rel=0.1),
-    ),
-    "calibration": Example(
-        panels=3,
-        figures={  # accuracy, loss, Brier score, two errors; and one of 500 digits
-            "fitted temperature": near([1.51], abs=0.1),
-            "as trained": near([87.9, 0.465, 0.185, 0.052, 0.182], rel=0.03, abs=0.01),
-            "temperature": near(
-                [87.9, 0.405, 0.178, 0.015, 0.020, 0.014], rel=0.03, abs=0.01
-            ),
-            "vector scaling": near(
-                [87.8, 0.408, 0.180, 0.012, 0.027, 0.013], rel=0.03, abs=0.01
-            ),
-        },
-        bar=near([2.32, 0.006], rel=0.05, abs=0.02),
-    ),
-    "contrastive_digits": Example(
-        panels=3,
-        figures={
-            "found first": near([3.8], abs=1.5),  # 0.1 by chance
-            "among the first five": near([16.6], abs=4),
-            "first found, same digit": near([48.5], abs=6),
-            "held-out loss": near([5.0], rel=0.03),
-            "learned scale": near([14.1], rel=0.05),
-        },
-        bar=near([5.34, 3.29], rel=0.05),
-    ),
-    "noisy_labels": Example(
-        panels=2,
-        figures={  # of the best epoch, of the last; wrong labels learnt
-            "cross-entropy": near([86.4, 86.4, 0, 2.6], rel=0.04, abs=1.5),
-            "generalized": near([86.4, 86.4, 0, 2.3], rel=0.04, abs=1.5),
-            "symmetric": near([85.9, 85.9, 0, 2.6], rel=0.04, abs=1.5),
-            "Taylor": near([84.5, 84.5, 0, 2.6], rel=0.04, abs=1.5),
-        },
-        bar=near([2.36, 0.79], rel=0.1),
-    ),
-    "digit_strings": Example(
-        panels=3,
-        figures={
-            "cross-entropy of a string": near([8.5], rel=0.1),
-            "strings read right": near([13.5], abs=3),
-            "digits wrong, missing or extra": near([100], abs=5),
-            "CTC from hidden states": near([34], rel=0.3),  # MiB
-            "optax.ctc_loss of logits": near([1608], rel=0.1),
-        },
-        bar=near([37.0, 12.4], rel=0.1),
-        arguments=("--steps=60",),
-    ),
-}
+def expected(found: dict[str, Any]) -> Any:
+    """Numbers as the file has them: {is: numbers, rel or abs: how near}."""
+    tolerance = {k: x for k, x in found.items() if k != "is"}
+    return near(found["is"], **tolerance) if tolerance else found["is"]
+
+
+EXAMPLES_OF: dict[str, dict[str, Any]] = tomllib.loads(FILE.read_text("utf-8"))
 
 
 # What holds of the numbers beside each other, and what is no number.
@@ -310,8 +119,13 @@ def play(tmp_path, capsys):
 
     def play(name: str) -> tuple[str, list[float]]:
         example, output = EXAMPLES_OF[name], tmp_path / f"{name}.png"
-        options = ["--smoke", "--seed=1", f"--output={output}", *example.arguments]
-        if example.alone:
+        options = [
+            "--smoke",
+            "--seed=1",
+            f"--output={output}",
+            *example.get("arguments", []),
+        ]
+        if "alone" in example:
             done = run(f"{name}.py", *options, cwd=tmp_path)
             assert done.returncode == 0, done.stderr
             out, err = done.stdout, done.stderr
@@ -325,7 +139,7 @@ def play(tmp_path, capsys):
         assert height > 600
         assert height / width == near(high / wide, rel=0.01)
         ink = np.any(pixels[..., :3] < 0.95, axis=-1)
-        for panel in np.array_split(ink, example.panels, axis=1):
+        for panel in np.array_split(ink, example["panels"], axis=1):
             assert 0.01 < panel.mean() < 0.8
         return out, [float(x) for x in re.findall(r"loss ([\d.]+) nats", err)]
 
@@ -338,10 +152,10 @@ def test_it_prints_its_figures(name, play):
     """Each number is near the one that is printed on another machine."""
     out, losses = play(name)
     example = EXAMPLES_OF[name]
-    found = {label: numbers(out, label) for label in example.figures}
-    for label, wanted in example.figures.items():
-        assert found[label] == wanted, label
-    assert losses[:1] + losses[-1:] == example.bar
+    found = {label: numbers(out, label) for label in example["figures"]}
+    for label, wanted in example["figures"].items():
+        assert found[label] == expected(wanted), label
+    assert losses[:1] + losses[-1:] == expected(example["bar"])
     if name in CHECKS:
         CHECKS[name](out, losses, found)
 

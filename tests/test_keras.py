@@ -1,75 +1,33 @@
 """jxent.keras: Keras's calls, Keras's numbers, or a stated difference."""
 
 import dataclasses
-import doctest
 import functools
-import inspect
-import os
 import re
 import types
 import unittest
-import warnings
 
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from flax import linen, nnx
 
 import jxent
 import jxent.keras as ours
 from tests import facades
 from tests.comparing import floats, ints, same
-from tests.facades import same_answers, value_and_grad
-from tests.test_docs import Checker
+from tests.facades import installed, value_and_grad
 
 
 INF, NAN = jnp.inf, jnp.nan
-CLASSES = [n for n in ours.__all__ if inspect.isclass(getattr(ours, n))]
-FUNCTIONS = [n for n in ours.__all__ if n not in CLASSES]
 
 
 @pytest.fixture(scope="module")
 def keras():
-    """The library itself on its JAX backend, with the warnings of its own import."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("keras", reason='needs pip install -e ".[parity]"')
+    return installed("keras")
 
 
-# The same numbers ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("part", [0, 1])
-def test_golden_values(x64, part):
-    """Values and gradients of every call in the table, in float64."""
-    calls = facades.KERAS[part::2]
-    expected = facades.golden("keras", facades.KERAS)[part::2]
-    same_answers(calls, facades.of_jax(ours, calls), expected)
-
-
-def test_every_name_is_called():
-    """Each function and each class stands in the table."""
-    assert {call.name for call in facades.KERAS} == set(ours.__all__)
-
-
-def test_the_installed_keras_gives_the_golden_values(keras, x64):
-    """The committed file is what Keras answers."""
-    answers = facades.of_keras(facades.KERAS)
-    same_answers(facades.KERAS, answers, facades.golden("keras", facades.KERAS))
-
-
-def test_signatures(keras):
-    """The same arguments in the same order with the same defaults."""
-    for name in ours.__all__:
-        theirs = inspect.signature(getattr(keras.losses, name)).parameters.values()
-        mine = [*inspect.signature(getattr(ours, name)).parameters.values()]
-        if "sparse" in name.lower() and len(mine) > len(theirs):  # before Keras 3.16
-            mine = [p for p in mine if p.name != "label_smoothing"]
-        pairs = [[(p.name, p.kind, p.default) for p in side] for side in (mine, theirs)]
-        assert pairs[0] == pairs[1], name
+# The same numbers: the calls of the table are in tests/test_faces_parity.py -----------
 
 
 IDS = np.array([0, 2], np.int32)
@@ -354,28 +312,6 @@ def test_the_differences_are_real(keras, as_users_have_it):
 
 # The classes --------------------------------------------------------------------------
 
-Y, X = np.array([0, 2]), np.array([[2, 0, 0], [0, 0, 3]], np.float32)
-LOSS = ours.SparseCategoricalCrossentropy(from_logits=True)
-
-
-@pytest.mark.every_value
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_loss_is_a_value(name):
-    """Immutable, equal and hashed by its options, and a pytree without leaves."""
-    make = getattr(ours, name)
-    loss, again = make(), make()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        loss.reduction = "sum"
-    assert loss == again
-    assert hash(loss) == hash(again)
-    assert loss != make(reduction="sum")
-    assert make(name=None) == loss
-    assert jax.tree.leaves(loss) == []
-    assert jax.tree.map(lambda x: x, loss) == loss
-    assert make.from_config(loss.get_config()) == loss
-    narrow = make(dtype="bfloat16")
-    assert make.from_config(narrow.get_config()) == narrow
-
 
 def test_options_that_are_arrays():
     """They become numbers, so that the loss stays a value."""
@@ -384,40 +320,6 @@ def test_options_that_are_arrays():
     )
     assert loss == ours.CategoricalFocalCrossentropy(np.array([0.25, 0.5, 0.25]), 2)
     assert hash(loss) == hash(dataclasses.replace(loss))
-
-
-def test_a_loss_goes_everywhere():
-    """As an argument of jit, static or not, and as a field of what is trained."""
-
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass
-    class State:
-        step: jax.Array
-        loss: ours.SparseCategoricalCrossentropy = LOSS
-
-    class Nnx(nnx.Module):
-        def __init__(self):
-            self.loss = LOSS
-            self.linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
-
-        def __call__(self, y, x):
-            return self.loss(y, self.linear(x))
-
-    class Linen(linen.Module):
-        loss: ours.SparseCategoricalCrossentropy = LOSS
-
-        def __call__(self, y, x):
-            return self.loss(y, x)
-
-    expected = LOSS(Y, X)
-    apply = lambda loss, y, x: loss(y, x)
-    same(jax.jit(apply)(LOSS, Y, X), expected)
-    same(jax.jit(apply, static_argnums=0)(LOSS, Y, X), expected)
-    same(jax.jit(lambda s: s.loss(Y, X))(State(jnp.int32(0))), expected)
-    same(Linen().apply({}, Y, X), expected)
-    loss, grads = nnx.jit(nnx.value_and_grad(lambda m: m(Y, X)))(Nnx())
-    assert jnp.isfinite(loss)
-    assert jax.tree.leaves(grads)
 
 
 # A warning, and options ---------------------------------------------------------------
@@ -438,7 +340,8 @@ def test_a_warning_where_the_arguments_may_be_exchanged(name):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in FUNCTIONS if n.endswith("crossentropy") and "sparse" not in n]
+    "name",
+    [n for n in ours.__all__ if n.endswith("crossentropy") and "sparse" not in n],
 )
 def test_no_smoothing(name):
     """None is 0."""
@@ -459,28 +362,3 @@ def test_integers_of_numpy():
         ours.binary_focal_crossentropy(Q, CERTAIN, alpha=None),
         ours.binary_focal_crossentropy(Q, CERTAIN),
     )
-
-
-# Documentation ------------------------------------------------------------------------
-
-SECTIONS = ["Args", "Returns", "Differences", "Example", "Source", "See also"]
-
-
-@pytest.mark.every_value
-@pytest.mark.parametrize("name", ours.__all__)
-def test_docstrings(name, capsys):
-    """The sections of a function, and an example that prints what it says."""
-    text = inspect.getdoc(getattr(ours, name)) or ""
-    given = {"jax": jax, "jnp": jnp, "jxent": jxent}
-    test = doctest.DocTestParser().get_doctest(text, given, name, None, None)
-    assert any(example.want for example in test.examples)
-    result = doctest.DocTestRunner(Checker(), verbose=False).run(test)
-    assert result.failed == 0, capsys.readouterr().out
-    if name in FUNCTIONS:
-        found = re.findall(r"^([A-Z][A-Za-z ]*):$", text, re.MULTILINE)
-        assert found == SECTIONS
-
-
-def test_all_is_sorted():
-    """Classes first, as Python sorts them."""
-    assert ours.__all__ == sorted(ours.__all__)

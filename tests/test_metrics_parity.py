@@ -2,8 +2,6 @@
 stated difference."""
 
 import inspect
-import os
-import warnings
 from typing import Any
 
 import jax
@@ -16,6 +14,7 @@ import sklearn.metrics
 import jxent
 from jxent import metrics
 from tests.comparing import close
+from tests.facades import installed
 
 
 CLASSES, ROWS, IGNORED = 6, 240, -100
@@ -24,33 +23,20 @@ SINGLE = 2e-6  # torchmetrics and Keras compute in float32
 
 @pytest.fixture(scope="module")
 def torch():
-    """PyTorch, once torchmetrics is imported, with the warnings of both imports."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pytest.importorskip(
-            "torchmetrics",
-            reason='needs torchmetrics: pip install -e ".[parity]"',
-            exc_type=ImportError,
-        )
-    return pytest.importorskip("torch")
+    """PyTorch, once torchmetrics is imported."""
+    installed("torchmetrics")
+    return installed("torch")
 
 
 @pytest.fixture(scope="module")
 def torchmetrics(torch):
     """Its functions of classifiers."""
-    return pytest.importorskip("torchmetrics.functional.classification")
+    return installed("torchmetrics.functional.classification")
 
 
 @pytest.fixture(scope="module")
 def keras():
-    """Keras's metrics on its JAX backend, with the warnings of its own import."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip(
-            "keras", reason='needs keras: pip install -e ".[parity]"'
-        )
-    return module.metrics
+    return installed("keras").metrics
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +207,7 @@ def test_torchmetrics_of_yes_and_no(torch, torchmetrics, rng):
 
 def test_torchmetrics_perplexity(torch, rng):
     """The same, until a probability is 0 in its dtype: exp and log are apart there."""
-    perplexity = pytest.importorskip("torchmetrics.functional.text").perplexity
+    perplexity = installed("torchmetrics.functional.text").perplexity
     z, y = rows_of(rng, 8, 30)
     y[:, -3:] = IGNORED
     theirs = perplexity(torch.tensor(z), torch.tensor(y), ignore_index=IGNORED)
@@ -236,7 +222,7 @@ def test_torchmetrics_perplexity(torch, rng):
 
 
 def test_torchmetrics_adds_up_batches_as_sums_do(torch, rng):
-    classification = pytest.importorskip("torchmetrics.classification")
+    classification = installed("torchmetrics.classification")
     modules = {
         "accuracy": classification.MulticlassAccuracy(CLASSES, average="micro"),
         "top_k_accuracy": classification.MulticlassAccuracy(

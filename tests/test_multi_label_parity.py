@@ -1,6 +1,5 @@
 """Losses of many labels against PyTorch's libraries: timm and torchvision."""
 
-import warnings
 from typing import Any
 
 import jax
@@ -10,32 +9,22 @@ import pytest
 
 import jxent
 from tests.compiling import as_users_jit
-
-
-def imported(name):
-    """A library, with the warnings of its own import."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(
-            name,
-            reason=f'needs {name}: pip install -e ".[parity]"',
-            exc_type=ImportError,
-        )
+from tests.facades import installed
 
 
 @pytest.fixture(scope="module")
 def torch():
-    return imported("torch")
+    return installed("torch")
 
 
 @pytest.fixture(scope="module")
 def timm(torch):
-    return imported("timm.loss")
+    return installed("timm.loss")
 
 
 @pytest.fixture(scope="module")
 def torchvision(torch):
-    return imported("torchvision.ops")
+    return installed("torchvision.ops")
 
 
 ROWS, CLASSES = 40, 7

@@ -1,7 +1,5 @@
 """jxent.torch: PyTorch's calls, PyTorch's numbers, or a stated difference."""
 
-import dataclasses
-import doctest
 import functools
 import inspect
 import re
@@ -12,48 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen, nnx
 
 import jxent
 import jxent.torch as ours
 from tests import facades
 from tests.comparing import same, untyped
-from tests.facades import Call, same_answers, value_and_grad
-from tests.test_docs import Checker
+from tests.facades import Call, installed, same_answers, value_and_grad
 
 
 INF, NAN = jnp.inf, jnp.nan
-CLASSES = [n for n in ours.__all__ if inspect.isclass(getattr(ours, n))]
-FUNCTIONS = [n for n in ours.__all__ if n not in CLASSES]
+FUNCTIONS = [n for n in ours.__all__ if inspect.isfunction(getattr(ours, n))]
 
 
 @pytest.fixture(scope="module")
 def torch():
-    """The library itself, with the warnings of its own import."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(
-            "torch",
-            reason='needs torch: pip install -e ".[parity]"',
-            exc_type=ImportError,
-        )
+    return installed("torch")
 
 
-# The same numbers ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("part", [0, 1])
-def test_golden_values(x64, part):
-    """Values and gradients of every call in the table, in float64."""
-    calls = facades.TORCH[part::2]
-    expected = facades.golden("torch", facades.TORCH)[part::2]
-    same_answers(calls, facades.of_jax(ours, calls), expected)
-
-
-def test_every_name_is_called():
-    """Each function and each class stands in the table, but the one with parameters."""
-    called = {call.name for call in facades.TORCH} | {"LinearCrossEntropyLoss"}
-    assert called == set(ours.__all__)
+# The same numbers: the calls of the table are in tests/test_faces_parity.py -----------
 
 
 def test_a_student_and_its_teacher(torch, x64, rng):
@@ -82,23 +56,6 @@ def test_a_student_and_its_teacher(torch, x64, rng):
     dense = torch.zeros_like(z).scatter_add(1, at, found.softmax(-1))
     wanted = torch.nn.functional.cross_entropy(z, dense, reduction="none")
     close(jxent.softmax_cross_entropy(logits, labels), wanted)
-
-
-def test_the_installed_torch_gives_the_golden_values(torch):
-    """The committed file is what PyTorch answers."""
-    answers = facades.of_torch(facades.TORCH)
-    same_answers(facades.TORCH, answers, facades.golden("torch", facades.TORCH))
-
-
-def test_signatures(torch):
-    """The same arguments in the same order with the same defaults."""
-    for name in ours.__all__:
-        function = getattr(torch.nn.functional, name, None) or getattr(torch.nn, name)
-        theirs = inspect.signature(function).parameters.values()
-        mine = inspect.signature(getattr(ours, name)).parameters.values()
-        mine = [p for p in mine if p.name != "key"]  # for PyTorch's global generator
-        pairs = [[(p.name, p.kind, p.default) for p in side] for side in (mine, theirs)]
-        assert pairs[0] == pairs[1], name
 
 
 NARROW = (
@@ -323,57 +280,6 @@ def test_the_differences_are_real(torch):
 # The classes --------------------------------------------------------------------------
 
 X, Y = np.array([[2, 0, 0], [0, 0, 3]], np.float32), np.array([0, 2])
-LOSS = ours.CrossEntropyLoss(label_smoothing=0.1)
-
-
-@pytest.mark.every_value
-@pytest.mark.parametrize("name", sorted({*CLASSES} - {"LinearCrossEntropyLoss"}))
-def test_a_loss_is_a_value(name):
-    """Immutable, equal and hashed by its options, and a pytree without leaves."""
-    loss, again = getattr(ours, name)(), getattr(ours, name)()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        loss.reduction = "sum"
-    assert loss == again
-    assert hash(loss) == hash(again)
-    assert loss != getattr(ours, name)(reduction="sum")
-    assert loss != "loss"
-    assert jax.tree.leaves(loss) == []
-    assert jax.tree.map(lambda x: x, loss) == loss
-    assert dataclasses.replace(loss, reduction="none").reduction == "none"
-
-
-def test_a_loss_goes_everywhere():
-    """As an argument of jit, static or not, and as a field of what is trained."""
-
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass
-    class State:
-        step: jax.Array
-        loss: ours.CrossEntropyLoss = LOSS
-
-    class Nnx(nnx.Module):
-        def __init__(self):
-            self.loss = LOSS
-            self.linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
-
-        def __call__(self, x, y):
-            return self.loss(self.linear(x), y)
-
-    class Linen(linen.Module):
-        loss: ours.CrossEntropyLoss = LOSS
-
-        def __call__(self, x, y):
-            return self.loss(x, y)
-
-    expected = LOSS(X, Y)
-    apply = lambda loss, x, y: loss(x, y)
-    same(jax.jit(apply)(LOSS, X, Y), expected)
-    same(jax.jit(apply, static_argnums=0)(LOSS, X, Y), expected)
-    same(jax.jit(lambda s: s.loss(X, Y))(State(jnp.int32(0))), expected)
-    same(Linen().apply({}, X, Y), expected)
-    loss, grads = nnx.jit(nnx.value_and_grad(lambda m: m(X, Y)))(Nnx())
-    assert jnp.isfinite(loss)
-    assert jax.tree.leaves(grads)
 
 
 def test_array_weights_are_leaves():
@@ -438,27 +344,3 @@ def test_a_loss_with_an_integer_of_numpy():
     loss = ours.CrossEntropyLoss(ignore_index=np.int64(-1), label_smoothing=None)
     assert loss == ours.CrossEntropyLoss(ignore_index=-1, label_smoothing=None)
     assert not jax.tree.leaves(loss)
-
-
-# Documentation ------------------------------------------------------------------------
-
-SECTIONS = ["Args", "Returns", "Differences", "Example", "Source", "See also"]
-
-
-@pytest.mark.parametrize("name", ours.__all__)
-def test_docstrings(name, capsys):
-    """The sections of a function, and an example that prints what it says."""
-    text = inspect.getdoc(getattr(ours, name)) or ""
-    given = {"jax": jax, "jnp": jnp, "jxent": jxent}
-    test = doctest.DocTestParser().get_doctest(text, given, name, None, None)
-    assert any(example.want for example in test.examples)
-    result = doctest.DocTestRunner(Checker(), verbose=False).run(test)
-    assert result.failed == 0, capsys.readouterr().out
-    if name in FUNCTIONS:
-        found = re.findall(r"^([A-Z][A-Za-z ]*):$", text, re.MULTILINE)
-        assert found == SECTIONS
-
-
-def test_all_is_sorted():
-    """Classes first, as Python sorts them."""
-    assert ours.__all__ == sorted(ours.__all__)
