@@ -168,6 +168,7 @@ COMPARED = SOFTMAX - {"ignore_index", "class_weights", "label_smoothing"}
 PROBABILITIES = SOFTMAX - {"logits"}
 SEVERAL_LABELS = frozenset("axis rows mask losses".split())
 ELEMENTWISE = frozenset("rows elementwise class_weights logits losses".split())
+OF_SHARES = ELEMENTWISE - {"logits"}
 DIVERGENCE = frozenset({"axis", "losses"})
 
 ON_TARGETS = {"class_weights": WEIGHTS, "class_mask": REAL, "label_smoothing": 0.1}
@@ -177,7 +178,7 @@ ON_TWO = ON_LOGITS | {"target_logit_soft_cap": 6.0}
 ON_ELEMENTS = {"class_weights": WEIGHTS, "label_smoothing": 0.1}
 ON_ROWS = ON_ELEMENTS | ON_LOGITS
 BALANCED = {"pos_weight": WEIGHTS[::-1].copy()}
-FOCAL, POLY = {"gamma": 1.5}, {"epsilon": 0.75}
+FOCAL, POLY, SMOOTHED = {"gamma": 1.5}, {"epsilon": 0.75}, {"label_smoothing": 0.1}
 SYMMETRIC = {"alpha": 0.3, "beta": 0.75, "log_zero": -1.5}
 SIGMOID_FOCAL = {"alpha": 0.25, "gamma": 1.5}
 ASYMMETRIC = BALANCED | {"gamma_pos": 1.5, "gamma_neg": 2.5, "clip": 0.1}
@@ -187,11 +188,25 @@ NOT_LINEAR = ("label_smoothing", shares)  # in log p: these need all of a row's
 ONE, HOT, NO_LABELS = (ids,), (ids, shares), (None,)
 SEVERAL, COMPARISONS = (ids, places, shares), (target_array, target_head, target)
 BINARY, SETS = (yes_no, shares), (yes_no, places, shares)
+POSITIVES, LOG_P = (yes_no, positives, shares), (log_probabilities,)
 
 
-def of_rows(function):
+def softmax_loss(function, labels, own=None, **fields):
+    """One with parameters of its own, beside the options that all have."""
+    return Loss(function, labels, SOFTMAX, ON_SOFTMAX | (own or {}), **fields)
+
+
+def divergence(function, own=None, **fields):
+    return Loss(function, COMPARISONS, COMPARED, ON_TWO | (own or {}), **fields)
+
+
+def element_loss(function, own, by_hand):
+    return Loss(function, BINARY, ELEMENTWISE, ON_ELEMENTS | own, by_hand=by_hand)
+
+
+def row_loss(function, labels, options):
     """The binary loss whose rows are sums over classes."""
-    return functools.partial(function, axis=-1)
+    return Loss(functools.partial(function, axis=-1), labels, SEVERAL_LABELS, options)
 
 
 # By hand, where it is more than a line.
@@ -219,134 +234,76 @@ def asymmetric(z, y):
 
 
 LOSSES = (
-    Loss(jxent.softmax_cross_entropy, SEVERAL, SOFTMAX, ON_SOFTMAX),
-    Loss(
+    softmax_loss(jxent.softmax_cross_entropy, SEVERAL),
+    softmax_loss(
         jxent.softmax_focal_loss,
         HOT,
-        SOFTMAX,
-        ON_SOFTMAX | FOCAL,
+        FOCAL,
         not_streamed=NOT_LINEAR,
         by_hand=lambda log_p: -((1 - jnp.exp(log_p)) ** 2) * log_p,
     ),
-    Loss(
+    softmax_loss(
         jxent.poly_loss_cross_entropy,
         HOT,
-        SOFTMAX,
-        ON_SOFTMAX | POLY,
+        POLY,
         not_streamed=NOT_LINEAR,
         by_hand=lambda log_p: -log_p + 2 * (1 - jnp.exp(log_p)),
     ),
-    Loss(
+    softmax_loss(
         jxent.generalized_cross_entropy,
         HOT,
-        SOFTMAX,
-        ON_SOFTMAX | {"q": 0.4},
+        {"q": 0.4},
         bounded=True,
         not_streamed=NOT_LINEAR,
         by_hand=lambda log_p: (1 - jnp.exp(0.7 * log_p)) / 0.7,
     ),
-    Loss(
+    softmax_loss(
         jxent.taylor_cross_entropy,
         ONE,
-        SOFTMAX,
-        ON_SOFTMAX | {"order": 3},
+        {"order": 3},
         bounded=True,
         not_streamed=NOT_LINEAR,
         by_hand=lambda log_p: 1 - jnp.exp(log_p) + (1 - jnp.exp(log_p)) ** 2 / 2,
     ),
-    Loss(
+    softmax_loss(
         jxent.symmetric_cross_entropy,
         SEVERAL,
-        SOFTMAX,
-        ON_SOFTMAX | SYMMETRIC,
+        SYMMETRIC,
         not_streamed=(shares,),
         # log q is 0 at the label, and −4 in place of −∞ at all others.
         by_hand=lambda log_p: -0.1 * log_p + 4 * (1 - jnp.exp(log_p)),
     ),
     Loss(jxent.softmax_log_prob, ONE, STATISTICS, ON_LOGITS),
     Loss(jxent.softmax_entropy, NO_LABELS, STATISTICS - {"ignore_index"}, ON_LOGITS),
-    Loss(
+    divergence(
         jxent.softmax_kl_divergence,
-        COMPARISONS,
-        COMPARED,
-        ON_TWO,
         by_hand=lambda log_p, log_q: jnp.sum(jnp.exp(log_q) * (log_q - log_p), -1),
     ),
-    Loss(
-        jxent.softmax_jensen_shannon_divergence,
-        COMPARISONS,
-        COMPARED,
-        ON_TWO | {"beta": 0.3},
-        by_hand=jensen_shannon,
+    divergence(
+        jxent.softmax_jensen_shannon_divergence, {"beta": 0.3}, by_hand=jensen_shannon
     ),
-    Loss(
+    divergence(
         jxent.softmax_total_variation,
-        COMPARISONS,
-        COMPARED,
-        ON_TWO,
         bounded=True,
         by_hand=lambda log_p, log_q: (
             jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), -1) / 2
         ),
     ),
-    Loss(
-        jxent.sigmoid_binary_cross_entropy,
-        BINARY,
-        ELEMENTWISE,
-        ON_ELEMENTS | BALANCED,
-        by_hand=binary,
-    ),
-    Loss(
-        jxent.sigmoid_focal_loss,
-        BINARY,
-        ELEMENTWISE,
-        ON_ELEMENTS | SIGMOID_FOCAL,
-        by_hand=binary_focal,
-    ),
-    Loss(
-        jxent.asymmetric_loss,
-        BINARY,
-        ELEMENTWISE,
-        ON_ELEMENTS | ASYMMETRIC,
-        by_hand=asymmetric,
-    ),
-    Loss(
-        of_rows(jxent.sigmoid_binary_cross_entropy),
-        SETS,
-        SEVERAL_LABELS,
-        ON_ROWS | BALANCED,
-    ),
-    Loss(
-        of_rows(jxent.sigmoid_focal_loss),
-        BINARY,
-        SEVERAL_LABELS,
-        ON_ROWS | SIGMOID_FOCAL,
-    ),
-    Loss(of_rows(jxent.asymmetric_loss), BINARY, SEVERAL_LABELS, ON_ROWS | ASYMMETRIC),
-    Loss(
-        jxent.zlpr_loss,
-        (yes_no, positives, shares),
-        SEVERAL_LABELS,
-        ON_LOGITS | {"label_smoothing": 0.1},
-    ),
-    Loss(
-        jxent.binary_cross_entropy,
-        BINARY,
-        ELEMENTWISE - {"logits"},
-        ON_ELEMENTS | BALANCED,
-        shares,
-    ),
+    element_loss(jxent.sigmoid_binary_cross_entropy, BALANCED, binary),
+    element_loss(jxent.sigmoid_focal_loss, SIGMOID_FOCAL, binary_focal),
+    element_loss(jxent.asymmetric_loss, ASYMMETRIC, asymmetric),
+    row_loss(jxent.sigmoid_binary_cross_entropy, SETS, ON_ROWS | BALANCED),
+    row_loss(jxent.sigmoid_focal_loss, BINARY, ON_ROWS | SIGMOID_FOCAL),
+    row_loss(jxent.asymmetric_loss, BINARY, ON_ROWS | ASYMMETRIC),
+    Loss(jxent.zlpr_loss, POSITIVES, SEVERAL_LABELS, ON_LOGITS | SMOOTHED),
+    Loss(jxent.binary_cross_entropy, BINARY, OF_SHARES, ON_ELEMENTS | BALANCED, shares),
     Loss(
         jxent.categorical_cross_entropy, HOT, PROBABILITIES, ON_TARGETS, probabilities
     ),
     Loss(jxent.entropy, NO_LABELS, DIVERGENCE, {}, probabilities),
     Loss(jxent.kl_divergence, (probabilities,), DIVERGENCE, {}, log_probabilities),
     Loss(
-        jxent.kl_divergence_with_log_targets,
-        (log_probabilities,),
-        DIVERGENCE,
-        {},
-        log_probabilities,
+        jxent.kl_divergence_with_log_targets, LOG_P, DIVERGENCE, {}, log_probabilities
     ),
     Loss(jxent.generalized_kl_divergence, (shares,), DIVERGENCE, {}, log_probabilities),
 )
@@ -354,37 +311,26 @@ LOSSES = (
 
 # Public names that are no loss with a row above, and why.
 NO_ROW = {
-    **dict.fromkeys(
-        ("LinearLogits", "LossSums", "Plan", "SoftmaxStatistics", "SparseLabels"),
-        "a class",
-    ),
-    **dict.fromkeys(
-        ("next_token_labels", "smooth_labels", "two_hot_labels"), "makes labels"
-    ),
-    **dict.fromkeys(("class_weights_of_counts", "sequence_weights"), "makes weights"),
-    **dict.fromkeys(("reduce", "total_weight"), "of losses or of weights"),
-    **dict.fromkeys(("map_over_tiles", "sum_over_tiles"), "of a caller's function"),
-    **dict.fromkeys(("plan", "with_statistics"), "of a function of logits"),
-    **dict.fromkeys(("fit_temperature", "fit_vector_scaling"), "fits parameters"),
-    **dict.fromkeys(
-        (
-            "contrastive_cross_entropy",
-            "ntxent",
-            "sigmoid_contrastive_loss",
-            "supervised_contrastive_cross_entropy",
-        ),
-        "of pairs of vectors: tests/test_contrastive.py",
-    ),
-    **dict.fromkeys(
-        ("softmax_log_prob_among", "softmax_log_prob_at", "softmax_top_k"),
-        "of several ids: tests/test_several_ids.py",
-    ),
-    "softmax_cross_entropy_sums": "of a loss with a row: tests/test_sums.py",
-    "softmax_statistics": "of a loss with a row: tests/test_options.py",
-    **dict.fromkeys(
-        ("safe_softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels"),
-        "Optax's names of softmax_cross_entropy",
-    ),
+    name: reason
+    for reason, names in {
+        "a class": "LinearLogits LossSums Plan SoftmaxStatistics SparseLabels",
+        "makes labels": "next_token_labels smooth_labels two_hot_labels",
+        "makes weights": "class_weights_of_counts sequence_weights",
+        "of losses or of weights": "reduce total_weight",
+        "of a caller's function": "map_over_tiles sum_over_tiles",
+        "of a function of logits": "plan with_statistics",
+        "fits parameters": "fit_temperature fit_vector_scaling",
+        "of pairs of vectors: tests/test_contrastive.py": """
+            contrastive_cross_entropy ntxent sigmoid_contrastive_loss
+            supervised_contrastive_cross_entropy""",
+        "of several ids: tests/test_several_ids.py": """
+            softmax_log_prob_among softmax_log_prob_at softmax_top_k""",
+        "of a loss with a row: tests/test_sums.py": "softmax_cross_entropy_sums",
+        "of a loss with a row: tests/test_options.py": "softmax_statistics",
+        "Optax's names of softmax_cross_entropy": """
+            safe_softmax_cross_entropy softmax_cross_entropy_with_integer_labels""",
+    }.items()
+    for name in names.split()
 }
 
 

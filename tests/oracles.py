@@ -1,5 +1,7 @@
 """What every loss should give: float64 NumPy, straight from the formulas."""
 
+import operator
+
 import numpy as np
 
 
@@ -68,6 +70,7 @@ def softmax_loss(
     reduction="none",
     normalizer=None,
     of_row=None,
+    log_probs=log_softmax,
     **prepare,
 ):
     """Σ_c w_c q_c f(log p_c) + Σ_c w_c t_c (z_loss · lse² + of_row(log p, q)).
@@ -91,10 +94,10 @@ def softmax_loss(
             continue
         t = (np.arange(classes) == y[i]) * 1.0 if ids else np.where(allowed[i], y[i], 0)
         even = allowed[i] / allowed[i].sum()
-        q, log_p = (1 - label_smoothing) * t + label_smoothing * even, log_softmax(z[i])
+        q, log_p = (1 - label_smoothing) * t + label_smoothing * even, log_probs(z[i])
         r[i] = v[i] * (w * t).sum()
         losses[i] = v[i] * times(w * q, f(log_p)).sum()
-        losses[i] += r[i] * z_loss * log_sum_exp(z[i]) ** 2
+        losses[i] += r[i] * times(z_loss, log_sum_exp(z[i]) ** 2)
         if of_row is not None:
             losses[i] += r[i] * of_row(log_p, q)
     return reduced(losses, r, reduction, normalizer)
@@ -371,43 +374,11 @@ def zlpr_loss(logits, labels, axis=-1, where=None, **options):
 
 
 @np.errstate(all="ignore")
-def categorical_cross_entropy(
-    probs,
-    labels,
-    axis=-1,
-    where=None,
-    *,
-    weights=None,
-    class_weights=None,
-    class_mask=None,
-    ignore_index=None,
-    label_smoothing=0.0,
-    reduction="none",
-    normalizer=None,
-):
+def categorical_cross_entropy(probs, *arguments, **options):
     """−Σ_c q_c log p_c, with q as in `softmax_loss`; nothing normalizes p."""
-    _, allowed, keep = prepared(probs, axis, where, class_mask)
-    p = np.moveaxis(np.asarray(probs, np.float64), axis, -1)
-    rows, classes = keep.shape, p.shape[-1]
-    y = np.asarray(labels)
-    ids = y.ndim == len(rows)
-    if not ids:
-        y = np.moveaxis(y.astype(np.float64), axis, -1)
-    w = np.ones(classes) if class_weights is None else np.float64(class_weights)
-    v = np.broadcast_to(1.0 if weights is None else np.float64(weights), rows)
-    losses, r = np.zeros(rows), np.zeros(rows)
-    for i in np.ndindex(rows):
-        if not keep[i] or v[i] == 0 or (ids and y[i] == ignore_index):
-            continue
-        if ids and not (0 <= y[i] < classes and allowed[i][int(y[i])]):
-            losses[i] = r[i] = np.nan
-            continue
-        t = (np.arange(classes) == y[i]) * 1.0 if ids else np.where(allowed[i], y[i], 0)
-        even = allowed[i] / allowed[i].sum()
-        q = w * ((1 - label_smoothing) * t + label_smoothing * even)
-        r[i] = v[i] * (w * t).sum()
-        losses[i] = v[i] * times(q, -np.log(p[i])).sum()
-    return reduced(losses, r, reduction, normalizer)
+    log_p = np.log(np.asarray(probs, np.float64))
+    as_it_is = lambda log_p: log_p
+    return softmax_loss(operator.neg, log_p, *arguments, log_probs=as_it_is, **options)
 
 
 @np.errstate(all="ignore")

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from jxent import keras, metrics, torch
-from tests import refusals
+from tests import facades, refusals
 from tests.cases import LOSSES, call_of
 from tests.comparing import floats, ints, refuses, untyped
 from tests.refusals import Layer, head
@@ -54,9 +54,16 @@ def test_the_file_is_as_the_command_writes_it():
 
 LOGITS = {"logits": floats(4, 3)}
 IDS = {"labels": ints(4)}
-INPUT = {"input": floats(4, 3)}
-Y_PRED = {"y_pred": floats(4, 3)}
 TWO = {"x": floats(4, 3), "y": floats(4, 3)}
+
+
+def arguments(face, call):
+    """Of a call in the table of a face, without the options that may be left out."""
+    parameters = inspect.signature(getattr(face, call.name)).parameters
+    needed = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+    given = dict(zip(parameters, call.arrays, strict=False))
+    return given | {n: x for n, x in call.options.items() if n in needed}
+
 
 # The arrays of a valid call of every public function.
 CALLS: dict[Any, dict[str, Any]] = {
@@ -86,25 +93,12 @@ CALLS: dict[Any, dict[str, Any]] = {
     jxent.sigmoid_contrastive_loss: TWO,
     jxent.supervised_contrastive_cross_entropy: {"x": floats(4, 3)} | IDS,
     jxent.ntxent: {"embeddings": floats(4, 3)} | IDS,
-    torch.cross_entropy: INPUT | {"target": ints(4)},
-    torch.nll_loss: INPUT | {"target": ints(4)},
-    torch.linear_cross_entropy: {
-        "input": floats(4, 2),
-        "linear_weight": floats(3, 2),
-        "target": ints(4),
+    **{
+        getattr(face, call.name): arguments(face, call)
+        for face, calls in ((torch, facades.TORCH), (keras, facades.KERAS))
+        for call in reversed(calls)  # the first of a function stays
+        if not call.of_class
     },
-    torch.kl_div: INPUT | {"target": floats(4, 3)},
-    torch.binary_cross_entropy: INPUT | {"target": floats(4, 3)},
-    torch.binary_cross_entropy_with_logits: INPUT | {"target": floats(4, 3)},
-    torch.soft_margin_loss: INPUT | {"target": floats(4, 3)},
-    torch.multilabel_soft_margin_loss: INPUT | {"target": floats(4, 3)},
-    keras.binary_crossentropy: Y_PRED | {"y_true": ints(4, 3)},
-    keras.binary_focal_crossentropy: Y_PRED | {"y_true": ints(4, 3)},
-    keras.categorical_crossentropy: Y_PRED | {"y_true": ints(4, 3)},
-    keras.categorical_focal_crossentropy: Y_PRED | {"y_true": ints(4, 3)},
-    keras.sparse_categorical_crossentropy: Y_PRED | {"y_true": ints(4)},
-    keras.categorical_generalized_cross_entropy: Y_PRED | {"y_true": ints(4), "q": 0.5},
-    keras.kl_divergence: Y_PRED | {"y_true": floats(4, 3)},
 }
 ELSEWHERE = {jxent.sum_over_tiles, jxent.map_over_tiles}  # test_tiles, test_maps
 

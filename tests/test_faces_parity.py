@@ -13,7 +13,7 @@ from flax import linen, nnx
 import jxent
 from tests import facades
 from tests.comparing import same
-from tests.facades import installed, same_answers
+from tests.facades import installed, same_answers, value_and_grad
 
 
 FACES = {"torch": jxent.torch, "keras": jxent.keras}
@@ -60,6 +60,38 @@ def test_signatures(face):
         mine = [p for p in mine if p.name not in ours]
         pairs = [[(p.name, p.kind, p.default) for p in side] for side in (mine, theirs)]
         assert pairs[0] == pairs[1], name
+
+
+# Where both differ from their libraries -----------------------------------------------
+
+sparse = jxent.keras.sparse_categorical_crossentropy
+WEIGHTED = {"weight": np.array([1.0, 0.0, 2.0], np.float32), "reduction": "none"}
+OF_IDS = {
+    "cross_entropy": lambda x, y: jxent.torch.cross_entropy(x, y, **WEIGHTED),
+    "nll_loss": lambda x, y: jxent.torch.nll_loss(x, y, **WEIGHTED),
+    "of probabilities": lambda x, y: sparse(y, x),
+    "of logits": lambda x, y: sparse(y, x, from_logits=True),
+}
+
+
+@pytest.mark.parametrize("loss", OF_IDS.values(), ids=OF_IDS)
+def test_an_id_out_of_range(loss):
+    """NaN in value and gradient of its row alone, weighted or not."""
+    x, y = facades.shares(3, 3).astype(np.float32), jnp.array([0, 3, -1])
+    value, grad = value_and_grad(lambda x: loss(x, y), x)
+    np.testing.assert_array_equal(np.isnan(value), [False, True, True])
+    np.testing.assert_array_equal(np.isnan(grad).all(1), [False, True, True])
+    assert np.isfinite(grad[0]).all()
+
+
+def test_infinite_logits_of_a_sigmoid():
+    """The mathematical value."""
+    x = np.array([np.inf, np.inf, -np.inf, -np.inf], np.float32)
+    y = np.array([0, 1, 0, 1], np.float32)
+    of_torch = jxent.torch.binary_cross_entropy_with_logits(x, y, reduction="none")
+    of_keras = jxent.keras.binary_crossentropy(y[:, None], x[:, None], from_logits=True)
+    for value in (of_torch, of_keras):
+        same(value, [np.inf, 0.0, 0.0, np.inf])
 
 
 # The classes --------------------------------------------------------------------------

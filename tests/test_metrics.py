@@ -177,24 +177,30 @@ def test_equal_their_oracles(axis, x64, rng):
     @jax.jit
     def run(z, y, where, weights):
         given = options | {"where": where, "weights": weights}
-        return everything(z, y, axis), everything(z, y, axis, **given)
+        both = everything(z, y, axis), everything(z, y, axis, **given)
+        return [(values, {n: sums[n].compute() for n in SUMS}) for values, sums in both]
 
     got = run(z, y, options["where"], options["weights"])
-    for (values, sums), rows in zip(got, (plain, masked), strict=True):
+    for (values, computed), rows in zip(got, (plain, masked), strict=True):
         close(values, {n: of(*rows) for n, (_, of) in METRICS.items()}, 1e-10)
-        computed = {name: sums[name].compute() for name in SUMS}
         close(computed, {name: values[name] for name in SUMS})
 
 
 def test_map_over_batches(x64, rng):
     """vmap gives each batch its own."""
     z, y, _ = batch(rng)
-    values, sums = jax.jit(jax.vmap(everything))(z, y)
+
+    @jax.jit
+    def run(z, y):
+        values, sums = jax.vmap(everything)(z, y)
+        return values, sums["accuracy"].compute()
+
+    values, accuracy = jax.device_get(run(z, y))
     for i in range(len(z)):
         got = {name: x[i] for name, x in values.items()}
         wanted = {n: of(*rows_of(z[i], y[i])) for n, (_, of) in METRICS.items()}
         close(got, wanted, 1e-10)
-    close(sums["accuracy"].compute(), values["accuracy"])
+    close(accuracy, values["accuracy"])
 
 
 def test_where_masks_classes(x64, rng):
@@ -202,11 +208,12 @@ def test_where_masks_classes(x64, rng):
     z, y, _ = batch(rng)
     where = rng.random(z.shape) < 0.7
     np.put_along_axis(where, y[..., None], True, -1)
-    got, _ = jax.jit(everything)(z, y, where=where)
+    run = jax.jit(everything)
+    got, _ = run(z, y, where=where)
     rows = rows_of(z, y, where=where)
     close(got, {n: of(*rows) for n, (_, of) in METRICS.items()}, 1e-10)
     np.put_along_axis(where, y[..., None], False, -1)
-    assert np.isnan(metrics.accuracy(z, y, where=where))
+    assert np.isnan(run(z, y, where=where)[0]["accuracy"])
 
 
 def test_axes_that_make_up_the_classes(x64, rng):
@@ -270,13 +277,18 @@ def test_ranks_with_ties(classes, axis, rng):
     label = z[np.arange(200), y]
     ranks = np.argmax(order_of(z) == y[:, None], -1)
     ranks = np.where(label == -np.inf, (z > -np.inf).sum(-1), ranks)
-    operands = (z if axis else z.T, label, y)
-    counted = jax.jit(functools.partial(_count_ahead, axis))(*operands)
+    most = [n for n in (1, 2, 5) if 64 * n < classes]
+
+    @jax.jit
+    def run(z, label, y):
+        few = [_count_few_ahead(axis, n, z, label, y) for n in most]
+        share = metrics.top_k_accuracy(z, y, axis, k=3)
+        return _count_ahead(axis, z, label, y), few, share
+
+    counted, few, share = jax.device_get(run(z if axis else z.T, label, y))
     np.testing.assert_array_equal(counted, ranks)
-    for most in [n for n in (1, 2, 5) if 64 * n < classes]:
-        few = jax.jit(functools.partial(_count_few_ahead, axis, most))(*operands)
-        np.testing.assert_array_equal(np.minimum(few, most), np.minimum(ranks, most))
-    share = metrics.top_k_accuracy(operands[0], y, axis, k=3)
+    for n, found in zip(most, few, strict=True):
+        np.testing.assert_array_equal(np.minimum(found, n), np.minimum(ranks, n))
     close(share, np.float32((ranks < 3).mean()), 1e-6)
 
 
@@ -309,9 +321,9 @@ def test_bins_have_their_upper_edge(x64):
     p = np.array([0.01, 0.25, 0.2500001, 0.5, 0.75, 0.99])
     y = np.array([0, 1, 1, 0, 1, 1])
     z = logit(p)
-    p = np.asarray(jax.nn.sigmoid(z))
+    p = np.asarray(jax.nn.sigmoid(z))  # as rounded there
     edges = np.array([0.1, p[1], p[3], p[4], 0.9])
-    got = metrics.reliability_bins(z, y, (), bins=edges)
+    got = jax.jit(lambda z, y: metrics.reliability_bins(z, y, (), bins=edges))(z, y)
     close(got.edges, edges)
     close(got.weight, np.array([2.0, 2, 1, 1]))
     close(got.confidence, np.array([p[:2].mean(), p[2:4].mean(), p[4], p[5]]))
@@ -346,20 +358,23 @@ def test_bins_of_equal_weight(x64, rng):
     """Quantiles of the rows that count; equal probabilities stay together."""
     z, y = rng.normal(size=12), rng.integers(0, 2, 12)
     where = np.arange(12) < 9
-    quantiles: Any = {"bins": 3, "strategy": "quantile"}
-    got = metrics.reliability_bins(z, y, (), where, **quantiles)
+    of: Any = {"bins": 3, "strategy": "quantile"}
+
+    @jax.jit
+    def run(z, y):
+        bins = functools.partial(metrics.reliability_bins, z, y, (), **of)
+        error = metrics.calibration_error(z, y, (), where, **of)
+        weights = np.where(where, 2.0, 0.0)
+        equal = np.zeros(4), np.ones(4, int), ()
+        same = metrics.reliability_bins(*equal, strategy="quantile")
+        return bins(where), bins(weights=weights), error, same
+
+    got, again, error, same = jax.device_get(run(z, y))
     p = np.sort(probabilities(z[:9]))
     close(got.edges, p[[0, 2, 5, 8]])
     close(got.weight, np.array([3.0, 3, 3]))
-    weights = np.where(where, 2.0, 0.0)
-    again = metrics.reliability_bins(z, y, (), weights=weights, **quantiles)
     close(again.weight, 2 * got.weight)
-    error = metrics.calibration_error(z, y, (), where, **quantiles)
-    gap = np.abs(got.confidence - got.accuracy)
-    close(error, gap.mean())
-    same = metrics.reliability_bins(
-        np.zeros(4), np.ones(4, int), (), strategy="quantile"
-    )
+    close(error, np.abs(got.confidence - got.accuracy).mean())
     close(np.sort(same.weight)[-2:], np.array([0.0, 4]))
 
 
@@ -476,33 +491,50 @@ def test_sums_over_devices(x64, rng):
 
 @pytest.mark.parametrize("axis", [-1, ()], ids=str)
 def test_dropped_rows_hold_anything(axis, x64, rng):
+    """The others' values and sums stay; what is dropped has a gradient of 0."""
     z, y, options = batch(rng, (12,), axis)
-    f = jax.jit(functools.partial(everything, axis=axis, **options))
-    got = f(*spoilt(z, y, options, axis)[:2])
-    close(got, f(z, y))
+
+    @jax.jit
+    def run(z, y):
+        of = lambda z, name: metric(name)(z, y, axis, **options)
+        slopes = {name: jax.grad(of)(z, name) for name in SUMS}
+        return everything(z, y, axis, **options), slopes
+
+    clean, _ = run(z, y)
+    z, y, kept = spoilt(z, y, options, axis)
+    got, slopes = jax.device_get(run(z, y))
+    close(got, clean)
+    for name, slope in slopes.items():
+        assert np.isfinite(slope).all(), name
+        assert not slope[~kept].any(), name
 
 
 @pytest.mark.each_platform
-@pytest.mark.parametrize("name", METRICS)
-def test_bad_rows_give_nan(name):
+def test_bad_rows_give_nan():
     """A label outside of the classes; logits of which no loss is a number."""
+    f, binary = (
+        jax.jit(lambda z, y, axis=axis: everything(z, y, axis)[0]) for axis in (-1, ())
+    )
     z, y = np.zeros((3, 4), np.float32), np.array([0, 1, 2])
-    f, binary = jax.jit(metric(name)), jax.jit(functools.partial(metric(name), axis=()))
 
     def changed(x, place, value):
         x = x.copy()
         x[place] = value
         return x
 
-    for label in (-1, 4):
-        assert np.isnan(f(z, changed(y, 1, label))).all()
+    spoilt = [(z, changed(y, 1, label)) for label in (-1, 4)]
     for place, value in (((1, 3), np.nan), ((1, 3), np.inf), (1, -np.inf)):
-        assert np.isnan(f(changed(z, place, value), y)).all()
+        spoilt.append((changed(z, place, value), y))
+    for rows in spoilt:
+        assert all(np.isnan(x).all() for x in f(*rows).values())
     z, y = np.zeros(3, np.float32), np.array([0, 1, 1])
     for label in (-1, 2):
-        assert np.isnan(binary(z, changed(y, 1, label))).any()
-    got = binary(changed(z, 1, np.nan), y)
-    assert np.isnan(got).any() or (name, float(got)) == ("top_k_accuracy", 1.0)
+        found = binary(z, changed(y, 1, label))
+        assert all(np.isnan(x).any() for x in found.values())
+    found = binary(changed(z, 1, np.nan), y)
+    among = found.pop("top_k_accuracy")
+    assert np.isnan(among) or among == 1
+    assert all(np.isnan(x).any() for x in found.values())
 
 
 def test_edges_that_fall_give_nan():
@@ -596,17 +628,6 @@ def test_derivatives(axis, x64, rng):
     total = lambda z, name: jnp.sum(metric(name)(z, y, axis, **options))
     slopes = jax.jit(lambda z: [jax.grad(total)(z, name) for name in counts])
     assert not np.any(slopes(z))
-
-
-@pytest.mark.parametrize("axis", [-1, ()], ids=str)
-def test_gradients_of_dropped_rows(axis, x64, rng):
-    z, y, options = batch(rng, (12,), axis)
-    z, y, kept = spoilt(z, y, options, axis)
-    of = lambda z, name: metric(name)(z, y, axis, **options)
-    slopes = jax.jit(lambda z: {name: jax.grad(of)(z, name) for name in SUMS})(z)
-    for name, slope in jax.device_get(slopes).items():
-        assert np.isfinite(slope).all(), name
-        assert not slope[~kept].any(), name
 
 
 def test_brier_score_keeps_its_digits():

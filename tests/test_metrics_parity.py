@@ -71,7 +71,7 @@ def yes_no(rng, *shape):
 @pytest.mark.parametrize("ignore_index", [None, IGNORED, 2])
 def test_torchmetrics_accuracy(ignore_index, torch, torchmetrics, rng):
     """average="micro" counts rows as `accuracy` does; its default, "macro", counts
-    classes: class weights make that."""
+    classes: class weights make that. Confusion matrices have labels in rows."""
     z, y = rows_of(rng, ROWS)
     y[::7] = y[::7] if ignore_index is None else ignore_index
     of = {"num_classes": CLASSES, "ignore_index": ignore_index}
@@ -85,6 +85,9 @@ def test_torchmetrics_accuracy(ignore_index, torch, torchmetrics, rng):
     for k in (2, 3):
         ours = metrics.top_k_accuracy(z, y, k=k, **options)
         close(ours, theirs(average="micro", top_k=k), SINGLE)
+    matrix = torchmetrics.multiclass_confusion_matrix(*given, **of)
+    ours = metrics.confusion_matrix(z, y, **options)
+    np.testing.assert_array_equal(ours, matrix)
 
     kept = np.ones(ROWS, bool) if ignore_index is None else y != ignore_index
     counts = np.bincount(y[kept], minlength=CLASSES)
@@ -101,41 +104,34 @@ def test_torchmetrics_accuracy(ignore_index, torch, torchmetrics, rng):
         close(ours, np.delete(found, ignore_index).mean(), SINGLE)
 
 
-@pytest.mark.parametrize("ignore_index", [None, IGNORED, 2])
-def test_torchmetrics_confusion_matrix(ignore_index, torch, torchmetrics, rng):
-    """Both have labels in rows and predictions in columns."""
-    z, y = rows_of(rng, ROWS)
-    y[::7] = y[::7] if ignore_index is None else ignore_index
-    theirs = torchmetrics.multiclass_confusion_matrix(
-        torch.tensor(z), torch.tensor(y), CLASSES, ignore_index=ignore_index
-    )
-    ours = metrics.confusion_matrix(z, y, ignore_index=ignore_index)
-    np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 @pytest.mark.parametrize("bins", [1, 7, 15, 200])
-def test_torchmetrics_calibration_error(bins, norm, torch, torchmetrics, rng):
+def test_torchmetrics_calibration_error(bins, torch, torchmetrics, rng):
     """Also with bins that are empty: no gap. Of classes, and of yes and no."""
-    z, y = rows_of(rng, ROWS)
-    options = {"n_bins": bins, "norm": norm, "ignore_index": IGNORED}
-    y[::7] = IGNORED
-    theirs = torchmetrics.multiclass_calibration_error(
-        torch.tensor(z), torch.tensor(y), CLASSES, **options
-    )
-    ours = {"bins": bins, "norm": norm, "ignore_index": IGNORED}
-    close(metrics.calibration_error(z, y, **ours), theirs.numpy(), SINGLE)
-    weight = metrics.reliability_bins(z, y, bins=bins, ignore_index=IGNORED).weight
-    assert np.any(np.asarray(weight) == 0) == (bins > 6)
+    (z, y), (z2, y2) = rows_of(rng, ROWS), yes_no(rng, ROWS)
+    y[::7] = y2[::7] = IGNORED
+    norms = "l1", "l2", "max"
 
-    z, y = yes_no(rng, ROWS)
-    y[::7] = IGNORED
-    theirs = torchmetrics.binary_calibration_error(
-        torch.tensor(z), torch.tensor(y), **options
-    )
-    kept = {"bins": bins, "norm": norm, "where": y != IGNORED}
-    got = metrics.calibration_error(z, np.where(y == 1, 1, 0), (), **kept)
-    close(got, theirs.numpy(), SINGLE)
+    @jax.jit
+    def ours(z, y, z2, y2):
+        of = metrics.calibration_error
+        ignored = {"bins": bins, "ignore_index": IGNORED}
+        weight = metrics.reliability_bins(z, y, **ignored).weight
+        kept, yes = y2 != IGNORED, jnp.where(y2 == 1, 1, 0)
+        return weight, [
+            (of(z, y, norm=n, **ignored), of(z2, yes, (), kept, bins=bins, norm=n))
+            for n in norms
+        ]
+
+    weight, found = jax.device_get(ours(z, y, z2, y2))
+    assert np.any(weight == 0) == (bins > 6)
+    several, two = ((torch.tensor(a), torch.tensor(b)) for a, b in ((z, y), (z2, y2)))
+    for norm, got in zip(norms, found, strict=True):
+        options = {"n_bins": bins, "norm": norm, "ignore_index": IGNORED}
+        wanted = (
+            torchmetrics.multiclass_calibration_error(*several, CLASSES, **options),
+            torchmetrics.binary_calibration_error(*two, **options),
+        )
+        close(got, tuple(x.numpy() for x in wanted), SINGLE)
 
 
 def test_torchmetrics_bins_hold_their_lower_edge(torch, torchmetrics):

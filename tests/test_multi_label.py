@@ -166,7 +166,7 @@ def test_rows_are_sums_of_elements(rng, x64):
 
 def test_limits_are_binary_cross_entropy(rng, x64):
     z = rng.normal(size=(ROWS, 1))
-    off = {"gamma_pos": 0.0, "gamma_neg": 0.0, "clip": 0.0}
+    off: dict[str, Any] = {"gamma_pos": 0.0, "gamma_neg": 0.0, "clip": 0.0}
 
     @jax.jit
     def run(hidden, kernel, z):
