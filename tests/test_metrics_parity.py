@@ -44,6 +44,11 @@ def _x64(x64):
     """The libraries are compared with float64, whose error is none beside theirs."""
 
 
+def together(results):
+    """What a function of no arguments gives, from one program."""
+    return jax.device_get(jax.jit(results)())
+
+
 def softmax(z):
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
@@ -80,20 +85,23 @@ def test_torchmetrics_accuracy(ignore_index, torch, torchmetrics, rng):
     def theirs(**options):
         return torchmetrics.multiclass_accuracy(*given, **of, **options).numpy()
 
-    options = {"ignore_index": ignore_index}
-    close(metrics.accuracy(z, y, **options), theirs(average="micro"), SINGLE)
-    for k in (2, 3):
-        ours = metrics.top_k_accuracy(z, y, k=k, **options)
-        close(ours, theirs(average="micro", top_k=k), SINGLE)
-    matrix = torchmetrics.multiclass_confusion_matrix(*given, **of)
-    ours = metrics.confusion_matrix(z, y, **options)
-    np.testing.assert_array_equal(ours, matrix)
-
     kept = np.ones(ROWS, bool) if ignore_index is None else y != ignore_index
     counts = np.bincount(y[kept], minlength=CLASSES)
     balance = np.asarray(jxent.class_weights_of_counts(counts))
     weights = np.where(kept, balance[np.where(kept, y, 0)], 0)
-    ours = metrics.accuracy(z, y, weights=weights)
+    options = {"ignore_index": ignore_index}
+    shares, matrix, ours = together(
+        lambda: (
+            [metrics.top_k_accuracy(z, y, k=k, **options) for k in (1, 2, 3)]
+            + [metrics.accuracy(z, y, **options)],
+            metrics.confusion_matrix(z, y, **options),
+            metrics.accuracy(z, y, weights=weights),
+        )
+    )
+    wanted = [theirs(average="micro", top_k=k) for k in (1, 2, 3, 1)]
+    close(shares, wanted, SINGLE)
+    of_torch = torchmetrics.multiclass_confusion_matrix(*given, **of)
+    np.testing.assert_array_equal(matrix, of_torch)
     if ignore_index is None or ignore_index < 0:
         close(ours, theirs(average="macro"), SINGLE)
     else:
@@ -181,12 +189,12 @@ def test_torchmetrics_of_many_axes(torch, torchmetrics, rng):
     z, y = rows_of(rng, 8, 30)
     z = np.moveaxis(z, -1, 1)
     given = torch.tensor(z), torch.tensor(y), CLASSES
-    accuracy = torchmetrics.multiclass_accuracy(*given, average="micro")
-    close(metrics.accuracy(z, y, 1), accuracy.numpy(), SINGLE)
-    error = torchmetrics.multiclass_calibration_error(*given)
-    close(metrics.calibration_error(z, y, 1), error.numpy(), SINGLE)
-    matrix = torchmetrics.multiclass_confusion_matrix(*given)
-    np.testing.assert_array_equal(metrics.confusion_matrix(z, y, 1), matrix)
+    names = "accuracy", "calibration_error", "confusion_matrix"
+    ours = together(lambda: [getattr(metrics, name)(z, y, 1) for name in names])
+    micro = {"accuracy": {"average": "micro"}}
+    for name, got in zip(names, ours, strict=True):
+        theirs = getattr(torchmetrics, f"multiclass_{name}")
+        close(np.float64(got), theirs(*given, **micro.get(name, {})).numpy(), SINGLE)
 
 
 def test_torchmetrics_of_yes_and_no(torch, torchmetrics, rng):
@@ -226,15 +234,17 @@ def test_torchmetrics_adds_up_batches_as_sums_do(torch, rng):
         ),
         "calibration_error": classification.MulticlassCalibrationError(CLASSES),
     }
-    sums = {name: [] for name in modules}
-    for rows in (20, 100, 3):
-        z, y = rows_of(rng, rows)
-        for name, module in modules.items():
+    batches = [rows_of(rng, rows) for rows in (20, 100, 3)]
+    for module in modules.values():
+        for z, y in batches:
             module.update(torch.tensor(z), torch.tensor(y))
-            sums[name].append(getattr(metrics, f"{name}_sums")(z, y))
-    for name, module in modules.items():
-        total = jax.tree.map(lambda *x: sum(x), *sums[name])
-        close(total.compute(), module.compute().numpy(), SINGLE)
+
+    def total(name):
+        parts = [getattr(metrics, f"{name}_sums")(z, y) for z, y in batches]
+        return jax.tree.map(lambda *x: sum(x), *parts).compute()
+
+    wanted = {name: module.compute().numpy() for name, module in modules.items()}
+    close(together(lambda: {name: total(name) for name in modules}), wanted, SINGLE)
 
 
 def test_torchmetrics_of_no_rows(torch, torchmetrics):
@@ -265,18 +275,22 @@ def test_keras_accuracy(keras, as_users_have_it, rng):
     one_hot = [(np.eye(CLASSES)[y], z, w) for z, y, w in batches]
 
     def ours(sums_of, **options):
-        parts = [sums_of(z, y, weights=w, **options) for z, y, w in batches]
+        parts = [sums_of(z, y, weights=w, **options) for y, z, w in sparse]
         return jax.tree.map(lambda *x: sum(x), *parts).compute()
 
-    accuracy = ours(metrics.accuracy_sums)
+    accuracy, *top = together(
+        lambda: (
+            ours(metrics.accuracy_sums),
+            *(ours(metrics.top_k_accuracy_sums, k=k) for k in (2, 5)),
+        )
+    )
     close(keras_value(keras.SparseCategoricalAccuracy(), *sparse), accuracy, SINGLE)
     close(keras_value(keras.CategoricalAccuracy(), *one_hot), accuracy, SINGLE)
-    for k in (2, 5):
-        top = ours(metrics.top_k_accuracy_sums, k=k)
+    for k, share in zip((2, 5), top, strict=True):
         theirs = keras.SparseTopKCategoricalAccuracy(k)
-        close(keras_value(theirs, *sparse), top, SINGLE)
+        close(keras_value(theirs, *sparse), share, SINGLE)
         theirs = keras.TopKCategoricalAccuracy(k)
-        close(keras_value(theirs, *one_hot), top, SINGLE)
+        close(keras_value(theirs, *one_hot), share, SINGLE)
 
 
 def test_keras_binary_accuracy(keras, as_users_have_it, rng):
@@ -309,12 +323,14 @@ def test_scikit_learn(weighted, rng):
     classes, predicted, p = range(CLASSES), z.argmax(-1), softmax(z)
     of = sklearn.metrics
     close(
-        {
-            "accuracy": metrics.accuracy(z, y, weights=w),
-            "top k": metrics.top_k_accuracy(z, y, k=3, weights=w),
-            "perplexity": jnp.log(metrics.perplexity(z, y, weights=w)),
-            "confusion": metrics.confusion_matrix(z, y, weights=w),
-        },
+        together(
+            lambda: {
+                "accuracy": metrics.accuracy(z, y, weights=w),
+                "top k": metrics.top_k_accuracy(z, y, k=3, weights=w),
+                "perplexity": jnp.log(metrics.perplexity(z, y, weights=w)),
+                "confusion": metrics.confusion_matrix(z, y, weights=w),
+            }
+        ),
         {
             "accuracy": of.accuracy_score(y, predicted, **theirs),
             "top k": of.top_k_accuracy_score(y, z, k=3, labels=classes, **theirs),
