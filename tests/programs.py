@@ -45,6 +45,8 @@ def neutral(case, rows) -> dict[str, Any]:
     if case.takes("ignore_index") and case.labels is ids:
         options["ignore_index"] = np.int32(-100)
     given = {k: np.asarray(x) for k, x in case.options.items() if k != "order"}
+    if "temperature" in given:
+        given["temperature"] = np.full(rows, given["temperature"])
     return options | given
 
 

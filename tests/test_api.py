@@ -454,7 +454,7 @@ def sources():
         yield from sorted((REPOSITORY / folder).rglob("*.py"))
 
 
-# What the library can do without: tests/test_hazards_of_labels.py takes it away.
+# What the library can do without: tests/test_reported_labels.py takes it away.
 PRIVATE = [("bad_labels.py", "jax._src.checkify.error_checks")]
 
 

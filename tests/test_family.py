@@ -47,7 +47,7 @@ from tests.comparing import (
     weighed_rows,
 )
 from tests.compiling import as_users_jit
-from tests.programs import floats, program, second_order
+from tests.programs import floats, neutral, program, second_order
 
 
 pytestmark = pytest.mark.each_platform
@@ -148,6 +148,25 @@ def test_any_rank_and_any_axis(case, rank, x64, rng):
         close(case(*inputs, axis=axis - rank), wanted)
 
 
+@for_each(c for c in EACH_LOSS if c.takes("axis"))
+def test_gradients_of_classes_that_are_first(case, x64, rng):
+    """Those of classes that are last."""
+    inputs = case.inputs(rng)
+    first = [np.moveaxis(x, -1, 0) for x in inputs]
+    values, all_of = floats(first)
+
+    @jax.jit
+    def run(*values):
+        losses, pull = jax.vjp(lambda *x: case(*all_of(*x), axis=0), *values)
+        return losses, pull(jnp.ones_like(losses))
+
+    losses, gradients = jax.device_get(run(*values))
+    wanted = program(case)(inputs)
+    close(losses, wanted.losses["none"])
+    moved = tuple(np.moveaxis(x, 0, -1) for x in gradients)
+    close(moved, wanted.gradients["none"])
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 @those_that_take("elementwise", cases=richest(IN_MEMORY))
 def test_any_rank(case, rank, x64, rng):
@@ -181,6 +200,25 @@ def test_reductions(case, x64, rng):
         got.losses,
         {name: case.oracle(*inputs, **options, **x) for name, x in wanted.items()},
     )
+
+
+@for_each(c for c in OF_CLASSES if c.takes("class_weights") and c.takes("axis"))
+def test_total_weight_is_the_denominator(case, x64, rng):
+    """Sum / total_weight = mean, where rows are dropped and where classes are."""
+    inputs, weights = case.inputs(rng), np.array([1.0, 0.0, 2.0, 0.5])
+    of_classes = np.ones((4, CLASSES), bool)
+    of_classes[0, MASKED] = of_classes[2] = False
+    (_, labels, *rest), _ = case.apart(inputs)
+    labels = jxent.SparseLabels(labels, *rest) if case.labels is places else labels
+    options = {k: x for k, x in case.options.items() if k == "class_weights"}
+    mask = np.broadcast_to(case.options.get("class_mask", True), CLASSES)
+    for where in (np.arange(4) != 0, of_classes):
+        losses = program(case)(inputs, where=where, weights=weights).losses
+        where = where if where.ndim == 2 else where[:, None]
+        total = jxent.total_weight(
+            labels, where=where & mask, weights=weights, **options
+        )
+        close(losses["sum"] / total, losses["mean"])
 
 
 @pytest.mark.parametrize(
@@ -291,6 +329,36 @@ def test_every_order_in_both_modes(case, x64, rng):
         close(product, wanted, 1e-7)
 
 
+@for_each(CASES)
+def test_derivatives_in_the_options(case, x64, rng):
+    """Of the formula; forwards too, in all inputs and options at once."""
+    inputs = case.inputs(rng)
+    rows = case.rows(inputs)
+    fixed = {"where": rng.random(rows) < 0.7}
+    fixed |= {"weights": rng.uniform(0.5, 2, rows)} if case.takes("rows") else {}
+    got = program(case)(inputs, **fixed)
+    own = {k: neutral(case, rows)[k] for k in case.options if k != "order"}
+    moving = {k: x for k, x in own.items() if x.dtype.kind == "f"}
+
+    def oracle(name, inputs, options):
+        reduction = {"reduction": name} if case.takes("rows") else {}
+        return case.oracle(*inputs, **fixed, **options, **reduction)
+
+    for name, slopes in got.slopes.items():
+        assert slopes.keys() == moving.keys()
+        for option, slope in slopes.items():
+            truth = lambda x, n=name, o=option: oracle(n, inputs, {o: x}).sum()
+            close(slope, oracles.central_differences(truth, moving[option]), 1e-8)
+
+    values, all_of = floats(inputs)
+
+    def along(t):
+        moved = all_of(*(x + t for x in values))
+        return oracle(case.reductions[0], moved, {k: x + t for k, x in moving.items()})
+
+    close(got.tangent, oracles.central_differences(along, 0.0), 1e-8)
+
+
 @in_every_layout
 def test_per_example_gradients(case, x64, rng):
     """vmap of grad gives each row the gradients it has alone, in parameters too."""
@@ -370,6 +438,16 @@ def test_scan_equals_its_closed_form(case, x64, rng):
 # Rows that count for nothing ----------------------------------------------------------
 
 GARBAGE = (np.nan, np.inf, -np.inf, 1e38, 1e308)
+# Temperatures of the same rows, where a case has one.
+NO_TEMPERATURES = (np.inf, -np.inf, np.nan, 0.0, -1.0)
+
+
+def all_garbage(case, inputs, dropped):
+    """What dropped rows may hold, and an option with what it may be there."""
+    own = neutral(case, case.rows(inputs)).get("temperature")
+    for garbage, none in zip(GARBAGE, NO_TEMPERATURES, strict=True):
+        options = {} if own is None else {"temperature": np.where(dropped, none, own)}
+        yield spoiled(case, inputs, dropped, garbage), options
 
 
 def spoiled(case, inputs, dropped, garbage):
@@ -390,9 +468,10 @@ def ways_to_drop(case, inputs, dropped):
     """Functions of the inputs that give these, and the options that drop rows."""
     yield lambda inputs: (inputs, {"where": ~dropped})
     if case.takes("rows"):
-        zero, nan = (np.where(dropped, x, 1.0) for x in (0.0, np.nan))
+        bad = np.resize([np.nan, np.inf], dropped.shape)
+        zero, bad = (np.where(dropped, x, 1.0) for x in (0.0, bad))
         yield lambda inputs: (inputs, {"weights": zero})
-        yield lambda inputs: (inputs, {"weights": nan, "where": ~dropped})
+        yield lambda inputs: (inputs, {"weights": bad, "where": ~dropped})
     if case.takes("ignore_index") and case.labels is ids:
 
         def ignored(inputs):
@@ -443,12 +522,13 @@ def test_dropped_rows_count_for_nothing(case, x64, rng):
         if "none" in clean.losses:
             assert not np.any(clean.losses["none"][1::2])
             assert not np.any(clean.tangent[1::2])
-        for garbage in GARBAGE:
-            given, options = drop(spoiled(case, inputs, of_some, garbage))
-            got = run(given, **options)
+        each = (all_garbage(case, inputs, which) for which in (of_some, of_all))
+        for (some, of_bad), (every, of_every) in zip(*each, strict=True):
+            given, options = drop(some)
+            got = run(given, **options, **of_bad)
             close(got[:-1], clean[:-1])
-            given, options = drop_all(spoiled(case, inputs, of_all, garbage))
-            nothing = run(given, **options)
+            given, options = drop_all(every)
+            nothing = run(given, **options, **of_every)
             assert not any(np.any(x) for x in jax.tree.leaves(nothing[:-1]))
             if "weights" not in options:
                 close(got.in_weights, clean.in_weights)
@@ -512,9 +592,9 @@ def test_a_masked_class_holds_anything(case, x64, rng):
 def test_no_class_is_left(case, x64, rng):
     """0 with gradient 0 in every argument, in a mean too, whatever the rows hold."""
     inputs, rows = case.inputs(rng), np.ones(4, bool)
-    for garbage in GARBAGE:
-        bad = spoiled(case, inputs, rows, garbage)
-        nothing = program(case)(bad, class_mask=np.zeros(CLASSES, bool))
+    none = np.zeros(CLASSES, bool)
+    for bad, of_bad in all_garbage(case, inputs, rows):
+        nothing = program(case)(bad, class_mask=none, **of_bad)
         assert not any(np.any(x) for x in jax.tree.leaves(nothing))
 
 
@@ -533,10 +613,8 @@ def test_every_class_masked_is_zero(case, x64, rng):
         close(clean.losses[name], case.oracle(*inputs, where=where, **reduction))
     finite = [clean.losses, clean.gradients, clean.slopes, clean.tangent]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(finite))
-    for garbage in GARBAGE:
-        x = inputs[0].copy()
-        x[1] = garbage
-        got = run((x, *inputs[1:]), where=where)
+    for (bad, *_), of_bad in all_garbage(case, inputs, np.arange(4) == 1):
+        got = run((bad, *inputs[1:]), where=where, **of_bad)
         close(got[:-1], clean[:-1])
         if "none" in got.losses:
             assert got.losses["none"][1] == 0
@@ -623,6 +701,75 @@ def test_bad_ids_are_nan_and_never_wrap(case, x64, rng):
                     assert not np.any(of_parameter[..., MASKED])
                 if name != "mean":
                     close(slopes[others], wanted.gradients[name][0][others])
+
+
+def of_ids(case):
+    """The case that differs in having class ids as labels, if its program is here."""
+    same = lambda c: (c.loss, c.layout, bool(c.options))
+    return next((c for c in CASES if c.labels is ids and same(c) == same(case)), None)
+
+
+OF_DISTRIBUTIONS = [c for c in CASES if c.labels is shares and of_ids(c)]
+
+
+@for_each(OF_DISTRIBUTIONS)
+def test_ids_and_one_hot_labels_agree(case, x64, rng):
+    """Losses, and derivatives in all but the labels, under every reduction."""
+    twin = of_ids(case)
+    x, y, *parameters = twin.inputs(rng)
+    wanted = program(twin)((x, y, *parameters))
+    got = program(case)((x, np.eye(CLASSES)[y], *parameters))
+    gradients = {name: (g[0], *g[2:]) for name, g in got.gradients.items()}
+    close((got.losses, gradients), (wanted.losses, wanted.gradients))
+    close((got.slopes, got.in_weights), (wanted.slopes, wanted.in_weights))
+
+
+@for_each(c for c in OF_DISTRIBUTIONS if not c.options and c.takes("logits"))
+def test_they_agree_where_float32_does_not_reach(case, x64):
+    """Of logits further apart than its largest number, for each class."""
+    x = np.zeros((4, CLASSES), np.float32)
+    x[:, :5] = [3e38, -3e38, 0.0, 1e38, -1e38]
+    for first in (0, 1):
+        y = np.arange(first, first + 4, dtype=np.int32)
+        wanted = second_order(of_ids(case))(x, y)
+        got = second_order(case)(x, np.eye(CLASSES, dtype=np.float32)[y])
+        close(got[:2], wanted[:2], 2e-6)
+        assert not np.isnan(wanted[0]).any()
+        assert np.isfinite(wanted[1]).all()
+
+
+@for_each(c for c in OF_DISTRIBUTIONS if not c.options)
+def test_a_distribution_without_mass(case, x64, rng):
+    """A loss of 0, no pull on a logit, no share in a mean; the slopes in its shares are
+    the losses of the classes."""
+    x, q = case.inputs(rng)
+    q[1] = 0
+    got = program(case)((x, q))
+    for name in case.reductions:
+        close(got.losses[name], case.oracle(x, q, reduction=name))
+    in_x, in_q = got.gradients["none"]
+    assert got.losses["none"][1] == 0
+    assert not np.any(in_x[1])
+    if case.loss.function is not jxent.symmetric_cross_entropy:
+        of_each_class = np.repeat(x[1:2], CLASSES, 0), np.arange(CLASSES)
+        close(in_q[1], case.oracle(*of_each_class))
+
+
+@for_each(
+    c
+    for c in BARE
+    if c.labels is shares and yes_no in c.loss.labels
+    if c.loss.name not in ("zlpr_loss", "sigmoid_focal_loss_of_rows")
+)
+def test_a_floating_binary_label_is_a_number_in_the_formula(case, x64, rng):
+    """Outside of [0, 1] too."""
+    x, y = case.inputs(rng)
+    y[:] = np.array([-100.0, -0.2, 1.2, 2.0])[:, None]
+    got = program(case)((x, y))
+    close(got.losses["none"], case.oracle(x, y))
+    slopes = oracles.central_differences(lambda x: case.oracle(x, y), x)
+    of_losses = tuple(range(slopes.ndim - x.ndim))
+    close(got.gradients["sum"][0], slopes.sum(of_losses), 1e-6)
 
 
 @for_each(c for c in BARE if c.labels is ids and c.takes("axis"))
@@ -803,6 +950,24 @@ def test_an_impossible_label_costs_infinity(case, dtype, x64, rng):
     wanted = [False, not case.loss.bounded, False, False]
     np.testing.assert_array_equal(np.isinf(losses), wanted)
     assert np.all(np.isfinite(gradient))
+    if case.labels is ids and case.loss.function is jxent.softmax_cross_entropy:
+        truth = oracles.softmax_cross_entropy_gradient(x, y)
+        close(gradient, factors_of(losses)[:, None] * truth, TOLERANCES[dtype])
+
+
+@for_each(
+    c
+    for c in CASES
+    if "label_smoothing" in c.options and c.labels in (ids, places, shares)
+    if c.takes("logits") and c.takes("axis")
+)
+def test_smoothing_gives_an_impossible_class_its_share(case, x64, rng):
+    """Which costs infinity, or the bound."""
+    inputs = case.inputs(rng)
+    inputs[0][:, MASKED] = -np.inf
+    options = {"class_mask": np.ones(CLASSES, bool), "logit_soft_cap": np.inf}
+    got = program(case)(inputs, **jax.tree.map(np.asarray, options))
+    assert np.all(np.isinf(got.losses["none"]) != case.loss.bounded)
 
 
 @for_each(c for c in CASES if not c.of_head and c.takes("logits") and c.takes("axis"))
@@ -922,11 +1087,21 @@ def test_half_precision_in_float32_out(case, dtype, rng):
         losses, pull = jax.vjp(lambda *values: case(*all_of(*values)), *values)
         return losses, pull(losses)
 
-    losses, gradients = both(*values)
+    losses, gradients = jax.device_get(both(*values))
     assert losses.dtype == jnp.float32
     assert [g.dtype for g in gradients] == [x.dtype for x in values]
     rounded = [np.asarray(x, np.float64) if x.dtype == dtype else x for x in cast]
     close(losses, case.oracle(*rounded), 2e-6)
+    if dtype == jnp.float16:  # bfloat16 has a test below
+        values, all_of = floats(rounded)
+        for i, value in enumerate(values):
+            truth = oracles.central_differences(
+                lambda x, i=i: case.oracle(*all_of(*values[:i], x, *values[i + 1 :])),
+                value,
+            )
+            truth = np.tensordot(losses, truth, losses.ndim)
+            largest = np.max(np.abs(truth))
+            close(gradients[i] / largest, truth / largest, 2**-10)
 
 
 @in_every_layout
