@@ -817,6 +817,25 @@ def test_smooth_labels(axis, x64, rng):
     close(jxent.smooth_labels(t, 0.1, axis=axis), 0.9 * t + even)
 
 
+def test_names_of_parameters():
+    """No from_logits switch: the first is named for what it is. What is easily
+    exchanged, α and γ, are keywords."""
+    for name in jxent.__all__:
+        function = getattr(jxent, name)
+        if not inspect.isfunction(function):
+            continue
+        parameters = inspect.signature(function).parameters
+        first = next(iter(parameters))
+        assert "from_logits" not in parameters
+        if name.startswith(("softmax", "safe_softmax", "sigmoid", "poly_loss")):
+            assert first == ("x" if "contrastive" in name else "logits")
+        if name in ("binary_cross_entropy", "categorical_cross_entropy", "entropy"):
+            assert first == "probs"
+        for of_formula in {"alpha", "gamma", "gamma_pos", "gamma_neg"} & {*parameters}:
+            kind = parameters[of_formula].kind
+            assert name == "smooth_labels" or kind is inspect.Parameter.KEYWORD_ONLY
+
+
 @pytest.fixture
 def checked(monkeypatch):
     """The arguments of every call that is checked."""
