@@ -26,9 +26,6 @@ PARAMETERS = {
     "wide": (1.0, 1.5, 0.9),
     "all": (0.0, 0.0, 1.0),
 }
-some = pytest.mark.parametrize(
-    "parameters", PARAMETERS.values(), ids=list(PARAMETERS.keys())
-)
 
 
 def asymmetric(z, y, gamma_pos, gamma_neg, clip):
@@ -44,23 +41,16 @@ def grid(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@some
-def test_the_formula_at_every_logit(parameters, dtype, x64):
+def test_the_formula_at_every_logit(dtype, x64):
     """±∞ and logits whose probability rounds to 0 or 1."""
     z, y = grid(dtype)
-    names = ("gamma_pos", "gamma_neg", "clip")
-    wanted = oracles.asymmetric_loss(z, y, **dict(zip(names, parameters, strict=True)))
-    tolerance = 1e-5 if dtype == np.float32 else 1e-12
-    got = asymmetric(z, y, *parameters)
-    assert got.dtype == dtype
-    close(got, wanted, tolerance)
-
-
-def test_two_losses_by_hand():
-    """At p = ½: 2^−γ₊ log 2, and (½ − m)^γ₋ · −log(½ + m)."""
-    loss = functools.partial(jxent.asymmetric_loss, gamma_pos=1.0)
-    np.testing.assert_allclose(loss(0.0, 1), 0.5 * np.log(2), rtol=1e-6)
-    np.testing.assert_allclose(loss(0.0, 0), -(0.45**4) * np.log(0.55), rtol=1e-6)
+    run = as_users_jit(
+        lambda *x: [asymmetric(*x, *given) for given in PARAMETERS.values()]
+    )
+    for got, given in zip(run(z, y), PARAMETERS.values(), strict=True):
+        wanted = oracles.asymmetric_loss(z, y, **dict(zip(OFF, given, strict=True)))
+        assert got.dtype == dtype
+        close(got, wanted, 1e-5 if dtype == np.float32 else 1e-12)
 
 
 @pytest.mark.parametrize("off", [OFF, {k: jnp.float32(0) for k in OFF}], ids=str)
@@ -111,25 +101,39 @@ def test_a_clip_that_rounds_to_0(axis):
         close(got, both(np.float32(0)), 1e-6)
 
 
-def test_equal_gammas_without_a_clip_are_the_focal_loss():
-    """For labels 0 and 1."""
+def test_what_it_is_for_certain_parameters():
+    """Without a clip and for equal γ it is the focal loss of labels 0 and 1.
+
+    By hand at p = ½: 2^−γ₊ log 2, and (½ − m)^γ₋ · −log(½ + m). NaN is within no clip.
+    """
     z, y = grid(np.float32)
     z, y = z[(y == 0) | (y == 1)], y[(y == 0) | (y == 1)]
-    got = jxent.asymmetric_loss(z, y, gamma_pos=2.0, gamma_neg=2.0, clip=0.0)
-    close(got, jxent.sigmoid_focal_loss(z, y, gamma=2.0), 1e-6)
+    loss, nan = jxent.asymmetric_loss, np.float32([np.nan] * 2)
+
+    @jax.jit
+    def run(z, y):
+        focal = jxent.sigmoid_focal_loss(z, y, gamma=2.0)
+        by_hand = [loss(0.0, label, gamma_pos=1.0) for label in (1, 0)]
+        equal = loss(z, y, gamma_pos=2.0, gamma_neg=2.0, clip=0.0)
+        return equal, focal, jnp.stack(by_hand), loss(nan, np.array([0, 1]))
+
+    got, focal, by_hand, of_nan = jax.device_get(run(z, y))
+    close(got, focal, 1e-6)
+    close(by_hand, np.array([0.5 * np.log(2), -(0.45**4) * np.log(0.55)]), 1e-6)
+    assert np.isnan(of_nan).all()
 
 
 def test_it_is_linear_in_the_labels(x64, rng):
     """y of the yes-loss and 1 − y of the no-loss, whatever γ and the clip."""
     z, y = rng.normal(size=50), rng.uniform(size=50)
-    loss = functools.partial(jxent.asymmetric_loss, gamma_pos=1.5, clip=0.1)
-    close(loss(z, y), y * loss(z, 1.0) + (1 - y) * loss(z, 0.0))
+    loss = functools.partial(jxent.asymmetric_loss, z, gamma_pos=1.5, clip=0.1)
+    got, yes, no = jax.device_get(jax.jit(lambda y: [loss(y), loss(1.0), loss(0.0)])(y))
+    close(got, y * yes + (1 - y) * no)
 
 
-@pytest.mark.parametrize("gamma_neg", [0.0, 0.5, 4.0])
-def test_a_no_within_the_clip_has_no_loss(gamma_neg):
+def test_a_no_within_the_clip_has_no_loss():
     """Exactly 0, with derivatives of 0, though 0^0 is 1; beyond it there is a loss."""
-    z = jnp.array([-INF, -1e4, -20.0, -3.0, -2.9])  # σ(−2.944) = 0.05
+    z = np.array([-INF, -1e4, -20.0, -3.0, -2.9], np.float32)  # σ(−2.944) = 0.05
 
     @as_users_jit
     @functools.partial(jax.vmap, in_axes=(0, None))
@@ -138,48 +142,34 @@ def test_a_no_within_the_clip_has_no_loss(gamma_neg):
         arguments = (z, gamma_neg, jnp.float32(0.05))
         return loss(*arguments), jax.grad(loss, (0, 1, 2))(*arguments)
 
-    loss, slopes = all_of(z, jnp.float32(gamma_neg))
-    for x in (loss, *slopes):
-        assert np.all(np.asarray(x[:4]) == 0)
-    assert loss[4] > 0
-    assert slopes[0][4] > 0
-    assert slopes[2][4] < 0
+    for gamma_neg in np.float32([0.0, 0.5, 4.0]):
+        loss, slopes = jax.device_get(all_of(z, gamma_neg))
+        assert not any(np.any(x[:4]) for x in (loss, *slopes))
+        assert loss[4] > 0
+        assert slopes[0][4] > 0
+        assert slopes[2][4] < 0
 
 
-def test_what_is_no_number_has_no_loss():
-    """NaN is not within the clip."""
-    nan = jnp.array([np.nan, np.nan])
-    assert np.all(np.isnan(jxent.asymmetric_loss(nan, jnp.array([0, 1]))))
-
-
-@functools.partial(jax.grad, argnums=range(5))
-def slopes_of_all_arguments(*arguments):
-    return jnp.sum(asymmetric(*arguments))
-
-
-@some
-def test_derivatives_in_every_argument(parameters, x64):
+def test_derivatives_in_every_argument(x64):
     """Logits, labels, both γ and the clip: those of the oracle."""
-    arguments = [np.array([-1.2, 0.4, 2.0]), np.array([0.0, 1.0, 0.3]), *parameters]
-    if parameters[-1] in (0.0, 1.0):  # the oracle has no slope at an end of the clip
-        arguments[-1] = abs(parameters[-1] - 1e-3)
-    gamma_pos, gamma_neg = (max(g, 0.1) for g in arguments[2:4])
-    arguments[2:4] = gamma_pos, gamma_neg
+    slopes_of = jax.jit(jax.grad(lambda *x: jnp.sum(asymmetric(*x)), range(5)))
 
-    def oracle(z, y, gamma_pos, gamma_neg, clip):
-        names = {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}
-        return oracles.asymmetric_loss(z, y, **names).sum()
+    def oracle(z, y, *given):
+        given = dict(zip(OFF, given, strict=True))
+        return oracles.asymmetric_loss(z, y, **given).sum()
 
-    got = slopes_of_all_arguments(*map(jnp.asarray, arguments))
-    for place, slope in enumerate(got):
+    for *gammas, clip in PARAMETERS.values():
+        if clip in (0.0, 1.0):  # the oracle has no slope at an end of the clip
+            clip = abs(clip - 1e-3)
+        arguments = [np.array([-1.2, 0.4, 2.0]), np.array([0.0, 1.0, 0.3])]
+        arguments += [*(max(g, 0.1) for g in gammas), clip]
+        for place, slope in enumerate(jax.device_get(slopes_of(*arguments))):
 
-        def of_one(x, place=place):
-            moved = [*arguments]
-            moved[place] = x
-            return oracle(*moved)
+            def of_one(x, place=place, arguments=arguments):
+                return oracle(*arguments[:place], x, *arguments[place + 1 :])
 
-        wanted = oracles.central_differences(of_one, arguments[place], 1e-5)
-        np.testing.assert_allclose(slope, wanted, rtol=1e-6, atol=1e-8)
+            wanted = oracles.central_differences(of_one, arguments[place], 1e-5)
+            np.testing.assert_allclose(slope, wanted, rtol=1e-6, atol=1e-8)
 
 
 def test_no_derivative_is_infinite():
@@ -205,20 +195,24 @@ def test_no_derivative_is_infinite():
         assert np.all(np.isfinite(x))
 
 
-@pytest.mark.parametrize("label", [0.0, 1.0])
 @pytest.mark.parametrize("clip", [0.0, 0.05])
-def test_logits_near_the_largest_number(label, clip):
+def test_logits_near_the_largest_number(clip):
     """On the wrong side, where a multiple of the loss is infinite: a slope of ±1."""
-    z = jnp.float32(3e38 * (1 - 2 * label))
-    loss = functools.partial(
-        asymmetric, y=label, gamma_pos=4.0, gamma_neg=4.0, clip=clip
-    )
-    value, slope = jax.value_and_grad(loss)(z)
-    second = jax.grad(jax.grad(loss))(z)
-    at_no = clip and not label  # p_m = 1 − m, whose logarithm is finite
-    np.testing.assert_allclose(value, -np.log(clip) * 0.95**4 if at_no else 3e38, 1e-6)
-    assert slope == (0 if at_no else 1 - 2 * label)
-    assert second == 0
+
+    @jax.jit
+    @jax.vmap
+    def run(z, y):
+        loss = functools.partial(
+            asymmetric, y=y, gamma_pos=4.0, gamma_neg=4.0, clip=clip
+        )
+        return loss(z), jax.grad(loss)(z), jax.grad(jax.grad(loss))(z)
+
+    value, slope, second = jax.device_get(run(*np.float32([[3e38, -3e38], [0, 1]])))
+    # Of a no p_m = 1 − m, whose logarithm is finite.
+    no = (-np.log(clip) * 0.95**4, 0) if clip else (3e38, 1)
+    np.testing.assert_allclose(value, [no[0], 3e38], 1e-6)
+    np.testing.assert_array_equal(slope, [no[1], -1])
+    assert not np.any(second)
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])

@@ -100,21 +100,17 @@ def values_and_gradients(sums, arrays, options):
     return of(*point), jax.jacrev(of, (0, 1))(*point)
 
 
-def of_both(sums, others, options, other_options=None):
-    """Values and gradients of two, each of its own arrays, as one program."""
-    of = functools.partial(values_and_gradients, sums, options=options)
-    other = functools.partial(
-        values_and_gradients, others, options=other_options or options
-    )
-    return jax.jit(lambda arrays, others: (of(arrays), other(others)))
-
-
 @pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("plain", [True, False])
-def test_each_sum_and_its_gradient(name, plain, x64, rng):
+def test_each_sum_and_its_gradient(name, x64, rng):
     arrays = batch(rng)
-    options = {"ignore_index": -100} if plain else every_option(rng)
-    close(*of_both(LAYOUTS[name], one_by_one, options)(arrays, arrays), tolerance=1e-11)
+
+    @jax.jit
+    def run(arrays):
+        both = LAYOUTS[name], one_by_one
+        each = {"ignore_index": -100}, every_option(rng)
+        return [[values_and_gradients(f, arrays, o) for o in each] for f in both]
+
+    close(*jax.device_get(run(arrays)), tolerance=1e-11)
 
 
 @pytest.mark.parametrize("name", ["in memory", "streamed"])
@@ -239,16 +235,23 @@ def ignoring(kind, options):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_labels_that_name_several_classes(kind, name, x64, rng):
+def test_labels_that_name_several_classes(name, x64, rng):
     """Correct where the largest logit's class is one of most mass: ties count, class
     weights do not, nor what is masked; equal ids add up."""
     arrays, labels, options = of_several_classes(rng)
-    both = of_both(LAYOUTS[name], of_counts, ignoring(kind, options), options)
-    of_kind, of_distributions = (
-        arrays | {"labels": labels[k]} for k in (kind, "distributions")
-    )
-    close(*both(of_kind, of_distributions), tolerance=1e-11)
+
+    @jax.jit
+    def run(arrays, labels):
+        def of(sums, kind, options):
+            given = arrays | {"labels": labels[kind]}
+            return values_and_gradients(sums, given, options)
+
+        wanted = of(of_counts, "distributions", options)
+        return wanted, [of(LAYOUTS[name], k, ignoring(k, options)) for k in KINDS]
+
+    wanted, each = jax.device_get(run(arrays, labels))
+    for got in each:
+        close(got, wanted, 1e-11)
 
 
 @pytest.mark.parametrize("kind", ["ids", *KINDS])
@@ -311,31 +314,33 @@ def test_dropped_rows_and_bad_labels(x64, rng):
     spoilt, bad = jax.tree.map(np.copy, (arrays, arrays))
     spoilt["hidden"][1::4] = np.nan
     bad["labels"][0] = CLASSES
-    for sums in (in_memory, LAYOUTS["streamed"]):
+    both = in_memory, LAYOUTS["streamed"]
+
+    @jax.jit
+    def run(arrays):
         options = {"ignore_index": -100}
-        run = jax.jit(functools.partial(values_and_gradients, sums, options=options))
-        got = run(spoilt)
-        values, _ = run(arrays)
+        return [values_and_gradients(sums, arrays, options) for sums in both]
+
+    each = (jax.device_get(run(x)) for x in (spoilt, arrays, bad))
+    for layout, (got, (values, _), (of_bad, _)) in enumerate(zip(*each, strict=True)):
         close(got[0], values)
-        if sums is not in_memory:  # a product in front of the loss spreads NaN
+        if layout:  # a product in front of the loss spreads NaN
             assert all(np.isfinite(x).all() for x in jax.tree.leaves(got[1]))
-        of_bad, _ = run(bad)
         assert np.isnan(of_bad.loss)
         assert np.isnan(of_bad.correct)
         assert of_bad.weight == values.weight
 
 
-def test_gradients_of_dropped_logits(x64, rng):
-    f = lambda z: jxent.softmax_cross_entropy_sums(
-        z, np.array([0, -100]), ignore_index=-100, z_loss=0.1
+def test_dropped_logits_and_nothing_left():
+    """No gradient of a dropped row; sums of 0 where every row is dropped."""
+    z = np.array([[1.0, 2.0], [np.nan, 0.0]], np.float32)
+    f = functools.partial(
+        jxent.softmax_cross_entropy_sums, ignore_index=-100, z_loss=1.0
     )
-    slopes = jax.jit(jax.jacrev(f))(np.array([[1.0, 2.0], [np.nan, 0.0]]))
-    for gradient in jax.device_get(slopes):
+    run = jax.jit(lambda z, y: (f(z, y), jax.jacrev(f)(z, y)))
+    _, slopes = jax.device_get(run(z, np.array([0, -100])))
+    for gradient in slopes:
         assert np.isfinite(gradient).all()
         assert not gradient[1].any()
-
-
-def test_nothing_left():
-    z, labels = np.ones((2, 3), np.float32), np.array([-1, -1])
-    sums = jxent.softmax_cross_entropy_sums(z, labels, ignore_index=-1, z_loss=1.0)
-    assert tuple(map(float, sums)) == (0, 0, 0, 0, 0)
+    nothing, _ = jax.device_get(run(z, np.array([-100, -100])))
+    assert tuple(map(float, nothing)) == (0, 0, 0, 0, 0)
