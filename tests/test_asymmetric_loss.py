@@ -28,7 +28,7 @@ PARAMETERS = {
 }
 
 
-def asymmetric(z, y, gamma_pos, gamma_neg, clip):
+def asymmetric(z, y, gamma_pos=0.0, gamma_neg=4.0, clip=0.05):
     return jxent.asymmetric_loss(
         z, y, gamma_pos=gamma_pos, gamma_neg=gamma_neg, clip=clip
     )
@@ -45,7 +45,7 @@ def test_the_formula_at_every_logit(dtype, x64):
     """±∞ and logits whose probability rounds to 0 or 1."""
     z, y = grid(dtype)
     run = as_users_jit(
-        lambda *x: [asymmetric(*x, *given) for given in PARAMETERS.values()]
+        lambda z, y: [asymmetric(z, y, *given) for given in PARAMETERS.values()]
     )
     for got, given in zip(run(z, y), PARAMETERS.values(), strict=True):
         wanted = oracles.asymmetric_loss(z, y, **dict(zip(OFF, given, strict=True)))
@@ -108,7 +108,7 @@ def test_what_it_is_for_certain_parameters():
     """
     z, y = grid(np.float32)
     z, y = z[(y == 0) | (y == 1)], y[(y == 0) | (y == 1)]
-    loss, nan = jxent.asymmetric_loss, np.float32([np.nan] * 2)
+    loss, nan = jxent.asymmetric_loss, np.full(2, np.nan, np.float32)
 
     @jax.jit
     def run(z, y):
@@ -142,7 +142,7 @@ def test_a_no_within_the_clip_has_no_loss():
         arguments = (z, gamma_neg, jnp.float32(0.05))
         return loss(*arguments), jax.grad(loss, (0, 1, 2))(*arguments)
 
-    for gamma_neg in np.float32([0.0, 0.5, 4.0]):
+    for gamma_neg in np.array([0.0, 0.5, 4.0], np.float32):
         loss, slopes = jax.device_get(all_of(z, gamma_neg))
         assert not any(np.any(x[:4]) for x in (loss, *slopes))
         assert loss[4] > 0
@@ -207,7 +207,8 @@ def test_logits_near_the_largest_number(clip):
         )
         return loss(z), jax.grad(loss)(z), jax.grad(jax.grad(loss))(z)
 
-    value, slope, second = jax.device_get(run(*np.float32([[3e38, -3e38], [0, 1]])))
+    z = np.array([3e38, -3e38], np.float32)
+    value, slope, second = jax.device_get(run(z, np.array([0, 1], np.float32)))
     # Of a no p_m = 1 − m, whose logarithm is finite.
     no = (-np.log(clip) * 0.95**4, 0) if clip else (3e38, 1)
     np.testing.assert_allclose(value, [no[0], 3e38], 1e-6)

@@ -141,7 +141,7 @@ def test_temperature_of_yes_and_no(x64, rng):
     fit = jax.jit(lambda z: jxent.fit_temperature(z, y, ()))
     wanted = best_temperature(5 * z, y.astype(int), np.ones(300))
     close(fit(5 * z), wanted, 1e-6)
-    for scale in np.float32([1e-30, 3e-4, 5, 1e30]):
+    for scale in np.array([1e-30, 3e-4, 5, 1e30], np.float32):
         t = fit(scale * np.float32(z))
         assert t.dtype == jnp.float32
         close(t / scale, np.float32(wanted / 5), 1e-4)

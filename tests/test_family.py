@@ -359,6 +359,23 @@ def test_derivatives_in_the_options(case, x64, rng):
     close(got.tangent, oracles.central_differences(along, 0.0), 1e-8)
 
 
+@for_each(c for c in CASES if {"label_smoothing", "class_weights"} & {*c.options})
+def test_options_at_the_ends_of_their_ranges(case, x64, rng):
+    """As arrays: a 0 leaves nothing of an option, and a label may be all smoothed."""
+    inputs = case.inputs(rng)
+    ends = {
+        "label_smoothing": (0.0, 1.0),
+        "z_loss": (0.0,),
+        "logit_soft_cap": (1e6,),
+        "class_weights": (np.where(np.arange(CLASSES) % 3 == 1, 0.0, WEIGHTS),),
+    }
+    for name in ends.keys() & case.options.keys():
+        for end in ends[name]:
+            losses = program(case)(inputs, **{name: np.asarray(end)}).losses
+            for r in case.reductions:
+                close(losses[r], case.oracle(*inputs, reduction=r, **{name: end}))
+
+
 @in_every_layout
 def test_per_example_gradients(case, x64, rng):
     """vmap of grad gives each row the gradients it has alone, in parameters too."""
@@ -704,12 +721,14 @@ def test_bad_ids_are_nan_and_never_wrap(case, x64, rng):
 
 
 def of_ids(case):
-    """The case that differs in having class ids as labels, if its program is here."""
+    """The case that differs in having class ids as labels."""
     same = lambda c: (c.loss, c.layout, bool(c.options))
-    return next((c for c in CASES if c.labels is ids and same(c) == same(case)), None)
+    return next(c for c in CASES if c.labels is ids and same(c) == same(case))
 
 
-OF_DISTRIBUTIONS = [c for c in CASES if c.labels is shares and of_ids(c)]
+OF_DISTRIBUTIONS = [
+    c for c in CASES if c.labels is shares and c.takes("ignore_index") and not c.of_head
+]
 
 
 @for_each(OF_DISTRIBUTIONS)

@@ -28,6 +28,7 @@ INF, NAN = np.inf, np.nan
 HUGE = 1e18  # float32's huge number is 1.8e19
 partial = functools.partial
 cross_entropy = jxent.softmax_cross_entropy
+f32 = partial(np.asarray, dtype=np.float32)
 
 
 def value_and_gradient(loss, x):
@@ -76,7 +77,7 @@ def test_every_derivative_at_minus_inf():
 
     def derivatives(loss):
         forward, backward = (f(loss, (0, 1))(x, q) for f in (jax.jacfwd, jax.jacrev))
-        along = jax.jvp(lambda q: loss(x, q), (q,), (np.float32([0, -1, 1, 0]),))[1]
+        along = jax.jvp(lambda q: loss(x, q), (q,), (f32([0, -1, 1, 0]),))[1]
         return forward, backward, along, jax.hessian(loss)(x, q)
 
     losses = cross_entropy, jxent.poly_loss_cross_entropy
@@ -132,7 +133,7 @@ def test_distributions_of_logits_that_far_apart(form):
         given=(jnp.array([[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]),),
     )
     t = form(1, inputs, None)
-    np.testing.assert_array_equal(t[UnderLabels].sum, np.float32([-1.5e38, -INF]))
+    np.testing.assert_array_equal(t[UnderLabels].sum, f32([-1.5e38, -INF]))
 
 
 OF_INFINITE = {
@@ -262,7 +263,7 @@ def test_no_derivative_of_a_confident_logit_is_nan(name):
             jax.grad(along, (0, 1))(z, y),
         )
 
-    for x in jax.tree.leaves(all_of(LOGITS, np.float32([0.0, 0.25, 1.0]))):
+    for x in jax.tree.leaves(all_of(LOGITS, f32([0.0, 0.25, 1.0]))):
         assert not np.any(np.isnan(x))
 
 
@@ -354,9 +355,9 @@ def test_no_epsilon_and_no_clip():
     """
     binary = lambda y: lambda p: jxent.binary_cross_entropy(p, y)
     categorical = lambda y: lambda p: jxent.categorical_cross_entropy(p, y)
-    f16, bf16, f32, i32 = np.float16, jnp.bfloat16, np.float32, np.int32
+    f16, i32 = (partial(np.asarray, dtype=x) for x in (np.float16, np.int32))
     tiny, at_0 = 1e-30, f32([0.0, 0.5, 0.5])
-    smallest = f16(6e-8)
+    smallest = float(np.float16(6e-8))
     calls = {
         "yes": (binary(i32([1])), f32([tiny]), [69.0776], [-1e30]),
         "no": (binary(i32([0])), f32([tiny]), [tiny], [1]),
@@ -371,7 +372,7 @@ def test_no_epsilon_and_no_clip():
         ),
         "bfloat16": (
             categorical(f32([[1, 0]])),
-            np.array([[1, 0]], bf16),
+            np.array([[1, 0]], jnp.bfloat16),
             [0],
             [[-1, 0]],
         ),
@@ -394,38 +395,33 @@ def test_a_softmax_or_sigmoid_before_the_loss():
     On logits a perfect model gets to 0. A log-softmax changes nothing.
     """
     x = np.random.default_rng(0).uniform(0.4, 7, (4, 5)).astype(np.float32)
-    y, y_of_x = np.array([1, 0], np.int32), np.array([0, 1, 2, 4], np.int32)
-    floors = {2: 0.313, 4: 0.744, 10: 1.461, 100: 3.622}
-    z = np.array([-1e4, 1e4], np.float32)
+    y, yes = np.array([0, 1], np.int32), np.array([1, 0], np.int32)
+    floors, z = {2: 0.313, 4: 0.744, 10: 1.461, 100: 3.622}, f32([1e4, -1e4])
+    binary = jxent.sigmoid_binary_cross_entropy
 
     @jax.jit
-    def run(z):
-        softmax = {}
-        for classes in floors:
-            logits, ids = jnp.eye(classes)[:2] * z[1], np.arange(2)
-            p = jax.nn.softmax(logits)
-            perfect = (
-                cross_entropy(logits, ids),
-                jxent.categorical_cross_entropy(p, ids),
-            )
-            softmax[classes] = cross_entropy(p, ids), perfect
-        p, yes = jax.nn.sigmoid(z), y[::-1]
-        sigmoid = (
-            jxent.sigmoid_binary_cross_entropy(p, yes),
-            jxent.sigmoid_binary_cross_entropy(z, yes),
-            jxent.binary_cross_entropy(p, yes),
+    def run(x, z):
+        logits = [1e4 * jnp.eye(classes)[:2] for classes in floors]
+        probs, p = [jax.nn.softmax(x) for x in logits], jax.nn.sigmoid(z)
+        perfect = [cross_entropy(x, y) for x in logits], binary(z, yes)
+        of_p = [jxent.categorical_cross_entropy(p, y) for p in probs]
+        of_p += [jxent.binary_cross_entropy(p, yes)]
+        twice = [cross_entropy(p, y) for p in probs], binary(p, yes)
+        log_p = jax.nn.log_softmax(x)
+        ids = np.arange(4)
+        return (
+            (perfect, of_p),
+            twice,
+            (cross_entropy(log_p, ids), cross_entropy(x, ids)),
         )
-        of_log_p = cross_entropy(jax.nn.log_softmax(x), y_of_x)
-        return softmax, sigmoid, (of_log_p, cross_entropy(x, y_of_x))
 
-    softmax, sigmoid, both = jax.device_get(run(z))
-    for classes, (twice, perfect) in softmax.items():
-        same(twice, np.full(2, math.log(math.e + classes - 1) - 1), 1e-5)
-        same(twice, np.full(2, floors[classes]), 0, 5e-4)
-        assert not np.any(perfect)
-    same(sigmoid[0], [0.6931, 0.3133], 0, 5e-5)
-    assert not np.any(sigmoid[1:])
-    same(*both, 2e-6)
+    exact, (twice, of_sigmoid), (of_log_p, of_logits) = jax.device_get(run(x, z))
+    assert not any(np.any(x) for x in jax.tree.leaves(exact))
+    for (classes, floor), losses in zip(floors.items(), twice, strict=True):
+        same(losses, np.full(2, math.log(math.e + classes - 1) - 1), 1e-5)
+        same(losses, np.full(2, floor), 0, 5e-4)
+    same(of_sigmoid, [0.3133, 0.6931], 0, 5e-5)
+    same(of_log_p, of_logits, 2e-6)
 
 
 # Class ids and one-hot labels at p = 0 ------------------------------------------------
@@ -479,7 +475,7 @@ def test_ids_and_one_hot_labels_agree_where_p_is_0(dtype):
         same_orders(of_ids, of_one_hot, rtol, name)
         modes_agree(of_ids, rtol, name)
         if not options:
-            value, slope = (np.float32(of_ids[k]) for k in ("value", "reverse"))
+            value, slope = (f32(of_ids[k]) for k in ("value", "reverse"))
             assert value[0] == value[3] == INF
             assert slope[0, 0] < -HUGE
             assert np.all(slope[ONE_HOT == 0] == 0)
@@ -487,7 +483,7 @@ def test_ids_and_one_hot_labels_agree_where_p_is_0(dtype):
 
 def test_ignored_rows_and_reductions_where_p_is_0():
     """As one-hot labels with a where; Keras's too, which normalize and have a floor."""
-    labels, where = np.where(WHERE, IDS, -100), {"where": WHERE}
+    labels = np.where(WHERE, IDS, -100)
     sparse = jxent.keras.sparse_categorical_crossentropy
     dense = jxent.keras.categorical_crossentropy
 
@@ -498,7 +494,7 @@ def test_ignored_rows_and_reductions_where_p_is_0():
             loss = partial(jxent.categorical_cross_entropy, reduction=name)
             pairs += [
                 orders(lambda p, f=loss: f(p, labels, ignore_index=-100), p),
-                orders(lambda p, f=loss: f(p, ONE_HOT, **where), p),
+                orders(lambda p, f=loss: f(p, ONE_HOT, where=WHERE), p),
             ]
         for x, from_logits in ((p, False), (jnp.log(p + 1e-3), True)):
             pairs += [
@@ -539,7 +535,7 @@ def test_the_generalized_loss_where_p_is_0():
         second = [f(gradient, (0, 1))(x, q) for f in (jax.jacrev, jax.jacfwd)]
         return orders(lambda x: loss(x, q), x), second
 
-    for q in np.float32([0.3, 0.7, 1.0, 1.5, 2.0]):
+    for q in f32([0.3, 0.7, 1.0, 1.5, 2.0]):
         of_x, second = jax.device_get(derivatives(x, q))
         modes_agree(of_x)
         assert not np.any(of_x["reverse"][[0, 1], 1 - y])
@@ -557,7 +553,7 @@ def test_probabilities_of_0_and_1():
         "keras": lambda p, y: keras.binary_crossentropy(y[:, None], p[:, None]),
         "focal": lambda p, y: keras.binary_focal_crossentropy(y[:, None], p[:, None]),
     }
-    p, y = np.float32([0, 0, 1, 1, 0.25]), np.float32([0, 1, 0, 1, 0.5])
+    p, y = f32([0, 0, 1, 1, 0.25]), f32([0, 1, 0, 1, 0.5])
 
     @as_users_jit
     def run(p, rows):
@@ -580,12 +576,12 @@ def test_probabilities_of_0_and_1():
 
 def test_targets_of_0():
     """They count 0 in values and all derivatives, also where log q is −inf."""
-    log_q, t = np.float32([-math.log(2), -math.log(2), -INF]), np.float32([1, 0, 0])
+    log_q, t = f32([-math.log(2), -math.log(2), -INF]), f32([1, 0, 0])
     losses = {
         jxent.kl_divergence: (t, [-1, 0, 0], math.log(2) + 1),
         jxent.generalized_kl_divergence: (t, [-0.5, 0.5, 0], math.log(2)),
         jxent.kl_divergence_with_log_targets: (
-            np.float32([0, -INF, -INF]),
+            f32([0, -INF, -INF]),
             [-1, 0, 0],
             [math.log(2) + 1, 0, 0],
         ),

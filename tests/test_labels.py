@@ -4,6 +4,7 @@ Bad labels under checkify: tests/test_reported_labels.py.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -187,6 +188,9 @@ OF_YES_NO = [
 ]
 
 
+EVERYWHERE: Any = np.True_
+
+
 @pytest.mark.parametrize("case", OF_YES_NO, ids=str)
 def test_integers_that_are_no_binary_labels(case, rng):
     """NaN in their own element or row, and reported; ignore_index marks missing ones,
@@ -206,7 +210,7 @@ def test_integers_that_are_no_binary_labels(case, rng):
 
         return of(labels, where=where), of(marked, ignore_index=-100)
 
-    def results(labels, marked, where=np.True_):
+    def results(labels, marked, where=EVERYWHERE):
         error, found = run(labels, marked, where)
         return error.get() or "", jax.device_get(found)
 

@@ -1,5 +1,6 @@
 """Labels that are made: of the next token, smoothed, and two-hot ones of numbers."""
 
+import functools
 from typing import Any
 
 import jax
@@ -53,7 +54,10 @@ def test_next_token_labels_at_any_shift(shift, rng):
         each = [labels(tokens, **options) for options, *_ in calls]
         return *each, mapped(tokens, segments, where)
 
-    wanted = [labels_one_by_one(tokens, *told, shift) for _, *told in calls]
+    wanted = [
+        labels_one_by_one(tokens, segments, counted, shift)
+        for _, segments, counted in calls
+    ]
     for got, expected in zip(run(tokens), [*wanted, wanted[-1]], strict=True):
         np.testing.assert_array_equal(got, expected)
 
@@ -131,6 +135,7 @@ def test_smooth_labels(x64, rng):
 
 # Two-hot ------------------------------------------------------------------------------
 
+f32 = functools.partial(np.asarray, dtype=np.float32)
 EVEN = np.linspace(-3.0, 5.0, 9)
 HALF = -np.expm1(-np.linspace(-4, 0, 7))
 SYMEXP = np.concatenate([HALF, -HALF[-2::-1]])  # Dreamer's, of fewer points
@@ -214,7 +219,7 @@ def test_shares_loss_and_gradients(support, definition, x64, rng):
 
 @pytest.mark.newest_jax
 def test_bad_input_is_nan_in_its_row_alone():
-    values, every = np.float32([np.nan, 0.5, np.inf, -np.inf]), np.ones(4, bool)
+    values, every = f32([np.nan, 0.5, np.inf, -np.inf]), np.ones(4, bool)
 
     def loss(logits, values, support, where):
         labels = jxent.two_hot_labels(values, support)
@@ -223,7 +228,7 @@ def test_bad_input_is_nan_in_its_row_alone():
 
     run = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     both = lambda *arrays: jax.device_get(run(*arrays))
-    logits, support = np.zeros((4, 3), np.float32), np.float32([-1.0, 0.0, 1.0])
+    logits, support = np.zeros((4, 3), np.float32), f32([-1.0, 0.0, 1.0])
     (in_logits, _), (losses, shares) = both(logits, values, support, every)
     np.testing.assert_array_equal(np.isnan(losses), [True, False, False, False])
     assert np.isnan(in_logits[0]).all()
@@ -233,7 +238,7 @@ def test_bad_input_is_nan_in_its_row_alone():
     assert losses[0] == 0
     np.testing.assert_array_equal(dropped[0][0], 0)
     assert dropped[1][0] == 0
-    too_wide = np.float32([-3e38, 3e38, 3.2e38])  # a gap of 6e38 is inf in float32
+    too_wide = f32([-3e38, 3e38, 3.2e38])  # a gap of 6e38 is inf in float32
     for bad in (support[::-1], too_wide):
         gradients, (losses, _) = both(logits, values, bad, every)
         assert all(np.isnan(x).all() for x in (losses, *gradients))

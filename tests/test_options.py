@@ -17,10 +17,6 @@ from tests.comparing import close, untyped
 
 
 ROWS = 6
-REDUCTIONS = "none", "sum", "mean"
-with_both_labels = pytest.mark.parametrize(
-    "hot", [False, True], ids=["ids", "distributions"]
-)
 
 
 def one_hot(y):
@@ -135,31 +131,6 @@ def test_any_two_options_together(setting, batch):
     equal(got, oracle(of_ids, ids))
     close(of_labels(one_hot_labels), got)
     equal(of_labels(shares), oracle(of_distributions, shares))
-
-
-@with_both_labels
-def test_traced_options_equal_python_numbers(hot, batch):
-    """One compiled program for every value of every option, 0 included."""
-    x, y, q = batch
-    labels = q if hot else np.where(np.arange(ROWS) == 4, -100, y)
-    grid = {
-        "class_weights": (np.ones(CLASSES), GRID["class_weights"][2]),
-        "label_smoothing": (0.0, 0.1, 1.0),
-        "z_loss": (0.0, 1e-2),
-        "logit_soft_cap": (5.0, 1e6),
-        "temperature": (np.float64(1.5), np.float64(0.5)),
-        "class_mask": (np.ones(CLASSES, bool), REAL),
-        "where": (np.ones(ROWS, bool), SOME_ROWS),
-        "weights": (np.ones(ROWS), GRID["weights"][1]),
-    } | ({} if hot else {"ignore_index": (-100, -101)})
-
-    def each(loss, options):
-        return {r: loss(x, labels, reduction=r, **options) for r in REDUCTIONS}
-
-    traced = jax.jit(functools.partial(each, jxent.softmax_cross_entropy))
-    for setting in covering(grid):
-        options = {name: grid[name][i] for name, i in setting.items()}
-        close(traced(options), each(oracles.softmax_cross_entropy, options))
 
 
 def test_weights_of_classes_where_rows_are_as_many(x64, rng):

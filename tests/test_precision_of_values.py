@@ -5,6 +5,7 @@ Against the naive code in the same dtype: tests/test_accuracy.py.
 
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +159,7 @@ def mean(loss):
 
 # A program, the dtype and shape of its logits, and the most bytes beside them for each
 # logit: neither a one-hot nor the probabilities are stored.
-STORED = {
+STORED: dict[str, tuple[Any, ...]] = {
     f"{f.__name__} {name}": (f(mean(loss)), jnp.float32, FEW, 4 / 20)
     for name, loss in {"plain": plain, "smoothed": smoothed, "brier": brier}.items()
     for f in (jax.jit, jax.value_and_grad)

@@ -167,7 +167,7 @@ def test_many_rows_of_few_classes(rng):
     """They are one axis on a CPU, if nothing but the classes is shorter: the same."""
     cases = [c for c in IN_MEMORY if c.takes("elementwise") and c.labels is yes_no]
     each = [case.inputs(rng, rows=(2, 2200)) for case in cases]
-    each = [(np.float32(x), y) for x, y in each]
+    each = [(x.astype(np.float32), y) for x, y in each]
     where = rng.random(each[0][0].shape) < 0.8
 
     @as_users_jit

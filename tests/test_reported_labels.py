@@ -102,11 +102,12 @@ def calls():
         yield str(case), call._replace(good=tuple((y,) for y in good))
 
     for axes in ((0, 0), (1, 0), (0, 1), (1, 1), (None, 1)):
-        both = np.stack([LOGITS] * 2, axes[0] or 0)
-        x, y = LOGITS if axes[0] is None else both, np.stack([OWN] * 2, axes[1])
+        stacked = np.stack([LOGITS] * 2, axes[0] or 0)
+        x, y = LOGITS if axes[0] is None else stacked, np.stack([OWN] * 2, axes[1])
         mapped = jax.vmap(functools.partial(cross_entropy, ignore_index=-100), axes)
-        step = lambda y, x=x, f=mapped: jax.value_and_grad(lambda x: f(x, y).sum())(x)
-        yield f"vmap {axes}", named(step, y, (1, 1), 8, -1)
+        loss = lambda y, x, f=mapped: f(x, y).sum()
+        both = jax.value_and_grad(loss, 1)
+        yield f"vmap {axes}", named(lambda y, x=x, f=both: f(y, x), y, (1, 1), 8, -1)
 
     for axis in ((), -1):
         loss = functools.partial(

@@ -434,6 +434,6 @@ def test_a_row_of_weight_0_far_from_0_has_an_exact_derivative_in_its_weight(layo
         )
 
     both = lambda w, s: (jax.grad(loss)(w, s), jax.jacfwd(jax.grad(loss, 1))(w, s))
-    got = as_users_jit(both)(np.float32([0.0, 1.0]), 0.1)
+    got = as_users_jit(both)(np.array([0.0, 1.0], np.float32), 0.1)
     of = lambda s: np.array([smoothed(z[0], 0, s), smoothed(z[1], 1, s)])
     close(got, (of(0.1), of(1.0) - of(0.0)), 1e-5)
