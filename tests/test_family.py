@@ -206,11 +206,13 @@ def test_reductions(case, x64, rng):
 def test_total_weight_is_the_denominator(case, x64, rng):
     """Sum / total_weight = mean, where rows are dropped and where classes are."""
     inputs, weights = case.inputs(rng), np.array([1.0, 0.0, 2.0, 0.5])
+    options = {k: x for k, x in case.options.items() if k == "class_weights"}
+    if case.labels is ids:
+        inputs[1][3], options["ignore_index"] = -100, -100
     of_classes = np.ones((4, CLASSES), bool)
     of_classes[0, MASKED] = of_classes[2] = False
     (_, labels, *rest), _ = case.apart(inputs)
     labels = jxent.SparseLabels(labels, *rest) if case.labels is places else labels
-    options = {k: x for k, x in case.options.items() if k == "class_weights"}
     mask = np.broadcast_to(case.options.get("class_mask", True), CLASSES)
     for where in (np.arange(4) != 0, of_classes):
         losses = program(case)(inputs, where=where, weights=weights).losses

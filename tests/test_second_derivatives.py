@@ -190,6 +190,23 @@ def test_a_dropped_row_of_a_head(layout, kind, rng, x64):
             close(all_rows[order][name], expected[name], 1e-9)
 
 
+def test_the_temperature_of_a_dropped_row_of_a_brier_score(rng, x64):
+    z, y = rng.normal(size=(ROWS, CLASSES)), rng.integers(0, CLASSES, ROWS)
+
+    def score(x, z, y, where, weights):
+        options = {"temperature": x["x"], "where": where, "weights": weights}
+        return jxent.metrics.brier_score(z, y, **options)
+
+    derivatives, bad = orders(score), {"x": TEMPERATURES}
+    every = np.isin(np.arange(ROWS), KEPT)
+    few = derivatives(
+        {"x": TEMPERATURES[KEPT]}, z[KEPT], y[KEPT], KEPT >= 0, KEPT + 1.0
+    )
+    weights = np.arange(ROWS) + 1.0
+    for where, w in ((every, weights), (every | True, every * weights)):
+        compare(few, derivatives(bad, z, y, where, w), KEPT)
+
+
 @over(*LAYOUTS[:2])
 def test_a_dropped_row_of_the_heads_statistics(layout, rng, x64):
     head, labels = heads(rng), rng.integers(0, CLASSES, ROWS)
