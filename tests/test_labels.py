@@ -159,7 +159,7 @@ def test_one_hot_labels_of_any_dtype():
     divergences = jxent.kl_divergence, jxent.generalized_kl_divergence
     losses |= {f.__name__: f for f in divergences}
 
-    @as_users_jit
+    @jax.jit
     def run(x):
         def one(loss, dtype):
             value, pull = jax.vjp(lambda x: loss(x, hot.astype(dtype)), x)

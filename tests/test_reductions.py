@@ -11,7 +11,7 @@ import pytest
 
 import jxent
 from tests import oracles
-from tests.cases import CLASSES, IN_MEMORY, WEIGHTS, yes_no
+from tests.cases import BARE, CLASSES, EACH_LOSS, WEIGHTS, yes_no
 from tests.comparing import close, same
 from tests.compiling import as_users_jit
 
@@ -165,7 +165,8 @@ def test_reduce(x64, rng):
 
 def test_many_rows_of_few_classes(rng):
     """They are one axis on a CPU, if nothing but the classes is shorter: the same."""
-    cases = [c for c in IN_MEMORY if c.takes("elementwise") and c.labels is yes_no]
+    cases = [c for c in BARE if c.takes("elementwise") and c.labels is yes_no]
+    cases += [c for c in EACH_LOSS if c.loss is cases[0].loss]
     each = [case.inputs(rng, rows=(2, 2200)) for case in cases]
     each = [(x.astype(np.float32), y) for x, y in each]
     where = rng.random(each[0][0].shape) < 0.8
