@@ -326,7 +326,7 @@ NO_ROW = {
         "of several ids: tests/test_several_ids.py": """
             softmax_log_prob_among softmax_log_prob_at softmax_top_k""",
         "of a loss with a row: tests/test_sums.py": "softmax_cross_entropy_sums",
-        "of a loss with a row: tests/test_options.py": "softmax_statistics",
+        "of a loss with a row: tests/test_statistics.py": "softmax_statistics",
         "Optax's names of softmax_cross_entropy": """
             safe_softmax_cross_entropy softmax_cross_entropy_with_integer_labels""",
     }.items()

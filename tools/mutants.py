@@ -1,6 +1,6 @@
 """Mutation testing: which small changes of the library does the suite not notice?
 
-    python -m tools.mutants [--count 60] [--seed 0] [tests/test_formulas.py …]
+    python -m tools.mutants [--count 60] [--seed 0] [tests/test_linear.py …]
 
 Each mutant is the library with one expression changed, in a temporary copy. The core
 runs on it, then, if that passes, the rest of the suite; or the tests that are named.
