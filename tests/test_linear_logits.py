@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import itertools
 import pickle
 from typing import Any
 
@@ -107,20 +108,19 @@ def test_its_text_has_shapes_and_what_differs_from_the_defaults(logits):
     assert repr(few) == f"LinearLogits(hidden={P('data')!r}, kernel=bfloat16[3,2])"
 
 
-@pytest.mark.parametrize("of_hidden", [jnp.bfloat16, jnp.float32, jnp.float64])
-@pytest.mark.parametrize("of_kernel", [jnp.float16, jnp.float32, jnp.float64])
-def test_shape_and_dtype_are_those_of_the_logits(of_hidden, of_kernel, x64, logits):
+def test_shape_and_dtype_are_those_of_the_logits(x64, logits):
     """float32, where a layer in bfloat16 gives bfloat16 logits; or float64."""
-    logits = logits.replace(
-        hidden=logits.hidden.astype(of_hidden), kernel=logits.kernel.astype(of_kernel)
-    )
-    z = logits.materialize()
-    assert (logits.shape, logits.ndim, logits.dtype) == (z.shape, z.ndim, z.dtype)
-    assert z.dtype == (
-        jnp.float64 if jnp.float64 in (of_hidden, of_kernel) else jnp.float32
-    )
+    single, double = jnp.float32, jnp.float64
+    of = lambda x, dtype: jax.ShapeDtypeStruct(x.shape, dtype)
+    dtypes = (jnp.bfloat16, single, double), (jnp.float16, single, double)
+    for h, k in itertools.product(*dtypes):
+        some = logits.replace(hidden=of(logits.hidden, h), kernel=of(logits.kernel, k))
+        z = jax.eval_shape(LinearLogits.materialize, some)
+        assert (some.shape, some.ndim, some.dtype) == (z.shape, z.ndim, z.dtype)
+        assert z.dtype == (double if double in (h, k) else single)
+        assert z.shape == (ROWS, TIME, CLASSES)
     table = logits.replace(kernel=logits.kernel.T, vocab_axis=-1)
-    assert table.shape == z.shape == (ROWS, TIME, CLASSES)
+    assert table.shape == logits.shape
 
 
 EVERY, EVEN = slice(None), np.arange(6).reshape(2, 3) % 2 == 0
@@ -136,12 +136,17 @@ OF_CLASSES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("index", INDICES, ids=repr)
-def test_an_index_takes_rows(index, logits):
-    some = logits[index]
-    assert some.kernel is logits.kernel
-    close(some.materialize(), product(jax.device_get(logits))[index], 1e-6)
-    assert jax.tree.structure(some) == jax.tree.structure(logits)
+def test_an_index_takes_rows(logits):
+    @jax.jit
+    def run(logits):
+        some = [logits[index] for index in INDICES]
+        assert all(x.kernel is logits.kernel for x in some)
+        assert {*map(jax.tree.structure, some)} == {jax.tree.structure(logits)}
+        return [x.materialize() for x in some]
+
+    z = product(jax.device_get(logits))
+    for index, got in zip(INDICES, run(logits), strict=True):
+        np.testing.assert_allclose(got, z[index], 1e-6, 1e-6, err_msg=repr(index))
 
 
 @pytest.mark.every_value
@@ -174,22 +179,22 @@ def test_replace(logits):
 
 
 def test_materialized_it_is_the_product(logits):
+    logits = jax.device_get(logits)
     low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), logits)
-    plain = LinearLogits(logits.hidden, logits.kernel.T)
-    for some in (logits, plain, low):
-        wide = jax.tree.map(np.float32, some)
-        close(some.materialize(), product(wide), 1e-6)
-    materialize = lambda x: x.materialize()
-    slopes = jax.jit(
-        lambda x: [
-            jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(x)
-            for f in (materialize, product)
-        ]
+    several = logits, LinearLogits(logits.hidden, logits.kernel.T), low
+    total = lambda f: lambda x: jnp.sum(jnp.sin(f(x)))
+    slopes = [jax.grad(total(f)) for f in (LinearLogits.materialize, product)]
+    run = jax.jit(
+        lambda several: (
+            [x.materialize() for x in several],
+            [slope(several[0]) for slope in slopes],
+        )
     )
-    close(*slopes(logits), tolerance=1e-5)
-    with pytest.raises(
-        ValueError, match="For its transpose give vocab_axis=0"
-    ) as error:
+    formed, slopes = run(several)
+    for z, some in zip(formed, several, strict=True):
+        close(z, product(jax.tree.map(np.float32, some)), 1e-6)
+    close(*slopes, tolerance=1e-5)
+    with pytest.raises(ValueError, match="transpose give vocab_axis=0") as error:
         logits.replace(vocab_axis=-1).materialize()
     assert str(error.value).startswith("LinearLogits.materialize: expected hidden of ")
 
@@ -271,6 +276,7 @@ def test_a_vmap_that_returns_it(logits):
     of_row = lambda hidden: LinearLogits(hidden, kernel)
     one_kernel = jax.vmap(of_row, out_axes=LinearLogits(0, None))(logits.hidden)
     same_bits(one_kernel, LinearLogits(logits.hidden, kernel))
+    each = [mean_loss(one_kernel[i], LABELS[i]) for i in range(ROWS)]
     stacks = [
         jax.vmap(of_row)(logits.hidden),
         jax.lax.scan(lambda c, h: (c, of_row(h)), None, logits.hidden)[1],
@@ -279,26 +285,31 @@ def test_a_vmap_that_returns_it(logits):
         with pytest.raises(ValueError) as error:  # noqa: PT011
             jxent.softmax_cross_entropy(stack, LABELS)
         assert str(error.value).endswith(STACKED)
-        each = [mean_loss(one_kernel[i], LABELS[i]) for i in range(ROWS)]
         close(jax.vmap(mean_loss)(stack, LABELS), jnp.stack(each), 1e-6)
 
 
 def test_a_vmap_and_a_scan_that_take_it(logits):
     """The axes are those of the same static fields, and of the same bias."""
     losses = functools.partial(jxent.softmax_cross_entropy, ignore_index=-100)
-    wanted = losses(logits, LABELS)
     axes = logits.replace(hidden=0, kernel=None, bias=None)
-    close(jax.vmap(losses, in_axes=(axes, 0))(logits, LABELS), wanted, 1e-6)
+    of_row = lambda c, x: (c, losses(logits.replace(hidden=x[0]), x[1]))
+    of_step = lambda head, _: (jax.tree.map(jnp.cos, head), losses(head, LABELS))
+
+    @jax.jit
+    def run(logits):
+        mapped = jax.vmap(losses, in_axes=(axes, 0))(logits, LABELS)
+        rows = logits.hidden, jnp.asarray(LABELS)
+        scanned = jax.lax.scan(of_row, None, rows)[1]
+        head, steps = jax.lax.scan(of_step, logits, None, length=2)
+        assert isinstance(head, LinearLogits)
+        cosines = losses(jax.tree.map(jnp.cos, logits), LABELS)
+        return losses(logits, LABELS), mapped, scanned, steps, cosines
+
+    wanted, mapped, scanned, steps, cosines = jax.device_get(run(logits))
+    close((mapped, scanned), (wanted, wanted), 1e-6)
+    close(steps, np.stack([wanted, cosines]), 1e-5)
     with pytest.raises(ValueError, match="must be a tree prefix"):
         jax.vmap(losses, in_axes=(LinearLogits(0, None), 0))(logits, LABELS)
-    body = lambda c, x: (c, losses(logits.replace(hidden=x[0]), x[1]))
-    rows = logits.hidden, jnp.asarray(LABELS)
-    close(jax.lax.scan(body, None, rows)[1], wanted, 1e-6)
-    body = lambda head, _: (jax.tree.map(jnp.cos, head), losses(head, LABELS))
-    head, each = jax.lax.scan(body, logits, None, length=2)
-    cosines = losses(jax.tree.map(jnp.cos, logits), LABELS)
-    close(each, jnp.stack([wanted, cosines]), 1e-5)
-    assert isinstance(head, LinearLogits)
 
 
 def test_shard_map_takes_it_by_specs(x64, logits):
