@@ -11,6 +11,7 @@ from jax.experimental import checkify
 
 import jxent
 from jxent._layouts import choice
+from tests.cases import FOCAL, LOSSES, ON_SOFTMAX, POLY, SOFTMAX, shares
 from tests.comparing import close
 from tests.heads import (
     IN_MEMORY,
@@ -33,13 +34,9 @@ from tests.meshes import mesh_of
 
 
 EVERY = MATERIALIZED, STREAMED, TILED
-FORMULAS = {
-    "cross-entropy": (jxent.softmax_cross_entropy, {}),
-    "focal": (jxent.softmax_focal_loss, {"gamma": 1.5}),
-    "poly": (jxent.poly_loss_cross_entropy, {"epsilon": 0.75}),
-    "generalized": (jxent.generalized_cross_entropy, {"q": 0.4}),
-    "Taylor": (jxent.taylor_cross_entropy, {"order": 3}),
-    "symmetric": (jxent.symmetric_cross_entropy, {"beta": 0.7, "log_zero": -1.5}),
+NOT_LINEAR_IN_LOG_P = {
+    jxent.softmax_focal_loss: FOCAL,
+    jxent.poly_loss_cross_entropy: POLY,
 }
 
 
@@ -91,13 +88,12 @@ def test_formulas_in_every_order(layout, kind, x64, rng):
     fixed = EVERYTHING.replace(" label_smoothing", "") + kind
     arguments, options = pick(problem(rng, (4,)), fixed), {"reduction": "mean"}
     options |= IGNORED if "ids" in kind else {}
-    formulas = [FORMULAS[name] for name in ("focal", "poly")]
     layout = layout._replace(block_sizes=(2, 4))
 
     def results(layout, x, direction):
         def losses(x):
-            each = ((f, options | parameters) for f, parameters in formulas)
-            return [call(layout, arguments | x, f, **given) for f, given in each]
+            each = NOT_LINEAR_IN_LOG_P.items()
+            return [call(layout, arguments | x, f, **options, **own) for f, own in each]
 
         return every_order(losses, x, direction)
 
@@ -394,24 +390,26 @@ def test_top_1_is_accuracy(layout, rng):
 # What a layout cannot give ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["label_smoothing", "distributions"])
-@pytest.mark.parametrize("formula", FORMULAS)
-def test_tiles_are_planned_where_a_stream_is_refused(formula, kind, rng):
+@pytest.mark.parametrize("needs", ["label_smoothing", shares])
+@pytest.mark.parametrize(
+    "loss", [x for x in LOSSES if x.takes == SOFTMAX], ids=lambda x: x.name
+)
+def test_tiles_are_planned_where_a_stream_is_refused(loss, needs, rng):
     """Which has no sum over every log p of a row."""
-    function, parameters = FORMULAS[formula]
     floats = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    of_kind = kind == "distributions"
-    labels = floats((4096, 4096)) if of_kind else floats((4096,), dtype=jnp.int32)
-    f = functools.partial(function, **parameters, label_smoothing=0.1 * (not of_kind))
+    own = {k: x for k, x in loss.options.items() if k not in ON_SOFTMAX}
+    of_ids = needs == "label_smoothing"
+    labels = floats((4096,), dtype=jnp.int32) if of_ids else floats((4096, 4096))
+    f = functools.partial(loss.function, **own, label_smoothing=0.1 * of_ids)
     logits = jxent.LinearLogits(floats((4096, 8)), floats((8, 4096)))
     mean = functools.partial(f, reduction="mean")
     assert jxent.plan(mean)(logits, labels).implementation == "tiled"
     assert jax.eval_shape(mean, logits, labels).shape == ()
     streamed = logits.replace(implementation="streamed")
-    if formula == "cross-entropy" or (formula == "symmetric" and not of_kind):
+    if needs not in loss.not_streamed:
         assert jax.eval_shape(f, streamed, labels).shape == (4096,)
         return
-    for loss in (f, mean):
+    for of_rows in (f, mean):
         with pytest.raises(ValueError, match="need every log p of a row") as error:
-            jax.eval_shape(loss, streamed, labels)
-        assert str(error.value).startswith(f"{function.__name__}: label smoothing and ")
+            jax.eval_shape(of_rows, streamed, labels)
+        assert str(error.value).startswith(f"{loss.name}: label smoothing and ")

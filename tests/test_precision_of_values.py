@@ -14,7 +14,7 @@ import pytest
 
 import jxent
 from tests import oracles
-from tests.cases import BARE, CLASSES, IN_MEMORY, ids
+from tests.cases import BARE, CLASSES, IN_MEMORY, LAYOUTS, ids
 from tests.comparing import same
 from tests.compiling import as_users_jit, needs_fused_sums
 from tests.heads import of_layout
@@ -35,7 +35,7 @@ def test_the_truth_at_every_scale(dtype):
 
 
 @pytest.mark.keep("in memory", "streamed", "tiled")
-@pytest.mark.parametrize("layout", ["in memory", "materialized", "streamed", "tiled"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_small_temperature(layout, rng):
     """Logits over T are rounded in one way for the sums and for the gradient.
 

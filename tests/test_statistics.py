@@ -12,8 +12,9 @@ import pytest
 
 import jxent
 from tests import oracles
-from tests.cases import CLASSES, REAL, WEIGHTS
+from tests.cases import CLASSES, LAYOUTS, LOSSES, REAL, SOFTMAX, WEIGHTS
 from tests.comparing import close, weighed
+from tests.heads import of_layout
 
 
 ROWS = 6
@@ -113,27 +114,13 @@ def test_statistics(kind, options, batch):
         close(forward[name], slopes[name])
 
 
-OF_ONE_SOFTMAX = [
-    jxent.softmax_cross_entropy,
-    jxent.softmax_focal_loss,
-    jxent.poly_loss_cross_entropy,
-    jxent.generalized_cross_entropy,
-    jxent.taylor_cross_entropy,
-    jxent.symmetric_cross_entropy,
-]
-HEADS = {
-    "in memory": lambda hidden, kernel: hidden @ kernel,
-    **{
-        layout: functools.partial(jxent.LinearLogits, implementation=layout)
-        for layout in ("materialized", "streamed")
-    },
-}
+FIRST, *OTHERS = (x.function for x in LOSSES if x.takes == SOFTMAX)
 
 
 @pytest.mark.parametrize(
     ("loss", "layout"),
-    [(jxent.softmax_cross_entropy, layout) for layout in HEADS]
-    + [(loss, list(HEADS)[i % 3]) for i, loss in enumerate(OF_ONE_SOFTMAX) if i],
+    [(FIRST, layout) for layout in LAYOUTS[:3]]
+    + [(loss, LAYOUTS[(i + 1) % 3]) for i, loss in enumerate(OTHERS)],
     ids=lambda x: x if isinstance(x, str) else x.__name__,
 )
 def test_a_loss_with_its_statistics(loss, layout, batch):
@@ -143,15 +130,16 @@ def test_a_loss_with_its_statistics(loss, layout, batch):
     options = {"ignore_index": -100, "logit_soft_cap": 5.0, "class_mask": REAL}
     f = functools.partial(loss, labels=y, z_loss=0.1, reduction="mean", **options)
     pick = lambda s: (s.lse, s.log_prob, s.entropy, s.argmax)
+    logits = functools.partial(of_layout(layout), np.eye(ROWS))
 
     @jax.jit
     def run(x):
         def both(x):
-            value, s = jxent.with_statistics(f)(HEADS[layout](np.eye(ROWS), x))
+            value, s = jxent.with_statistics(f)(logits(x))
             return value + weighed(pick(s)), (value, pick(s))
 
         def singly(x):
-            value = f(HEADS[layout](np.eye(ROWS), x))
+            value = f(logits(x))
             s = jxent.softmax_statistics(x, y, entropy=True, argmax=True, **options)
             return value + weighed(pick(s)), (value, pick(s))
 
