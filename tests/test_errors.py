@@ -100,7 +100,7 @@ CALLS: dict[Any, dict[str, Any]] = {
         if not call.of_class
     },
 }
-ELSEWHERE = {jxent.sum_over_tiles, jxent.map_over_tiles}  # test_tiles, test_maps
+ELSEWHERE = {jxent.sum_over_tiles, jxent.map_over_tiles}  # test_tiles
 
 
 def test_every_function_is_called():

@@ -4,12 +4,14 @@ import functools
 import gc
 import weakref
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
@@ -280,6 +282,27 @@ def test_rows_that_are_dropped_have_results_of_0():
     np.testing.assert_array_equal(got, where)
 
 
+def test_a_dropped_row_may_hold_anything(x64, rng):
+    """In reverse and in forward mode."""
+    rows, where = batch(rng, 7), np.arange(7) % 3 != 1
+    spoilt = {"ids": np.where(where, rows["ids"], -7)}
+    spoilt["hidden"] = np.where(where[:, None], rows["hidden"], np.nan)
+    kernel = rng.normal(size=(FEATURES, CLASSES))
+
+    def fn(kernel, rows):
+        logits = 2 * jnp.tanh(rows["hidden"] @ kernel)
+        return jxent.softmax_log_prob(logits, rows["ids"]), logits[:, :2]
+
+    @jax.jit
+    def run(rows):
+        f = lambda kernel: weighed(
+            jxent.map_over_tiles(fn, kernel, rows, tile=3, where=where)
+        )
+        return jax.value_and_grad(f)(kernel), jax.jvp(f, (kernel,), (kernel,))
+
+    close(run(rows | spoilt), run(rows))
+
+
 @over_both
 def test_a_condition_only_with_where(over):
     """Without it the program has none, its derivative neither."""
@@ -524,6 +547,59 @@ def test_what_the_loss_closes_over_is_read_once():
     fresh = lambda *arguments: loss(*arguments)
     new = jxent.sum_over_tiles(fresh, kernel, rows, tile=3)
     np.testing.assert_allclose(new, 1.5 * then[0], rtol=1e-6)
+
+
+# Models -------------------------------------------------------------------------------
+
+
+def log_probs(logits, rows):
+    return jxent.softmax_log_prob(logits, rows["ids"], ignore_index=-1)
+
+
+def test_a_linen_head(as_users_have_it, rng):
+    """`model.apply` of a method is the function, its variables are the params."""
+
+    class Model(nn.Module):
+        def setup(self):
+            self.embed = nn.Embed(CLASSES, FEATURES)
+            self.norm = nn.RMSNorm()
+
+        def __call__(self, hidden):
+            return self.embed.attend(self.norm(hidden)) / FEATURES**0.5
+
+    model, rows = Model(), jax.device_put(batch(rng))
+    variables = jax.jit(model.init)(jax.random.key(0), rows["hidden"])
+
+    def gradient(run, variables):
+        fn = lambda v, rows: log_probs(model.apply(v, rows["hidden"]), rows)
+        return jax.grad(lambda v: weighed(run("map", fn, v, rows, tile=3)))(variables)
+
+    close(*both_ways(gradient)(variables), tolerance=1e-5)
+
+
+def test_an_nnx_head(as_users_have_it, rng):
+    """`nnx.split` takes the arrays out of a model, `nnx.merge` puts a tile's back."""
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.norm = nnx.RMSNorm(FEATURES, rngs=rngs)
+            self.head = nnx.Linear(FEATURES, CLASSES, rngs=rngs)
+
+        def __call__(self, hidden):
+            return self.head(self.norm(hidden))
+
+    rows, model = jax.device_put(batch(rng)), Model(nnx.Rngs(0))
+
+    def total(run, model):
+        graph, state = nnx.split(model)
+        fn = lambda state, rows: log_probs(
+            nnx.merge(graph, state)(rows["hidden"]), rows
+        )
+        return weighed(run("map", fn, state, rows, tile=3))
+
+    ours = nnx.grad(functools.partial(total, of_tiles))(model)
+    theirs = nnx.jit(nnx.grad(functools.partial(total, of_whole)))(model)
+    close(jax.tree.leaves(ours), jax.tree.leaves(theirs), 1e-5)
 
 
 # Devices ------------------------------------------------------------------------------
