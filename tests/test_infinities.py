@@ -132,7 +132,7 @@ def test_distributions_of_logits_that_far_apart(form):
         z=jnp.tile(jnp.array([[3e38, -3e38, 0.0]]), (2, 1)),
         given=(jnp.array([[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]),),
     )
-    t = form(1, inputs, None)
+    t = form(1, inputs)
     np.testing.assert_array_equal(t[UnderLabels].sum, f32([-1.5e38, -INF]))
 
 
