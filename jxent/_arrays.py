@@ -5,15 +5,12 @@ gather along a split axis. With automatic axes, inside `shard_map` and on one de
 types say nothing, and `sharded_like` returns its argument.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-
-from ._platform import by_platform
 
 
 Tree = TypeVar("Tree")
@@ -69,50 +66,6 @@ def replaced(tree: Any, values: Any) -> Any:
     return jax.tree.map(
         lambda v, x: x if v is None else v, values, tree, is_leaf=_is_none
     )
-
-
-def held_apart(tree: Any, *platforms: str) -> Any:
-    """The same arrays; on these platforms XLA does not see where they come from.
-
-    It would store what is made of them for several uses: a value and its derivative.
-    """
-    held = functools.partial(jax.tree.map, lax.optimization_barrier)
-    return by_platform(tree, default=lambda x: x, **dict.fromkeys(platforms, held))
-
-
-def tangent_held_apart(
-    function: Callable[..., Any], primals: Any, tangents: Any, *platforms: str
-) -> Any:
-    """The tangent of `function`, which shares nothing with its value there."""
-    moving, held = moving_of(tangents), held_apart(primals, *platforms)
-    along = lambda given: function(*replaced(held, given))
-    return jax.jvp(along, (like_moving(moving, held),), (moving,))[1]
-
-
-def have_many_short_rows(*arrays: Array) -> bool:
-    """Whether the last two axes of all can be one, where a loop over the last is slow.
-
-    XLA on a CPU forms each step of a formula row by row.
-    """
-    shape = arrays[0].shape
-    if len(shape) < 2 or not all(isinstance(n, int) for n in shape):
-        return False
-    alike = all(x.shape == shape and not is_split(x) for x in arrays)
-    return alike and shape[-1] < 128 and arrays[0].size > 2**15
-
-
-def element_by_element(function: Callable[..., Array], *arguments: Any) -> Array:
-    """A function of arrays element by element; on a CPU many short rows are one."""
-    shape = arguments[0].shape
-    if not have_many_short_rows(*(x for x in jax.tree.leaves(arguments) if x.ndim)):
-        return function(*arguments)
-    # Without the barrier XLA would move the reshape behind the function.
-    held = lambda x: lax.optimization_barrier(x.reshape(-1)) if x.ndim else x
-
-    def merged(*arguments: Any) -> Array:
-        return function(*jax.tree.map(held, arguments)).reshape(shape)
-
-    return by_platform(*arguments, cpu=merged, default=function)
 
 
 def as_computed(tree: Any) -> Any:

@@ -16,18 +16,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from ._arrays import (
-    cast,
-    over_rows,
-    select,
-    sum_over_devices,
-    varying_of,
-)
+from ._arrays import cast, over_rows, select, sum_over_devices, varying_of
 from ._checks import ArrayLike, Axis
+from ._compute.reading import is_label
 from ._measures.batch import ids_of, is_binary, measured, metric_problem, total
 from ._measures.rows import log_prob, logits_in_memory
 from ._problem.problem import Problem, RowLogits
-from ._reading import is_label
 from ._reduction import divided
 from ._solve.call import RowOptions, Scores
 from ._targets.given import ClassIds

@@ -20,8 +20,8 @@ from jax import Array, lax
 
 from ._arrays import broadcast_like, select
 from ._checks import Number
-from ._slopes import with_slopes
-from ._times import times, varying_near_0
+from ._compute.slopes import with_slopes
+from ._compute.times import times, varying_near_0
 
 
 @with_slopes(lax.exp)

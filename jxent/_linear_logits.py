@@ -16,8 +16,8 @@ from jaxtyping import Float
 from . import _checks
 from ._arrays import Leaf, compute_dtype, over_rows
 from ._checks import ArrayLike
+from ._compute.product import product, product_precision
 from ._not_an_array import NotAnArray
-from ._product import product, product_precision
 
 
 Implementation: TypeAlias = Literal["tiled", "streamed", "materialized"]

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from . import _checks
 from ._arrays import broadcast_like, compute_dtype, select, sum_over_devices
 from ._checks import ArrayLike, Axis, AxisName
-from ._times import times
+from ._compute.apart import unseen
+from ._compute.times import times
 
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
@@ -69,7 +70,7 @@ def weighed(
 def divided(total: Array, weight: Array) -> Array:
     """total / weight, 0 where nothing has a weight."""
     # Of a constant XLA would form the reciprocal, and n times that is not always 1.
-    weight = lax.optimization_barrier(weight)
+    weight = unseen(weight)
     something = lax.ne(weight, lax.full_like(weight, 0))
     return select(something, total / select(something, weight, 1))
 

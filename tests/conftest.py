@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jxent
-from jxent._platform import assume_platform
+from jxent._compute.platform import assume_platform
 from tests.compiling import QUICKLY, as_flags, keep_programs, this_machine
 from tests.rationing import (  # noqa: F401
     pytest_addoption,

@@ -12,7 +12,7 @@ import pytest
 import jxent
 from benchmarks.targets import TARGETS
 from jxent import LinearLogits, metrics
-from jxent._platform import assume_platform
+from jxent._compute.platform import assume_platform
 from tests.cases import LOSSES, call_of
 from tests.comparing import floats, ints, same_bits
 from tests.compiling import as_users_jit

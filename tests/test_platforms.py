@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import jxent
-from jxent._platform import assume_platform, by_platform, platform_of
+from jxent._compute.platform import assume_platform, by_platform, platform_of
 
 
 pytestmark = pytest.mark.newest_jax

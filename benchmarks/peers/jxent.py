@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 import jxent
 from jxent import LinearLogits
-from jxent._platform import assume_platform
+from jxent._compute.platform import assume_platform
 
 from .. import operations, textbook
 from ..case import Case

@@ -21,8 +21,8 @@ from jax import Array
 
 from .. import _checks
 from .._checks import ArrayLike, AxisName
+from .._compute.platform import platform_of
 from .._layouts.mesh import head_sharding
-from .._platform import platform_of
 from .._problem.bundles import Maybe
 from .._problem.problem import HeadSharding
 from .._solve.call import RowOptions

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, compute_dtype
+from .._compute.product import ROUNDED, dot
 from .._problem.bundles import Maybe
 from .._problem.resolved import both
-from .._product import ROUNDED, dot
 
 
 # The place of a vector that has no partner on the other side.

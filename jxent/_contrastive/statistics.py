@@ -13,15 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import (
-    cast,
-    like_moving,
-    moving_of,
-    replaced,
-    vary,
-    varying_of,
-    zeros_of,
-)
+from .._arrays import cast, like_moving, moving_of, replaced, vary, varying_of, zeros_of
 from .matrix import (
     NO_PARTNER,
     BlockLogits,

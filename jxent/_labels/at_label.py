@@ -5,9 +5,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from .._arrays import over_classes, select
+from .._compute.reading import is_label
 from .._problem.ids import class_ids
 from .._problem.resolved import NO_CLASS
-from .._reading import is_label
 
 
 def entry_at_label(

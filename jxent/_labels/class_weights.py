@@ -13,8 +13,8 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike
-from .._slopes import with_slopes
-from .._times import finite_slope, times
+from .._compute.slopes import with_slopes
+from .._compute.times import finite_slope, times
 
 
 def class_weights_of_counts(

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 import jax
 
-from .._arrays import held_apart, sum_over_devices, vary, varying_of
-from .._chunks import are_short
-from .._groups import over_groups, rows_of_a_group
-from .._one_device import on_cpu_alone
+from .._arrays import sum_over_devices, vary, varying_of
+from .._compute.apart import held_apart
+from .._compute.chunks import are_short
+from .._compute.groups import over_groups, rows_of_a_group
+from .._compute.one_device import on_cpu_alone
 from .._problem.bundles import Maybe
 from .._problem.ids import first_class
 from .._problem.problem import Problem, Rows, Shared, one_axis_of_rows
@@ -36,7 +37,7 @@ def totals_in_memory(problem: Problem) -> Totals:
         narrow = problem.like.dtype != inputs.z.dtype
         if narrow and short and not nothing:
             # XLA on a CPU would store the cast that the maximum and the sums share.
-            logits = held_apart(problem.rows.logits, "cpu")
+            logits = held_apart(problem.rows.logits)
             rows = problem.rows._replace(logits=logits)
             again = inputs_of_block(problem.replace(rows=rows), first)
         return totals_of_block(problem.axis, inputs, again)

@@ -31,7 +31,9 @@ from .._arrays import (
     varying_of,
     zeros_of,
 )
-from .._platform import by_platform
+from .._compute.apart import unseen
+from .._compute.platform import by_platform
+from .._compute.product import dot, product
 from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe, replace_fields
 from .._problem.problem import (
@@ -44,7 +46,6 @@ from .._problem.problem import (
     one_axis_of_rows,
 )
 from .._problem.resolved import Resolved
-from .._product import dot, product
 from .._reduction import divided, weighed
 from .._statistics.inputs import with_logits
 from .._tiles.loop import over_blocks
@@ -204,7 +205,7 @@ def _of_rows(
 
     def in_place(sums: Any, here: Any) -> tuple[Any, Any]:
         sums, (g, of_options) = _by_groups(add_group, group, sums, here)
-        return sums, (lax.optimization_barrier(g), of_options)
+        return sums, (unseen(g), of_options)
 
     if group:
         grouped = {"cpu": in_place}
@@ -214,7 +215,7 @@ def _of_rows(
     sums, (g, of_options) = add_group(sums, here)
     # On a CPU the barrier lets g take the place of the logits in memory; elsewhere it
     # would keep compilers from forming g inside of the products.
-    g = by_platform(g, cpu=lax.optimization_barrier, default=lambda g: g)
+    g = by_platform(g, cpu=unseen, default=lambda g: g)
     return sums, (g, of_options)
 
 
@@ -233,7 +234,7 @@ def _by_groups(
     # More than any start, which a compiler does not know. Were the work not behind a
     # condition, XLA would read logits in several places, not see that all of these come
     # before g is written, and copy the logits of the tile for every group.
-    end = lax.optimization_barrier(jnp.int32(count))
+    end = unseen(jnp.int32(count))
     _, (_, unwritten) = zeros_of(add_group, sums, here)
 
     def step(state: Any, start: Any, size: int) -> Any:
@@ -283,7 +284,7 @@ def _add_product(block: int, head: Head, total: Array, hidden: Any, g: Array) ->
         return total
     # A loop of one step, whose end the compiler does not know: else XLA on a CPU forms
     # the last block of g a second time, and keeps what it is made of beside g.
-    end = lax.optimization_barrier(jnp.int32(start + 1))
+    end = unseen(jnp.int32(start + 1))
     return lax.fori_loop(start, end, lambda at, total: step(total, at, rest), total)
 
 

@@ -22,7 +22,7 @@ from .._arrays import (
     varying_of,
     zeros_of,
 )
-from .._platform import by_platform
+from .._compute.platform import by_platform
 from .._problem.bundles import Maybe, class_block
 from .._problem.ids import first_class
 from .._problem.problem import Problem, Rows, Shared

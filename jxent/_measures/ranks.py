@@ -20,15 +20,21 @@ from .._arrays import (
     vary,
     varying_of,
 )
-from .._chunks import CHUNK, holds_nan, largest_along, max_along, maxima_of_chunks
+from .._compute.chunks import (
+    CHUNK,
+    holds_nan,
+    largest_along,
+    max_along,
+    maxima_of_chunks,
+)
+from .._compute.one_device import on_cpu_alone
+from .._compute.platform import by_platform
+from .._compute.reading import slices_along
 from .._layouts.choice import FEWEST_ROWS
 from .._layouts.mesh import of_parts
-from .._one_device import on_cpu_alone
-from .._platform import by_platform
 from .._problem.ids import at_label, first_class, ids_from
 from .._problem.problem import Problem, Rows, one_axis_of_rows
 from .._problem.resolved import Resolved, is_class
-from .._reading import slices_along
 from .._statistics.inputs import inputs_of_block
 from .._tiles.loop import live_first, over_tiles
 

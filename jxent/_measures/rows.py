@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, select
-from .._chunks import largest_along
+from .._compute.chunks import largest_along
 from .._formulas import expm1
 from .._problem.bad_labels import report_bad_labels, reported
 from .._problem.ids import first_class

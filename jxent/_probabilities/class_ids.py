@@ -7,22 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import (
-    cast,
-    over_classes,
-    select,
-    sum_over_devices,
-)
+from .._arrays import cast, over_classes, select, sum_over_devices
+from .._compute.reading import at_id_or_nan, is_label
 from .._problem.bad_labels import reported
 from .._problem.bundles import Maybe
-from .._problem.ids import (
-    at_label,
-    first_class,
-    ids_from,
-)
+from .._problem.ids import at_label, first_class, ids_from
 from .._problem.problem import Problem
 from .._problem.resolved import is_class
-from .._reading import at_id_or_nan, is_label
 from .x_log_y import minus_x_log_y
 
 

@@ -8,14 +8,10 @@ import jax
 from jax import Array, lax
 from jaxtyping import Float
 
-from .._arrays import (
-    cast,
-    held_apart,
-    over_classes,
-    select,
-    sum_over_devices,
-)
+from .._arrays import cast, over_classes, select, sum_over_devices
 from .._checks import ArrayLike, Axis, AxisName
+from .._compute.apart import held_apart
+from .._compute.slopes import tangent_apart
 from .._layouts.mesh import like_logits_on_mesh
 from .._problem.bundles import Maybe
 from .._problem.problem import Problem
@@ -23,7 +19,6 @@ from .._problem.resolve import class_factors, possible_classes, resolve, with_fu
 from .._problem.resolved import computable
 from .._reduction import Reduction, combine
 from .._sigmoid.arguments import check, loss
-from .._slopes import tangent_apart
 from .._solve.arguments import checked_problem
 from .._solve.call import RowOptions, Scores, asked
 from .._targets.given import BinaryAnswers, RowLabels
@@ -34,7 +29,7 @@ from .sums import sum_of_terms
 from .x_log_y import minus_x_log_1_minus, minus_x_log_y
 
 
-@tangent_apart("cpu")
+@tangent_apart()
 def _binary_of_probabilities(p: Array, y: Array, pos_weight: Array | None) -> Array:
     positive = y if pos_weight is None else pos_weight * y
     return minus_x_log_y(positive, p) + minus_x_log_1_minus(1 - y, p)
@@ -140,7 +135,7 @@ def _of_all_classes(
         factor = class_weight(problem)
     else:
         # Else XLA on a CPU would store labels that it casts for both sums.
-        t, mass = target.labels, held_apart(target.labels, "cpu")
+        t, mass = target.labels, held_apart(target.labels)
         t, mass = (
             computable(problem.resolved, cast(x, p.dtype), axis) for x in (t, mass)
         )

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from .. import _checks
 from .._arrays import compute_dtype, select
 from .._checks import ArrayLike, Axis
-from .._times import constant, times_loss
+from .._compute.apart import constant
+from .._compute.times import times_loss
 from .sums import sum_of_terms
 from .x_log_y import minus_x_log_x
 

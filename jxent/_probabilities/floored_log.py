@@ -8,7 +8,7 @@ logarithm.
 import jax.numpy as jnp
 from jax import Array
 
-from .._slopes import with_slopes
+from .._compute.slopes import with_slopes
 from .x_log_y import quotient
 
 

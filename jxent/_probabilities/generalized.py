@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
-from .._slopes import with_slopes
-from .._times import finite_slope
+from .._compute.slopes import with_slopes
+from .._compute.times import finite_slope
 
 
 def _slope_in_p(p: Array, q: Array) -> Array:

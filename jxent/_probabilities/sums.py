@@ -7,11 +7,12 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
-from .._arrays import cast, compute_dtype, element_by_element
-from .._slopes import tangent_apart
+from .._arrays import cast, compute_dtype
+from .._compute.elements import element_by_element
+from .._compute.slopes import tangent_apart
 
 
-@tangent_apart("cpu", static=2)
+@tangent_apart(static=2)
 def sum_of_terms(
     term: Callable[..., Array], axes: tuple[int, ...], *arrays: Array
 ) -> Array:

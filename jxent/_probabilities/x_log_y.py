@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._arrays import select
-from .._slopes import with_slopes
-from .._times import constant, finite_slope, huge_of, times_loss
+from .._compute.apart import constant
+from .._compute.slopes import with_slopes
+from .._compute.times import finite_slope, huge_of, times_loss
 
 
 def _slope_of_quotient(x: Array, y: Array) -> Array:

@@ -21,7 +21,7 @@ from typing import (
 import jax
 from jax import Array, lax
 
-from .._reading import block_along
+from .._compute.reading import block_along
 
 
 Maybe: TypeAlias = Array | None

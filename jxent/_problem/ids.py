@@ -4,14 +4,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Integer
 
-from .._arrays import (
-    Size,
-    cast,
-    is_below,
-    select,
-    sum_over_devices,
-)
-from .._reading import at_ids
+from .._arrays import Size, cast, is_below, select, sum_over_devices
+from .._compute.reading import at_ids
 from .bundles import Maybe
 from .problem import Problem
 from .resolved import NO_CLASS, is_class

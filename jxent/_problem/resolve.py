@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import cast, over_rows, row_shape, select, sharded_like, sum_over_devices
-from .._chunks import count_along
+from .._compute.chunks import count_along
 from .bundles import Axes, Maybe, map_fields
 from .ids import at_label
 from .problem import Problem

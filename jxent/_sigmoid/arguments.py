@@ -11,25 +11,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import (
-    broadcast_like,
-    compute_dtype,
-    have_many_short_rows,
-    select,
-)
+from .._arrays import broadcast_like, compute_dtype, select
 from .._checks import ArrayLike, Number
+from .._compute.elements import element_by_element
+from .._compute.slopes import tangent_apart
+from .._compute.times import times
 from .._formulas import checks_of_parameters
 from .._linear_logits import LinearLogits
-from .._platform import by_platform
 from .._problem.bad_labels import report_bad_labels
 from .._problem.ids import equal
 from .._problem.resolved import both
 from .._reduction import combine
-from .._slopes import tangent_apart
 from .._solve.call import Formula, RowOptions, Scores
 from .._solve.solve import solution
 from .._targets.given import BinaryAnswers
-from .._times import times
 from .sides import Exponent, exponent
 
 
@@ -171,19 +166,11 @@ def _parameter(
 
 @functools.partial(jax.jit, static_argnums=0)
 def loss(settings: BinarySettings, a: BinaryOperands) -> Array:
-    plain = lambda a: _loss(settings, a)
-    arrays = [x for x in jax.tree.leaves(a) if x.ndim]
-    if not have_many_short_rows(a.x, *arrays) or settings.batch_axis_name:
-        return plain(a)
-    # XLA on a CPU loops over the last axis, and takes up to eight times as long where
-    # that is short. The reshape stands apart, since two more arrays exist at a time
-    # where it is fused with the formula.
-    shape = a.x.shape
-    held = lax.optimization_barrier
-    merge = lambda x: held(x.reshape(*shape[:-2], -1)) if x.shape == shape else x
-    kept = shape if settings.reduction == "none" else ()
-    merged = lambda a: plain(jax.tree.map(merge, a)).reshape(kept)
-    return by_platform(a, cpu=merged, default=plain)
+    of_operands = functools.partial(_loss, settings)
+    if settings.batch_axis_name:
+        return of_operands(a)
+    shape = a.x.shape if settings.reduction == "none" else ()
+    return element_by_element(of_operands, a, shape=shape)
 
 
 def _loss(settings: BinarySettings, a: BinaryOperands) -> Array:

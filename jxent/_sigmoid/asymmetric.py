@@ -14,10 +14,7 @@ from .._reduction import Reduction
 from .._solve.call import Formula, RowOptions, Scores
 from .._targets.given import BinaryAnswers
 from .arguments import sigmoid_loss
-from .formulas import (
-    asymmetric_of_elements,
-    asymmetric_of_logits,
-)
+from .formulas import asymmetric_of_elements, asymmetric_of_logits
 
 
 def asymmetric_loss(

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .._arrays import held_apart, like_moving, moving_of, replaced, select
+from .._arrays import like_moving, moving_of, replaced, select
 from .._checks import Number
-from .._slopes import with_slopes
-from .._times import constant, times, times_loss, varying_near_0
+from .._compute.apart import constant, held_apart
+from .._compute.slopes import with_slopes
+from .._compute.times import times, times_loss, varying_near_0
 from .sides import (
     Exponent,
     OfElements,
@@ -48,7 +49,7 @@ def _of_label(yes: Array, no: Array, y: Array, pos_weight: Array | None) -> Arra
 def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
     """`binary` of log σ(z) and log σ(−z)"""
     # XLA on a CPU makes selects of products with what were booleans.
-    y = held_apart(y, "cpu")
+    y = held_apart(y)
     rest = common_loss(z)
     if pos_weight is None:
         wrong = against(z, y)
@@ -60,7 +61,7 @@ def binary_of_logits(z: Array, y: Array, pos_weight: Array | None) -> Array:
 
 @functools.partial(binary_of_logits.defjvp, symbolic_zeros=True)
 def _binary_of_logits_jvp(primals: Any, tangents: Any) -> Any:
-    (z, *label), (dz, *moving) = held_apart(primals, "cpu"), moving_of(tangents)
+    (z, *label), (dz, *moving) = held_apart(primals), moving_of(tangents)
     terms = []
     if dz is not None:
         (yes, no), (p, q) = shares(*label), sigmoids(z)

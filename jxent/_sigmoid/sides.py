@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from .._arrays import held_apart, like_moving, moving_of, replaced, zeros_of
-from .._platform import by_platform
-from .._slopes import with_slopes
-from .._times import constant
+from .._arrays import like_moving, moving_of, replaced
+from .._compute.apart import constant, held_apart
+from .._compute.elements import apart_on_a_line
+from .._compute.slopes import with_slopes
 
 
 def common_loss(z: Array) -> Array:
@@ -81,13 +81,13 @@ def with_derivatives_of(
     `slope` is its derivative in z in closed form, so that XLA stores less.
     """
     if slope is not None:
-        slope = with_derivatives_of(_slope_of(formula))(_apart_on_a_line(slope))
+        slope = with_derivatives_of(_slope_of(formula))(apart_on_a_line(slope))
 
     def decorated(value: OfElements) -> OfElements:
         function = jax.custom_jvp(value)
 
         def rule(primals: Any, tangents: Any) -> Any:
-            held, moving = held_apart(primals, "cpu"), moving_of(tangents)
+            held, moving = held_apart(primals), moving_of(tangents)
             terms = []
             if slope is not None and moving[0] is not None:
                 terms.append(slope(*held) * moving[0])
@@ -101,26 +101,6 @@ def with_derivatives_of(
         return function
 
     return decorated
-
-
-def _apart_on_a_line(slope: OfElements) -> OfElements:
-    """`slope`, of arrays of one axis in a branch by itself.
-
-    Where these are merged rows, XLA on a CPU would form it row by row, with the reshape
-    of the gradient. An `optimization_barrier` does not keep them apart.
-    """
-
-    def apart(*arguments: Any) -> Array:
-        nothing = lambda *arguments: zeros_of(slope, *arguments)
-        always = lax.optimization_barrier(jnp.array(True))
-        return lax.cond(always, slope, nothing, *arguments)
-
-    def function(z: Array, *more: Any) -> Array:
-        if z.ndim != 1:
-            return slope(z, *more)
-        return by_platform(z, *more, cpu=apart, default=slope)
-
-    return function
 
 
 def _slope_of(formula: OfElements) -> OfElements:

@@ -7,17 +7,10 @@ import jax
 from jax import Array
 
 from .._checks import AxisName, fail
-from .._layouts.choice import (
-    PIECE,
-    Sizes,
-    chosen,
-    rows_of_group,
-    sizes_of,
-    uses_of,
-)
+from .._compute.platform import platform_of
+from .._layouts.choice import PIECE, Sizes, chosen, rows_of_group, sizes_of, uses_of
 from .._layouts.mesh import head_sharding, mesh_size
 from .._linear_logits import BlockSizes, Implementation, LinearLogits, Logits
-from .._platform import platform_of
 from .._problem.problem import HeadSharding, Problem, Settings
 from .._targets.given import Given
 from .arguments import checked_problem

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from .. import _checks
-from .._platform import assume_platform, platform_of
+from .._compute.platform import assume_platform, platform_of
 
 
 Layout: TypeAlias = tuple[str, str, tuple[int, int]]

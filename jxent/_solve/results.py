@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from .. import _checks
 from .._arrays import Size, cast, over_last_axis, select, sum_over_devices
+from .._compute.times import times
 from .._problem.problem import Problem
 from .._problem.resolved import Resolved
 from .._reduction import combine, weighed
@@ -20,7 +21,6 @@ from .._statistics.top_k import TopK
 from .._sums import AddsUp
 from .._targets.labels import lse_squared, statistics_of
 from .._targets.target import Losses
-from .._times import times
 
 
 @dataclasses.dataclass(frozen=True)

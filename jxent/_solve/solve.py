@@ -10,10 +10,10 @@ from jax import Array, lax
 from jax.core import Tracer
 
 from .._arrays import Shape, row_shape, select, sum_over_devices
+from .._compute.platform import platform_of
 from .._layouts.mesh import like_logits_on_mesh, of_parts, on_devices
 from .._layouts.tiled import tiled_total
 from .._linear_logits import LinearLogits
-from .._platform import platform_of
 from .._problem.bundles import Maybe
 from .._problem.problem import HeadSharding, Problem, one_axis_of_rows
 from .._problem.resolve import resolve, with_full_rows

@@ -12,15 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import (
-    is_below,
-    is_split,
-    over_last_axis,
-    select,
-)
+from .._arrays import is_below, is_split, over_last_axis, select
+from .._compute.reading import at_ids, is_label, tangent_at_ids, value_at_index
 from .._problem.bundles import Maybe
 from .._problem.resolved import is_class
-from .._reading import at_ids, is_label, tangent_at_ids, value_at_index
 from .statistic import Classes, Finished, Move, Point, Statistic
 
 

@@ -9,8 +9,8 @@ import jax
 from jax import Array, lax
 
 from .._arrays import select, vary, varying_of
-from .._chunks import held_apart_if_short, summed, zeros_from
-from .._platform import by_platform
+from .._compute.chunks import held_apart_if_short, summed, zeros_from
+from .._compute.platform import by_platform
 from .inputs import Inputs
 from .statistic import Block, Classes, origin, relative
 from .totals import Totals, merge, of_nothing

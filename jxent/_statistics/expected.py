@@ -10,8 +10,8 @@ from typing import Any
 from jax import Array, lax
 
 from .._arrays import select
+from .._compute.times import exp_times
 from .._problem.bundles import Maybe
-from .._times import exp_times
 from .statistic import Block, Classes, Move, Point, Statistic, relative
 
 

@@ -10,20 +10,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from .._arrays import (
-    Leaf,
-    cast,
-    compute_dtype,
-    over_classes,
-    over_rows,
-    select,
-)
+from .._arrays import Leaf, cast, compute_dtype, over_classes, over_rows, select
+from .._compute.product import product
+from .._compute.slopes import with_slopes
 from .._problem.bundles import Maybe, replace_fields
 from .._problem.ids import ids_from
 from .._problem.problem import Problem, RowLogits
 from .._problem.resolve import possible_classes
-from .._product import product
-from .._slopes import with_slopes
 from .statistic import found
 
 

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import over_classes, select
-from .._chunks import held_apart_if_short
+from .._compute.chunks import held_apart_if_short
+from .._compute.times import exp_times, finite_slope
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
-from .._times import exp_times, finite_slope
 from .inputs import Part
 from .statistic import (
     Block,

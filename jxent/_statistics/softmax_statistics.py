@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jax import Array
 
-from .._times import times
+from .._compute.times import times
 
 
 class _SoftmaxFields(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any
 from jax import Array, lax
 
 from .._arrays import cast, select
+from .._compute.reading import is_label
 from .._problem.bundles import Maybe
-from .._reading import is_label
 from .statistic import Block, Classes, Move, Point, Statistic, relative
 
 

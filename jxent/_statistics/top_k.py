@@ -15,9 +15,9 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec
 
 from .._arrays import is_split, over_last_axis
-from .._platform import by_platform
+from .._compute.platform import by_platform
+from .._compute.reading import at_index, tangent_at_ids
 from .._problem.bundles import Maybe
-from .._reading import at_index, tangent_at_ids
 from .statistic import Finished, Move, Point, Statistic
 
 

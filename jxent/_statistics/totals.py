@@ -15,11 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import (
-    Leaf,
-    vary,
-    varying_of,
-)
+from .._arrays import Leaf, vary, varying_of
 from .._problem.bundles import Maybe
 from .._problem.resolved import Resolved
 from .statistic import (

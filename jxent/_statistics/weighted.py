@@ -10,16 +10,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import over_rows, select, sharded_like
+from .._compute.times import finite_slope, times
 from .._problem.bundles import Maybe
-from .._times import finite_slope, times
-from .statistic import (
-    Block,
-    Classes,
-    Move,
-    Point,
-    Statistic,
-    relative,
-)
+from .statistic import Block, Classes, Move, Point, Statistic, relative
 
 
 class WeightedSum(NamedTuple):

@@ -16,15 +16,17 @@ from .._arrays import (
     Leaf,
     Size,
     cast,
-    element_by_element,
-    held_apart,
     is_below,
     moving_of,
     over_rows,
     select,
     sum_over_devices,
 )
-from .._chunks import count_along
+from .._compute.apart import held_apart
+from .._compute.chunks import count_along
+from .._compute.elements import element_by_element
+from .._compute.reading import spread
+from .._compute.times import times
 from .._formulas import zlpr
 from .._layouts.mesh import of_parts
 from .._layouts.totals import over_all_classes, totals
@@ -40,11 +42,9 @@ from .._problem.ids import class_ids, equal
 from .._problem.problem import Problem, Shared
 from .._problem.resolve import class_factors, possible_classes
 from .._problem.resolved import NOWHERE, Resolved, both, is_class
-from .._reading import spread
 from .._statistics.inputs import Part, effective_logits, over_classes_if, part_of
 from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import Statistic
-from .._times import times
 from .several_ids import Places
 from .target import Losses, Target
 
@@ -226,7 +226,7 @@ def _sum_over_classes_jvp(primals: Any, tangents: Any) -> Any:
 
     def of_block(problem: Problem, moving: Any, first: Maybe, computed: Maybe) -> Array:
         if problem.rows.logits[0].array is not None:
-            problem = held_apart(problem, "cpu")
+            problem = held_apart(problem)
         at = functools.partial(_sum_of_block, first=first, computed=computed)
         return problem.along(moving, at)
 

@@ -6,13 +6,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import (
-    Leaf,
-    cast,
-    over_classes,
-    select,
-    sum_over_devices,
-)
+from .._arrays import Leaf, cast, over_classes, select, sum_over_devices
+from .._compute.times import times
 from .._formulas import is_linear, log_above
 from .._layouts.mesh import of_parts
 from .._problem.bundles import ROWS_AND_CLASSES, Maybe, bundle
@@ -23,7 +18,6 @@ from .._problem.resolved import computable
 from .._statistics.statistic import Statistic
 from .._statistics.totals import Totals
 from .._statistics.under_labels import UnderLabels
-from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, log_p_of
 from .target import Scored, evenly_if
 

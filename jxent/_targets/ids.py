@@ -6,11 +6,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import (
-    Leaf,
-    Size,
-    over_rows,
-)
+from .._arrays import Leaf, Size, over_rows
+from .._compute.reading import is_label
+from .._compute.times import times
 from .._formulas import log_above, reverse_of_id
 from .._layouts.mesh import of_parts
 from .._problem.bad_labels import reported
@@ -19,11 +17,9 @@ from .._problem.ids import at_label, class_ids, equal
 from .._problem.problem import Problem, Shared
 from .._problem.resolve import without_masked
 from .._problem.resolved import Resolved, is_class
-from .._reading import is_label
 from .._statistics.at_ids import AtIds
 from .._statistics.inputs import Part, effective_logits
 from .._statistics.totals import Totals
-from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, log_p_of, of_known
 from .target import Scored
 

@@ -11,7 +11,8 @@ from typing import TypeAlias
 from jax import Array, lax
 
 from .._arrays import over_classes, over_rows, select, sum_over_devices
-from .._chunks import sum_along
+from .._compute.chunks import sum_along
+from .._compute.times import finite_slope, times
 from .._formulas import is_linear, symmetric
 from .._layouts.totals import totals
 from .._problem.bundles import Maybe
@@ -25,7 +26,6 @@ from .._statistics.inputs import Inputs, inputs_of_block, over_classes_if
 from .._statistics.softmax_statistics import SoftmaxStatistics
 from .._statistics.statistic import Statistic
 from .._statistics.totals import Totals, computed_rows, filled
-from .._times import finite_slope, times
 from .target import Losses, Scored, Target, evenly_if
 
 

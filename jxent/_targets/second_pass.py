@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._arrays import held_apart, moving_of, over_classes, select, vary, varying_of
-from .._chunks import are_short, sum_along
+from .._arrays import moving_of, over_classes, select, vary, varying_of
+from .._compute.apart import constant, held_apart, unseen
+from .._compute.chunks import are_short, sum_along
 from .._formulas import OfTwo, Pair
 from .._layouts.totals import over_all_classes
 from .._problem.bundles import Maybe
@@ -32,7 +33,6 @@ from .._statistics.inputs import Inputs, inputs_of_block
 from .._statistics.second_softmax import SecondSoftmax
 from .._statistics.statistic import origin, relative
 from .._statistics.totals import Totals, computed_rows
-from .._times import constant
 
 
 class DivergenceSums(NamedTuple):
@@ -102,7 +102,7 @@ def _divergence_of_jvp(primals: Any, tangents: Any) -> Any:
 
     def of_block(problem: Problem, moving: Any, first: Maybe, known: Any) -> Array:
         # Else XLA on a CPU keeps what the sums were made of.
-        t, sums = lax.optimization_barrier(known)
+        t, sums = unseen(known)
         computed = computed_rows(problem.resolved, t)
         fixed = problem.shared.parameters, computed, t, sums
 

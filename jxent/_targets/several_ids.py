@@ -10,14 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import _checks
-from .._arrays import (
-    Leaf,
-    Size,
-    cast,
-    is_below,
-    over_last_axis,
-    select,
-)
+from .._arrays import Leaf, Size, cast, is_below, over_last_axis, select
+from .._compute.times import times
 from .._formulas import log_above
 from .._layouts.mesh import of_parts
 from .._problem.bad_labels import report_bad_labels, reported
@@ -29,7 +23,6 @@ from .._problem.resolved import NOWHERE, Resolved, both, computable, is_class
 from .._statistics.at_ids import AtIds
 from .._statistics.statistic import Statistic
 from .._statistics.totals import Totals
-from .._times import times
 from .labels import EveryLogP, Labels, OfLogP, of_known
 from .target import Scored, Target
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import zeros_of
+from .._compute.apart import unseen
 
 
 def over_blocks(
@@ -26,7 +27,7 @@ def over_blocks(
     if total % block:
         # Were it a constant, XLA would pad the last block's gradient to all classes and
         # add whole arrays, where it updates the sum of the others in place.
-        start = lax.optimization_barrier(jnp.int32(full * block))
+        start = unseen(jnp.int32(full * block))
         carry = step(carry, start, total % block)
     return carry
 

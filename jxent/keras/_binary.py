@@ -16,14 +16,7 @@ from .. import (
 from .._arrays import compute_dtype
 from .._checks import ArrayLike
 from . import _checks
-from ._conventions import (
-    compiled,
-    log,
-    log_1_minus,
-    mean,
-    share_of,
-    towards_half,
-)
+from ._conventions import compiled, log, log_1_minus, mean, share_of, towards_half
 
 
 def binary_crossentropy(

@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._arrays import (
+from .._arrays import (
     Shaped,
     cast,
-    held_apart,
     is_split,
     over_classes,
     select,
@@ -24,10 +23,10 @@ from ._arrays import (
     vary,
     varying,
 )
-from ._one_device import on_cpu_alone
-from ._platform import by_platform
-from ._reading import slices_along
-from ._times import constant
+from .apart import constant, held_apart
+from .one_device import on_cpu_alone
+from .platform import by_platform
+from .reading import slices_along
 
 
 CHUNK = 32
@@ -76,7 +75,7 @@ def _sum_of_many_jvp(axis: int, primals: Any, tangents: Any) -> Any:
 
 def held_apart_if_short(tree: Any, like: Shaped, axis: int) -> Any:
     """`held_apart`, on a CPU for rows that are not in groups."""
-    return held_apart(tree, "cpu") if are_short(like, axis) else tree
+    return held_apart(tree) if are_short(like, axis) else tree
 
 
 def are_short(like: Shaped, axis: int) -> bool:

@@ -12,7 +12,7 @@ import jax
 from jax import Array, lax
 from jax.interpreters import ad, batching, mlir
 
-from ._platform import by_platform
+from .platform import by_platform
 
 
 # The class is jax.extend.core.Primitive, whose import takes a quarter of jxent's time.

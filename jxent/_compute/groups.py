@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._arrays import Shaped, is_split, vary, varying, zeros_of
-from ._chunks import are_short
-from ._reading import block_along
+from .._arrays import Shaped, is_split, vary, varying, zeros_of
+from .chunks import are_short
+from .reading import block_along
 
 
 SIZE = 2**19  # of a group, in numbers: 2 MiB of float32

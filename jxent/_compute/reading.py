@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.interpreters import ad, batching, mlir
 
-from ._arrays import (
+from .._arrays import (
     Shaped,
     broadcast_like,
     cast,
@@ -27,7 +27,7 @@ from ._arrays import (
     vary,
     varying_of,
 )
-from ._platform import by_platform
+from .platform import by_platform
 
 
 def slices_along(x: Array, start: Array, size: int, axis: int) -> Array:

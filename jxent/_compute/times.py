@@ -11,12 +11,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from ._arrays import (
-    broadcast_like,
-    is_moving,
-    select,
-)
-from ._slopes import with_slopes
+from .._arrays import broadcast_like, is_moving, select
+from .apart import constant
+from .slopes import with_slopes
 
 
 def huge_of(x: Float[Array, "..."]) -> float:
@@ -101,14 +98,3 @@ def exp_times(x: Float[Array, "..."], y: Float[Array, "..."]) -> Array:
     """eˣ y, 0 where eˣ is 0, whatever y is there."""
     e = lax.exp(x)
     return select(lax.ne(e, lax.full_like(e, 0)), lax.mul(e, y))
-
-
-def constant(value: float, x: Float[Array, "..."]) -> Float[Array, ""]:
-    """A number beside `x` that XLA does not know to be a constant.
-
-    In a minimum or maximum it stands first: of NaN and a number XLA on a CPU gives the
-    second in what it sums, and moves to that place what it knows to be a constant. One
-    that several sums share it would store. Of a product with two constants it would
-    multiply these first, which may be infinite.
-    """
-    return lax.optimization_barrier(jnp.asarray(value, x.dtype))

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._arrays import is_moving, tangent_held_apart
+from .._arrays import is_moving
+from .apart import tangent_held_apart
 
 
 Differentiable = TypeVar("Differentiable", bound=Callable[..., Any])
@@ -59,8 +60,8 @@ def _product(slope: Array, tangent: Array) -> Array:
 def tangent_apart(
     *platforms: str, static: int = 0
 ) -> Callable[[Differentiable], Differentiable]:
-    """Decorates a function, whose tangent on these platforms shares nothing with its
-    value: XLA would store what it makes for both.
+    """Decorates a function, whose tangent on a CPU, or the platforms named, shares
+    nothing with its value: XLA would store what it makes for both.
 
     The first `static` arguments are no arrays.
     """

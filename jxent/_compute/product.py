@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._arrays import cast, compute_dtype, is_moving
-from ._platform import by_platform
+from .._arrays import cast, compute_dtype, is_moving
+from .platform import by_platform
 
 
 # In place of a precision, where hidden states are bfloat16: both factors are rounded to

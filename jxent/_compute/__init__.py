@@ -1,0 +1,1 @@
+"""What is done for a compiler, behind functions that say what they compute."""
