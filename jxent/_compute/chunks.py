@@ -24,7 +24,7 @@ from .._arrays import (
     varying,
 )
 from .apart import constant, held_apart
-from .one_device import on_cpu_alone
+from .forms import on_cpu
 from .platform import by_platform
 from .reading import slices_along
 
@@ -56,21 +56,10 @@ def sum_along(x: Array, axis: int) -> Array:
     """
     if not _is_longer(x, axis, 2**15):
         return lax.reduce_sum(x, (axis,))
-    return _sum_of_many(axis, x)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _sum_of_many(axis: int, x: Array) -> Array:
     plain = lambda x: lax.reduce_sum(x, (axis,))
     by_chunks = lambda x: plain(_of_chunks(lax.add, x, 0.0, axis, CHUNK))
-    return by_platform(x, cpu=by_chunks, default=plain)
-
-
-# The plain sum has the better transpose.
-@_sum_of_many.defjvp
-def _sum_of_many_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    (tangent,) = tangents
-    return _sum_of_many(axis, *primals), lax.reduce_sum(tangent, (axis,))
+    # The plain sum has the better transpose.
+    return on_cpu(x, form=by_chunks, default=plain)
 
 
 def held_apart_if_short(tree: Any, like: Shaped, axis: int) -> Any:
@@ -79,7 +68,8 @@ def held_apart_if_short(tree: Any, like: Shaped, axis: int) -> Any:
 
 
 def are_short(like: Shaped, axis: int) -> bool:
-    return axis != like.ndim - 1 or like.shape[axis] < SHORTEST
+    count = like.shape[axis]
+    return axis != like.ndim - 1 or (isinstance(count, int) and count < SHORTEST)
 
 
 def summed(axis: int, tree: Any, *, stores_nothing: bool) -> Any:
@@ -95,7 +85,7 @@ def summed(axis: int, tree: Any, *, stores_nothing: bool) -> Any:
     if len(terms) > 1 and short and not stores_nothing:
         one = functools.partial(_in_one, axis)
         many = functools.partial(_one_by_one, axis)
-        sums = iter(by_platform(*terms, cpu=one, default=many))
+        sums = iter(on_cpu(*terms, form=one, default=many))
     else:
         sums = iter(_one_by_one(axis, *terms))
     return structure.unflatten([next(sums) if x.ndim == most else x for x in leaves])
@@ -105,17 +95,10 @@ def _one_by_one(axis: int, *terms: Array) -> tuple[Array, ...]:
     return tuple(sum_along(x, axis) for x in terms)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _in_one(axis: int, *terms: Array) -> tuple[Array, ...]:
     zeros = tuple(jnp.zeros((), x.dtype) for x in terms)
     add = lambda a, b: tuple(map(lax.add, a, b))
     return tuple(lax.reduce(terms, zeros, add, (axis,)))
-
-
-@_in_one.defjvp
-def _in_one_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    sums = tuple(lax.reduce_sum(x, (axis,)) for x in tangents)
-    return _in_one(axis, *primals), sums
 
 
 def count_along(axis: int, mask: Array) -> Array:
@@ -147,7 +130,7 @@ def first_along(x: Array, maximum: Array, axis: int) -> Array:
     if not _is_longer(x, axis, _MANY):
         return plain(x, maximum)
     by_chunks = functools.partial(_first_by_chunks, axis)
-    return on_cpu_alone(x, maximum, alone=by_chunks, default=plain)
+    return on_cpu(x, maximum, form=by_chunks, default=plain, alone=True)
 
 
 def holds_nan(x: Array, axis: int) -> Array:
@@ -182,8 +165,8 @@ def largest_along(x: Array, axis: int) -> tuple[Array, Array]:
 
     if is_split(x):
         return plain(x)
-    on_cpu = plain if _is_longer(x, axis, _MANY) else in_one
-    return by_platform(x, cpu=on_cpu, default=in_one)
+    of_cpu = plain if _is_longer(x, axis, _MANY) else in_one
+    return by_platform(x, cpu=of_cpu, default=in_one)
 
 
 def _larger(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -18,14 +18,15 @@ from .reading import block_along
 
 
 SIZE = 2**19  # of a group, in numbers: 2 MiB of float32
-SHARE = 16  # a group is at most this part of all logits, in memory
+SHARE = 16  # a group is at most this part of all logits
+LEAST = 2**17  # numbers that are cut in groups: fewer are in the cache as they are
 
 
 def rows_of_a_group(like: Shaped, axis: int) -> int:
     """How many rows of logits (rows, …, classes) are a group; 0 for all of them."""
     classes = like.shape[-1]
     known = all(isinstance(n, int) for n in like.shape)
-    if not known or is_split(like) or are_short(like, axis):
+    if not known or is_split(like) or are_short(like, axis) or like.size < LEAST:
         return 0
     count = like.size // classes
     size = max(min(SIZE // classes, count // SHARE), 4)
@@ -44,7 +45,7 @@ def over_groups(of_rows: Callable[[Any], Any], rows: Any, size: int) -> Any:
         return of_rows(jax.tree.map(lambda x: block_along(x, start, size, 0), rows))
 
     def step(results: Any, index: Any) -> Any:
-        start = lax.min(index * size, count - size)
+        start = lax.min(index * size, jnp.int32(count - size))
         return jax.tree.map(
             lambda all_rows, here: lax.dynamic_update_slice_in_dim(
                 all_rows, here, start, 0

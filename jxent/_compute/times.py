@@ -97,4 +97,4 @@ def times_loss(
 def exp_times(x: Float[Array, "..."], y: Float[Array, "..."]) -> Array:
     """eˣ y, 0 where eˣ is 0, whatever y is there."""
     e = lax.exp(x)
-    return select(lax.ne(e, lax.full_like(e, 0)), lax.mul(e, y))
+    return lax.mul(e, select(lax.ne(e, lax.full_like(e, 0)), y))

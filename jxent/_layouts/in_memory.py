@@ -11,8 +11,8 @@ import jax
 from .._arrays import sum_over_devices, vary, varying_of
 from .._compute.apart import held_apart
 from .._compute.chunks import are_short
+from .._compute.forms import on_cpu
 from .._compute.groups import over_groups, rows_of_a_group
-from .._compute.one_device import on_cpu_alone
 from .._problem.bundles import Maybe
 from .._problem.ids import first_class
 from .._problem.problem import Problem, Rows, Shared, one_axis_of_rows
@@ -97,7 +97,7 @@ def _by_groups(
 
         return with_one_axis(of_groups)(problem, per_row)
 
-    return on_cpu_alone(*operands, alone=by_groups, default=of_block)
+    return on_cpu(*operands, form=by_groups, default=of_block, alone=True)
 
 
 def _as_given(problem: Problem) -> bool:

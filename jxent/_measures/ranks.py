@@ -27,7 +27,7 @@ from .._compute.chunks import (
     max_along,
     maxima_of_chunks,
 )
-from .._compute.one_device import on_cpu_alone
+from .._compute.forms import on_cpu
 from .._compute.platform import by_platform
 from .._compute.reading import slices_along
 from .._layouts.choice import FEWEST_ROWS
@@ -92,8 +92,8 @@ def _in_memory(k: int, batch: Problem) -> Array:
     predicted = functools.partial(_by_prediction, axis)
     classes = z.shape[axis]  # which may be symbolic
     many = isinstance(classes, int) and classes > CHUNK
-    on_cpu = counted if many else predicted
-    return by_platform(z, ids, cpu=on_cpu, default=predicted)
+    of_cpu = counted if many else predicted
+    return by_platform(z, ids, cpu=of_cpu, default=predicted)
 
 
 def _by_prediction(axis: int, z: Array, ids: Array) -> Array:
@@ -119,12 +119,13 @@ def _by_count(k: int, batch: Problem, z: Array, ids: Array) -> Array:
     elif is_split(z) or not _has_more_chunks(z.shape[axis], most):
         first = _count_ahead(axis, z, label, here) < k
     else:
-        ahead = on_cpu_alone(
+        ahead = on_cpu(
             z,
             label,
             here,
-            alone=functools.partial(_count_few_ahead, axis, most),
+            form=functools.partial(_count_few_ahead, axis, most),
             default=functools.partial(_count_ahead, axis),
+            alone=True,
         )
         first = ahead < k
     return select(computable, cast(first, z.dtype), jnp.nan)
