@@ -1,9 +1,10 @@
 """Measures jxent beside its peers, on this machine or compiled for another.
 
-python -m benchmarks                          every suite but by_hand, which takes an
-                                              hour: some ten minutes on two cores
+python -m benchmarks                          every suite but by_hand and forms, of an
+                                              hour each: ten minutes on two cores
 python -m benchmarks --suite linear --shape llama3 --dtype bfloat16
 python -m benchmarks --suite by_hand --shape 262144x10 --operation sigmoid entropy
+python -m benchmarks --suite forms            what each form for a platform brings
 python -m benchmarks compile --target h100    XLA's real compiler, no such device
 python -m benchmarks report FOLDER            tables and plots of a stored run
 python -m benchmarks readme                   the README's numbers from stored runs

@@ -89,8 +89,9 @@ OPERATIONS = {
     "import": Operation((), truth.rows),
     # What one writes by hand is its own truth, in float64.
     **{
-        name: Operation(row.arguments, row.by_hand, row.differentiated)
+        name + forms: Operation(row.arguments, row.by_hand, row.differentiated)
         for name, row in textbook.ROWS.items()
+        for forms in ("", ", forms")
     },
 }
 

@@ -94,7 +94,7 @@ def _spread(r: Record) -> str:
 
 def unit_of(suite: str) -> str:
     """The peer whose time is the unit of a suite's ratios."""
-    return "by hand" if suite == "by_hand" else "Optax"
+    return {"by_hand": "by hand", "forms": "plain forms"}.get(suite, "Optax")
 
 
 def reference(records: Iterable[Record]) -> Record | None:

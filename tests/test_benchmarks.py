@@ -73,6 +73,7 @@ HARDEST = {
     "pairs": ("pairs", "value and gradient"),
     "many_labels": ("head, many labels, ZLPR", "value and gradient"),
     "by_hand": ("softmax_focal_loss", "value and gradient"),
+    "forms": ("softmax_focal_loss, forms", "value and gradient"),
 }
 
 
@@ -86,7 +87,7 @@ def test_suites_run_end_to_end(suite, monkeypatch):
     case = next(
         c for c in cases if (c.operation, c.derivative) == (operation, derivative)
     )
-    other = "by-hand" if suite == "by_hand" else "optax"
+    other = {"by_hand": "by-hand", "forms": "plain-forms"}.get(suite, "optax")
     peers: list[Any] = [briefly("jxent"), briefly(other)]
     records = list(run.run(case, peers, speed=SPEED, seconds=0))
     names = ["jxent", tables.unit_of(suite)]

@@ -255,4 +255,5 @@ LOSSES = {
     "rows, sigmoid": {"": jxent.sigmoid_binary_cross_entropy},
     "import": {"": None},
 }
-LOSSES |= {name: {"": textbook.ours(row)} for name, row in textbook.ROWS.items()}
+for name, row in textbook.ROWS.items():
+    LOSSES[name] = LOSSES[f"{name}, forms"] = {"": textbook.ours(row)}

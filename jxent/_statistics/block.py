@@ -31,7 +31,8 @@ def totals_of_block(axis: int, inputs: Inputs, again: Inputs | None = None) -> T
     cpu = form(two_pass)
     if again is not None:
         cpu = lambda inputs: vary(two_pass(axis, inputs, again), everywhere)
-    return by_platform(inputs, cpu=cpu, gpu=form(one_pass_gpu), default=form(one_pass))
+    one = {"gpu": form(one_pass_gpu), "tpu": form(one_pass)}
+    return by_platform(inputs, cpu=cpu, **one, default=form(two_pass))
 
 
 def two_pass(axis: int, inputs: Inputs, again: Inputs | None = None) -> Totals:
