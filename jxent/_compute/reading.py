@@ -72,22 +72,6 @@ def at_index(x: Array, index: Array, axis: int) -> Array:
     )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def value_at_index(x: Array, index: Array, axis: int) -> Array:
-    """`at_index`, in half precision on a CPU one of bits. Not for tangents: what reads
-    bits has no transpose."""
-    of = functools.partial(at_index, axis=axis)
-    if not _is_half(x):
-        return of(x, index)
-    return by_platform(x, index, cpu=_of_bits(of), default=of)
-
-
-@value_at_index.defjvp
-def _value_at_index_jvp(axis: int, primals: Any, tangents: Any) -> Any:
-    x, index = primals
-    return value_at_index(x, index, axis), at_index(tangents[0], index, axis)
-
-
 def _is_half(x: Array) -> bool:
     return x.dtype.itemsize == 2 and jnp.issubdtype(x.dtype, jnp.floating)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import is_below, is_split, over_last_axis, select
-from .._compute.reading import at_ids, is_label, tangent_at_ids, value_at_index
+from .._compute.reading import at_ids, at_index, is_label, tangent_at_ids
 from .._problem.bundles import Maybe
 from .._problem.resolved import is_class
 from .statistic import Classes, Finished, Move, Point, Statistic
@@ -25,8 +25,6 @@ class AtIds(Statistic[Array]):
     def stores_nothing(self) -> bool:
         return True
 
-    reads_as_given = True
-
     def given(self, part: Any) -> Array:
         """Ids counted from the block's first class; out of range for other blocks'."""
         return part.ids
@@ -35,7 +33,7 @@ class AtIds(Statistic[Array]):
         if is_split(z):  # a gather along a split axis is refused
             return at_ids(z, given, axis, z), None
         # Whatever the id, what is read is one of the logits and changes no maximum.
-        own = value_at_index(z, given, axis)
+        own = at_index(z, given, axis)
         label = select(is_below(given, z.shape[axis]), own)
         several = given.ndim == z.ndim
         return label, lax.reduce_max(own, (own.ndim - 1,)) if several else own
@@ -55,10 +53,7 @@ class AtIds(Statistic[Array]):
         ids = finished.resolved.ids
         if ids is None:
             return label
-        if ids.ndim > finished.flaw.ndim:
-            return select(is_class(ids), label, jnp.nan)
-        # A number in place of a select, see `flaw_of`.
-        return lax.add(label, select(is_class(ids), lax.full_like(label, 0), jnp.nan))
+        return select(is_class(ids), label, jnp.nan)
 
     def is_known(self, state: Array) -> Array:
         return lax.eq(state, state)
