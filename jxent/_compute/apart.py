@@ -1,5 +1,6 @@
 """Arrays and numbers of which XLA does not see where they come from."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,13 +20,14 @@ def held_apart(tree: Any, *platforms: str) -> Any:
     It would store what is made of them for several uses: a value and its derivative.
     """
     platforms = platforms or ("cpu",)
-    return by_platform(tree, default=lambda x: x, **dict.fromkeys(platforms, unseen))
+    held = functools.partial(jax.tree.map, unseen)
+    return by_platform(tree, default=lambda x: x, **dict.fromkeys(platforms, held))
 
 
 def unseen(tree: Any) -> Any:
-    """The same arrays; no compiler sees where they come from, nor that they are
-    constants."""
-    return jax.tree.map(lax.optimization_barrier, tree)
+    """The same arrays, known together; no compiler sees where they come from, nor
+    that they are constants."""
+    return lax.optimization_barrier(tree)
 
 
 def tangent_held_apart(

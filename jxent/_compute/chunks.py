@@ -63,8 +63,8 @@ def sum_along(x: Array, axis: int) -> Array:
 
 
 def held_apart_if_short(tree: Any, like: Shaped, axis: int) -> Any:
-    """`held_apart`, on a CPU for rows that are not in groups."""
-    return held_apart(tree) if are_short(like, axis) else tree
+    """`held_apart`, for rows that are not in groups."""
+    return held_apart(tree, "cpu", "gpu") if are_short(like, axis) else tree
 
 
 def are_short(like: Shaped, axis: int) -> bool:
