@@ -53,7 +53,10 @@ class AtIds(Statistic[Array]):
         ids = finished.resolved.ids
         if ids is None:
             return label
-        return select(is_class(ids), label, jnp.nan)
+        if ids.ndim > finished.flaw.ndim:
+            return select(is_class(ids), label, jnp.nan)
+        # A number in place of a select, see `flaw_of`.
+        return lax.add(label, select(is_class(ids), lax.full_like(label, 0), jnp.nan))
 
     def is_known(self, state: Array) -> Array:
         return lax.eq(state, state)

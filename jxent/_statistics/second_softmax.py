@@ -32,10 +32,10 @@ from .statistic import (
     Point,
     Statistic,
     exp_of_computed,
+    flaw_of,
     gap_of,
     origin,
     relative,
-    sound_rows,
 )
 
 
@@ -110,8 +110,8 @@ class SecondSoftmax(Statistic[Second]):
         sums = lax.psum(self._moved(state, maximum, move), names)
         return sums._replace(maximum=maximum)
 
-    def is_sound(self, state: Second, resolved: Resolved) -> Array:
-        return sound_rows(state.maximum, state.sum, empty=self.may_be_empty)
+    def flaw(self, state: Second, resolved: Resolved) -> Array:
+        return flaw_of(state.maximum, state.sum, empty=self.may_be_empty)
 
     def finish(self, state: Second, finished: Finished) -> Second:
         cross = state.cross

@@ -102,18 +102,22 @@ class Finished(NamedTuple):
     """What all states are finished with."""
 
     shift: Array
-    sound: Array  # False in rows that hold NaN, or nothing finite
+    flaw: Array  # 0 in computable rows, else NaN
     resolved: Resolved
 
     def filled(self, x: Array, unweighted: int = 0) -> Array:
         """`x` (rows,) or (rows, k), with NaN in rows that are not computable, or
         with the number `unweighted` in those of them that are not weighted either."""
-        filled = select(over_last_axis(self.sound, x), x, jnp.nan)
+        # Of several numbers a row, XLA on a CPU is slow at a loop over them alone.
+        if x.ndim > self.flaw.ndim:
+            flawed = select(over_last_axis(is_computable(self.flaw), x), x, jnp.nan)
+        else:
+            flawed = lax.add(x, self.flaw)
         weighted = self.resolved.weighted
         if weighted is None:
-            return filled
-        known = lax.bitwise_or(weighted, self.sound)
-        return select(over_last_axis(known, x), filled, unweighted)
+            return flawed
+        known = lax.bitwise_or(weighted, is_computable(self.flaw))
+        return select(over_last_axis(known, x), flawed, unweighted)
 
 
 class Statistic(Generic[State]):
@@ -192,8 +196,8 @@ class Statistic(Generic[State]):
 
     # Of all classes ----------------------------------------------------------------
 
-    def is_sound(self, state: State, resolved: Resolved) -> Maybe:
-        """False in rows that this state shows to hold NaN, or nothing finite."""
+    def flaw(self, state: State, resolved: Resolved) -> Maybe:
+        """NaN in rows that this state shows to hold NaN, or nothing finite; else 0."""
         return None
 
     def finish(self, state: State, finished: Finished) -> State:
@@ -241,18 +245,22 @@ def relative(z: Array, shift: Array, axis: int) -> Array:
     return lax.sub(z, over_classes(shift, axis, z))
 
 
-def sound_rows(maximum: Array, total: Array, *, empty: bool) -> Array:
-    """False in rows (rows,) that hold NaN or +∞; but for `empty`, also in rows without
-    a possible class, and in those of a tile that was skipped."""
+# Arithmetic in place of comparisons and selects: XLA on a CPU forms the statistics of
+# short rows, and what a loss makes of them, in one loop if it meets no truth value.
+def flaw_of(maximum: Array, total: Array, *, empty: bool) -> Array:
+    """NaN in rows (rows,) that hold NaN or +∞, else 0; but for `empty`, also NaN in
+    rows without a possible class, and in those of a tile that was skipped."""
     # A NaN reaches the sum on every platform, the maximum not where it is merged over
     # devices. The sum of a skipped row is 0, that of a possible class at least 1.
-    least = lax.full_like(total, 0)
+    maximum, total = lax.stop_gradient((maximum, total))
     if empty:
-        maximum = lax.max(maximum, least)
-        counted = lax.ge(total, least)
-    else:
-        counted = lax.gt(total, least)
-    return lax.bitwise_and(lax.is_finite(maximum), counted)
+        maximum = lax.max(maximum, lax.full_like(maximum, 0))
+        return lax.mul(lax.sub(maximum, maximum), total)
+    return lax.div(lax.sub(maximum, maximum), total)
+
+
+def is_computable(flaw: Array) -> Array:
+    return lax.eq(flaw, lax.full_like(flaw, 0))
 
 
 @jax.custom_jvp

@@ -54,7 +54,7 @@ def _moving(t: Totals) -> Totals:
     """The totals, None for what has no tangent."""
     constant: Any = None
     states = tuple(s.moving(x) for s, x in t.each())
-    return dataclasses.replace(t, maximum=constant, states=states, sound=None)
+    return dataclasses.replace(t, maximum=constant, states=states, flaw=None)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -115,7 +115,7 @@ def _point(axis: int, z: Array, dz: Maybe, fixed: Any) -> Point:
 def _poison(fixed: Any) -> Array:
     """NaN (rows,) where a row's statistics are, else 1; so e times it is NaN, too."""
     weighted, _, _, t = fixed
-    good = t.sound
+    good = t.computable
     if weighted is not None:
         good = lax.bitwise_or(good, lax.bitwise_not(weighted))
     for statistic, state in t.each():

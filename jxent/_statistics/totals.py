@@ -23,29 +23,35 @@ from .statistic import (
     Move,
     State,
     Statistic,
+    flaw_of,
     found,
+    is_computable,
     origin,
-    sound_rows,
 )
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("maximum", "sum", "states", "sound"),
+    data_fields=("maximum", "sum", "states", "flaw"),
     meta_fields=("statistics",),
 )
 @dataclasses.dataclass(frozen=True)
 class Totals:
     """Statistics (rows,) of one or more blocks of classes.
 
-    `sound` comes last: False where the row holds NaN, or nothing finite.
+    `flaw` comes last: NaN where the row holds NaN, or nothing finite; else 0.
     """
 
     statistics: tuple[Statistic, ...]  # static: what beside maximum and sum
     maximum: Leaf
     sum: Leaf
     states: Leaf = ()  # one for each statistic
-    sound: Leaf = None
+    flaw: Leaf = None
+
+    @property
+    def computable(self) -> Array:
+        """Boolean (rows,): where there is no flaw."""
+        return is_computable(self.flaw)
 
     def of(self, kind: type[Statistic[State]]) -> State | None:
         """The state of the statistic of that kind; None if it is not asked for."""
@@ -70,7 +76,7 @@ def computed_rows(resolved: Resolved, t: Totals) -> Maybe:
     """
     if resolved.weighted is None:
         return None
-    return lax.bitwise_or(resolved.weighted, t.sound)
+    return lax.bitwise_or(resolved.weighted, t.computable)
 
 
 def of_nothing(like: Totals) -> Totals:
@@ -116,17 +122,16 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
     does, and XLA computes both once.
     """
     empty = any(s.may_be_empty for s in t.statistics)
-    sound = sound_rows(t.maximum, t.sum, empty=empty)
-    for statistic, state in t.each():
-        of_state = statistic.is_sound(state, resolved)
-        sound = sound if of_state is None else lax.bitwise_and(sound, of_state)
-    finished = Finished(shift=origin(t.maximum), sound=sound, resolved=resolved)
+    flaws = [flaw_of(t.maximum, t.sum, empty=empty)]
+    flaws += [s.flaw(x, resolved) for s, x in t.each()]
+    flaw = functools.reduce(lax.add, [x for x in flaws if x is not None])
+    finished = Finished(shift=origin(t.maximum), flaw=flaw, resolved=resolved)
     t = Totals(
         statistics=t.statistics,
         maximum=t.maximum,
         sum=finished.filled(t.sum, 1),
         states=tuple(s.finish(x, finished) for s, x in t.each()),
-        sound=sound,
+        flaw=flaw,
     )
     # Each field's tangent may vary along every mesh axis that any field varies along.
     return vary(t, varying_of((t, resolved.ids, resolved.weighted)))
@@ -134,4 +139,4 @@ def finish(t: Totals, resolved: Resolved) -> Totals:
 
 def filled(t: Totals, x: Array, resolved: Resolved) -> Array:
     """`x` (rows,), NaN in rows that are not computable, 0 if not weighted either."""
-    return Finished(shift=t.maximum, sound=t.sound, resolved=resolved).filled(x)
+    return Finished(shift=t.maximum, flaw=t.flaw, resolved=resolved).filled(x)

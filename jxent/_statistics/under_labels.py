@@ -27,8 +27,9 @@ class UnderLabels(Weighted):
         weights = class_factors(part.problem, part.possible, z)
         return target if weights is None else lax.mul(target, weights)
 
-    def is_sound(self, state: WeightedSum, resolved: Resolved) -> Maybe:
+    def flaw(self, state: WeightedSum, resolved: Resolved) -> Maybe:
         if resolved.weighted is None:
             return None
-        finite = lax.bitwise_and(lax.is_finite(state.sum), lax.is_finite(state.mass))
-        return lax.bitwise_or(resolved.weighted, finite)
+        zero = lax.full_like(state.sum, 0)
+        flaw = lax.add(lax.mul(state.sum, zero), lax.mul(state.mass, zero))
+        return lax.select(resolved.weighted, zero, flaw)
