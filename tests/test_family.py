@@ -459,12 +459,18 @@ def test_scan_equals_its_closed_form(case, x64, rng):
 GARBAGE = (np.nan, np.inf, -np.inf, 1e38, 1e308)
 # Temperatures of the same rows, where a case has one.
 NO_TEMPERATURES = (np.inf, -np.inf, np.nan, 0.0, -1.0)
+ANYTHING = (
+    *zip(GARBAGE, NO_TEMPERATURES, strict=True),
+    # Where 1/T² is too large, and z/T is not.
+    (1.0, 1e-300),
+    (1e308, 3e38),
+)
 
 
 def all_garbage(case, inputs, dropped):
     """What dropped rows may hold, and an option with what it may be there."""
     own = neutral(case, case.rows(inputs)).get("temperature")
-    for garbage, none in zip(GARBAGE, NO_TEMPERATURES, strict=True):
+    for garbage, none in ANYTHING:
         options = {} if own is None else {"temperature": np.where(dropped, none, own)}
         yield spoiled(case, inputs, dropped, garbage), options
 

@@ -601,3 +601,35 @@ def test_targets_of_0():
             same(in_q, wanted, 2e-6, 1e-7)
             assert np.isfinite(in_t).all()
             same(in_t[: np.size(in_first)], in_first, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(jxent.sigmoid_focal_loss, axis=-1, alpha=0.3),
+        partial(jxent.asymmetric_loss, axis=-1),
+        partial(cross_entropy, label_smoothing=0.1),
+    ],
+    ids=["sigmoid_focal_loss", "asymmetric_loss", "softmax_cross_entropy"],
+)
+def test_a_row_that_where_drops_may_have_any_finite_numbers(loss):
+    """Its statistics are finite then, where the temperature is infinite; but nothing
+    that multiplies a cotangent of 0 must be."""
+    z = f32([[1, 2, 3], [1e38, -2e38, 3e38]])
+    labels = f32([[0, 1, 0], [1e38, 3e38, 0]])
+    where, weights = np.array([True, False]), f32([1, 2])
+
+    @as_users_jit
+    @partial(jax.value_and_grad, argnums=(0, 1, 2))
+    def run(z, weights, temperature):
+        rows = {"where": where, "weights": weights, "reduction": "sum"}
+        return loss(z, labels, temperature=temperature, **rows)
+
+    value, gradients = jax.device_get(run(z, weights, f32([2, 1])))
+    assert np.isfinite(value)
+    for none in (INF, -INF, 1e-38, 3e38):
+        again, slopes = jax.device_get(run(z, weights, f32([2, none])))
+        assert again == value
+        for x, wanted in zip(slopes, gradients, strict=True):
+            np.testing.assert_array_equal(x[1], 0)
+            np.testing.assert_allclose(x[0], wanted[0], rtol=1e-6)

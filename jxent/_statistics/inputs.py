@@ -17,6 +17,7 @@ from .._problem.bundles import Maybe, replace_fields
 from .._problem.ids import ids_from
 from .._problem.problem import Problem, RowLogits
 from .._problem.resolve import possible_classes
+from .._problem.resolved import both
 from .statistic import found
 
 
@@ -134,11 +135,12 @@ def effective_logits(
     if adjusted is not None:
         z = adjusted(z)
     if temperature is not None:
-        # In a row that counts for nothing it may be 0 or NaN.
-        weighted = problem.resolved.weighted
+        # In a row that counts for nothing it may be anything.
+        keep, weighted = problem.resolved.keep, problem.resolved.weighted
         if weighted is not None:
-            usable = lax.is_finite(lax.div(lax.full_like(temperature, 1), temperature))
-            temperature = select(lax.bitwise_or(weighted, usable), temperature, 1)
+            usable: Any = lax.is_finite(lax.square(1 / temperature))  # its slope, too
+            usable = both(keep, lax.bitwise_or(weighted, usable))
+            temperature = select(usable, temperature, 1)
         z = over_temperature(z, temperature, axis)
     return z if possible is None else select(possible, z, -jnp.inf)
 

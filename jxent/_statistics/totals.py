@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from .._arrays import Leaf, vary, varying_of
 from .._problem.bundles import Maybe
-from .._problem.resolved import Resolved
+from .._problem.resolved import Resolved, both
 from .statistic import (
     Finished,
     Move,
@@ -71,12 +71,12 @@ class Totals:
 def computed_rows(resolved: Resolved, t: Totals) -> Maybe:
     """Boolean (rows,), False where a row may hold anything; None where none may.
 
-    A row that is not weighted is computed as well, if its statistics are finite: they
-    are the derivative in its weight.
+    A row of weight 0 is computed, if its statistics are finite: they are the derivative
+    in its weight.
     """
     if resolved.weighted is None:
         return None
-    return lax.bitwise_or(resolved.weighted, t.computable)
+    return both(resolved.keep, lax.bitwise_or(resolved.weighted, t.computable))
 
 
 def of_nothing(like: Totals) -> Totals:

@@ -215,7 +215,9 @@ def _computed_sum(problem: Problem) -> tuple[Array, Maybe]:
     weighted = problem.resolved.weighted
     if weighted is None:
         return total, None
-    computed = lax.bitwise_or(weighted, lax.is_finite(total))
+    computed: Any = both(
+        problem.resolved.keep, lax.bitwise_or(weighted, lax.is_finite(total))
+    )
     return select(computed, total), computed
 
 
