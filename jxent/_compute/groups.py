@@ -18,7 +18,7 @@ from .reading import block_along
 
 
 SIZE = 2**19  # of a group, in numbers: 2 MiB of float32
-SHARE = 16  # a group is at most this part of all logits
+SHARE = 32  # a group is at most this part of all logits
 LEAST = 2**17  # numbers that are cut in groups: fewer are in the cache as they are
 
 
@@ -29,7 +29,7 @@ def rows_of_a_group(like: Shaped, axis: int) -> int:
     if not known or is_split(like) or are_short(like, axis) or like.size < LEAST:
         return 0
     count = like.size // classes
-    size = max(min(SIZE // classes, count // SHARE), 4)
+    size = max(min(SIZE // classes, count // SHARE), 2)
     return size if count >= 2 * size else 0
 
 

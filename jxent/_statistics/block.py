@@ -28,11 +28,12 @@ def totals_of_block(axis: int, inputs: Inputs, again: Inputs | None = None) -> T
     def form(function: Any) -> Any:
         return lambda inputs: vary(function(axis, inputs), everywhere)
 
-    cpu = form(two_pass)
+    plain = form(two_pass)
+    cpu = plain
     if again is not None:
         cpu = lambda inputs: vary(two_pass(axis, inputs, again), everywhere)
     one = {"gpu": form(one_pass_gpu), "tpu": form(one_pass)}
-    return by_platform(inputs, cpu=cpu, **one, default=form(two_pass))
+    return by_platform(inputs, cpu=cpu, **one, default=plain)
 
 
 def two_pass(axis: int, inputs: Inputs, again: Inputs | None = None) -> Totals:

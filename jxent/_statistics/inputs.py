@@ -138,7 +138,8 @@ def effective_logits(
         # In a row that counts for nothing it may be anything.
         keep, weighted = problem.resolved.keep, problem.resolved.weighted
         if weighted is not None:
-            usable: Any = lax.is_finite(lax.square(1 / temperature))  # its slope, too
+            inverse = lax.div(lax.full_like(temperature, 1), temperature)
+            usable: Any = lax.is_finite(lax.square(inverse))  # its slope, too
             usable = both(keep, lax.bitwise_or(weighted, usable))
             temperature = select(usable, temperature, 1)
         z = over_temperature(z, temperature, axis)
