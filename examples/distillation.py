@@ -24,8 +24,8 @@ memory that a step takes, and draws distillation.png.
       student, 16 features, KL             1,144.0
       student, 16 features, top 32         1,156.1
     temporary memory of a step with KL, of 512 tokens
-      fused heads                              156 MiB
-      materialized logits                    1,282 MiB
+      fused heads                              152 MiB
+      materialized logits                      779 MiB
     picture  distillation.png
 
 Python 3.11's topics gave these figures; those of other versions differ a little.
