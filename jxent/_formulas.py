@@ -20,6 +20,7 @@ from jax import Array, lax
 
 from ._arrays import broadcast_like, select
 from ._checks import Number
+from ._compute.apart import constant
 from ._compute.slopes import with_slopes
 from ._compute.times import times, varying_near_0
 
@@ -277,9 +278,10 @@ def _signs(pair: Pair) -> tuple[Array, Array]:
 
 def _half_of_difference(pair: Pair, a: Array, b: Array) -> Array:
     """½ |q − p|, which is 0 for equal rows."""
-    # Without the maximum a product and the difference may be rounded only once.
-    zero = lax.full_like(pair.q, 0)
-    d = lax.abs(lax.sub(lax.max(zero, pair.q), lax.max(zero, pair.p)))
+    # Without the maximum a product and the difference may be rounded only once; with a
+    # number in it that XLA knows, a sum of many rows would lose a NaN.
+    q, p = (jnp.maximum(constant(0.0, x), x) for x in (pair.q, pair.p))
+    d = lax.abs(lax.sub(q, p))
     return lax.mul(lax.full_like(d, 0.5), d)
 
 
