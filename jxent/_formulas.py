@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from ._arrays import broadcast_like, select
 from ._checks import Number
-from ._compute.apart import constant
+from ._compute.elements import rounded, sign
 from ._compute.slopes import with_slopes
 from ._compute.times import times, varying_near_0
 
@@ -135,13 +135,13 @@ class OfTwo(NamedTuple):
       ratios: (pair, parameters) → (a, b), of the logits' shape, such that
         Σ w' q da + w p db = 0; a is finite where q is 0, and b where p is.
       summands: (pair, a, b, parameters) → w' q a + w p b, none of them negative.
-      stores_nothing: Whether XLA on a CPU sums these without storing anything.
+      shares_nothing: Whether the summands are formed without a select.
     """
 
     weights: Callable[..., tuple[Any, Any]]
     ratios: Callable[..., tuple[Array, Array]]
     summands: Callable[..., Array]
-    stores_nothing: bool = False
+    shares_nothing: bool = False
 
 
 def _ratios_to_mixture(pair: Pair, beta: Array) -> tuple[Array, Array]:
@@ -268,20 +268,13 @@ jensen_shannon_divergence = OfTwo(
 
 def _signs(pair: Pair) -> tuple[Array, Array]:
     """The signs of q − p and of p − q, which are 0 where q = p."""
-    d = lax.stop_gradient(pair.log_ratio)
-
-    # `lax.sign` is formed number by number on a CPU.
-    huge, one = (lax.full_like(d, x) for x in (jnp.finfo(d.dtype).max, 1))
-    sign = lax.clamp(lax.neg(one), lax.mul(huge, d), one)
-    return lax.neg(sign), sign
+    of_p = sign(lax.stop_gradient(pair.log_ratio))
+    return lax.neg(of_p), of_p
 
 
 def _half_of_difference(pair: Pair, a: Array, b: Array) -> Array:
     """½ |q − p|, which is 0 for equal rows."""
-    # Without the maximum a product and the difference may be rounded only once; with a
-    # number in it that XLA knows, a sum of many rows would lose a NaN.
-    q, p = (jnp.maximum(constant(0.0, x), x) for x in (pair.q, pair.p))
-    d = lax.abs(lax.sub(q, p))
+    d = lax.abs(lax.sub(rounded(pair.q), rounded(pair.p)))
     return lax.mul(lax.full_like(d, 0.5), d)
 
 
@@ -290,7 +283,7 @@ total_variation = OfTwo(
     weights=lambda: (0.5, 0.5),
     ratios=_signs,
     summands=_half_of_difference,
-    stores_nothing=True,
+    shares_nothing=True,
 )
 
 

@@ -21,6 +21,10 @@ REAL = np.arange(CLASSES) != MASKED
 WEIGHTS = np.array([0.5, 2.0, 1.25, 0.75, 1.5, 1.0, 0.25, 1.75])
 
 
+def one_hot(ids):
+    return (np.arange(CLASSES) == ids[..., None]).astype(np.float64)
+
+
 def dense(ids, values, classes, axis=-1):
     """The distribution of all classes that `SparseLabels` stand for."""
     ids, values = (np.moveaxis(np.asarray(x), axis, -1) for x in (ids, values))

@@ -84,6 +84,16 @@ def rng(request):
     return np.random.default_rng(sum(map(ord, request.node.name)))
 
 
+@pytest.fixture
+def batch(x64, rng):
+    """Six logits, ids that avoid the masked class, and distributions of any mass."""
+    from tests.cases import CLASSES, REAL  # after the flags above
+
+    x = 3 * rng.normal(size=(6, CLASSES))
+    y = rng.choice(np.flatnonzero(REAL), 6)
+    return x, y, rng.uniform(0, 1, (6, CLASSES))
+
+
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace):
     doctest_namespace.update(jxent=jxent, jnp=jnp, jax=jax)

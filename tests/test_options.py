@@ -12,23 +12,11 @@ import pytest
 import jxent
 import jxent._solve.layout
 from tests import oracles
-from tests.cases import CLASSES, EACH_LOSS, MASKED, REAL, WEIGHTS
+from tests.cases import CLASSES, EACH_LOSS, MASKED, REAL, WEIGHTS, one_hot
 from tests.comparing import close, untyped
 
 
 ROWS = 6
-
-
-def one_hot(y):
-    return (np.arange(CLASSES) == y[..., None]).astype(np.float64)
-
-
-@pytest.fixture
-def batch(x64, rng):
-    """Logits, ids that avoid the masked class, and distributions of any mass."""
-    x = 3 * rng.normal(size=(ROWS, CLASSES))
-    y = rng.choice(np.flatnonzero(REAL), ROWS)
-    return x, y, rng.uniform(0, 1, (ROWS, CLASSES))
 
 
 # The grid -----------------------------------------------------------------------------

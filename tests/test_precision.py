@@ -36,7 +36,8 @@ def is_exact(product):
 
 @pytest.mark.parametrize("axis", [0, -1])
 @pytest.mark.parametrize("case", IN_MEMORY, ids=str)
-def test_products_of_losses_in_memory(case, axis, rng):
+def test_losses_in_memory_have_no_products(case, axis, rng):
+    """A product would round: its precision is for users to set."""
     if not case.takes("axis"):
         axis = -1
     x, *labels = (jnp.asarray(a) for a in case.inputs(rng, axis=axis))
@@ -50,8 +51,8 @@ def test_products_of_losses_in_memory(case, axis, rng):
     def total(x):
         return jnp.sum(case(x.astype(jnp.float32), *labels, **options))
 
-    found = list(products(jax.make_jaxpr(jax.value_and_grad(total))(x).jaxpr))
-    assert all(map(is_exact, found)), found
+    program = jax.make_jaxpr(jax.value_and_grad(total))(x)
+    assert not list(products(program.jaxpr))
 
 
 @pytest.mark.newest_jax

@@ -12,7 +12,7 @@ import pytest
 
 import jxent
 from tests import oracles
-from tests.cases import CLASSES, LAYOUTS, LOSSES, REAL, SOFTMAX, WEIGHTS
+from tests.cases import CLASSES, LAYOUTS, LOSSES, REAL, SOFTMAX, WEIGHTS, one_hot
 from tests.comparing import close, weighed
 from tests.heads import of_layout
 
@@ -20,18 +20,6 @@ from tests.heads import of_layout
 ROWS = 6
 SOME_ROWS = np.array([True, True, False, True, True, False])
 ROW_TEMPERATURE = np.array([0.5, 1.0, 1.5, 2.0, 0.75, 1.25])
-
-
-def one_hot(y):
-    return (np.arange(CLASSES) == y[..., None]).astype(np.float64)
-
-
-@pytest.fixture
-def batch(x64, rng):
-    """Logits, ids that avoid the masked class, and distributions of any mass."""
-    x = 3 * rng.normal(size=(ROWS, CLASSES))
-    y = rng.choice(np.flatnonzero(REAL), ROWS)
-    return x, y, rng.uniform(0, 1, (ROWS, CLASSES))
 
 
 @pytest.mark.parametrize("kind", ["ids", "distributions"])

@@ -13,13 +13,13 @@ import jxent
 
 def losses(first: str, *options: str, without: str | None = None) -> list[str]:
     """The losses of logits that take all of these options, this one in front."""
-    takes = {
-        name: {*inspect.signature(function).parameters}
-        for name, function in inspect.getmembers(jxent, inspect.isfunction)
-    }
-    wanted = {"logits", "reduction", *options}
-    found = [n for n, own in takes.items() if wanted <= own and without not in own]
-    return sorted(found, key=lambda name: name != first)
+    needed = {"logits", "reduction", *options}
+    names = []
+    for name, function in inspect.getmembers(jxent, inspect.isfunction):
+        parameters = {*inspect.signature(function).parameters}
+        if needed <= parameters and without not in parameters:
+            names.append(name)
+    return sorted(names, key=lambda name: name != first)
 
 
 # Functions that take nearly the same options, under the words that name them all.

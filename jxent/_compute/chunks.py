@@ -1,8 +1,10 @@
-"""Maxima and sums of long rows, which XLA forms faster on a CPU by way of chunks.
+"""Maxima, sums and counts of rows, in the forms that are fast on a CPU.
+
+A long row goes by way of its chunks, and several sums of short rows by one reduction.
 
 A chunk is 32 numbers that stand side by side on the last axis, the last chunk filled up
-with the identity. Elsewhere than on a CPU, along another axis and of short rows these
-are `lax.reduce_max` and `lax.reduce_sum`.
+with the identity. Elsewhere than on a CPU these are `lax.reduce_max` and
+`lax.reduce_sum`.
 """
 
 import functools
@@ -23,7 +25,7 @@ from .._arrays import (
     vary,
     varying,
 )
-from .apart import constant, held_apart
+from .apart import constant, held_apart, unseen
 from .forms import on_cpu
 from .platform import by_platform
 from .reading import slices_along
@@ -54,35 +56,36 @@ def sum_along(x: Array, axis: int) -> Array:
     On a CPU XLA takes six to eight times as long for each number where more than 2^15
     exponentials are summed. The sum of the chunks' sums is fast, and rounds less.
     """
-    if not _is_longer(x, axis, 2**15):
-        return lax.reduce_sum(x, (axis,))
     plain = lambda x: lax.reduce_sum(x, (axis,))
+    if not _is_longer(x, axis, 2**15):
+        return plain(x)
     by_chunks = lambda x: plain(_of_chunks(lax.add, x, 0.0, axis, CHUNK))
     # The plain sum has the better transpose.
     return on_cpu(x, form=by_chunks, default=plain)
 
 
 def held_apart_if_short(tree: Any, like: Shaped, axis: int) -> Any:
-    """`held_apart`, for rows that are not in groups."""
+    """`held_apart`, for rows that are not in groups, and on a GPU along other axes."""
     return held_apart(tree, "cpu", "gpu") if are_short(like, axis) else tree
 
 
 def are_short(like: Shaped, axis: int) -> bool:
+    """Whether rows have few classes, or classes that do not stand side by side."""
     count = like.shape[axis]
     return axis != like.ndim - 1 or (isinstance(count, int) and count < SHORTEST)
 
 
-def summed(axis: int, tree: Any, *, stores_nothing: bool) -> Any:
+def summed(axis: int, tree: Any, *, shares_nothing: bool) -> Any:
     """The tree with sums along an axis in place of all arrays that have it.
 
-    The arrays that have it have the most axes. Where XLA on a CPU would store them, and
-    rows are short, one reduction reads them once and stores nothing.
+    The arrays that have it have the most axes. XLA on a CPU stores them, unless they
+    share nothing. Of short rows one reduction reads them once, and nothing is stored.
     """
     leaves, structure = jax.tree.flatten(tree)
     most = max(x.ndim for x in leaves)
     terms = [x for x in leaves if x.ndim == most]
     short = are_short(terms[0], axis) and not is_split(terms[0])
-    if len(terms) > 1 and short and not stores_nothing:
+    if len(terms) > 1 and short and not shares_nothing:
         one = functools.partial(_in_one, axis)
         many = functools.partial(_one_by_one, axis)
         sums = iter(on_cpu(*terms, form=one, default=many))
@@ -107,7 +110,7 @@ def count_along(axis: int, mask: Array) -> Array:
     if is_split(mask):
         return lax.reduce_sum(ones, (axis,))
     # A 0 that XLA does not see: it takes minutes to sum two arrays of constants.
-    zeros = lax.full_like(ones, 0) + lax.optimization_barrier(jnp.zeros((), jnp.int32))
+    zeros = lax.full_like(ones, 0) + unseen(jnp.zeros((), jnp.int32))
     return lax.add(*_in_one(axis, ones, zeros))
 
 

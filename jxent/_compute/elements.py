@@ -1,4 +1,4 @@
-"""Formulas element by element, of arrays with many short rows."""
+"""Functions of each element, and formulas of arrays with many short rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,22 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._arrays import Shape, is_split, zeros_of
+from .apart import constant, unseen
 from .platform import by_platform
 
 
-def have_many_short_rows(*arrays: Array) -> bool:
+def sign(x: Array) -> Array:
+    """−1, 0 or 1. A CPU forms `lax.sign` number by number."""
+    huge, one = (lax.full_like(x, value) for value in (jnp.finfo(x.dtype).max, 1))
+    return lax.clamp(lax.neg(one), lax.mul(huge, x), one)
+
+
+def rounded(x: Array) -> Array:
+    """`x`, which is not negative: a product that is rounded before it is subtracted."""
+    return jnp.maximum(constant(0.0, x), x)
+
+
+def _have_many_short_rows(*arrays: Array) -> bool:
     """Whether the last two axes of all can be one, where a loop over the last is slow.
 
     XLA on a CPU forms each step of a formula row by row.
@@ -31,11 +43,11 @@ def element_by_element(
     `shape` is that of the result, if it is not the arrays' own.
     """
     arrays = [x for x in jax.tree.leaves(arguments) if x.ndim]
-    if not arrays or not have_many_short_rows(*arrays):
+    if not arrays or not _have_many_short_rows(*arrays):
         return function(*arguments)
     shape = arrays[0].shape if shape is None else shape
     # Without the barrier XLA would move the reshape behind the function.
-    held = lambda x: lax.optimization_barrier(x.reshape(-1)) if x.ndim else x
+    held = lambda x: unseen(x.reshape(-1)) if x.ndim else x
 
     def merged(*arguments: Any) -> Array:
         return function(*jax.tree.map(held, arguments)).reshape(shape)
@@ -47,12 +59,12 @@ def apart_on_a_line(slope: Callable[..., Array]) -> Callable[..., Array]:
     """`slope`, of arrays of one axis in a branch by itself.
 
     Where these are merged rows, XLA on a CPU would form it row by row, with the reshape
-    of the gradient. An `optimization_barrier` does not keep them apart.
+    of the gradient. `unseen` does not keep them apart.
     """
 
     def apart(*arguments: Any) -> Array:
         nothing = lambda *arguments: zeros_of(slope, *arguments)
-        always = lax.optimization_barrier(jnp.array(True))
+        always = unseen(jnp.array(True))
         return lax.cond(always, slope, nothing, *arguments)
 
     def function(z: Array, *more: Any) -> Array:

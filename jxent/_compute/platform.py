@@ -22,7 +22,8 @@ def assume_platform(platform: str | None) -> AbstractContextManager[None]:
     """A context in which every choice is that of a platform, wherever programs run.
 
     What `plan` chooses for a platform is chosen in it. In tests it makes a CPU run the
-    forms of a GPU and a TPU. None changes nothing.
+    forms of a GPU and a TPU. "none" is that of no platform: plain forms, which
+    benchmarks compare. None changes nothing.
     """
     return _assumed(_assumed.value if platform is None else platform)
 

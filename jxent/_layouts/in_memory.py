@@ -1,6 +1,7 @@
 """Row statistics of logits in memory, which are one block of all classes.
 
-On a CPU that has all rows, values are formed by groups of rows (see `_groups`).
+On a CPU that has all rows, values are formed by groups of rows, see
+`_compute/groups.py`.
 """
 
 from collections.abc import Callable
@@ -28,8 +29,7 @@ OfBlock: TypeAlias = Callable[[Problem, Tangents, Maybe, Any], Any]
 
 def totals_in_memory(problem: Problem) -> Totals:
     """The totals (rows,) of logits (…, classes, …) in memory, before `finish`."""
-
-    nothing = all(s.stores_nothing for s in problem.settings.statistics)
+    nothing = all(s.shares_nothing for s in problem.settings.statistics)
     short = are_short(problem.like, problem.axis)
 
     def of_block(problem: Problem, first: Maybe, _: Any) -> Totals:
@@ -42,7 +42,7 @@ def totals_in_memory(problem: Problem) -> Totals:
             again = inputs_of_block(problem.replace(rows=rows), first)
         return totals_of_block(problem.axis, inputs, again)
 
-    t = _by_groups(of_block, problem, stores_nothing=nothing)
+    t = _by_groups(of_block, problem, shares_nothing=nothing)
     names = problem.settings.class_axis_name
     return merge_devices(t, names) if names else t
 
@@ -52,13 +52,13 @@ def sum_in_memory(
     problem: Problem,
     moving: Tangents | None,
     per_row: Any,
-    stores_nothing: bool,
+    shares_nothing: bool,
 ) -> Any:
     """Σ `of_block` over all classes of logits in memory; see `over_all_classes`."""
     if moving is None:
         nothing: Tangents = jax.tree.map(lambda _: None, problem.pair)
         of_value = lambda problem, *more: of_block(problem, nothing, *more)
-        sums = _by_groups(of_value, problem, per_row, stores_nothing=stores_nothing)
+        sums = _by_groups(of_value, problem, per_row, shares_nothing=shares_nothing)
     else:
         of_all = jax.checkpoint(of_block, prevent_cse=False)
         sums = of_all(problem, moving, first_class(problem), per_row)
@@ -70,11 +70,11 @@ def _by_groups(
     problem: Problem,
     per_row: Any = (),
     *,
-    stores_nothing: bool,
+    shares_nothing: bool,
 ) -> Any:
     """`of_block(problem, first class, per row)`, arrays (rows,), by groups of rows.
 
-    Not by groups if it `stores_nothing` of logits in float32 that no option changes.
+    Not by groups if it `shares_nothing`, and the logits are those that were given.
     """
     like, where = problem.like, problem.rows.class_where
     size = rows_of_a_group(like, problem.axis)
@@ -83,7 +83,7 @@ def _by_groups(
     # How many classes are possible is asked when the sums are known.
     problem = problem.replace(resolved=problem.resolved._replace(classes=None))
     operands = problem, first_class(problem), per_row
-    if not size or (stores_nothing and _as_given(problem)):
+    if not size or (shares_nothing and _as_given(problem)):
         return of_block(*operands)
 
     def by_groups(problem: Problem, first: Maybe, per_row: Any) -> Any:

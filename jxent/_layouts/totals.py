@@ -89,16 +89,15 @@ def over_all_classes(
     moving: Tangents | None = None,
     per_row: Any = (),
     *,
-    stores_nothing: bool = False,
+    shares_nothing: bool = False,
 ) -> Any:
     """Σ `of_block` over the blocks of all classes, on all devices that split them.
 
     `per_row` is a tree of arrays (rows,). The sum may be linear in what moves.
-    `stores_nothing` is said of `of_block`: in memory it then
-    needs no groups of rows.
+    `shares_nothing` is said of `of_block`: in memory it then needs no groups of rows.
     """
     if not problem.has_head:
-        return sum_in_memory(of_block, problem, moving, per_row, stores_nothing)
+        return sum_in_memory(of_block, problem, moving, per_row, shares_nothing)
     nothing: Tangents = jax.tree.map(lambda _: None, problem.pair)
     operands = problem, nothing if moving is None else moving, per_row
     body = functools.partial(_sum_for_platform, of_block)

@@ -22,7 +22,7 @@ from .statistic import Classes, Finished, Move, Point, Statistic
 @dataclasses.dataclass(frozen=True)
 class AtIds(Statistic[Array]):
     @property
-    def stores_nothing(self) -> bool:
+    def shares_nothing(self) -> bool:
         return True
 
     def given(self, part: Any) -> Array:

@@ -61,7 +61,7 @@ def two_pass(axis: int, inputs: Inputs, again: Inputs | None = None) -> Totals:
     total, states = summed(
         axis,
         (lax.exp(relative(z, shift, axis)), states),
-        stores_nothing=all(s.stores_nothing for s in inputs.statistics),
+        shares_nothing=all(s.shares_nothing for s in inputs.statistics),
     )
     states = tuple(
         state if read is None else read[0]

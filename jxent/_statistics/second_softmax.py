@@ -51,7 +51,7 @@ class SecondSoftmax(Statistic[Second]):
     may_be_empty: bool = False
 
     @property
-    def stores_nothing(self) -> bool:
+    def shares_nothing(self) -> bool:
         return not self.compared
 
     def given(self, part: Part) -> Maybe:

@@ -127,9 +127,9 @@ class Statistic(Generic[State]):
     may_be_empty: bool = False
 
     @property
-    def stores_nothing(self) -> bool:
-        """Whether XLA on a CPU stores nothing of the logits' size for it: what is
-        summed is not selected, nor used for another sum."""
+    def shares_nothing(self) -> bool:
+        """Whether its sums have no array of the logits' shape that a select gives, or
+        that two of them use."""
         return False
 
     @property

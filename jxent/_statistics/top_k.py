@@ -34,7 +34,7 @@ class TopK(Statistic[Largest]):
     k: int
 
     @property
-    def stores_nothing(self) -> bool:
+    def shares_nothing(self) -> bool:
         return True
 
     @property

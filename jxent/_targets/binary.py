@@ -209,9 +209,9 @@ def _computed_sum(problem: Problem) -> tuple[Array, Maybe]:
     def of_block(problem: Problem, _: Any, first: Maybe, __: Any) -> Array:
         return _sum_of_block(problem, first, None)
 
-    # XLA sums cross-entropy, which has no parameters, without storing anything.
+    # Of the formulas only cross-entropy, which has no parameters, needs no select.
     nothing = not problem.shared.parameters
-    total = over_all_classes(of_block, problem, stores_nothing=nothing)
+    total = over_all_classes(of_block, problem, shares_nothing=nothing)
     weighted = problem.resolved.weighted
     if weighted is None:
         return total, None

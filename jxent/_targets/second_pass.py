@@ -55,7 +55,7 @@ def _sums(
     """D of all classes, and the means A and B where they are asked for."""
 
     value_alone = not (of_target or of_logits)
-    nothing = value_alone and _formula(problem).stores_nothing
+    nothing = value_alone and _formula(problem).shares_nothing
     short = are_short(problem.like, problem.axis)
     # What the sums share a TPU forms in one pass; on a GPU XLA would store it, and on a
     # CPU where rows are not in groups.
@@ -80,7 +80,7 @@ def _sums(
         )
         return jax.tree.map(lambda x: sum_along(x, axis), of_classes)
 
-    return over_all_classes(of_block, problem, per_row=t, stores_nothing=nothing)
+    return over_all_classes(of_block, problem, per_row=t, shares_nothing=nothing)
 
 
 def _formula(problem: Problem) -> OfTwo:
